@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SHARE_EVERY = 500
-"""Images between uploads: at most this many are repeated if the machine is lost."""
-
 
 @dataclass(frozen=True)
 class Record:
@@ -105,6 +102,8 @@ class Place:
     """Where a process that hangs leaves its stacks; None: no watchdog."""
     after_checkpoint: Callable[[], None] = keep_going
     """Called after each checkpoint; if it raises, the work ends without loss."""
+    share_every: int = 500
+    """Images between uploads: at most this many are repeated if the machine is lost."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Digest of each image's current content (sources.py); {}: the stages' ids identify the data.
     """
@@ -257,7 +256,7 @@ class PerImage(Stage):
         folder, waiting = place.store.folder(self.images_rel), set[str]()
         for image_id in self.do(place, image_ids, num_workers=num_workers):
             waiting.add(f"{image_id}{self.suffix}")
-            if len(waiting) >= SHARE_EVERY:
+            if len(waiting) >= place.share_every:
                 folder.push(waiting)
                 waiting = set()
             yield image_id

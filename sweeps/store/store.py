@@ -44,8 +44,6 @@ if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: rea
 DONE, LABEL = "done.json", "stage.json"
 SAY_THERE = (DONE, "sweep.json", "search.json")
 """Files whose absence makes a folder count as unfinished, or as empty."""
-SAY_WAITING_AFTER = 30.0
-"""Seconds to wait silently for another process that holds a stage."""
 
 logger = logging.getLogger(__name__)
 
@@ -133,13 +131,16 @@ class Folder:
         return self.remote.lock(name, self.path / "stage.lock")
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Hold the lock, after waiting as long as another process holds it."""
+    def hold(self, *, silent: float = 30.0) -> Iterator[None]:
+        """Hold the lock, after waiting as long as another process holds it.
+
+        silent: seconds after which to say so.
+        """
         from filelock import Timeout
 
         lock = self.lock()
         try:
-            lock.acquire(timeout=SAY_WAITING_AFTER)
+            lock.acquire(timeout=silent)
         except Timeout as held:
             where = held if self.remote.url else self.path
             logger.warning("%s: another process is working on this; waiting for it", where)

@@ -18,8 +18,7 @@ from sweeps.plan.search import Search, SearchTrial, make_search, parse_space
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
 from sweeps.store.errors import StoreError
-from sweeps.store.remote import bucket as remote_bucket
-from sweeps.store.remote import lease as lease_module
+from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.lease import Lease
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, open_store
@@ -79,15 +78,10 @@ def test_the_history_goes_up_with_every_epoch_and_to_the_next_machine(
 
 
 def test_a_bucket_that_is_away_does_not_end_the_search(
-    port: int,
-    search: Search,
-    mirror: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    port: int, search: Search, mirror: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
-    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
-    store, known = open_store(f"s3://{BUCKET}/refusing"), trial(0, "running", 10.0)
+    remote = Remote(f"s3://{BUCKET}/refusing", mirror, Times(retry_delays=(0.01,), beat=1000.0))
+    store, known = Store(mirror, remote), trial(0, "running", 10.0)
     key = f"searches/{search.name}/trials/0000.json"
     with faulty_proxy(port) as proxy, driven(search, store) as subject:
         subject.history.save(known)

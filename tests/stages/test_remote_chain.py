@@ -7,7 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from outcomes import CHAIN, EXPLANATORY, pictures
 
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.run.subjects.headline import bring_results
-from sweeps.stages import stage as stage_module
 from sweeps.stages.labels import InferCams
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Place, Record, Steps, attempt, complete
@@ -102,18 +101,11 @@ def test_a_chain_whose_machine_is_lost_after_every_stage_does_none_twice(
 
 
 def test_images_of_a_stage_that_were_uploaded_are_not_done_again(
-    port: int,
-    in_bucket: str,
-    drawn: Path,
-    tiny_chain: ChainConfig,
-    mirror: Path,
-    unbroken: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path, unbroken: Path
 ) -> None:
-    monkeypatch.setattr(stage_module, "SHARE_EVERY", 5)
     later = ("labels", "segmentations", "predictions", "walks")
     copied(port, in_bucket, "images", without=("maps", *later))
-    place, folder = place_in(drawn, "images"), f"maps/{tiny_chain.maps_id}"
+    place, folder = replace(place_in(drawn, "images"), share_every=5), f"maps/{tiny_chain.maps_id}"
 
     def in_bucket_now() -> int:
         return len([key for key in keys(port, "images") if key.startswith(folder)])

@@ -18,8 +18,7 @@ from outcomes import figures, metrics, step_losses
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.errors import StoreError
-from sweeps.store.remote import bucket as remote_bucket
-from sweeps.store.remote import lease as lease_module
+from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, open_store
 from wsss.config import RunConfig
@@ -142,17 +141,11 @@ def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
 
 
 def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it(
-    port: int,
-    config: RunConfig,
-    drawn: Path,
-    mirror: Path,
-    unbroken: Store,
-    monkeypatch: pytest.MonkeyPatch,
+    port: int, config: RunConfig, drawn: Path, mirror: Path, unbroken: Store
 ) -> None:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
-    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
+    remote = Remote(f"s3://{BUCKET}/away", mirror, Times(retry_delays=(0.01,), beat=1000.0))
     with faulty_proxy(port) as proxy:
-        loop = run_trial(config, place(drawn, "away"))
+        loop = run_trial(config, Place(Store(mirror, remote), drawn))
         for _ in range(2):
             next(loop)
         proxy.faults = [("PUT", "cut")] * 2  # the second epoch's records

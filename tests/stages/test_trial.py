@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ from sweeps.stages import score as score_module
 from sweeps.stages.score import NUM_GALLERY_IMAGES
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_group, run_trial
-from sweeps.store import store as store_module
 from sweeps.store.failures import take_note
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import CamFolder, Store, write_json
 from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
 from wsss.data.voc import Sample, VocDataset
@@ -237,17 +237,9 @@ def test_a_lost_checkpoint_is_trained_again_and_never_scored_in_part(
     assert figures(Store(store), config) == before
 
 
-def test_a_second_process_on_one_training_waits_until_the_first_ends(
-    store: Path,
-    config: RunConfig,
-    drawn: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr(store_module, "SAY_WAITING_AFTER", 0.1)
-    cam = Store(store).cam(cam_id(config))
-    (store / "runs" / run_id(config) / "done.json").unlink()
-    (cam.path / "done.json").unlink()
+@contextmanager
+def held_for_a_second(cam: CamFolder) -> Iterator["subprocess.Popen[str]"]:
+    """A process that holds a training's lock, until it is killed."""
     code = (
         "import sys, time\nfrom sweeps.store.store import CamFolder\nfrom pathlib import Path\n"
         "lock = CamFolder(Path(sys.argv[1])).lock()\nlock.acquire()\n"
@@ -258,7 +250,25 @@ def test_a_second_process_on_one_training_waits_until_the_first_ends(
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         threading.Timer(1.0, other.kill).start()  # a killed process leaves no lock behind
+        yield other
+
+
+def test_a_second_process_on_one_training_waits_until_the_first_ends(
+    store: Path, config: RunConfig, drawn: Path
+) -> None:
+    cam = Store(store).cam(cam_id(config))
+    (store / "runs" / run_id(config) / "done.json").unlink()
+    (cam.path / "done.json").unlink()
+    with held_for_a_second(cam) as other:
         assert run(config, store, drawn)[-1]["progress"] == 1
+        assert other.poll() == -9
+
+
+def test_who_waits_for_another_process_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cam = Store(tmp_path).cam("c")
+    with held_for_a_second(cam) as other, cam.hold(silent=0.1):
         assert other.poll() == -9
     assert f"{cam.path}: another process is working on this; waiting for it" in caplog.text
 

@@ -15,7 +15,7 @@ from sweeps.report.live.account import add_up
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.store.attempts import Attempt, Book, Session, Size, read_book
 from sweeps.store.errors import StoreError
-from sweeps.store.remote import bucket as remote_bucket
+from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, write_json
 from wsss.training.checkpoint_names import checkpoint_name
@@ -275,11 +275,12 @@ def test_hours_have_the_digits_that_tell_something(hours: float, text: str) -> N
 
 
 def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as_well(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    port: int, tmp_path: Path
 ) -> None:
     with faulty_proxy(port) as proxy:
         url = f"s3://{BUCKET}/ledger"
-        store, clock = Store(tmp_path / "here", Remote(url, tmp_path / "here")), Clock()
+        remote = Remote(url, tmp_path / "here", Times(retry_delays=(0.01,)))
+        store, clock = Store(remote.mirror, remote), Clock()
         there = Remote(url, tmp_path / "there")
 
         def uploaded() -> list[str | None]:
@@ -295,7 +296,6 @@ def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as
             clock.hours += 2 / HOUR
             ledger.beat()
             assert uploaded() == [None]
-            monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
             proxy.faults = [("PUT", "refuse")] * 2
             ledger.update(FIRST, status="done", record={"epoch": 2.0})
             assert "tried 2 times" in str(ledger.problem)  # and the sweep goes on

@@ -3,8 +3,9 @@
 import hashlib
 import inspect
 import logging
-import os
 import pickle
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from filelock import FileLock, Timeout
 
 from sweeps.store.errors import AlteredError, StoreError
 from sweeps.store.local_lock import LocalLock
-from sweeps.store.remote import bucket as remote_bucket
+from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.remote.no_bucket import NoBucket
 from sweeps.store.store import Store, open_store, write_json
 
+QUICK = Times(retry_delays=(0.01,) * 4)
+
 
 @pytest.fixture
-def proxy(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01, 0.01, 0.01, 0.01))
+def proxy(port: int) -> Iterator[FaultyProxy]:
     with faulty_proxy(port) as proxy:
         yield proxy
 
@@ -36,12 +38,12 @@ def url(port: int, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def here(url: str, tmp_path: Path) -> Remote:
-    return Remote(url, tmp_path / "here")
+    return Remote(url, tmp_path / "here", QUICK)
 
 
 @pytest.fixture
 def there(url: str, tmp_path: Path) -> Remote:
-    return Remote(url, tmp_path / "there")
+    return Remote(url, tmp_path / "there", QUICK)
 
 
 def write(remote: Remote, rel: str, content: bytes) -> Path:
@@ -215,32 +217,16 @@ def test_a_bucket_that_is_missing_is_refused_at_once(
     assert len(proxy.seen) == 1
 
 
-def test_a_server_that_is_away_for_half_a_minute_is_waited_for_and_then_named(
-    port: int, here: Remote, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_is_away_is_waited_for_half_a_minute_and_then_named(
+    here: Remote, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, endpoint = [0.0], os.environ["AWS_ENDPOINT_URL"]
-    back_after = 30.0
-
-    class Time:
-        @staticmethod
-        def monotonic() -> float:
-            return clock[0]
-
-        @staticmethod
-        def sleep(seconds: float) -> None:
-            clock[0] += seconds
-            if clock[0] >= back_after:
-                vars(here.bucket).pop("_client")  # the next one connects to the server
-                monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-
-    monkeypatch.setattr(remote_bucket, "time", Time)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert 30 <= sum(Times().retry_delays) < 40
+    assert len(Times().retry_delays) == len(QUICK.retry_delays)
     write(here, "runs/a/done.json", b"{}")
+    proxy.faults = [("LIST", "refuse")] * 4
     assert here.push_folder("runs/a") == ["runs/a/done.json"]
-    assert clock[0] < 40
-    back_after = float("inf")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    gone = Remote(here.url, here.mirror)
+    gone = Remote(here.url, here.mirror, QUICK)
     with pytest.raises(
         StoreError, match=r"tried 5 times: .*127\.0\.0\.1:9.*nothing is lost on this"
     ):
@@ -251,13 +237,25 @@ def test_a_command_s_first_question_to_a_server_that_is_away_has_fewer_tries(
     here: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here.require_answer()
-    monkeypatch.setattr(remote_bucket, "FIRST_ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01, 0.01, 1.0, 1.0))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    store = Store(here.mirror, Remote(here.url, here.mirror))
+    times = Times(retry_delays=(0.01, 0.01, 1000.0), first_answer=500.0)
+    store = Store(here.mirror, Remote(here.url, here.mirror, times))
     for ask in (store.remote.require_answer, store.check_writable):
         with pytest.raises(StoreError, match=r"cannot list .*, tried 3 times: .*nothing is lost"):
             ask()
+
+
+def test_a_command_s_first_question_to_a_server_that_is_silent_ends_before_any_other_would(
+    here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(here.url, here.mirror, Times(first_answer=0.3))
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        with pytest.raises(StoreError, match=r"cannot list .*, tried 1 time: no answer in time"):
+            remote.require_answer()
+    assert time.monotonic() - began < Times().read
 
 
 def test_a_store_without_a_bucket_has_the_same_methods_and_shares_nothing(tmp_path: Path) -> None:

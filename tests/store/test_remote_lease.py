@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from bucket_server import BUCKET, client, faulty_proxy
 from filelock import FileLock, Timeout
 
 from sweeps.store.errors import StoreError
-from sweeps.store.remote import bucket as remote_bucket
-from sweeps.store.remote import lease as lease_module
+from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.lease import Lease, LeaseHeldError
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store
@@ -21,16 +21,17 @@ from sweeps.store.store import Store
 KEY = "x/leases/sweeps/s"
 
 
+QUICK = Times(retry_delays=(0.01,), beat=0.1, poll=0.1)
+
+
 @pytest.fixture(autouse=True)
-def fresh(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh(port: int) -> None:
     client(port).delete_object(Bucket=BUCKET, Key=KEY)
-    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(lease_module, "POLL_SECONDS", 0.1)
 
 
-def lease(machine: Path, **options: Any) -> Lease:
+def lease(machine: Path, times: Times = QUICK, **options: Any) -> Lease:
     machine.mkdir(exist_ok=True)
-    remote = Remote(f"s3://{BUCKET}/x", machine)
+    remote = Remote(f"s3://{BUCKET}/x", machine, times)
     key = remote.key("leases/sweeps/s")
     return Lease(remote.bucket, key, remote.machine, FileLock(machine / "driver.lock"), **options)
 
@@ -91,15 +92,12 @@ def abandon(machine: Path) -> Lease:
     return dead
 
 
-def test_the_lease_of_a_dead_process_is_taken_over_once_it_is_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lease_of_a_dead_process_is_taken_over_once_it_is_old(tmp_path: Path) -> None:
     abandon(tmp_path / "a")
     with pytest.raises(LeaseHeldError):
         lease(tmp_path / "b").acquire(timeout=0)
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", 1.5)
     started = time.monotonic()
-    with lease(tmp_path / "b").acquire(timeout=20):
+    with lease(tmp_path / "b", replace(QUICK, stale=1.5)).acquire(timeout=20):
         assert time.monotonic() - started < 15
 
 
@@ -109,14 +107,12 @@ def test_on_the_same_machine_a_dead_process_is_followed_at_once(tmp_path: Path) 
         held.check()
 
 
-def test_a_lease_that_lives_is_not_taken_over(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", 3.0)
-    with lease(tmp_path / "a").acquire(timeout=0) as held:
+def test_a_lease_that_lives_is_not_taken_over(port: int, tmp_path: Path) -> None:
+    times = replace(QUICK, stale=3.0)
+    with lease(tmp_path / "a", times).acquire(timeout=0) as held:
         first = content(port)["beat"]
         with pytest.raises(LeaseHeldError):
-            lease(tmp_path / "b").acquire(timeout=5)
+            lease(tmp_path / "b", times).acquire(timeout=5)
         assert content(port)["beat"] > first
         assert not held.lost
 
@@ -164,9 +160,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_a_lease_whose_creation_was_answered_by_a_hang_up_is_ours(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    port: int, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     with faulty_proxy(port) as proxy:
         proxy.faults = [("PUT", "mute")]
         with lease(tmp_path / "a").acquire(timeout=0) as held:
@@ -174,10 +169,7 @@ def test_a_lease_whose_creation_was_answered_by_a_hang_up_is_ours(
             held.check()
 
 
-def test_heartbeats_survive_an_outage(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+def test_heartbeats_survive_an_outage(port: int, tmp_path: Path) -> None:
     with faulty_proxy(port) as proxy, lease(tmp_path / "a").acquire(timeout=0) as held:
         proxy.faults = [("PUT", "refuse")] * 6
         until = time.monotonic() + 30

@@ -12,32 +12,46 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from time import monotonic
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from sweeps.store.errors import ConditionError, CutError, StoreError
 from wsss.basics.printable import counted
+from wsss.basics.waiting import within
 
-RETRY_DELAYS = (1.0, 4.0, 10.0, 20.0)
-"""Seconds before the second to the fifth try, so that a server may be away for half a minute.
-
-boto3's standard retries do not do this. Their waits are random: 5 tries end after at most 14 s, and
-10 tries end before 30 s in 2 % of cases. After a long outage their quota is empty, and the next
-call is not retried at all. They cover neither a download that is cut nor a short upload.
-"""
-
-CONNECT_SECONDS, READ_SECONDS = 10, 60
-FIRST_ANSWER_SECONDS = 10.0
-"""No new try begins after this long before a command's first answer, when nothing is at work."""
 MAX_CONNECTIONS = 16
 SMALL = 1 << 20
 """Files up to this size in bytes are sent from memory."""
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long a bucket is waited for, and how a lease in it is kept; in seconds."""
+
+    retry_delays: tuple[float, ...] = (1.0, 4.0, 10.0, 20.0)
+    """Before the second to the fifth try, so that a server may be away for half a minute.
+
+    boto3's standard retries do not do this. Their waits are random: 5 tries end after at most 14 s,
+    and 10 tries end before 30 s in 2 % of cases. After a long outage their quota is empty, and the
+    next call is not retried at all. They cover neither a download that is cut nor a short upload.
+    """
+    connect: float = 10.0
+    read: float = 60.0
+    first_answer: float = 10.0
+    """Before a command's first answer, when nothing is at work, a try ends after this long, and no
+    new one begins."""
+    beat: float = 10.0
+    """Between two heartbeats of a lease."""
+    stale: float = 60.0
+    """Age at which a lease counts as abandoned: several heartbeats may be late."""
+    poll: float = 2.0
+    """Between two tries to take a lease that somebody else holds."""
 
 
 class ObjectInfo(NamedTuple):
@@ -59,11 +73,11 @@ class ObjectInfo(NamedTuple):
 class Bucket:
     """The objects of one bucket. It can be pickled; every process makes its own connection."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, times: Times) -> None:
+        self.name, self.times = name, times
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, "times": self.times}
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -76,8 +90,8 @@ class Bucket:
             "s3",
             region_name=session.region_name or "us-east-1",
             config=Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
+                connect_timeout=self.times.connect,
+                read_timeout=self.times.read,
                 max_pool_connections=MAX_CONNECTIONS,
                 retries={"total_max_attempts": 1},  # `_try` retries whole calls, and logs it
                 s3={"addressing_style": "path" if endpoint else "auto"},
@@ -156,11 +170,12 @@ class Bucket:
         return self._try(get, f"download {self.url(key)}", absent=None)
 
     def require_answer(self, prefix: str) -> None:
-        """Raise StoreError unless the bucket answers, after fewer tries than other calls make."""
+        """Raise StoreError unless the bucket answers, sooner than other calls do."""
+        what, limit = {"Bucket": self.name, "Prefix": prefix, "MaxKeys": 1}, self.times.first_answer
         self._try(
-            lambda: self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, MaxKeys=1),
+            lambda: within(limit, functools.partial(self._client.list_objects_v2, **what)),
             f"list {self.url(prefix)}",
-            limit=FIRST_ANSWER_SECONDS,
+            limit=limit,
         )
 
     def objects(self, prefix: str) -> list[ObjectInfo]:
@@ -191,13 +206,13 @@ class Bucket:
     def _try(
         self, call: Callable[[], T], purpose: str, *, limit: float = math.inf, **absent: Any
     ) -> T:
-        """Call until it succeeds, at most len(RETRY_DELAYS) + 1 times; then raise StoreError.
+        """Call until it succeeds, once more than there are retry delays; then raise StoreError.
 
         limit: seconds after which no new try begins. absent: the value to return if there is no
         such object; without it, that is an error.
         """
-        began = monotonic()
-        for tries, delay in enumerate((*RETRY_DELAYS, None), start=1):
+        began = time.monotonic()
+        for tries, delay in enumerate((*self.times.retry_delays, None), start=1):
             try:
                 return call()
             except Exception as error:
@@ -208,10 +223,10 @@ class Bucket:
                     raise ConditionError(purpose) from None
                 if kind == "unknown":
                     raise
-                text = " ".join(str(error).split())
+                text = " ".join(str(error).split()) or "no answer in time"
                 if kind != "passing":
                     raise StoreError(f"cannot {purpose}: {text}; {_REMEDIES[kind]}") from None
-                if delay is None or monotonic() - began + delay > limit:
+                if delay is None or time.monotonic() - began + delay > limit:
                     raise StoreError(
                         f"cannot {purpose}, tried {counted(tries, 'time')}: {text}; nothing is "
                         "lost on this machine: give the same command again when the object store "
@@ -280,6 +295,7 @@ def _kind(error: Exception) -> ErrorKind:
         boto.FlexibleChecksumError,
         CutError,
         ConnectionError,
+        TimeoutError,
     )
     from_body = type(error).__module__.startswith("urllib3")
     if isinstance(error, passing) or from_body or type(error).__name__ == "ResponseParserError":

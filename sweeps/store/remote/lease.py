@@ -22,25 +22,21 @@ from filelock import FileLock, Timeout
 from sweeps.store.errors import ConditionError, StoreError
 from sweeps.store.remote.bucket import Bucket, ObjectInfo
 
-BEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0
-"""Age at which a lease counts as abandoned: several heartbeats may be late."""
-POLL_SECONDS = 2.0
-
 logger = logging.getLogger(__name__)
 
 
 class LeaseHeldError(Timeout):
     """Somebody else holds the lease and is alive."""
 
-    def __init__(self, url: str, holder: dict[str, Any], age_seconds: float) -> None:
-        super().__init__(url)
-        self.url, self.holder, self.age_seconds = url, holder, age_seconds
+    def __init__(self, lease: "Lease", holder: dict[str, Any], age_seconds: float) -> None:
+        super().__init__(lease.url)
+        self.url, self.holder, self.age_seconds = lease.url, holder, age_seconds
+        self.free_after = lease.times.stale
 
     def __str__(self) -> str:
         return (
             f"{self.url}: held by process {self.holder.get('pid')} on {self.holder.get('host')}, "
-            f"last sign of life {self.age_seconds:.0f} s ago; it is free {STALE_SECONDS:.0f} s "
+            f"last sign of life {self.age_seconds:.0f} s ago; it is free {self.free_after:.0f} s "
             "after the last one"
         )
 
@@ -69,7 +65,7 @@ class Lease:
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.bucket, self.key, self.machine, self.file_lock = bucket, key, machine, file_lock
-        self.url = bucket.url(key)
+        self.url, self.times = bucket.url(key), bucket.times
         self.lost = False
         """Whether somebody has taken it over: then stop and write nothing more."""
         self._on_lost = on_lost
@@ -101,7 +97,7 @@ class Lease:
                     break
                 if time.monotonic() >= until:
                     raise held
-                time.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))
+                time.sleep(min(self.times.poll, max(0.0, until - time.monotonic())))
         except BaseException:
             self.file_lock.release()
             raise
@@ -122,7 +118,7 @@ class Lease:
                 self.bucket.delete(self.key)
         except Exception as error:
             words = _words(error)
-            logger.warning("%s: %s; it ends by itself in %.0f s", self.url, words, STALE_SECONDS)
+            logger.warning("%s: %s; it ends by itself in %.0f s", self.url, words, self.times.stale)
         finally:
             self.file_lock.release()
 
@@ -131,7 +127,7 @@ class Lease:
         if self.lost:
             raise StoreError(
                 f"{self.url}: taken over by another process, as this one gave no sign of life for "
-                f"{STALE_SECONDS:.0f} s; leave the work to the other one"
+                f"{self.times.stale:.0f} s; leave the work to the other one"
             )
 
     def __enter__(self) -> "Lease":
@@ -155,12 +151,12 @@ class Lease:
             )
             etag = self._write(only_if_etag=found.info.etag)
         elif etag is None:
-            return LeaseHeldError(self.url, found.holder, found.info.age_seconds)
+            return LeaseHeldError(self, found.holder, found.info.age_seconds)
         if etag is None:  # somebody was faster, or the answer was lost
             found = self._read()
             etag = self._own_etag(found)
         if etag is None:
-            return LeaseHeldError(self.url, found.holder if found else {}, 0.0)
+            return LeaseHeldError(self, found.holder if found else {}, 0.0)
         self._etag = etag
         return None
 
@@ -171,7 +167,7 @@ class Lease:
 
     def _is_abandoned(self, found: _Found) -> bool:
         same_machine = found.holder.get("machine") == self._body["machine"]  # we have its file lock
-        return same_machine or found.info.age_seconds > STALE_SECONDS
+        return same_machine or found.info.age_seconds > self.times.stale
 
     def _read(self) -> _Found | None:
         found = self.bucket.get_bytes(self.key)
@@ -199,7 +195,7 @@ class Lease:
         No error ends this: the next try may succeed, and a lease that nobody renews is taken over
         while its holder works.
         """
-        while not self._stop.wait(BEAT_SECONDS):
+        while not self._stop.wait(self.times.beat):
             try:
                 etag = self._write(only_if_etag=self._etag) or self._own_etag(self._read())
             except Exception as error:

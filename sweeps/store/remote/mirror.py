@@ -26,7 +26,7 @@ from filelock import Timeout
 
 from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 from sweeps.store.local_lock import local_lock
-from sweeps.store.remote.bucket import Bucket, ObjectInfo
+from sweeps.store.remote.bucket import Bucket, ObjectInfo, Times
 from sweeps.store.remote.lease import Lease
 from wsss.basics.files import files_in, whole_or_absent
 from wsss.training.checkpoint_names import KEPT_CHECKPOINTS
@@ -65,13 +65,13 @@ class Remote:
     All methods that use the bucket raise StoreError if it does not answer for half a minute.
     """
 
-    def __init__(self, url: str, mirror: Path) -> None:
+    def __init__(self, url: str, mirror: Path, times: Times | None = None) -> None:
         self.url, self.mirror = url.rstrip("/"), mirror
         scheme, _, rest = self.url.partition("://")
         name, _, prefix = rest.partition("/")
         if scheme != "s3" or not name:
             raise StoreError(f"{url}: not an object store; write s3://bucket/prefix")
-        self.bucket = Bucket(name)
+        self.bucket = Bucket(name, times or Times())
         self.prefix = f"{prefix}/" if prefix else ""
         self.notes = _Notes(mirror)
 
