@@ -52,7 +52,9 @@ def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
     return Fetched(len(came), sum((target / rel).stat().st_size for rel in came), num_kept)
 
 
-def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool) -> Fetched:
+def fetch_by_rsync(
+    store: str, target: Path, cluster: Path, *, checkpoints: bool, ray: Path = RAY
+) -> Fetched:
     """Download the results in a folder on the head into the local store `target`.
 
     store: absolute path on the head; cluster: the file given to `ray up`. Raises JobError, with
@@ -70,7 +72,7 @@ def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool
         folder = Path(name)
         (folder / "cluster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         (folder / "store").mkdir()
-        words = [str(RAY), "rsync-down", f"{folder}/cluster.yaml", f"{store}/", f"{folder}/store/"]
+        words = [str(ray), "rsync-down", f"{folder}/cluster.yaml", f"{store}/", f"{folder}/store/"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.splitlines()

@@ -11,10 +11,7 @@ from ray.job_submission import JobDetails, JobStatus
 from sweeps.cluster.job_address import JobError, UnreachableError
 from sweeps.cluster.job_server import JobServer, RefusedError
 
-SILENCE_S = 40.0
-"""After this long without a line of the log, check that the server still answers: the connection of
-a laptop that slept looks open but is dead."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
+LONGEST_DELAY_S = 30.0
 GIVE_UP_S = 6 * 3600.0
 """After this long without any answer, stop trying to reconnect; the job continues regardless."""
 STOPPED = 130
@@ -41,7 +38,12 @@ def last_lines(log: str, number: int) -> str:
 
 
 class Follower:
-    """Prints each part of a job's log once."""
+    """Prints each part of a job's log once.
+
+    silence: seconds without a line of the log after which to check that the server still answers:
+    the connection of a laptop that slept looks open but is dead. first_delay: seconds before it
+    reconnects; each failure doubles them.
+    """
 
     def __init__(
         self,
@@ -50,8 +52,11 @@ class Follower:
         *,
         write: Callable[[str], None] | None = None,
         say: Callable[[str], None] | None = None,
+        silence: float = 40.0,
+        first_delay: float = 1.0,
     ) -> None:
         self.server, self.job_id = server, job_id
+        self.silence, self.first_delay = silence, first_delay
         self.write = write or _write
         self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         self.seen = 0
@@ -77,7 +82,7 @@ class Follower:
         return exit_code(job)
 
     def _follow(self) -> JobDetails:
-        delay = FIRST_DELAY_S
+        delay = self.first_delay
         while True:
             before = self.seen
             try:
@@ -89,7 +94,7 @@ class Follower:
                 if self.lost_at and time.monotonic() - self.lost_at > GIVE_UP_S:
                     raise
             if self.seen > before or self.lost_at is None:
-                self.lost_at, delay = time.monotonic(), FIRST_DELAY_S
+                self.lost_at, delay = time.monotonic(), self.first_delay
                 self.say(f"connection lost ({reason}); the job continues, reconnecting")
             time.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY_S)
@@ -121,7 +126,7 @@ class Follower:
 
         waiting = asyncio.ensure_future(next_part())
         while True:
-            if not (await asyncio.wait({waiting}, timeout=SILENCE_S))[0]:
+            if not (await asyncio.wait({waiting}, timeout=self.silence))[0]:
                 self.server.job(self.job_id)
             elif (part := waiting.result()) is None:
                 return
@@ -133,7 +138,7 @@ class Follower:
         """Return the job if it has ended, which may be a moment after its log."""
         job = self.server.job(self.job_id)
         if not job.status.is_terminal():
-            time.sleep(FIRST_DELAY_S)
+            time.sleep(self.first_delay)
             job = self.server.job(self.job_id)
         return job if job.status.is_terminal() else None
 

@@ -8,10 +8,8 @@ from wsss.basics.waiting import within
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts this end of its tunnel."""
 ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
-LINE_LIMIT_S = 5.0
-"""Longest wait for a connection, and for the first bytes of an answer."""
 ANSWER_LIMIT_S = 10.0
-"""Longest wait for both, and for the host's name."""
+"""Longest wait for a connection and the first bytes of an answer, and for the host's name."""
 
 
 class JobError(ForeseenError, RuntimeError):
@@ -31,14 +29,17 @@ def check_form(address: str) -> None:
         )
 
 
-def check_answers(address: str) -> None:
-    """Raise UnreachableError unless something answers there, JobError for what is no address."""
+def check_answers(address: str, *, line_limit: float = 5.0) -> None:
+    """Raise UnreachableError unless something answers there, JobError for what is no address.
+
+    line_limit: seconds to wait for a connection, and for the first bytes of an answer.
+    """
     check_form(address)
     import requests
 
     def ask() -> None:
         url = f"{address.rstrip('/')}/api/version"
-        requests.get(url, timeout=LINE_LIMIT_S, stream=True, allow_redirects=False).close()
+        requests.get(url, timeout=line_limit, stream=True, allow_redirects=False).close()
 
     try:
         within(ANSWER_LIMIT_S, ask)

@@ -15,8 +15,6 @@ from sweeps.run.ray.address import token_trouble
 from wsss.basics.printable import command
 from wsss.basics.waiting import Answer, within
 
-TIMEOUT_S = 15.0
-"""Time limit for an answer; with the start of this program, a failure takes half a minute."""
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -48,13 +46,14 @@ class RefusedError(JobError):
 class JobServer:
     """A cluster's job server.
 
-    Every method raises UnreachableError if there is no answer, RefusedError if the answer is an
-    error or makes no sense.
+    limit: seconds to wait for an answer; with the start of this program, a failure takes half a
+    minute. Every method raises UnreachableError if there is no answer, RefusedError if the answer
+    is an error or makes no sense.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, limit: float = 15.0) -> None:
         check_form(address)
-        self.address = address.rstrip("/")
+        self.address, self.limit = address.rstrip("/"), limit
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         # Ray's client would prefer these variables to the given address.
@@ -107,7 +106,7 @@ class JobServer:
     def _ask(self, question: Callable[[], Answer], *, limited: bool = True) -> Answer:
         """Return an answer of Ray's client, which might wait for ever on a dead connection."""
         try:
-            return within(TIMEOUT_S if limited else None, question)
+            return within(self.limit if limited else None, question)
         except AuthenticationError as error:
             raise JobError(token_trouble(self.address, str(error))) from None
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:

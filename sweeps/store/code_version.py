@@ -29,7 +29,7 @@ def code_version() -> str:
     return f"{version('wsss-sweeps')}+{known and known + '.'}s{source_digest()}"
 
 
-def commit() -> str:
+def commit(root: Path = ROOT) -> str:
     """Return the sources' commit from git, else from the variable COMMIT, else "".
 
     Installed sources may be in a folder of another repository, which does not track them.
@@ -38,22 +38,22 @@ def commit() -> str:
     described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         for command in (tracked, described):
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get(COMMIT, "")
     return done.stdout.strip()
 
 
 @cache
-def source_digest(*packages: str) -> str:
+def source_digest(*packages: str, root: Path = ROOT) -> str:
     """Return ten hex digits over names and contents of packages' Python files; default: both.
 
     Independent of git: an uncommitted change counts, a commit to the documentation does not.
     """
     digest = hashlib.sha256()
     for package in packages or ("wsss", "sweeps"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode() + b"\0")
             digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:10]
 

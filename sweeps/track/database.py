@@ -20,12 +20,12 @@ PLACES = (
 """(table, column) where MLflow keeps absolute addresses of artifacts."""
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, wait: float = WAIT_SECONDS) -> None:
     """Raise sqlite3.Error if a file cannot be written to as a database.
 
-    MLflow would try for two minutes to open a broken one.
+    MLflow would try for two minutes to open a broken one. wait: seconds for another process.
     """
-    with _locked(path):
+    with _locked(path, wait):
         pass
 
 
@@ -71,11 +71,11 @@ def experiment_ids(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[sqlite3.Connection]:
+def _locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[sqlite3.Connection]:
     """Yield a connection with the write lock, in one transaction."""
     address = f"{path.absolute().as_uri()}?mode=rw"
     with closing(
-        sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None)
+        sqlite3.connect(address, uri=True, timeout=wait, isolation_level=None)
     ) as database:
         database.execute("BEGIN IMMEDIATE")
         yield database

@@ -63,8 +63,6 @@ ACTIVE = "active"
 NETWORK_NEEDS = [f"{package}=={version(package)}" for package in ("torch", "torchvision")]
 """Logged with a network, as MLflow takes half a minute to find them. `wsss` is on no package index:
 a network is loaded in a checkout, or where this project is installed."""
-ANSWER_LIMIT_S = 10.0
-"""Longest wait until a server is reached."""
 MAX_BATCH = 900
 """Metrics in one request. MLflow accepts 1000 entries, of which up to 100 may be tags."""
 
@@ -417,11 +415,12 @@ class _Experiment:
             metrics, batch = metrics[MAX_BATCH:], []
 
 
-def open_client(uri: str) -> MlflowClient:
+def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
     """Return a client; a SQLite file that does not exist is first created by a single process.
 
-    Raises TrackingError for an impossible address, sqlite3.Error for a file that cannot be written
-    to, and what MLflow or a database's driver raises.
+    answer_within: seconds to wait until a server is reached. Raises TrackingError for an impossible
+    address, sqlite3.Error for a file that cannot be written to, and what MLflow or a database's
+    driver raises.
 
     MLflow takes seconds to create the tables of a new file. A process killed meanwhile would leave
     a file that MLflow refuses for ever, so it is created under another name.
@@ -433,11 +432,11 @@ def open_client(uri: str) -> MlflowClient:
     elif is_database(uri):
         database.check_server(uri)
     else:
-        _require_answer(uri)
+        _require_answer(uri, answer_within)
     return MlflowClient(uri)
 
 
-def _require_answer(uri: str) -> None:
+def _require_answer(uri: str, limit: float) -> None:
     """Raise an error of a timeout if nothing answers at the address of a server.
 
     MLflow itself would try for a minute. Any other error is left to MLflow, which has settings for
@@ -448,10 +447,10 @@ def _require_answer(uri: str) -> None:
 
     def ask() -> None:
         url = f"{uri.rstrip('/')}/health"
-        requests.get(url, timeout=ANSWER_LIMIT_S, stream=True, allow_redirects=False).close()
+        requests.get(url, timeout=limit, stream=True, allow_redirects=False).close()
 
     try:
-        within(ANSWER_LIMIT_S, ask)
+        within(limit, ask)
     except requests.Timeout:
         raise
     except requests.RequestException:

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +19,7 @@ from bucket_server import BUCKET, client, moto_server
 from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
-from sweeps.cluster import fetch, follow, job_address, job_server
-from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
+from sweeps.cluster.fetch import Fetched, fetch_by_rsync, fetch_from_bucket
 from sweeps.cluster.follow import Follower, exit_code, last_lines
 from sweeps.cluster.job_address import JobError, UnreachableError, check_answers
 from sweeps.cluster.job_server import JobGoneError, JobServer, RefusedError
@@ -116,9 +115,7 @@ def test_the_last_lines_of_a_log_are_all_of_a_short_one(number: int, lines: str)
     assert last_lines("a\nb\n", number) == lines
 
 
-def test_the_name_of_an_ended_job_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_of_an_ended_job_is_refused(tmp_path: Path) -> None:
     ended = SimpleNamespace(
         submission_id="one",
         status=JobStatus.STOPPED,
@@ -126,9 +123,9 @@ def test_the_name_of_an_ended_job_is_refused(
         start_time=0,
         entrypoint="",
     )
-    monkeypatch.setattr(Cluster, "jobs", lambda self: [ended])
+    cluster = Cluster(jobs=[ended])
     with pytest.raises(JobError, match=r"one: .* has ended \(STOPPED\).*another --id"):
-        submit(Cluster(), request(), root=tmp_path, job_id="one", python="python")
+        submit(cluster, request(), root=tmp_path, job_id="one", python="python")
 
 
 @pytest.mark.parametrize(
@@ -168,9 +165,17 @@ class Cluster(JobServer):
     A part that is None: silence for ever. The job has ended when the last connection has.
     """
 
-    def __init__(self, *lines: tuple[list[str | None], Exception | None], whole: str = "") -> None:
+    def __init__(
+        self,
+        *lines: tuple[list[str | None], Exception | None],
+        whole: str = "",
+        jobs: Sequence[Any] = (),
+    ) -> None:
         self.address = "http://head"
-        self.lines, self.whole = list(lines), whole
+        self.lines, self.whole, self.known = list(lines), whole, list(jobs)
+
+    def jobs(self) -> list[Any]:
+        return self.known
 
     async def tail(self, job_id: str) -> AsyncIterator[str]:
         parts, error = self.lines.pop(0)
@@ -189,26 +194,23 @@ class Cluster(JobServer):
         return self.whole
 
 
-def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, list[str]]:
+def followed(cluster: Cluster) -> tuple[int, str, list[str]]:
     """The exit code, what was printed, and what was said beside it."""
-    monkeypatch.setattr(follow, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(follow, "SILENCE_S", 0.05)
     parts: list[str] = []
     said: list[str] = []
-    code = Follower(cluster, "job", write=parts.append, say=said.append).run()
+    quick = {"silence": 0.05, "first_delay": 0.01}
+    code = Follower(cluster, "job", write=parts.append, say=said.append, **quick).run()
     assert all(part.endswith("\n") for part in parts), "a message would come within a line"
     return code, "".join(parts), said
 
 
-def test_a_log_sent_again_from_its_beginning_is_printed_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_log_sent_again_from_its_beginning_is_printed_once() -> None:
     cluster = Cluster(
         (["one\nt", "wo\n"], RuntimeError("closed unexpectedly")),
         (["one\ntwo\nth", "ree\n"], None),
         whole="one\ntwo\nthree\nend\n",
     )
-    code, text, said = followed(cluster, monkeypatch)
+    code, text, said = followed(cluster)
     assert (code, text) == (7, "one\ntwo\nthree\nend\n")
     assert said == [
         "connection lost (RuntimeError); the job continues, reconnecting",
@@ -216,20 +218,18 @@ def test_a_log_sent_again_from_its_beginning_is_printed_once(
     ]
 
 
-def test_a_line_that_went_silent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_went_silent_is_noticed() -> None:
     gone = UnreachableError("no answer")
     cluster = Cluster((["one\n", None], None), ([], gone), (["one\ntwo\n"], None), whole="")
-    code, text, said = followed(cluster, monkeypatch)
+    code, text, said = followed(cluster)
     assert (code, text) == (7, "one\ntwo\n")
     assert "connection lost (no answer)" in said[0]
 
 
-def test_a_job_that_the_cluster_forgot_is_no_longer_followed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_job_that_the_cluster_forgot_is_no_longer_followed() -> None:
     cut, gone = RuntimeError("closed unexpectedly"), JobGoneError("knows no such job")
     with pytest.raises(JobGoneError, match="no such job"):
-        followed(Cluster((["one\n"], cut), ([], gone)), monkeypatch)
+        followed(Cluster((["one\n"], cut), ([], gone)))
 
 
 def test_a_closed_port_is_explained() -> None:
@@ -264,17 +264,13 @@ def test_another_server_than_a_job_server_is_told_by_its_answer(answer: str, sai
         thread.join()
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(job_server, "TIMEOUT_S", 0.2)
-    monkeypatch.setattr(job_address, "LINE_LIMIT_S", 0.2)
+def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UnreachableError, match="ReadTimeout"):
-            check_answers(address)
+            check_answers(address, line_limit=0.2)
         with pytest.raises(UnreachableError, match="TimeoutError"):
-            JobServer(address)
+            JobServer(address, limit=0.2)
 
 
 FILES = {
@@ -306,7 +302,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
 
 
-def check_fetched(target: Path, fetched: fetch.Fetched) -> None:
+def check_fetched(target: Path, fetched: Fetched) -> None:
     """All is here but weights, and run a as it was here before, which alone was finished."""
     assert Store(target).run("a").metrics() == {"from": "here"}
     assert Store(target).run("b").metrics() == {"from": "cluster"}
@@ -356,14 +352,19 @@ shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_pattern
 
 
 @pytest.fixture
-def cluster_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cluster_file(tmp_path: Path) -> Path:
     ray = tmp_path / "ray"
     ray.write_text(RSYNC_DOWN.replace("/usr/bin/env python", sys.executable))
     ray.chmod(ray.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(fetch, "RAY", ray)
     path = tmp_path / "cluster.mine.yaml"
     path.write_text(yaml.safe_dump({"cluster_name": "mine", "rsync_exclude": ["x"]}))
     return path
+
+
+def copied(store: str, target: Path, cluster: Path, *, checkpoints: bool = False) -> Fetched:
+    """Fetch a store from the head, by the `ray` beside a cluster's file."""
+    ray = cluster.with_name("ray")
+    return fetch_by_rsync(store, target, cluster, checkpoints=checkpoints, ray=ray)
 
 
 def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_stay(
@@ -379,10 +380,10 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     )
     write(there, FILES | dict.fromkeys(notes, "no"))
     write(target, {"runs/a/done.json": '{"from": "here"}'})
-    fetched = fetch_by_rsync(str(there), target, cluster_file, checkpoints=False)
+    fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
     assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}
-    fetch_by_rsync(str(there), tmp_path / "all", cluster_file, checkpoints=True)
+    copied(str(there), tmp_path / "all", cluster_file, checkpoints=True)
     assert (tmp_path / "all/cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
 
 
@@ -390,9 +391,9 @@ def test_why_a_folder_on_the_head_cannot_be_fetched_is_said(
     cluster_file: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(JobError, match="give the file of `ray up` with --cluster"):
-        fetch_by_rsync("/there", tmp_path / "here", tmp_path / "none.yaml", checkpoints=False)
+        copied("/there", tmp_path / "here", tmp_path / "none.yaml")
     with pytest.raises(JobError, match=r"(?s)rsync-down.*No such file or directory: '/there/'"):
-        fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)
+        copied("/there", tmp_path / "here", cluster_file)
 
 
 @pytest.mark.parametrize("content", ["- no\n", "a: [", ""])
@@ -401,4 +402,4 @@ def test_a_file_that_is_none_of_ray_up_is_refused(
 ) -> None:
     cluster_file.write_text(content)
     with pytest.raises(JobError, match=r"mine\.yaml: not a cluster configuration.*with --cluster"):
-        fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)
+        copied("/there", tmp_path / "here", cluster_file)

@@ -241,23 +241,20 @@ def test_no_reader_takes_an_error_of_the_drive_for_broken_content(
     assert caught.value.filename == str(path)
 
 
-def test_the_code_version_follows_the_contents_of_the_sources(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_code_version_follows_the_contents_of_the_sources(tmp_path: Path) -> None:
     digest = source_digest()
     assert code_version().endswith(f".s{digest}") or code_version().endswith(f"+s{digest}")
     assert sources_of(code_version()) == digest
     assert sources_of("0.1.0+2039d67-dirty") == "0.1.0+2039d67-dirty"
-    monkeypatch.setattr("sweeps.store.code_version.ROOT", tmp_path)
     (tmp_path / "wsss").mkdir()
     (tmp_path / "wsss" / "a.py").write_text("x = 1\n")
-    first = source_digest.__wrapped__("wsss")
+    first = source_digest.__wrapped__("wsss", root=tmp_path)
     (tmp_path / "wsss" / "notes.txt").write_text("no source")
-    assert source_digest.__wrapped__("wsss") == first
+    assert source_digest.__wrapped__("wsss", root=tmp_path) == first
     (tmp_path / "wsss" / "a.py").write_text("x = 2\n")
-    second = source_digest.__wrapped__("wsss")
+    second = source_digest.__wrapped__("wsss", root=tmp_path)
     (tmp_path / "wsss" / "a.py").rename(tmp_path / "wsss" / "b.py")
-    assert len({first, second, source_digest.__wrapped__("wsss")}) == 3
+    assert len({first, second, source_digest.__wrapped__("wsss", root=tmp_path)}) == 3
 
 
 def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
@@ -268,11 +265,10 @@ def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "a.py").touch()
-    monkeypatch.setattr("sweeps.store.code_version.ROOT", tmp_path)
     monkeypatch.delenv("WSSS_COMMIT", raising=False)
-    assert commit() == ""
+    assert commit(tmp_path) == ""
     subprocess.run([*git, "add", "sweeps"], check=True)
-    assert commit().endswith("-dirty")
+    assert commit(tmp_path).endswith("-dirty")
 
 
 @pytest.mark.parametrize("progress", [(2, None), (1, 60)])
@@ -312,32 +308,28 @@ def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_els
     assert end.is_due({"b": "cams/b", "c": "cams/c"}, {"c": 5.0})
 
 
-def test_a_half_trained_network_of_other_packages_needs_a_persons_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_trained_network_of_other_packages_needs_a_persons_word(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
     trial = sweep.plan.trials[0]
-    cam = store.cam(trial.cam_id)
-    claim(cam, accept_changes=False)
-    assert [origin["torch"] for origin in origins(cam)] == [guard.here()["torch"]]
-    later = guard.here() | {"torch": "99.0"}
-    monkeypatch.setattr(guard, "here", lambda: later)
+    cam, now = store.cam(trial.cam_id), guard.here()
+    oldest, older = now | {"torch": "98.0"}, now | {"torch": "99.0"}
+    cam.add_attempt({"origin": oldest, "resumed": False})
+    assert origins(cam) == [oldest]
     claim(cam, accept_changes=False)  # nothing trained yet: nothing mixed
-    assert origins(cam) == [later]
+    assert origins(cam) == [now]
+    cam.add_attempt({"origin": older, "resumed": False})
     cam.checkpoints.mkdir(parents=True)
     (cam.checkpoints / "epoch_0001.pt").write_bytes(b"")
-    assert check_half_trained(sweep.plan.trials, store, accept_changes=False) == []
-    last = later | {"torch": "100.0"}
-    monkeypatch.setattr(guard, "here", lambda: last)
-    with pytest.raises(ChangedError, match=r"torch 99\.0 -> 100\.0 since; .*--accept-changes"):
+    with pytest.raises(ChangedError, match=rf"torch 99\.0 -> {now['torch']} since; .*--accept-c"):
         check_half_trained(sweep.plan.trials, store, accept_changes=False)
     with pytest.raises(ChangedError):
         claim(cam, accept_changes=False)
     (warning,) = check_half_trained(sweep.plan.trials, store, accept_changes=True)
     assert warning.startswith(trial.name)
     claim(cam, accept_changes=True)
+    assert check_half_trained(sweep.plan.trials, store, accept_changes=False) == []
     claim(cam, accept_changes=False)  # accepted once is enough
-    assert origins(cam) == [later, last]
+    assert origins(cam) == [older, now]
 
 
 def test_a_half_trained_network_of_an_older_release_counts_as_changed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
+from wsss.training.execution import SWITCH_VARIABLE
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,8 @@ def while_ray_starts_and_ends(monkeypatch: pytest.MonkeyPatch, done: list[str]) 
         press_ctrl_c()
         done.append(step)
 
-    monkeypatch.setattr("sweeps.run.ray.start.start_ray", lambda resources: slowly("started"))
+    monkeypatch.setenv(SWITCH_VARIABLE, "0")
+    monkeypatch.setattr("ray.init", lambda *_, **__: slowly("started"))
     monkeypatch.setattr("ray.shutdown", lambda: slowly("ended"))
     with running_ray(Resources()):
         done.append("work")

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from sweeps.run.driver import download_weights
-from sweeps.run.ray import address as addresses
 from sweeps.run.ray import start as starting
-from sweeps.run.ray.address import ClusterError, check_cluster, refusal
+from sweeps.run.ray.address import ClusterError, Limits, check_cluster, join, refusal
 from sweeps.run.ray.resources import CapacityError, Resources
 from sweeps.run.ray.start import started
 from sweeps.store.errors import StoreError
 from wsss.config import NetworkConfig
 from wsss.networks import backbone
+from wsss.training.execution import SWITCH_VARIABLE
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -30,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """What ray.init was given."""
     found: Calls = []
     monkeypatch.setattr("ray.init", lambda *words, **options: found.append((words, options)))
-    monkeypatch.setattr(starting, "let_children_keep_memory", lambda: None)
+    monkeypatch.setenv(SWITCH_VARIABLE, "0")
     return found
 
 
@@ -122,12 +122,11 @@ def test_a_cluster_that_dies_between_the_check_and_the_start_is_given_up(
         time.sleep(20)
 
     monkeypatch.setattr("ray.init", init)
-    monkeypatch.setattr(addresses, "JOIN_LIMIT_S", 0.2)
     found = Resources(address="192.0.2.1:6379")
     with pytest.raises(ClusterError, match=r"192\.0\.2\.1:6379: no Ray .*ConnectionError: Failed"):
         starting.start_ray(found)
     with pytest.raises(ClusterError, match=r"does not answer any more; .*`--address auto`"):
-        starting.start_ray(found)
+        join("192.0.2.1:6379", {}, Limits(join=1))
 
 
 @pytest.fixture
@@ -178,20 +177,18 @@ def test_a_port_where_nobody_listens_is_refused_at_once() -> None:
 
 
 def test_a_host_whose_name_nobody_looks_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "HOST_LIMIT_S", 0.1)
     monkeypatch.setattr(socket, "create_connection", lambda *where, **how: time.sleep(2))
     with pytest.raises(ClusterError, match=r"head\.lab:6379: nothing listens there \(no answer\)"):
-        check_cluster("head.lab:6379")
+        check_cluster("head.lab:6379", Limits(host=0.1))
 
 
 @pytest.mark.usefixtures("no_variable")
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "CONNECT_LIMIT_S", 0.5)
+def test_a_server_that_never_answers_is_given_up() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(ClusterError, match=r"something else than Ray listens there \(no answer\)"),
     ):
-        check_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
+        check_cluster(f"127.0.0.1:{silent.getsockname()[1]}", Limits(connect=0.5))
 
 
 SPEAKS_AS_RAY = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -207,10 +204,8 @@ SPEAKS_AS_RAY = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
     ],
 )
 def test_a_server_of_something_else_is_told_from_a_cluster_that_hangs(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str
+    answer: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(addresses, "JOIN_LIMIT_S", 1)
-
     def serve(server: socket.socket) -> None:
         with suppress(OSError):  # it is closed
             while True:
@@ -223,7 +218,7 @@ def test_a_server_of_something_else_is_told_from_a_cluster_that_hangs(
     with socket.create_server(("127.0.0.1", 0)) as server:
         Thread(target=serve, args=(server,), daemon=True).start()
         with pytest.raises(ClusterError, match=said):
-            check_cluster(f"127.0.0.1:{server.getsockname()[1]}")
+            check_cluster(f"127.0.0.1:{server.getsockname()[1]}", Limits(join=1))
     for line in lines:
         line.close()
 

@@ -12,12 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 from sqlalchemy.exc import OperationalError
 
 from sweeps.store.store import Store
-from sweeps.track import database as sqlite_files
-from sweeps.track.address import tracking_uri, without_password
-from sweeps.track.database import check_server
+from sweeps.track.address import sqlite_uri, tracking_uri, without_password
+from sweeps.track.database import check_file, check_server
 from sweeps.track.faults import Problem, TrackingError, check_address, diagnose
 from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.tracker import Tracker, open_client
@@ -185,14 +185,13 @@ def fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> Problem:
     return tracker.problem
 
 
-def test_a_server_that_never_answers_is_given_up_before_mlflow_tries_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_that_never_answers_is_given_up_before_mlflow_tries_it() -> None:
     """MLflow itself would try for a minute, and again."""
-    monkeypatch.setattr("sweeps.track.tracker.ANSWER_LIMIT_S", 0.3)
-    monkeypatch.setattr("sweeps.track.tracker.MlflowClient", lambda uri: pytest.fail("tried"))
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        problem = fault(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises((requests.Timeout, TimeoutError)) as caught:
+            open_client(uri, answer_within=0.3)
+    problem = diagnose(caught.value, uri)
     assert problem.what == "no answer in time"
     assert problem.is_temporary
 
@@ -294,11 +293,12 @@ def test_a_database_on_a_drive_without_locks_is_not_begun(
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_database_that_another_process_holds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_files, "WAIT_SECONDS", 0.1)
+def test_a_database_that_another_process_holds(file: Path) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
-        problem = of_file(file)
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            check_file(file, wait=0.1)
+    problem = diagnose(caught.value, sqlite_uri(file))
     assert problem.is_temporary
     assert "another process" in problem.what
 

@@ -11,19 +11,12 @@ import socket
 import subprocess
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.waiting import within
 
-CONNECT_LIMIT_S = 4.0
-"""Longest wait for one address of a host to accept a connection."""
-HOST_LIMIT_S = 8.0
-"""Longest wait for a host: for its name, for any of its addresses, and for what it says."""
-JOIN_LIMIT_S = 15
-"""Longest wait until the cluster is joined; on a busy machine it takes some five seconds."""
-LOAD_LIMIT_S = 45
-"""Longest wait before that until Ray is imported, which takes two seconds of computing."""
 TRY = """
 import ray, signal, sys
 signal.alarm(int(sys.argv[2]))
@@ -35,7 +28,7 @@ GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 
 SETTINGS = 4
 """Type of that frame, its fourth byte."""
 SOONER = {"RAY_gcs_server_request_timeout_seconds": "10", "RAY_NUM_REDIS_GET_RETRIES": "3"}
-"""Ray's variables, so that it names its reason before JOIN_LIMIT_S."""
+"""Ray's variables, so that it names its reason before the limit to joining."""
 VARIABLE = "RAY_ADDRESS"
 """Ray takes it for `auto`."""
 TLS = "RAY_USE_TLS"
@@ -44,6 +37,23 @@ OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Marks the one process that a submitted job runs."""
 HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 TOKEN_PLACES = "RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The longest waits for a cluster, in seconds."""
+
+    connect: float = 4.0
+    """For one address of a host to accept a connection."""
+    host: float = 8.0
+    """For a host: for its name, for any of its addresses, and for what it says."""
+    load: float = 45.0
+    """Until Ray is imported, which takes two seconds of computing."""
+    join: int = 15
+    """Until the cluster is joined after that; on a busy machine it takes some five seconds."""
+
+
+LIMITS = Limits()
 
 
 class ClusterError(ForeseenError):
@@ -63,26 +73,26 @@ def check_address(address: str) -> None:
         raise ClusterError(f"{given}: {_wrong_form(meant)}; {_remedy(given)}")
 
 
-def check_cluster(address: str) -> None:
+def check_cluster(address: str, limits: Limits = LIMITS) -> None:
     """Raise ClusterError, with its reason and what to do, unless a cluster can be joined."""
     check_address(address)
     meant, given = _meant(address)
     if match := HOST_AND_PORT.fullmatch(meant):
-        _check_port(match["host"].strip("[]"), int(match["port"]), given)
+        _check_port(match["host"].strip("[]"), int(match["port"]), given, limits)
     environment = {key: value for key, value in os.environ.items() if key != OF_A_JOB} | SOONER
-    command = [sys.executable, "-c", TRY, meant, str(JOIN_LIMIT_S)]
+    command = [sys.executable, "-c", TRY, meant, str(limits.join)]
     try:
         done = subprocess.run(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=LOAD_LIMIT_S + JOIN_LIMIT_S,
+            timeout=limits.load + limits.join,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise ClusterError(
-            f"{given}: Ray was not loaded within {LOAD_LIMIT_S} s, so whether a cluster answers "
+            f"{given}: Ray was not loaded within {limits.load:.0f} s, so whether a cluster answers "
             "there is not known: this machine is too busy; give the same command again when it has "
             "less to do"
         ) from None
@@ -115,13 +125,13 @@ def _wrong_form(address: str) -> str:
     return "no address of a Ray cluster"
 
 
-def _check_port(host: str, port: int, given: str) -> None:
+def _check_port(host: str, port: int, given: str, limits: Limits) -> None:
     """Raise ClusterError unless something listens there, and speaks as a Ray cluster does."""
     is_connected = False
 
     def first_bytes() -> bytes:
         nonlocal is_connected
-        with socket.create_connection((host, port), timeout=CONNECT_LIMIT_S) as line:
+        with socket.create_connection((host, port), timeout=limits.connect) as line:
             is_connected = True
             if os.environ.get(TLS) == "1":
                 return bytes([0, 0, 0, SETTINGS])  # only Ray knows its certificates
@@ -130,7 +140,7 @@ def _check_port(host: str, port: int, given: str) -> None:
 
     remedy = f"`ray status` on the head says whether Ray runs; {_remedy(given)}"
     try:
-        said = within(HOST_LIMIT_S, first_bytes)  # to look up a name has no limit of its own
+        said = within(limits.host, first_bytes)  # to look up a name has no limit of its own
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         what = "something else than Ray listens" if is_connected else "nothing listens"
@@ -139,7 +149,7 @@ def _check_port(host: str, port: int, given: str) -> None:
         raise ClusterError(f"{given}: something else than Ray listens there; {remedy}")
 
 
-def join(address: str, options: dict[str, Any]) -> None:
+def join(address: str, options: dict[str, Any], limits: Limits = LIMITS) -> None:
     """Join a cluster that was checked before. Raises ClusterError if it has gone since.
 
     Ray itself would wait for minutes. options: of `ray.init`.
@@ -148,7 +158,7 @@ def join(address: str, options: dict[str, Any]) -> None:
 
     _, given = _meant(address)
     try:
-        within(JOIN_LIMIT_S, lambda: ray.init(address, **options))
+        within(limits.join, lambda: ray.init(address, **options))
     except TimeoutError:
         raise ClusterError(
             f"{given}: the cluster does not answer any more; `ray status` on the head says whether "
