@@ -43,6 +43,14 @@ def request(words: tuple[str, ...] = (), **fields: Any) -> Request:
     return Request(words=words, **{"tables": ("V",), "preset": "tiny", **fields})
 
 
+def refused(asked: Request) -> ConfigError | None:
+    try:
+        asked.check()
+    except ConfigError as error:
+        return error
+    return None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -57,13 +65,12 @@ def request(words: tuple[str, ...] = (), **fields: Any) -> Request:
 def test_what_the_cluster_would_refuse_is_refused_here(
     change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
-        request(**change).check()
+    assert message in str(refused(request(**change)))
 
 
 def test_urls_and_absolute_paths_are_the_clusters() -> None:
     asked = {"data": "/data/voc", "weights": "/w.pt", "store": "s3://bucket/results"}
-    request(preset="short", **asked).check()
+    assert refused(request(preset="short", **asked)) is None
 
 
 def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_machine() -> None:

@@ -25,10 +25,13 @@ from sweeps.track.tracker import Tracker, open_client
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
 
-def wrong(uri: str) -> Problem:
-    with pytest.raises(TrackingError) as caught:
+def wrong(uri: str) -> Problem | None:
+    """What is wrong with an address, if anything is."""
+    try:
         check_address(uri)
-    return caught.value.problem
+    except TrackingError as error:
+        return error.problem
+    return None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_an_address_says_what_is_wrong_with_it(uri: str, what: str) -> None:
     ],
 )
 def test_an_address_that_mlflow_takes_is_taken(uri: str) -> None:
-    check_address(uri)
+    assert wrong(uri) is None
 
 
 def test_a_database_that_lets_nobody_in_is_asked_once(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A probe: the first steps of the real trainings, judged, priced and forgotten."""
 
-import io
 import math
 import os
 import signal
@@ -16,7 +15,6 @@ import ray
 from click.testing import Result
 from commands import options, sweeps
 from finished import finish, finished_sweep
-from rich.console import Console
 
 from sweeps.run import probe as probes
 from sweeps.run.probe import (
@@ -204,20 +202,18 @@ def test_the_cost_counts_all_missing_trainings_and_all_ranks(
 
 
 def test_a_plan_whose_trainings_look_fine_ends_with_their_cost_and_exit_code_0(
-    monkeypatch: pytest.MonkeyPatch, fine: ProbeResult, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], fine: ProbeResult, tmp_path: Path
 ) -> None:
     def probed(targets: list[ProbeTarget], *_: Any) -> Iterator[Probed]:
         yield from (Probed(target, fine) for target in targets)
 
-    file = io.StringIO()
-    monkeypatch.setattr(probes, "run_probes", probed)
-    monkeypatch.setattr(probes, "Console", lambda: Console(file=file, width=120))
-    sweep = finished_sweep(("VI",), 1)
-    assert probe_sweep(sweep, Store(tmp_path), Resources(), ProbeOptions(50, tmp_path)) == 0
-    assert "4/4  VI[yes,yes]: 100 of 1000 steps" in file.getvalue()
-    assert "look fine: " in file.getvalue()
-    assert "all seeds: 4 trainings, about " in file.getvalue()
-    assert "CPU-hours" in file.getvalue()
+    sweep, how = finished_sweep(("VI",), 1), ProbeOptions(50, tmp_path)
+    assert probe_sweep(sweep, Store(tmp_path), Resources(), how, probed) == 0
+    said = capsys.readouterr().out
+    assert "4/4  VI[yes,yes]: 100 of 1000 steps" in said
+    assert "look fine: " in said
+    assert "all seeds: 4 trainings, about " in said
+    assert "CPU-hours" in said
 
 
 # The command
