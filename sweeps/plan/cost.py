@@ -241,7 +241,7 @@ def read_measured(store: Store, metrics: Metrics | None = None) -> tuple[list[Me
     """Return the finished trials on one kind of machine, that of the last one.
 
     Also returns its device and number of processes; ([], "", 0) if none is finished. Runs whose
-    settings cannot be read, or are of an older version, are left out.
+    settings cannot be read, or that lack a time, are left out, such as those of older versions.
     """
     metrics = read_metrics(store) if metrics is None else metrics
     machines = {name: _machine(found) for name, found in metrics.items()}
@@ -266,16 +266,16 @@ def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
     try:
         config = read_config(store.run(run_id).path / "config.json")
+        return Measured(
+            config=config,
+            epoch=metrics["train_seconds"] / config.train.epochs,
+            scoring=metrics["inference_seconds"] + metrics["score_seconds"],
+            rescoring=metrics["score_seconds"],
+            cam_bytes=folder_bytes(store.cam(cam_id(config)).path),
+            run_bytes=folder_bytes(store.run(run_id).path) or 0,
+        )
     except StoreError:
         return None
-    return Measured(
-        config=config,
-        epoch=metrics["train_seconds"] / config.train.epochs,
-        scoring=metrics["inference_seconds"] + metrics["score_seconds"],
-        rescoring=metrics["score_seconds"],
-        cam_bytes=folder_bytes(store.cam(cam_id(config)).path),
-        run_bytes=folder_bytes(store.run(run_id).path) or 0,
-    )
 
 
 def folder_bytes(path: Path) -> int | None:

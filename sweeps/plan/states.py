@@ -5,14 +5,17 @@ or enough iterations for a warning; missing: nothing yet. `running` is known onl
 that runs the sweep.
 """
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sweeps.plan.trials import Trial
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.training.diagnosis.learning import find_dead_maps
 
@@ -20,6 +23,8 @@ STATUSES = ("finished", "running", "started", "missing", "failed")
 
 Metrics = Mapping[str, dict[str, Any]]
 """Run id -> its figures, of every finished run in the store."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -43,19 +48,34 @@ class TrialState:
 
 
 def read_metrics(store: Store, known: Metrics | None = None) -> Metrics:
-    """Return the figures of every finished run; those in `known` are not read again."""
+    """Return the figures of every finished run; those in `known` are not read again.
+
+    Damaged ones are left out, with a warning: they may be of another sweep.
+    """
     known, found = known or {}, {}
     for name in folder_names(store.root / "runs"):
-        metrics = known.get(name) or store.run(name).metrics()
+        try:
+            metrics = known.get(name) or store.run(name).metrics()
+        except StoreError as error:
+            _warn_once(str(error))
+            continue
         if metrics:
             found[name] = metrics
     return found
 
 
+@cache
+def _warn_once(problem: str) -> None:
+    logger.warning("%s; until then no estimate uses it", problem)
+
+
 def read_states(
     store: Store, trials: Iterable[Trial], metrics: Metrics | None = None
 ) -> dict[str, TrialState]:
-    """Return run id -> state. metrics: as `read_metrics` returned them, if it was called."""
+    """Return run id -> state. metrics: as `read_metrics` returned them, if it was called.
+
+    Raises StoreError for a damaged record of any of these trials.
+    """
     runs, cams = folder_names(store.root / "runs"), folder_names(store.root / "cams")
     states: dict[str, TrialState] = {}
     for trial in trials:
@@ -69,8 +89,7 @@ def read_states(
         if trial.run_id not in runs:
             continue
         run = store.run(trial.run_id)
-        figures = run.metrics() if metrics is None else metrics.get(trial.run_id)
-        if figures:
+        if figures := (metrics or {}).get(trial.run_id) or run.metrics():
             state.status, state.progress = "finished", 1.0
             state.miou_fixed = figures["miou_fixed"]
         elif why := run.why_failed():

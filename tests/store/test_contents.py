@@ -15,7 +15,9 @@ from sweeps.plan.chains.headline import Headline, make_chains, save_headline
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
+from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
@@ -79,6 +81,24 @@ def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_alone(
     newest, oldest = json.loads(sweeps(store, "list", "--json").output)
     assert f"{run}/done.json: miou_fixed: Input should be a valid number" in newest["problem"]
     assert (oldest["problem"], oldest["done"]) == ("", oldest["total"])
+
+
+def test_a_damaged_result_of_another_sweep_is_left_out_of_the_cost_and_an_own_one_refused(
+    store: Store, vi: Sweep, iv: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
+    path = store.run(run).path / "done.json"
+    found, before = json.loads(path.read_text()), cost_of(iv, store).num_measured
+    write_json(path, found | {"miou_fixed": "high"})
+    own, other = (sweeps(store, "status", "--sweep", sweep.name) for sweep in (vi, iv))
+    assert (own.exit_code, other.exit_code) == (2, 0), own.output
+    for said in (own.output, caplog.text):
+        assert f"{run}/done.json: miou_fixed: Input should be a valid number; delete it" in said
+    assert cost_of(iv, store).num_measured == before - 1
+    with pytest.raises(StoreError, match=rf"{run}/done\.json: miou_fixed"):
+        cost_of(vi, store)
+    write_json(path, {key: value for key, value in found.items() if key != "train_seconds"})
+    assert cost_of(iv, store).num_measured == before - 1
 
 
 def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store, iv: Sweep) -> None:
