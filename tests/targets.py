@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.run.dispatch import Outcome, Record, Source, Status
+from sweeps.run.dispatch import End, Numbers, Source, TargetStatus
 from sweeps.run.faults import Break
 
 
@@ -26,7 +26,7 @@ class Pieces(Source[Piece]):
     def __init__(self, root: Path, names: list[str]) -> None:
         super().__init__(map(Piece, names))
         self.root = root
-        self.status: Status = "done"
+        self.status: TargetStatus = "done"
         self.stopped_at = 99.0
         self.given_up: list[Break] = []
 
@@ -35,11 +35,11 @@ class Pieces(Source[Piece]):
         path.mkdir(exist_ok=True)
         return path
 
-    def reported(self, target: Piece, record: Record) -> bool:
+    def reported(self, target: Piece, record: Numbers) -> bool:
         return bool(record["epoch"] >= self.stopped_at)
 
-    def ended(self, target: Piece) -> Outcome:
-        return Outcome(self.status, "diverged: too fast")
+    def ended(self, target: Piece) -> End:
+        return End(self.status, "diverged: too fast")
 
     def gave_up(self, target: Piece, broke: Break) -> None:
         self.given_up.append(broke)

@@ -18,10 +18,10 @@ from sweeps.stages.guard import num_hangs
 from sweeps.store.attempts import Reason, Target
 from sweeps.store.failures import ErrorNote, take_note
 
-Status = Literal["running", "done", "failed", "started"]
+TargetStatus = Literal["running", "done", "failed", "started"]
 """started: ended half-way; it resumes at the next start."""
 
-Record = dict[str, Any]
+Numbers = dict[str, Any]
 """What a trial reports: flat numbers, including `epoch`."""
 
 
@@ -32,14 +32,14 @@ T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
 class Listener(Protocol[T_contra]):
     """Is told what happens to targets."""
 
-    def update(self, trial: T_contra, *, status: str, record: Record | None = None) -> None:
-        """status: a Status; record: the last numbers."""
+    def update(self, trial: T_contra, *, status: str, record: Numbers | None = None) -> None:
+        """status: a TargetStatus; record: the last numbers."""
 
 
-class Outcome(NamedTuple):
+class End(NamedTuple):
     """A target's result."""
 
-    status: Status
+    status: TargetStatus
     why: str = ""
     """The cause of a failure, in a line."""
 
@@ -49,8 +49,8 @@ class Event(NamedTuple):
 
     trial: Any
     """A target, or the part of one that listeners know."""
-    status: Status
-    record: Record | None
+    status: TargetStatus
+    record: Numbers | None
 
 
 class Source(ABC, Generic[T]):
@@ -67,7 +67,7 @@ class Source(ABC, Generic[T]):
         """Return the running part of a target, as listeners know it; by default the target."""
         return target
 
-    def events(self, target: T, status: Status, record: Record | None) -> Iterable[Event]:
+    def events(self, target: T, status: TargetStatus, record: Numbers | None) -> Iterable[Event]:
         """Return what listeners are told of a target; by default just this."""
         yield Event(target, status, record)
 
@@ -79,12 +79,12 @@ class Source(ABC, Generic[T]):
     def folder(self, target: T) -> Path:
         """Return where its processes leave notes for the driver."""
 
-    def reported(self, target: T, record: Record) -> bool:
+    def reported(self, target: T, record: Numbers) -> bool:
         """Record what a target reported; return whether to end it now."""
         return False
 
     @abstractmethod
-    def ended(self, target: T) -> Outcome:
+    def ended(self, target: T) -> End:
         """Return the result of a target whose process ended by itself or was told to end."""
 
     @abstractmethod
@@ -133,7 +133,7 @@ class Dispatch(Generic[T]):
         """Run id -> target that was handed out and has not ended."""
         self.running: set[str] = set()
         """Run ids of targets whose process has started."""
-        self.last: dict[str, Record] = {}
+        self.last: dict[str, Numbers] = {}
         self.hangs: dict[Path, int] = {}
         """Folder of a target's notes -> number of hangs known there."""
         self.breaks: tuple[Break, ...] = ()
@@ -162,7 +162,7 @@ class Dispatch(Generic[T]):
         """A target's process has started."""
         self._tell(self.out[run_id], "running")
 
-    def reported(self, run_id: str, record: Record) -> bool:
+    def reported(self, run_id: str, record: Numbers) -> bool:
         """A target has reported; return whether to end it."""
         target = self.out[run_id]
         self.last[run_id] = record
@@ -253,7 +253,7 @@ class Dispatch(Generic[T]):
             )
         return now > known
 
-    def _tell(self, target: T, status: Status, record: Record | None = None) -> None:
+    def _tell(self, target: T, status: TargetStatus, record: Numbers | None = None) -> None:
         (self.running.add if status == "running" else self.running.discard)(target.run_id)
         for event in self.source.events(target, status, record):
             for listener in self.listeners:

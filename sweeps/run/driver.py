@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.run.budget import Budget
-from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Numbers, Round
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
@@ -327,7 +327,7 @@ class Notices:
         self.running: set[str] = set()
         self.epochs: dict[str, float] = {}
 
-    def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
+    def update(self, trial: Target, *, status: str, record: Numbers | None = None) -> None:
         """Pass on a start, an epoch, a warning or an end, but no progress within an epoch."""
         epoch, run_id = (record or {}).get("epoch", 0.0), trial.run_id
         known = status == "running" and run_id in self.running

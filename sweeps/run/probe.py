@@ -204,7 +204,7 @@ def describe(probed: Probed) -> str:
     memory = "GPU memory" if result.on_gpu else "memory"
     return "\n     ".join(
         (
-            f"{name}: {result.num_steps} of {result.total_steps} steps; {judge(result)}",
+            f"{name}: {result.num_steps} of {result.total_steps} steps; {in_words(result)}",
             f"L_cls {result.loss_first:.4g} -> {result.loss_last:.4g}, label prior "
             f"{result.prior:.4g}; {finite}, largest gradient norm {result.largest_norm:.3g}",
             f"{result.seconds_per_step:.3g} s per step, {result.images_per_second:.3g} images/s, "
@@ -214,7 +214,7 @@ def describe(probed: Probed) -> str:
     )
 
 
-def judge(result: ProbeResult) -> str:
+def in_words(result: ProbeResult) -> str:
     """Return a training's state in words."""
     if result.failure:
         return result.failure

@@ -23,7 +23,7 @@ TAR_NAME = "comp6_test_cls.tar"
 
 
 @dataclass(frozen=True)
-class Exported:
+class Packed:
     """One network's archive."""
 
     split: str
@@ -42,7 +42,7 @@ class Export(Predict):
         """The predictions' id; its folder is inside theirs."""
         return f"{self.chain.prediction_id}/export"
 
-    def finish(self, place: Place, folder: Folder) -> Exported:
+    def finish(self, place: Place, folder: Folder) -> Packed:
         """Draw a gallery, write the archive, check it, and score it if there are masks.
 
         Raises ServerTarError if the archive breaks a rule of the server.
@@ -57,7 +57,7 @@ class Export(Predict):
         sizes = {name: dataset.image_size(name) for name in ids}
         check_server_tar(folder.path / TAR_NAME, ids, sizes)
         score = score_folder(images.path, dataset, ids) if with_truth else None
-        return Exported(self.chain.eval_split, len(ids), score)
+        return Packed(self.chain.eval_split, len(ids), score)
 
 
 def export_of(chain: ChainConfig, split: str) -> Export:

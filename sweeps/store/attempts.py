@@ -308,10 +308,10 @@ def hours_between(start: float, end: float) -> float:
     return max(0.0, end - start) / 3600
 
 
-Record = TypeVar("Record", Attempt, Session)
+T = TypeVar("T", Attempt, Session)
 
 
-def _read(path: Path, kind: type[Record]) -> Record:
+def _read(path: Path, kind: type[T]) -> T:
     remedy = "delete the file; its hours are then not counted"
     try:
         record = kind.model_validate(read_json(path))

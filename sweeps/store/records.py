@@ -112,7 +112,7 @@ FAILURE, WARNING = TypeAdapter(_Failure), TypeAdapter(_Warning)
 HELD_OUT, PAGES = TypeAdapter(dict[str, _Judged]), TypeAdapter(_Pages)
 
 
-class Record(dict[str, Any]):
+class Checked(dict[str, Any]):
     """A record of this file; a key that it lacks is a StoreError."""
 
     def __init__(self, path: Path, found: dict[str, Any]) -> None:
@@ -123,10 +123,10 @@ class Record(dict[str, Any]):
         raise StoreError(f"{self.path}: has no {key}; {AGAIN}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Record, (self.path, dict(self))
+        return Checked, (self.path, dict(self))
 
 
-def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Record:
+def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Checked:
     """Return what was read from a file. Raises StoreError unless it is a record of this kind."""
     if not isinstance(found, dict) or not found:
         raise StoreError(f"{path}: holds no record; {AGAIN}")
@@ -136,4 +136,4 @@ def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Record:
         wrong = error.errors()[0]
         where, why = ".".join(map(str, wrong["loc"])), wrong["msg"]
         raise StoreError(f"{path}: {printable(where)}: {printable(why)}; {AGAIN}") from None
-    return Record(path, found)
+    return Checked(path, found)

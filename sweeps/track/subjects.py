@@ -10,7 +10,7 @@ from sweeps.store.store import Store
 from sweeps.track.runs.headline import HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
 from sweeps.track.runs.sweep import SweepRuns
-from sweeps.track.view import Subject
+from sweeps.track.view import Tracked
 
 KINDS = (SweepRuns, SearchRuns, HeadlineRuns)
 
@@ -33,7 +33,7 @@ class Known:
         """Its folder in the store."""
         return f"{ROOMS[self.kind]}/{self.name}"
 
-    def describe(self) -> Subject:
+    def describe(self) -> Tracked:
         """Read it. Raises StoreError or ConfigError if this version cannot."""
         if self.kind == "sweep":
             return SweepRuns(self.store, load_sweep(self.store, self.name))

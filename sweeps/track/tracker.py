@@ -48,7 +48,7 @@ from sweeps.track.address import (
     without_password,
 )
 from sweeps.track.faults import Problem, check_address, diagnose
-from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
+from sweeps.track.view import AtEnd, DatasetView, RunLink, RunView, Summary, Tracked, Values
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
 from wsss.basics.waiting import within
@@ -77,7 +77,7 @@ for _talkative in ("mlflow", "alembic"):  # they would break the live display
 class Tracker:
     """Logs one subject: its parent run, and a child run per trial or network."""
 
-    def __init__(self, store: Store, subject: Subject) -> None:
+    def __init__(self, store: Store, subject: Tracked) -> None:
         self.store, self.subject = store, subject
         self.uri = tracking_uri(store)
         self.address = without_password(self.uri)
@@ -219,7 +219,7 @@ class Tracker:
 class _Experiment:
     """The runs of one experiment: found by tag, created, and completed."""
 
-    def __init__(self, store: Store, subject: Subject, notes: list[str]) -> None:
+    def __init__(self, store: Store, subject: Tracked, notes: list[str]) -> None:
         self.uri, self.notes = tracking_uri(store), notes
         self.client = open_client(self.uri)
         self._active: dict[str, bool] = {}
@@ -302,9 +302,9 @@ class _Experiment:
         for tag, value in view.current_tags.items():
             if value is None and tag in run.data.tags:
                 self.client.delete_tag(run_id, tag)
-        if view.outcome is not None:
-            complete = run.info.status == view.status and view.outcome.mark in run.data.metrics
-            self._log_outcome(run, view.outcome, complete=complete)
+        if view.at_end is not None:
+            complete = run.info.status == view.status and view.at_end.mark in run.data.metrics
+            self._log_at_end(run, view.at_end, complete=complete)
         if view.status != run.info.status:
             if view.status == "RUNNING":
                 self.client.update_run(run_id, status="RUNNING")
@@ -370,24 +370,24 @@ class _Experiment:
         found = (self.find(tags, experiment.experiment_id) for tags in link.alternatives)
         return next((str(run.info.run_id) for run in found if run is not None), None)
 
-    def _log_outcome(self, run: Run, outcome: Outcome, *, complete: bool) -> None:
+    def _log_at_end(self, run: Run, at_end: AtEnd, *, complete: bool) -> None:
         """Log artifacts, metrics and network; for a complete run, only what it lacks.
 
         The network is last: MLflow copies the run's metrics to it, and then ends the run.
         """
-        run_id, values = run.info.run_id, outcome.values
+        run_id, values = run.info.run_id, at_end.values
         if complete:
             values = {k: v for k, v in values.items() if _metric_name(k) not in run.data.metrics}
         has_files = not self._lost_files(run)
-        for path, folder in () if complete and has_files else outcome.artifacts:
+        for path, folder in () if complete and has_files else at_end.artifacts:
             if path.exists():
                 self.client.log_artifact(run_id, str(path), folder or None)
             else:
                 self.notes.append(f"{run.info.run_name} is logged without {path}, which is gone")
-        self._log(run_id, _metrics(values, step=0), {} if complete else outcome.tags)
+        self._log(run_id, _metrics(values, step=0), {} if complete else at_end.tags)
         has_network = has_files and run.outputs is not None and run.outputs.model_outputs
-        if outcome.network is not None and not has_network:
-            self._log_network(run, outcome.network)
+        if at_end.network is not None and not has_network:
+            self._log_network(run, at_end.network)
 
     def _log_network(self, run: Run, load: "Callable[[], nn.Module]") -> None:
         try:

@@ -39,7 +39,7 @@ class RunLink(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AtEnd:
     """What a run holds at its end, logged at once."""
 
     mark: str
@@ -78,7 +78,7 @@ class RunView:
     dataset: DatasetView | None = None
     epochs: Mapping[int, Values] = field(default_factory=dict)
     """Ascending from 1. Those after MLflow's last one are logged."""
-    outcome: Outcome | None = None
+    at_end: AtEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Summary:
     """Artifact's file name -> content."""
 
 
-class Subject(ABC):
+class Tracked(ABC):
     """A sweep, a search or a headline as runs of one experiment."""
 
     experiment: str

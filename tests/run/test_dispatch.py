@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from targets import Piece, Pieces
 
-from sweeps.run.dispatch import Dispatch, Record
+from sweeps.run.dispatch import Dispatch, Numbers
 from sweeps.run.faults import Break
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
@@ -20,7 +20,7 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def update(self, trial: Piece, *, status: str, record: Record | None = None) -> None:
+    def update(self, trial: Piece, *, status: str, record: Numbers | None = None) -> None:
         self.heard.append(f"{trial.run_id} {status}")
 
 

@@ -6,7 +6,7 @@ import pytest
 from finished import finished_sweep
 
 from sweeps.plan.trials import Trial
-from sweeps.run.dispatch import Dispatch, Record
+from sweeps.run.dispatch import Dispatch, Numbers
 from sweeps.run.faults import Break
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
@@ -44,7 +44,7 @@ class Scene:
     def number(self, run_id: str) -> int:
         return [score.run_id for score in SCORES].index(run_id)
 
-    def update(self, trial: Trial, *, status: str, record: Record | None = None) -> None:
+    def update(self, trial: Trial, *, status: str, record: Numbers | None = None) -> None:
         self.heard.append((self.number(trial.run_id), status, record and record["epoch"]))
 
     def start(self) -> None:

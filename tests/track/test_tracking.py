@@ -26,7 +26,7 @@ from sweeps.track.address import tracking_uri
 from sweeps.track.faults import Problem
 from sweeps.track.thread import GROUP, TrackingThread
 from sweeps.track.tracker import Tracker, open_client
-from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary
+from sweeps.track.view import AtEnd, DatasetView, RunLink, RunView, Summary, Tracked
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
 from wsss.config import DataConfig
@@ -47,7 +47,7 @@ AT_WORK = RunView(
 )
 
 
-class Made(Subject):
+class Made(Tracked):
     """A subject whose runs a test chooses."""
 
     experiment, note = "made", "Runs of a test."
@@ -224,8 +224,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> RunView:
     """A run with a file among its artifacts."""
     file = tmp_path_factory.mktemp("made") / "metrics.json"
     file.write_text("{}")
-    outcome = Outcome("miou", {"miou": 50.0}, artifacts=((file, ""),))
-    return replace(AT_WORK, status="FINISHED", outcome=outcome)
+    at_end = AtEnd("miou", {"miou": 50.0}, artifacts=((file, ""),))
+    return replace(AT_WORK, status="FINISHED", at_end=at_end)
 
 
 @pytest.mark.parametrize("put", [shutil.move, shutil.copytree])
@@ -265,10 +265,10 @@ def test_a_store_reached_by_a_link_stays_as_it_is_and_lost_files_are_logged_agai
 
 
 def test_names_and_texts_that_mlflow_does_not_take_are_made_fit(store: Store) -> None:
-    outcome = Outcome("miou", {"miou": 1.0, "iou/cat & (dog)": 2.0, "iou/../x": 3.0, "iou/": 4.0})
+    at_end = AtEnd("miou", {"miou": 1.0, "iou/cat & (dog)": 2.0, "iou/../x": 3.0, "iou/": 4.0})
     long = {"cells": "x" * 9000}
     for _ in range(2):
-        sync(store, replace(AT_WORK, status="FINISHED", tags=long, outcome=outcome))
+        sync(store, replace(AT_WORK, status="FINISHED", tags=long, at_end=at_end))
     run = the_run(store)
     assert run.data.tags["cells"] == "x" * 4996 + " ..."
     assert {"iou/cat _ _dog_", "iou/__/x", "iou/_"} < run.data.metrics.keys()
@@ -305,18 +305,18 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
     file = store.root / "metrics.json"
     file.write_text("{}")
     gone = store.root / "gone.png"
-    outcome = Outcome(
+    at_end = AtEnd(
         "miou",
         {"miou": 50.0},
         {"code": "1.2"},
         artifacts=((gone, ""), (file, ""), (file, "checkpoint")),
     )
-    done = replace(AT_WORK, status="FINISHED", outcome=outcome)
+    done = replace(AT_WORK, status="FINISHED", at_end=at_end)
     for notes in ([f"run a is logged without {gone}, which is gone"], []):
         tracker = Tracker(store, Made(done))
         assert tracker.sync(), tracker.problem
         assert tracker.notes == notes
-    sync(store, replace(done, outcome=replace(outcome, values={"miou": 51.0, "auc": 40.0})))
+    sync(store, replace(done, at_end=replace(at_end, values={"miou": 51.0, "auc": 40.0})))
     run = the_run(store)
     assert run.info.status == "FINISHED"
     assert run.data.tags["code"] == "1.2"
@@ -326,12 +326,12 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
     assert artifacts(store, "checkpoint") == ["checkpoint/metrics.json"]
 
 
-def test_a_run_that_is_tried_again_runs_and_gets_its_new_outcome(store: Store) -> None:
-    first, second = (Outcome("miou", {"miou": value}) for value in (50.0, 60.0))
-    sync(store, replace(AT_WORK, status="FINISHED", outcome=first))
+def test_a_run_that_is_tried_again_runs_and_gets_its_new_at_end(store: Store) -> None:
+    first, second = (AtEnd("miou", {"miou": value}) for value in (50.0, 60.0))
+    sync(store, replace(AT_WORK, status="FINISHED", at_end=first))
     sync(store, AT_WORK)
     assert the_run(store).info.status == "RUNNING"
-    sync(store, replace(AT_WORK, status="FINISHED", outcome=second))
+    sync(store, replace(AT_WORK, status="FINISHED", at_end=second))
     assert history(store, "miou") == [(0, 50.0), (0, 60.0)]
 
 
@@ -354,12 +354,12 @@ def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
 
     monkeypatch.setattr(tracking.mlflow, "pytorch", SimpleNamespace(log_model=log_model))
     network, uri = nn.Linear(1, 1), tracking_uri(store)
-    lost = Outcome("miou", {"miou": 50.0}, network=lose)
-    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", outcome=lost)))
+    lost = AtEnd("miou", {"miou": 50.0}, network=lose)
+    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", at_end=lost)))
     assert tracker.sync(), tracker.problem
     assert tracker.notes == ["run a is logged without its network: it cannot be read"]
-    outcome = Outcome("miou", {"miou": 50.0}, network=lambda: network)
-    sync(store, replace(AT_WORK, status="FINISHED", outcome=outcome))
+    at_end = AtEnd("miou", {"miou": 50.0}, network=lambda: network)
+    sync(store, replace(AT_WORK, status="FINISHED", at_end=at_end))
     assert given == [(network, uri, "network")]
     assert os.environ.get("MLFLOW_TRACKING_URI") == chosen
     assert the_run(store).data.metrics["miou"] == 50
@@ -420,8 +420,8 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
 ) -> None:
     file = store.root / "metrics.json"
     file.touch()
-    outcome = Outcome("miou", {"miou": 50.0}, artifacts=((file, ""), (file, "again")))
-    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", outcome=outcome)))
+    at_end = AtEnd("miou", {"miou": 50.0}, artifacts=((file, ""), (file, "again")))
+    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", at_end=at_end)))
     works, left = getattr(MlflowClient, step), [calls]
 
     def once_more(*arguments: Any, **options: Any) -> Any:

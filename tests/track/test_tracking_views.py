@@ -22,7 +22,7 @@ from sweeps.track.runs.headline import HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
 from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.subjects import known_subjects
-from sweeps.track.view import RunView, Subject, git_tags
+from sweeps.track.view import RunView, Tracked, git_tags
 from wsss.identity import cam_id
 from wsss.presets import TINY_DEEPLAB
 from wsss.training.checkpoint_names import checkpoint_name
@@ -31,7 +31,7 @@ SWEEP = finished_sweep(("VI",), 1)
 TRIAL = SWEEP.plan.trials[0]
 
 
-def views(subject: Subject, *running: str) -> dict[str, RunView]:
+def views(subject: Tracked, *running: str) -> dict[str, RunView]:
     return {view.id: view for view in subject.children(None, set(running))}
 
 
@@ -119,21 +119,19 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
     folder.mkdir()
     for name in (checkpoint_name(3), checkpoint_name(2, 90)):
         (folder / name).touch()
-    outcome, metrics = the_trial(store).outcome, run.metrics()
-    assert outcome is not None
+    at_end, metrics = the_trial(store).at_end, run.metrics()
+    assert at_end is not None
     assert metrics is not None
     curve = np.array(metrics["curve"])[5:81]
-    assert outcome.mark == "miou/fixed"
-    assert outcome.values["miou/fixed"] == metrics["miou_fixed"]
-    assert outcome.values["miou/auc"] == pytest.approx(
-        np.trapezoid(curve[:, 1], curve[:, 0]) / 0.75
-    )
-    assert outcome.values["per_class_iou_fixed/sheep"] == metrics["iou_fixed"][17]
-    assert outcome.values["miou/held_out"] == metrics["miou_held_out"]
-    assert outcome.tags["wsss.code_version"] == "1.2.3"
-    assert outcome.network is None
-    assert outcome.tags["wsss.env.device"] == "cpu"
-    assert outcome.artifacts == (
+    assert at_end.mark == "miou/fixed"
+    assert at_end.values["miou/fixed"] == metrics["miou_fixed"]
+    assert at_end.values["miou/auc"] == pytest.approx(np.trapezoid(curve[:, 1], curve[:, 0]) / 0.75)
+    assert at_end.values["per_class_iou_fixed/sheep"] == metrics["iou_fixed"][17]
+    assert at_end.values["miou/held_out"] == metrics["miou_held_out"]
+    assert at_end.tags["wsss.code_version"] == "1.2.3"
+    assert at_end.network is None
+    assert at_end.tags["wsss.env.device"] == "cpu"
+    assert at_end.artifacts == (
         *(
             (run.path / name, "")
             for name in ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")
@@ -144,15 +142,15 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
 
 def test_the_papers_figure_stands_beside_a_trial_of_its_cell(store: Store) -> None:
     finish(store, TRIAL, 0.5)
-    outcome = the_trial(store).outcome
-    assert outcome is not None
-    assert outcome.values["miou/paper_as_printed"] == 47.82
+    at_end = the_trial(store).at_end
+    assert at_end is not None
+    assert at_end.values["miou/paper_as_printed"] == 47.82
     own = Table("mine", "mine", ("row",), (Row(("a",), (Cell({}, 51.5),)),))
     sweep = replace(SWEEP, table_names=("mine",), own_tables=(own,))
     finish(store, sweep.plan.trials[0], 0.5)
     (child,) = SweepRuns(store, sweep).children(None, ())
-    assert child.outcome is not None
-    assert child.outcome.values["miou/paper_as_printed"] == 51.5
+    assert child.at_end is not None
+    assert child.at_end.values["miou/paper_as_printed"] == 51.5
 
 
 def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Store) -> None:
@@ -169,7 +167,7 @@ def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Stor
     assert (said.values["finished_trials"], said.tags["wsss.best_cell"]) == (1, first.cells[0])
     assert "Table VI" in said.texts["tables.txt"]
     assert list(views(runs)) == [trial.run_id for trial in SWEEP.plan.trials]
-    assert not any(view.outcome and view.outcome.network for view in views(runs).values())
+    assert not any(view.at_end and view.at_end.network for view in views(runs).values())
 
     for trial in others:
         finish(store, trial, 0.6 if trial is others[1] else 0.5)
@@ -178,7 +176,7 @@ def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Stor
     assert metrics is not None
     assert said.values["miou/best_cell"] == metrics["miou_fixed"]
     assert said.tags["wsss.best_cell"] == ", ".join(others[1].cells)
-    kept = [key for key, view in views(runs).items() if view.outcome and view.outcome.network]
+    kept = [key for key, view in views(runs).items() if view.at_end and view.at_end.network]
     assert kept == [others[1].run_id]
 
 
@@ -304,8 +302,8 @@ def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store:
         "objective/held_out_base": 12.5,
     }
     found = views(runs)
-    outcomes = {key: view.outcome.values for key, view in found.items() if view.outcome}
-    assert outcomes == {
+    ends = {key: view.at_end.values for key, view in found.items() if view.at_end}
+    assert ends == {
         "1": {"objective/held_out": 11.5},
         "reference": {
             "objective/search_half": 13.0,
@@ -330,7 +328,7 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
     runs, (crf, masks) = HeadlineRuns(store, headline), headline.chains
     assert [view.started for view in views(runs).values()] == [False, False]
     (view,) = runs.children([crf.prediction_id], {crf.prediction_id})
-    assert (view.started, view.status, view.outcome) == (True, "RUNNING", None)
+    assert (view.started, view.status, view.at_end) == (True, "RUNNING", None)
     write_failure(ChainFolders(store.root, crf).predictions, "diverged", "too fast", "")
     view = views(runs)[crf.prediction_id]
     assert (view.started, view.status) == (True, "FAILED")
@@ -338,8 +336,8 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
     folder = predicted(store, crf, 45.0)
     view = views(runs)[crf.prediction_id]
     assert (view.status, view.name) == ("FINISHED", "CAM + dense CRF -> DeepLabv2")
-    assert view.outcome is not None
-    assert view.outcome.values == {
+    assert view.at_end is not None
+    assert view.at_end.values == {
         "miou/val": 40.0,
         "miou/pixel_accuracy": 80.0,
         "miou/labels_train": 45.0,
@@ -347,7 +345,7 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
         "per_class_iou/person": None,
         "per_class_iou/sheep": 17.0,
     }
-    assert view.outcome.artifacts == ((folder / "done.json", ""), (folder / "gallery.png", ""))
+    assert view.at_end.artifacts == ((folder / "done.json", ""), (folder / "gallery.png", ""))
     predicted(store, masks, None)
     assert runs.closing().values == {
         "miou_val/crf": 40.0,

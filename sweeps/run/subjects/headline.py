@@ -22,7 +22,7 @@ from sweeps.report.formats.write import write_document
 from sweeps.report.headline.build import build_headline_report
 from sweeps.report.headline.document import headline_document
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.run.dispatch import Dispatch, Listener, Outcome, Record, Source
+from sweeps.run.dispatch import Dispatch, End, Listener, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
@@ -215,15 +215,15 @@ class Chains(Source[Chain]):
         """Return the folder of its last stage."""
         return target.folder(self.store).path
 
-    def ended(self, target: Chain) -> Outcome:
+    def ended(self, target: Chain) -> End:
         """Look for its results."""
         self.store.pull_results()
         if why := target.folder(self.store).why_failed():
-            return Outcome("failed", why)
+            return End("failed", why)
         if not target.is_done(self.place):
-            return Outcome("started")
+            return End("started")
         bring_results(self.store, target.config)
-        return Outcome("done")
+        return End("done")
 
     def gave_up(self, target: Chain, broke: Break) -> None:
         """Record why it failed, and upload it."""
@@ -295,7 +295,7 @@ class _Lines:
         self.progress = self.started = self.printed_at = 0.0
         self.warned = set[tuple[str, type]]()
 
-    def update(self, trial: Chain, *, status: str, record: Record | None = None) -> None:
+    def update(self, trial: Chain, *, status: str, record: Numbers | None = None) -> None:
         """Print new warnings, and a stage's progress every EVERY_SECONDS and at its end."""
         if status != "running" or record is None:
             return

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.search import print_search
-from sweeps.run.dispatch import Listener, Outcome, Record, Source
+from sweeps.run.dispatch import End, Listener, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
@@ -156,14 +156,14 @@ class Draws(Source[SearchTrial]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def reported(self, target: SearchTrial, record: Record) -> bool:
+    def reported(self, target: SearchTrial, record: Numbers) -> bool:
         """Judge a trial by its epoch; decision and epoch are saved together."""
         if not target.ended:  # else judged before its process died, and now reported again
             self._judge(target, record)
             self._keep(target)
         return target.status == "stopped"
 
-    def _judge(self, target: SearchTrial, record: Record) -> None:
+    def _judge(self, target: SearchTrial, record: Numbers) -> None:
         if "failed" in record:
             target.status, target.message, target.warning = record["failed"], record["message"], ""
         else:
@@ -178,9 +178,9 @@ class Draws(Source[SearchTrial]):
         if target.ended:
             self.study.end(target)
 
-    def ended(self, target: SearchTrial) -> Outcome:
+    def ended(self, target: SearchTrial) -> End:
         """Return its status; a trial that diverged has ended, too, with 0 %."""
-        return Outcome("done" if target.ended else "started")
+        return End("done" if target.ended else "started")
 
     def gave_up(self, target: SearchTrial, broke: Break) -> None:
         """Record the error; the next start tries the trial again."""
@@ -226,7 +226,7 @@ class Closings(Source[Closing]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def reported(self, target: Closing, record: Record) -> bool:
+    def reported(self, target: Closing, record: Numbers) -> bool:
         """Save the closing score, which is in the last record."""
         if "failed" in record:
             self.failures[target.cam_id] = f"{record['failed']}: {record['message']}"
@@ -235,12 +235,12 @@ class Closings(Source[Closing]):
             self.share(None)
         return False
 
-    def ended(self, target: Closing) -> Outcome:
+    def ended(self, target: Closing) -> End:
         """Return whether it was scored."""
         if target.cam_id in self.history.held_out():
-            return Outcome("done")
+            return End("done")
         why = self.failures.get(target.cam_id)
-        return Outcome("failed", why) if why else Outcome("started")
+        return End("failed", why) if why else End("started")
 
     def gave_up(self, target: Closing, broke: Break) -> None:
         """Record nothing: the next start tries again."""
@@ -368,7 +368,7 @@ class _Lines:
         self.history, self.samples, self.say = history, samples, printer(console)
         self.warned: set[str] = set()
 
-    def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
+    def update(self, trial: Target, *, status: str, record: Numbers | None = None) -> None:
         """Print what is new, except failures, which the driver prints."""
         if not isinstance(trial, SearchTrial):
             if status == "done":

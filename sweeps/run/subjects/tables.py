@@ -14,7 +14,7 @@ from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
 from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
-from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
+from sweeps.run.dispatch import End, Event, Listener, Numbers, Source, TargetStatus
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
@@ -186,7 +186,7 @@ class Training:
     """In the order in which they are scored."""
     index: int = 0
     """Index of the running trial."""
-    last: Record | None = None
+    last: Numbers | None = None
     """Its last report."""
 
     @property
@@ -230,54 +230,56 @@ class MissingTrials(Source[Training]):
         """Return the running trial."""
         return target.trial
 
-    def events(self, target: Training, status: Status, record: Record | None) -> Iterator[Event]:
+    def events(
+        self, target: Training, status: TargetStatus, record: Numbers | None
+    ) -> Iterator[Event]:
         """Report each trial of the training by itself: its start, its records, its end."""
         if status != "running":
             target.index = min(target.index, self._first_open(target))
             for trial in target.trials[target.index :]:
-                outcome = self._outcome(trial).status
-                if trial is target.trial or outcome != "started":
-                    yield Event(trial, outcome, target.last)
+                end = self._end(trial)
+                if trial is target.trial or end.status != "started":
+                    yield Event(trial, end.status, target.last)
             return
         if record is None:
             target.index, target.last = self._first_open(target), None
             yield Event(target.trial, "running", None)
             return
         while target.index < record["run"]:
-            yield Event(target.trial, self._outcome(target.trial).status, target.last)
+            yield Event(target.trial, self._end(target.trial).status, target.last)
             target.index, target.last = target.index + 1, None
             yield Event(target.trial, "running", None)
         target.last = record
         yield Event(target.trial, "running", record)
 
-    def ended(self, target: Training) -> Outcome:
+    def ended(self, target: Training) -> End:
         """Look for its trials' results."""
         self.store.pull_results()
-        outcomes = [self._outcome(trial) for trial in target.trials]
-        for index, outcome in enumerate(outcomes):
-            if outcome.status == "failed":
+        ends = [self._end(trial) for trial in target.trials]
+        for index, end in enumerate(ends):
+            if end.status == "failed":
                 target.index = index
-                return outcome
-        return Outcome("done" if {o.status for o in outcomes} == {"done"} else "started")
+                return end
+        return End("done" if {end.status for end in ends} == {"done"} else "started")
 
     def gave_up(self, target: Training, broke: Break) -> None:
         """Record why its trials failed, except those that are scored."""
         for trial in target.trials:
-            if self._outcome(trial).status == "started":
+            if self._end(trial).status == "started":
                 folder = self.store.run(trial.run_id).path
                 write_failure(folder, broke.kind, broke.message, broke.traceback)
                 self.store.run(trial.run_id).push()
 
     def _first_open(self, target: Training) -> int:
         """Return the index of the first trial neither scored nor failed, else of the last one."""
-        statuses = [self._outcome(trial).status for trial in target.trials]
+        statuses = [self._end(trial).status for trial in target.trials]
         return statuses.index("started") if "started" in statuses else len(statuses) - 1
 
-    def _outcome(self, trial: Trial) -> Outcome:
+    def _end(self, trial: Trial) -> End:
         if self.store.run(trial.run_id).metrics():
-            return Outcome("done")
+            return End("done")
         why = self.store.run(trial.run_id).why_failed()
-        return Outcome("failed", why) if why else Outcome("started")
+        return End("failed", why) if why else End("started")
 
 
 def missing_trials(sweep: Sweep, store: Store, *, retry_failed: bool) -> list[Trial]:

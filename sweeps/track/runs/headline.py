@@ -15,7 +15,7 @@ from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.runs.sweep import EXPERIMENT as CAM_EXPERIMENT
-from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Subject, Summary
+from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Summary, Tracked
 from wsss.identity import cam_id, run_id
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained
@@ -41,7 +41,7 @@ of this project.
 """
 
 
-class HeadlineRuns(Subject):
+class HeadlineRuns(Tracked):
     """Describes the runs of one headline."""
 
     experiment, note = "wsss-segmentation", NOTE
@@ -128,14 +128,14 @@ class HeadlineRuns(Subject):
                 chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
                 self.headline.sweep.data,
             ),
-            outcome=self._outcome(chain, metrics) if metrics else None,
+            at_end=self._at_end(chain, metrics) if metrics else None,
         )
 
-    def _outcome(self, chain: ChainConfig, metrics: dict[str, Any]) -> view.Outcome:
+    def _at_end(self, chain: ChainConfig, metrics: dict[str, Any]) -> view.AtEnd:
         folders = ChainFolders(self.store.root, chain)
         checkpoints = CheckpointFolder(folders.segmentation / "checkpoints")
         num_classes = len(metrics["iou"]) - 1  # without the background
-        return view.Outcome(
+        return view.AtEnd(
             mark=MIOU,
             values={
                 MIOU: metrics["miou"],

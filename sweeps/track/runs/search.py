@@ -9,7 +9,7 @@ from sweeps.report.search import render_search
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
-from sweeps.track.view import CAM_ID, ROLE, RunView, Subject, Summary, Values
+from sweeps.track.view import CAM_ID, ROLE, RunView, Summary, Tracked, Values
 from wsss.identity import cam_id
 from wsss.training.diagnosis.learning import find_dead_maps
 
@@ -44,7 +44,7 @@ not comparable with a table's.
 """
 
 
-class SearchRuns(Subject):
+class SearchRuns(Tracked):
     """Describes the runs of one search."""
 
     experiment, note = "wsss-search", NOTE
@@ -151,7 +151,7 @@ class SearchRuns(Subject):
                 int(judged["epoch"]): _figures(judged, losses.get(judged["epoch"], {}))
                 for judged in trial.epochs
             },
-            outcome=view.Outcome(HELD_OUT, {HELD_OUT: closing["held_out"]}) if closing else None,
+            at_end=view.AtEnd(HELD_OUT, {HELD_OUT: closing["held_out"]}) if closing else None,
         )
 
     def _reference(self, closing: Mapping[str, float]) -> RunView:
@@ -168,7 +168,7 @@ class SearchRuns(Subject):
             tags=self._tags | {ROLE: REFERENCE, CAM_ID: cam_id(self.search.base)},
             params=self.search.base.flat(),
             dataset=self._dataset,
-            outcome=view.Outcome(HELD_OUT, values),
+            at_end=view.AtEnd(HELD_OUT, values),
         )
 
 

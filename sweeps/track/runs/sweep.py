@@ -15,7 +15,7 @@ from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from sweeps.track import view
-from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Subject, Summary, Values
+from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Summary, Tracked, Values
 from wsss.evaluation.auc import area_under_curve
 from wsss.training.diagnosis.learning import find_dead_maps
 
@@ -57,7 +57,7 @@ this project.
 """
 
 
-class SweepRuns(Subject):
+class SweepRuns(Tracked):
     """Describes the runs of one sweep."""
 
     experiment, note = EXPERIMENT, NOTE
@@ -170,15 +170,13 @@ class SweepRuns(Subject):
             params=trial.config.flat(),
             dataset=self._dataset,
             epochs={record["epoch"]: _figures(record) for record in epochs},
-            outcome=self._outcome(trial, metrics, keeps_network=keeps_network) if metrics else None,
+            at_end=self._at_end(trial, metrics, keeps_network=keeps_network) if metrics else None,
         )
 
-    def _outcome(
-        self, trial: Trial, metrics: dict[str, Any], *, keeps_network: bool
-    ) -> view.Outcome:
+    def _at_end(self, trial: Trial, metrics: dict[str, Any], *, keeps_network: bool) -> view.AtEnd:
         folder, cam = self.store.run(trial.run_id).path, self.store.cam(trial.cam_id)
         environment, num_classes = metrics["environment"], len(metrics["classes"])
-        return view.Outcome(
+        return view.AtEnd(
             mark=MIOU,
             values=_result_values(trial, metrics, self.sweep.plan.tables),
             tags={
