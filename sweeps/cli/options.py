@@ -6,13 +6,14 @@ import inspect
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from sweeps.plan.contents import Kind
     from sweeps.plan.sweep import Sweep
+    from sweeps.run.driver import Subject
     from sweeps.run.ray.resources import Resources
     from sweeps.store.store import Store
     from wsss.config import Settings
@@ -257,6 +258,23 @@ def prior_limits(warns_after: WarnsAfter = 100, fails_after: FailsAfter = 500) -
     from wsss.training.diagnosis.learning import PriorLimits
 
     return PriorLimits(warns_after, fails_after)
+
+
+def run_to_end(
+    subject: "Subject",
+    may_use: "Resources",
+    notify: str | None,
+    then: Callable[[], int] = lambda: 0,
+) -> NoReturn:
+    """Run a sweep, search or headline, then the user's own command; exit with the run's code.
+
+    then: called after a run that ended well; returns the exit code.
+    """
+    from sweeps.run.driver import drive
+    from sweeps.run.notify import Started, then_notify
+
+    started = Started(subject.store, subject.path)
+    raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use) or then()))
 
 
 def opened(place: str) -> "Store":

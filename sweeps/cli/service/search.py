@@ -20,6 +20,7 @@ from sweeps.cli.options import (
     prior_limits,
     reached,
     resources,
+    run_to_end,
     say_idle,
     say_labels_from_masks,
     with_options_of,
@@ -64,8 +65,6 @@ def search(
     the other half. A trial trains in one process, without Ray Train.
     """
     from sweeps.plan.search import make_search, parse_space
-    from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
@@ -89,5 +88,4 @@ def search(
         say_idle(overrides, [planned.base], run_id)
         say_labels_from_masks(report, planned.base.data.train_split)
         subject = DrivenSearch(planned, results, samples, call(prior_limits, given))
-        started = Started(results, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
+        run_to_end(subject, may_use, notify)

@@ -34,6 +34,7 @@ from sweeps.cli.options import (
     reached,
     require_one_of,
     resources,
+    run_to_end,
     say_idle,
     say_labels_from_masks,
     with_options_of,
@@ -162,8 +163,6 @@ def run(
     not so, or a training ends within N steps without having learnt, or --prior-fails-after would
     end it.
     """
-    from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
@@ -180,8 +179,7 @@ def run(
         conduct = Conduct(hang_after, accept_changes, limits)
         wishes = Wishes(conduct, retry_failed, budget)
         subject = Tables(sweep, open_store(store), wishes)
-        started = Started(subject.store, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
+        run_to_end(subject, may_use, notify)
 
 
 def table(

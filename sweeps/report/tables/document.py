@@ -443,8 +443,7 @@ def remarks(found: TableReport) -> list[str]:
 
 
 def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, object]:
-    sweep, evidence = report.sweep, cell.evidence
-    verdict = evidence.verdict if evidence else None
+    sweep = report.sweep
     return {
         "table": found.table.name,
         "cell": cell.reference,
@@ -459,15 +458,7 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         **_ends("image", cell.image_interval),
         "difference_to_paper": cell.to_paper,
         "baseline": cell.baseline,
-        "paper_difference": evidence.paper_difference if evidence else None,
-        "difference": evidence.differences.mean if evidence else None,
-        "difference_sd": evidence.differences.sd if evidence else None,
-        **_ends("difference_seed", evidence.differences.interval if evidence else None),
-        **_ends("difference_image", cell.image_difference),
-        "p_holm": evidence.holm_p if evidence else None,
-        "seeds_to_resolve_paper": evidence.seeds_needed if evidence else None,
-        "verdict": verdict_word(found, cell),
-        "reason": verdict.reason if verdict else "",
+        **_against_baseline(found, cell),
         "values": _by_seed(cell.values),
         "run_ids": " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
         "failures": "; ".join(cell.failures),
@@ -484,6 +475,22 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         "level_or_shape_reason": cell.level.reason if cell.level else "",
         "above_baseline_seeds": cell.better_over_seeds,
         "above_baseline_images": cell.better_over_images,
+    }
+
+
+def _against_baseline(found: TableReport, cell: CellReport) -> dict[str, object]:
+    evidence = cell.evidence
+    verdict = evidence.verdict if evidence else None
+    return {
+        "paper_difference": evidence.paper_difference if evidence else None,
+        "difference": evidence.differences.mean if evidence else None,
+        "difference_sd": evidence.differences.sd if evidence else None,
+        **_ends("difference_seed", evidence.differences.interval if evidence else None),
+        **_ends("difference_image", cell.image_difference),
+        "p_holm": evidence.holm_p if evidence else None,
+        "seeds_to_resolve_paper": evidence.seeds_needed if evidence else None,
+        "verdict": verdict_word(found, cell),
+        "reason": verdict.reason if verdict else "",
     }
 
 
