@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from wsss.basics.printable import counted
-from wsss.config import RunConfig, Settings
+from wsss.config import OPEN, RunConfig, Settings
 from wsss.presets import PAPER
 
 SMALL_SCALE, OTHER_DATA = "SMALL SCALE", "OTHER DATA"
@@ -98,7 +98,7 @@ def readings(config: RunConfig) -> tuple[tuple[str, str, str], ...]:
             continue
         for name, field in type(settings).model_fields.items():
             description = field.description or ""
-            if description.startswith("(open)"):
+            if description.startswith(OPEN):
                 value = str(getattr(settings, name))
-                found.append((f"{section}.{name}", value, description.removeprefix("(open) ")))
+                found.append((f"{section}.{name}", value, description.removeprefix(OPEN)))
     return tuple(found)

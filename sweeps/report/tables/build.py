@@ -8,7 +8,7 @@ from typing import Any
 from sweeps.evidence import calibration
 from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
-from sweeps.evidence.seeds import mean_sd, seed_interval
+from sweeps.evidence.seeds import seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
@@ -23,7 +23,7 @@ from sweeps.report.tables.pictures.classes import compare_classes
 from sweeps.report.tables.pictures.figures import table_figures
 from sweeps.report.tables.pictures.gallery import gallery
 from sweeps.report.tables.results import Result, Results
-from sweeps.report.words import about
+from sweeps.report.words import about, mean_sd
 from sweeps.store import records
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_record
@@ -177,7 +177,7 @@ class _TableEvidence:
         baseline = self.baselines[reference]
         own, base = self.run_ids[reference], self.run_ids[baseline]
         mine, theirs = values[reference], values[baseline]
-        mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
+        mean, sd = mean_sd(list(mine.values()))
         common = sorted(mine.keys() & theirs.keys())
         against = None
         if own != base:

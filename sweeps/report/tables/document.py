@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sweeps.evidence.seeds import mean_sd
 from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
@@ -45,6 +44,7 @@ from sweeps.report.words import (
     interval,
     listed,
     mean_and_sd,
+    mean_sd,
     number,
     paper_section,
     share,
@@ -233,7 +233,7 @@ def _measures(found: TableReport) -> tuple[Block, ...]:
         return ()
     rows = []
     for cell in found.cells.values():
-        figures = (mean_and_sd(*_mean_sd(values)) for values in cell.mious.values())
+        figures = (mean_and_sd(*mean_sd(list(values.values()))) for values in cell.mious.values())
         rows.append(Row(cell.labels, (*figures, level_word(cell))))
     name = f"mIoU by choice of the threshold, table {found.table.name}"
     grid = Grid(name, _label_names(found), _MEASURES, in_one_group(rows), style="evidence")
@@ -500,16 +500,12 @@ def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | 
 
 
 def _figures(measure: Measure, values: dict[int, float]) -> dict[str, object]:
-    mean, sd = _mean_sd(values)
+    mean, sd = mean_sd(list(values.values()))
     return {
         f"mean_miou_{measure.name}": mean,
         f"sd_over_seeds_{measure.name}": sd,
         f"values_{measure.name}": _by_seed(values),
     }
-
-
-def _mean_sd(values: dict[int, float]) -> tuple[float | None, float | None]:
-    return mean_sd(list(values.values())) if values else (None, None)
 
 
 def _by_seed(values: dict[int, float]) -> str:
