@@ -20,7 +20,7 @@ from sweeps.plan.trials import Trial
 from sweeps.report.live import status as status_module
 from sweeps.report.live.cost_lines import cost_lines, format_bytes, format_seconds, time_left
 from sweeps.report.live.progress import Board, mark_finished
-from sweeps.report.live.status import Status, cell_text
+from sweeps.report.live.status import Status, cell_badge
 from sweeps.store.store import Store, write_json
 
 
@@ -191,7 +191,7 @@ def test_a_cell_says_its_mean_its_seeds_its_epoch_and_its_failures(
 ) -> None:
     trials = sweep.plan.cell_trials["VI[no,no]"][: len(states)]
     by_id = {trial.run_id: state for trial, state in zip(trials, states, strict=True)}
-    assert cell_text(trials, by_id).plain == text
+    assert cell_badge(trials, by_id).text == text
 
 
 def test_the_status_shows_the_table_then_failures_totals_and_time_left(

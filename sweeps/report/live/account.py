@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from sweeps.report.document import Column, Grid, Heading, Row, RowGroup, Text
+from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.store.attempts import Attempt, Book, Unit, hours_between
 from wsss.basics.printable import counted
@@ -117,18 +117,15 @@ def print_account(console: Console, name: str, book: Book) -> None:
         row["attempts"] += 1.0
         for use, hours in parts:
             row[use] += hours * attempt.devices(unit)
-    table = Table(title=Text(f"sweep {name}: {unit}-hours"), title_justify="left")
-    table.add_column("trial")
-    for column in ("attempts", *USES):
-        table.add_column(column, justify="right")
-    for title, row in trials.items():
-        cells = [format_hours(row[use]) for use in USES]
-        table.add_row(Text(title), f"{row['attempts']:.0f}", *cells)
-    table.add_section()
-    totals = [format_hours(getattr(account, use)) for use in USES]
-    table.add_row("all", str(len(book.attempts)), *totals)
-    console.print(table)
-    console.print(Text("\n".join(_lines(account, book))))
+    rows = tuple(
+        Row((title,), (f"{row['attempts']:.0f}", *(format_hours(row[use]) for use in USES)))
+        for title, row in trials.items()
+    )
+    totals = (format_hours(getattr(account, use)) for use in USES)
+    groups = RowGroup("", rows), RowGroup("", (Row(("all",), (f"{len(book.attempts)}", *totals)),))
+    title = f"sweep {name}: {unit}-hours"
+    grid = Grid(title, ("trial",), tuple(map(Column, ("attempts", *USES))), groups)
+    print_blocks(console, (Heading(title), grid, *map(Text, _lines(account, book))))
 
 
 def _lines(account: Account, book: Book) -> list[str]:
