@@ -12,7 +12,14 @@ from rich.text import Text
 
 from sweeps.plan.cost import estimate_cost
 from sweeps.plan.run_command import run_command
-from sweeps.plan.states import Metrics, TrialState, count_statuses, read_metrics, read_states
+from sweeps.plan.states import (
+    Metrics,
+    TrialState,
+    count_statuses,
+    nothing_runs,
+    read_metrics,
+    read_states,
+)
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.document import Badge, BadgeTone, Block, Column, Grid, Heading, Row, in_one_group
@@ -120,6 +127,8 @@ class Status:
             text.append(f"run them again with: {again}\n")
         counts = count_statuses(self.states.values())
         text.append(f"{counts} of {counted(len(self.states), 'trial')}; {time_left(self.cost)}")
+        if not self.is_over and nothing_runs(self.store, self.sweep.name):
+            text.append(f"\nnothing runs; resume with: {run_command(self.sweep, self.store)}")
         return text
 
     def view(self, *, by_trial: bool, totals_first: bool = False) -> Group:
