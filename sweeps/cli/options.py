@@ -148,6 +148,7 @@ Notify = Annotated[
         "$SWEEP_TEXT says more (docs/using.md)",
     ),
 ]
+AllAsJson = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
 AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
 AsCsv = Annotated[
     bool, typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state")
@@ -222,18 +223,17 @@ def execution(
     return Execution(loader_workers, images, checkpoint_minutes)
 
 
+@with_options_of(execution)
 def resources(
     address: Address = None,
     workers: Workers = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = 0.0,
     max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
+    **given: Any,
 ) -> "Resources":
     """Return what a sweep may use. Raises ConfigError or ClusterError for wrong options."""
-    how = execution(loader_workers, micro_batch, checkpoint_minutes)
+    how = call(execution, given)
     from sweeps.run.ray.resources import Resources
 
     return Resources(address, workers, cpus, gpus, max_concurrent, how)
@@ -287,6 +287,14 @@ def opened(place: str) -> "Store":
     return store
 
 
+def opened_sweep(place: str, name: str | None) -> "tuple[Store, Sweep]":
+    """Return a store, as `opened`, and its sweep of this name, by default the last one started."""
+    from sweeps.plan.sweep import load_sweep
+
+    store = opened(place)
+    return store, load_sweep(store, name)
+
+
 def data_folder(data: str) -> Path:
     """Return the data set's folder; a drawn one is drawn first if it does not exist."""
     from wsss.data.drawn.folder import DRAWN, draw_voc
@@ -322,6 +330,13 @@ def require_one_of(**given: bool) -> None:
     asked = [f"--{name}" for name, is_given in given.items() if is_given]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} exclude each other; give one of them")
+
+
+def preset_named(preset: str | None, recipe: str, data: str) -> str:
+    """Return a preset, by default that of the data set, with its recipe."""
+    from wsss.recipes import with_recipe
+
+    return with_recipe(preset or default_preset(data), recipe)
 
 
 def default_preset(data: str) -> str:

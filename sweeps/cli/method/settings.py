@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.cli.options import AllAsJson
 from wsss.basics.errors import explained
 from wsss.basics.printable import as_word
 
@@ -23,7 +24,7 @@ def settings(
             help="a section, e.g. transfer, or a setting, e.g. transfer.lambda_s; default: all"
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    as_json: AllAsJson = False,
 ) -> None:
     """Show the meaning, range and default of each setting, and what changes it.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import call, default_preset, say, with_options_of, words_of
+from sweeps.cli.options import call, preset_named, say, with_options_of, words_of
 from sweeps.cli.service.sweep import checked_tables, planned_sweep, run
 from sweeps.cluster.job_address import DEFAULT_ADDRESS, check_answers
 from wsss.basics.errors import ForeseenError, explained
@@ -86,7 +86,6 @@ def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root:
     """Return the request for these options of `sweeps run`. Raises ConfigError."""
     from sweeps.cluster.jobs import Request, in_project
     from sweeps.tables.table import Table
-    from wsss.recipes import with_recipe
 
     chosen = checked_tables(given)
     files = [in_project(root, path) for path in given["table_files"] or ()]
@@ -95,7 +94,7 @@ def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root:
         tables=tuple(each for each in chosen if isinstance(each, str)),
         own_tables=tuple(each for each in chosen if isinstance(each, Table)),
         files=tuple(files),
-        preset=with_recipe(given["preset"] or default_preset(given["data"]), given["recipe"]),
+        preset=call(preset_named, given),
         data=given["data"],
         weights=given["weights"],
         settings=tuple(given["settings"] or ()),

@@ -15,8 +15,8 @@ from sweeps.cli.options import (
     Weights,
     call,
     data_folder,
-    default_preset,
     opened,
+    preset_named,
     prior_limits,
     reached,
     resources,
@@ -68,7 +68,6 @@ def search(
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
-    from wsss.recipes import with_recipe
 
     with explained():
         asked = call(resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
@@ -77,7 +76,7 @@ def search(
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
             search_space,
-            preset=with_recipe(preset or default_preset(data), recipe),
+            preset=preset_named(preset, recipe, data),
             data=data_folder(data),
             weights=weights,
             overrides=overrides,
