@@ -12,9 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-OPEN = "(open) "
-"""Start of the description of a point that the paper leaves open."""
-
 
 def _no_switch(value: Any) -> Any:
     if isinstance(value, bool):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sweeps.cli.method.settings_list import Setting
+    from wsss.settings_list import Setting
 
 
 def settings(
@@ -32,7 +32,7 @@ def settings(
     """
     from rich.console import Console
 
-    from sweeps.cli.method.settings_list import find_settings
+    from wsss.settings_list import find_settings
 
     with explained():
         found = find_settings(name)
@@ -48,7 +48,7 @@ def _print_one(console: "Console", setting: "Setting") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sweeps.cli.method.settings_list import sections
+    from wsss.settings_list import sections
 
     section = setting.name.rpartition(".")[0]
     facts = [("meaning", setting.meaning or "as its name says")]
@@ -68,7 +68,7 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
     from rich.padding import Padding
     from rich.text import Text
 
-    from sweeps.cli.method.settings_list import sections
+    from wsss.settings_list import sections
 
     about = sections()
     by_section: dict[str, list[Setting]] = {}

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wsss.config import OPEN, RunConfig, Settings
+from wsss.config import RunConfig, Settings
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.recipes import RECIPES
+
+OPEN = "(open) "
+"""Start of the description of a point that the paper leaves open."""
 
 
 @dataclass(frozen=True)
