@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from wsss.config import (
     Added,
-    DataConfig,
     NetworkConfig,
     RunConfig,
     Settings,
@@ -22,13 +21,15 @@ from wsss.config import (
     ViewsConfig,
 )
 
-R = TypeVar("R")
 S = TypeVar("S", bound=Settings)
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 PARTS = ("channel_attention", "spatial_attention", "multi_scale_atrous", "context_association")
 """The switches of the focused and unfocused parts."""
+
+SCORING_DATA = ("eval_split", "fingerprint")
+"""Settings of the data that training does not see."""
 
 ID_LENGTH = 12
 """Hex digits of an id: 48 bits, so 100,000 trials collide with a chance of 2e-5."""
@@ -37,43 +38,19 @@ SCHEMA = 1
 """Part of every id. Raise it when a setting changes its meaning, so old results are not reused."""
 
 
-class Once:
-    """Remembers the results of pure functions: the second `once(f, x)` is looked up.
-
-    Arguments are compared by identity, as -0.0 equals 0.0 and is another setting. Sections are
-    frozen, so a remembered result stays right.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
-
-    def __call__(self, function: Callable[..., R], *arguments: Any) -> R:
-        """Return function(*arguments)."""
-        key = (function, *map(id, arguments))
-        known = self._known.get(key)
-        if known is None:
-            # The arguments are kept, since a deleted object's id() may be reused.
-            known = self._known[key] = (arguments, function(*arguments))
-        return known[1]
-
-
-def canonical(config: RunConfig, once: Once | None = None) -> RunConfig:
-    """Return `config` with every setting that has no effect at its default value.
-
-    once: shared by many configurations, so that sections in common are worked on once.
-    """
-    once = once or Once()
+def canonical(config: RunConfig) -> RunConfig:
+    """Return `config` with every setting that has no effect at its default value."""
     sections: dict[str, Settings] = {
         "data": config.data,
-        "network": once(_live_network, config.network),
-        "views": once(_live_views, config.views),
-        "transfer": once(_live_transfer, config.transfer, config.views),
-        "train": once(_live_train, config.train, config.views, config.network),
+        "network": _live_network(config.network),
+        "views": _live_views(config.views),
+        "transfer": _live_transfer(config.transfer, config.views),
+        "train": _live_train(config.train, config.views, config.network),
         "labels": config.labels,
     }
     network = config.network
     return config.model_copy(
-        update={name: once(_live_added, part, network) for name, part in sections.items()}
+        update={name: _live_added(part, network) for name, part in sections.items()}
     )
 
 
@@ -113,23 +90,17 @@ def config_id(config: RunConfig) -> str:
     return ids_of_seeds(canonical(config), [0])[0].run_id
 
 
-def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = None) -> list[Ids]:
-    """Return the ids of a canonical configuration with each seed; `once` as in `canonical`.
+def ids_of_seeds(config: RunConfig, seeds: Iterable[int]) -> list[Ids]:
+    """Return the ids of a canonical configuration with each seed.
 
     An id is the start of the SHA-256 of the settings (those of `naming`) and the schema's number,
-    as JSON with sorted keys and no spaces. The settings are written once for all seeds.
+    as JSON with sorted keys and no spaces.
     """
-    once = once or Once()
-    texts = {"schema": str(SCHEMA)} | {
-        name: once(_json, value) if isinstance(value, Settings) else str(value)
-        for name, value in config.__dict__.items()
-    }
-    run_head, run_tail = _around_seed(texts)
-    del texts["labels"]
-    texts["data"] = once(_json_of_training_data, config.data)
-    cam_head, cam_tail = _around_seed(texts)
+    scored = naming(config) | {"schema": SCHEMA}
+    trained = {name: value for name, value in scored.items() if name != "labels"}
+    trained["data"] = {n: v for n, v in scored["data"].items() if n not in SCORING_DATA}
     return [
-        Ids(_digest(run_head, f"{seed}{run_tail}"), _digest(cam_head, f"{seed}{cam_tail}"))
+        Ids(_digest(scored | {"rng_seed": seed}), _digest(trained | {"rng_seed": seed}))
         for seed in seeds
     ]
 
@@ -161,22 +132,8 @@ def _with_another(settings: S, key: str) -> S:
     return settings.model_copy(update={name: other})
 
 
-def _around_seed(texts: dict[str, str]) -> tuple["hashlib._Hash", str]:
-    """Return the digest of the JSON object up to the seed's value, and the text after it."""
-    items = [f'"{name}":{text}' for name, text in sorted(texts.items()) if name != "rng_seed"]
-    after = sum(name > "rng_seed" for name in texts)
-    head, tail = ",".join([*items[:-after], '"rng_seed":']), ",".join(items[-after:])
-    return hashlib.sha256(f"{{{head}".encode()), f",{tail}}}"
-
-
-def _digest(head: "hashlib._Hash", tail: str) -> str:
-    whole = head.copy()
-    whole.update(tail.encode())
-    return whole.hexdigest()[:ID_LENGTH]
-
-
-def _json(settings: Settings) -> str:
-    return _ENCODER.encode(settings.model_dump(mode="json", exclude=_unused(settings)))
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(_ENCODER.encode(settings).encode()).hexdigest()[:ID_LENGTH]
 
 
 def _unused(settings: Settings) -> set[str]:
@@ -193,11 +150,6 @@ def _added(settings: type[Settings]) -> dict[str, Added]:
         for mark in field.metadata
         if isinstance(mark, Added)
     }
-
-
-def _json_of_training_data(data: DataConfig) -> str:
-    scoring = {"eval_split", "fingerprint"}
-    return _ENCODER.encode(data.model_dump(mode="json", exclude=scoring | _unused(data)))
 
 
 @cache

@@ -54,14 +54,12 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SHOWN = 3
 """Names listed in a finding."""
 
-Kind = Literal["ok", "wrong", "open"]
-
 
 @dataclass(frozen=True)
 class Finding:
     """The result of a check. open: it could not be checked."""
 
-    kind: Kind
+    kind: Literal["ok", "wrong", "open"]
     text: str
 
 

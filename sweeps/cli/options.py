@@ -6,13 +6,14 @@ import inspect
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from sweeps.plan.contents import Kind
     from sweeps.plan.sweep import Sweep
+    from sweeps.run.driver import Subject
     from sweeps.run.ray.resources import Resources
     from sweeps.store.store import Store
     from wsss.config import Settings
@@ -147,6 +148,7 @@ Notify = Annotated[
         "$SWEEP_TEXT says more (docs/using.md)",
     ),
 ]
+AllAsJson = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
 AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
 AsCsv = Annotated[
     bool, typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state")
@@ -221,18 +223,17 @@ def execution(
     return Execution(loader_workers, images, checkpoint_minutes)
 
 
+@with_options_of(execution)
 def resources(
     address: Address = None,
     workers: Workers = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = 0.0,
     max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
+    **given: Any,
 ) -> "Resources":
     """Return what a sweep may use. Raises ConfigError or ClusterError for wrong options."""
-    how = execution(loader_workers, micro_batch, checkpoint_minutes)
+    how = call(execution, given)
     from sweeps.run.ray.resources import Resources
 
     return Resources(address, workers, cpus, gpus, max_concurrent, how)
@@ -259,6 +260,23 @@ def prior_limits(warns_after: WarnsAfter = 100, fails_after: FailsAfter = 500) -
     return PriorLimits(warns_after, fails_after)
 
 
+def run_to_end(
+    subject: "Subject",
+    may_use: "Resources",
+    notify: str | None,
+    then: Callable[[], int] = lambda: 0,
+) -> NoReturn:
+    """Run a sweep, search or headline, then the user's own command; exit with the run's code.
+
+    then: called after a run that ended well; returns the exit code.
+    """
+    from sweeps.run.driver import drive
+    from sweeps.run.notify import Started, then_notify
+
+    started = Started(subject.store, subject.path)
+    raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use) or then()))
+
+
 def opened(place: str) -> "Store":
     """Return the store at a place, with what others have put into its bucket."""
     from sweeps.store.store import open_store
@@ -267,6 +285,14 @@ def opened(place: str) -> "Store":
     store.remote.require_answer()
     store.pull_results()
     return store
+
+
+def opened_sweep(place: str, name: str | None) -> "tuple[Store, Sweep]":
+    """Return a store, as `opened`, and its sweep of this name, by default the last one started."""
+    from sweeps.plan.sweep import load_sweep
+
+    store = opened(place)
+    return store, load_sweep(store, name)
 
 
 def data_folder(data: str) -> Path:
@@ -304,6 +330,13 @@ def require_one_of(**given: bool) -> None:
     asked = [f"--{name}" for name, is_given in given.items() if is_given]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} exclude each other; give one of them")
+
+
+def preset_named(preset: str | None, recipe: str, data: str) -> str:
+    """Return a preset, by default that of the data set, with its recipe."""
+    from wsss.recipes import with_recipe
+
+    return with_recipe(preset or default_preset(data), recipe)
 
 
 def default_preset(data: str) -> str:

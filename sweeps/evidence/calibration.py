@@ -11,15 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.evidence.calibration_checks import Check, DataFacts, Frozen, compare
-from sweeps.evidence.seeds import mean_sd, prediction_interval
+from sweeps.evidence.calibration_checks import DataFacts, Frozen, Point, compare
+from sweeps.evidence.seeds import LEVEL, mean_sd, prediction_interval
 from sweeps.plan.sweep import Sweep
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.irn_runs import PUBLISHED, RUNS
 
 TABLE = "calibrate"
-LEVEL = 0.95
 MAX_SHOWN = 320
 """Characters of a finding that are printed; the file has all of it."""
 
@@ -43,7 +42,7 @@ class Calibration(Frozen):
     interval: tuple[float, float] | None
     """Expected interval of the mean, percent. None if nothing is calibrated."""
     facts: DataFacts
-    checks: tuple[Check, ...]
+    checks: tuple[Point, ...]
 
     @property
     def mean(self) -> float:
@@ -51,9 +50,9 @@ class Calibration(Frozen):
         return fmean(self.values.values())
 
     @property
-    def reasons(self) -> tuple[Check, ...]:
+    def reasons(self) -> tuple[Point, ...]:
         """The points for which nothing is calibrated."""
-        return tuple(check for check in self.checks if check.state == "differs")
+        return tuple(point for point in self.checks if point.state == "differs")
 
     @property
     def exit_code(self) -> int:
@@ -75,7 +74,7 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
     checks = compare(sweep, store, facts)
     interval = None
     outcome = Outcome.calibrates_nothing
-    if not any(check.state == "differs" for check in checks):
+    if not any(point.state == "differs" for point in checks):
         interval = expected(len(values))
         inside = interval[0] <= fmean(values.values()) <= interval[1]
         outcome = Outcome.reproduces if inside else Outcome.does_not_reproduce
@@ -91,14 +90,14 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
 
 def expected(num_seeds: int) -> tuple[float, float]:
     """Return the expected interval of the mean mIoU of new trainings of IRN's CAMs, percent."""
-    low, high = prediction_interval([run.miou for run in RUNS], num_seeds, level=LEVEL)
+    low, high = prediction_interval([run.miou for run in RUNS], num_seeds)
     return low, high
 
 
 def sentence(calibration: Calibration) -> str:
     """Return the verdict in one sentence, for a report."""
     if calibration.interval is None:
-        names = ", ".join(check.name for check in calibration.reasons)
+        names = ", ".join(point.name for point in calibration.reasons)
         return f"Calibration: {calibration.outcome}, as these are not IRN's settings ({names})."
     low, high = calibration.interval
     return (
@@ -116,9 +115,9 @@ def lines(calibration: Calibration) -> list[str]:
     texts += [*_evidence(calibration, calibration.interval), ""]
     if calibration.outcome is Outcome.reproduces:
         texts += [
-            f"note: {_point(check)}"
-            for check in calibration.checks
-            if check.name == "image-level labels" and check.state == "note"
+            f"note: {_told(point)}"
+            for point in calibration.checks
+            if point.name == "image-level labels" and point.state == "note"
         ]
         texts.append(
             "Next: `make probe PRESET=paper`, then `make tables PRESET=paper`, both with this DATA "
@@ -126,7 +125,7 @@ def lines(calibration: Calibration) -> list[str]:
         )
         return texts
     texts.append("What to look at, in this order (IRN's in brackets):")
-    texts += [f"{at:2}. {_point(check)}" for at, check in enumerate(calibration.checks, 1)]
+    texts += [f"{at:2}. {_told(point)}" for at, point in enumerate(calibration.checks, 1)]
     texts.append("docs/calibration.md says how each point affects the score.")
     return texts
 
@@ -136,11 +135,11 @@ def _nothing(calibration: Calibration) -> list[str]:
         "Calibration: CALIBRATES NOTHING HERE. The steps run, but data or settings are not those "
         "of IRN's published CAM score, so the mIoU above cannot be compared with it:"
     ]
-    for check in calibration.reasons:
-        found = check.found
+    for point in calibration.reasons:
+        found = point.found
         if len(found) > MAX_SHOWN:
             found = f"{found[:MAX_SHOWN].rpartition(', ')[0]}, ..."
-        texts.append(f"  - {check.name}: {found} [{check.reference}]")
+        texts.append(f"  - {point.name}: {found} [{point.reference}]")
     texts.append(
         "To calibrate: make calibrate DATA=/data/VOC2012 GPUS=1, with the full VOC 2012 and SBD "
         "(wsss data prepare), without PRESET, WEIGHTS and SET."
@@ -175,9 +174,9 @@ def _seeds(calibration: Calibration) -> str:
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
 
 
-def _point(check: Check) -> str:
-    mark = "" if check.state == "same" else " (look)" if check.state == "note" else " (DIFFERS)"
-    return f"{check.name}{mark}: {check.found} [{check.reference}]"
+def _told(point: Point) -> str:
+    mark = "" if point.state == "same" else " (look)" if point.state == "note" else " (DIFFERS)"
+    return f"{point.name}{mark}: {point.found} [{point.reference}]"
 
 
 def write(store: Store, sweep: Sweep, calibration: Calibration) -> bool:

@@ -73,7 +73,7 @@ State = Literal["same", "differs", "note"]
 """differs: such a run calibrates nothing; note: not exactly IRN's, or for a person to judge."""
 
 
-class Check(Frozen):
+class Point(Frozen):
     """One point of the comparison."""
 
     name: str
@@ -83,8 +83,8 @@ class Check(Frozen):
     state: State
 
 
-def _check(name: str, reference: str, found: str, state: State) -> Check:
-    return Check(name=name, reference=reference, found=found, state=state)
+def _point(name: str, reference: str, found: str, state: State) -> Point:
+    return Point(name=name, reference=reference, found=found, state=state)
 
 
 def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
@@ -122,7 +122,7 @@ def is_full_voc(root: Path) -> bool:
         return False  # a list is missing or broken; the sweep says so
 
 
-def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Check, ...]:
+def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Point, ...]:
     """Return all points in the order in which to look. Every trial of the sweep is finished."""
     metrics = [found for t in sweep.plan.trials if (found := store.run(t.run_id).metrics())]
     epochs = [store.cam(trial.cam_id).epochs() for trial in sweep.plan.trials]
@@ -156,14 +156,14 @@ class _Settings:
         self.irns = canonical(IRN).flat()
         self.left = [key for key in self.irns if key not in NOT_COMPARED]
 
-    def check(self, name: str, keys: tuple[str, ...], more: str = "") -> Check:
+    def check(self, name: str, keys: tuple[str, ...], more: str = "") -> Point:
         """Compare some settings, which `rest` then leaves out. more: appended to what was found."""
         self.left = [key for key in self.left if key not in keys]
         same = all(self.ours[key] == self.irns[key] for key in keys)
         found = _said(keys, self.ours) + more
-        return _check(name, _said(keys, self.irns), found, "same" if same else "differs")
+        return _point(name, _said(keys, self.irns), found, "same" if same else "differs")
 
-    def rest(self) -> Check:
+    def rest(self) -> Point:
         """Compare every setting that no other check has compared."""
         changed = [key for key in self.left if self.ours[key] != self.irns[key]]
         changed.sort(key=lambda key: (key not in IMPORTANT, self.left.index(key)))
@@ -171,7 +171,7 @@ class _Settings:
             f"{key} {_value(self.ours[key])} (IRN: {_value(self.irns[key])})" for key in changed
         )
         state: State = "differs" if changed else "same"
-        return _check("other settings", "the preset irn", found or "the preset irn", state)
+        return _point("other settings", "the preset irn", found or "the preset irn", state)
 
 
 def _said(keys: tuple[str, ...], settings: dict[str, Any]) -> str:
@@ -184,7 +184,7 @@ def _value(value: Any) -> str:
     return "/".join(f"{one:g}" for one in value) if isinstance(value, list) else str(value)
 
 
-def _weights(sweep: Sweep) -> Check:
+def _weights(sweep: Sweep) -> Point:
     network = sweep.base.network
     same, found = False, network.weights
     if network.weights.startswith("sha256:"):
@@ -194,7 +194,7 @@ def _weights(sweep: Sweep) -> Check:
     elif network.backbone == "resnet50" and network.weights == "imagenet_v1":
         same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}{_cached_digest()}"
     reference = f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}"
-    return _check("initial weights", reference, found, "same" if same else "differs")
+    return _point("initial weights", reference, found, "same" if same else "differs")
 
 
 def _cached_digest() -> str:
@@ -211,7 +211,7 @@ def _cached_digest() -> str:
     return f", {digest[:23]}..., {whose}"
 
 
-def _list(name: str, found: ListFacts, split: str) -> Check:
+def _list(name: str, found: ListFacts, split: str) -> Point:
     from wsss.data.check_splits import OFFICIAL_SPLITS
 
     official = OFFICIAL_SPLITS[split]
@@ -219,7 +219,7 @@ def _list(name: str, found: ListFacts, split: str) -> Check:
     other = "" if same else ", another list"
     if not same and found.num_images == official.num_images:
         other += " of the same length: restore it with `wsss data prepare`"
-    return _check(
+    return _point(
         name,
         f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
         f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
@@ -227,13 +227,13 @@ def _list(name: str, found: ListFacts, split: str) -> Check:
     )
 
 
-def _labels(facts: DataFacts) -> Check:
+def _labels(facts: DataFacts) -> Point:
     """Say where image-level labels come from. VOC 2012 has an XML for each image of train_aug."""
     total, masks = facts.trained.num_images, facts.labels_from_mask
     remedy = "; give VOC 2012's whole Annotations folder" if masks else ""
     found = f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}"
     reference = "all from VOC's XML, those of SBD's images too"
-    return _check("image-level labels", reference, found, "note" if masks else "same")
+    return _point("image-level labels", reference, found, "note" if masks else "same")
 
 
 def _thresholds(metrics: list[dict[str, Any]]) -> str:
@@ -245,14 +245,14 @@ def _thresholds(metrics: list[dict[str, Any]]) -> str:
     )
 
 
-def _iterations(steps: list[list[float]]) -> Check:
+def _iterations(steps: list[list[float]]) -> Point:
     counts = sorted({len(one) for one in steps})
     found = " and ".join(f"{count:,}" for count in counts) + " recorded"
     same = counts == [AUTHOR_STEPS]
-    return _check("iterations", f"{AUTHOR_STEPS:,}", found, "same" if same else "note")
+    return _point("iterations", f"{AUTHOR_STEPS:,}", found, "same" if same else "note")
 
 
-def _losses(steps: list[list[float]]) -> Check:
+def _losses(steps: list[list[float]]) -> Point:
     """Compare the losses with the author's, to tell training from scoring as a cause."""
 
     def means(mean_up_to: Callable[[int], float]) -> str:
@@ -266,14 +266,14 @@ def _losses(steps: list[list[float]]) -> Check:
     else:
         theirs = means(AUTHOR_LOSSES.__getitem__)
         reference = f"mean L_cls of 100 steps up to {theirs} ({AUTHOR_LOG})"
-    return _check("losses", reference, found, "note")
+    return _point("losses", reference, found, "note")
 
 
-def _versions(metrics: list[dict[str, Any]]) -> Check:
+def _versions(metrics: list[dict[str, Any]]) -> Point:
     names = ("torch", "torchvision", "numpy", "pillow", "device", "processes", "code_version")
     machines = dict.fromkeys(
         ", ".join(f"{name} {m['environment'][name]}" for name in names if name in m["environment"])
         for m in metrics
     )
     reference = "no fixed ones: the known runs differ in them"
-    return _check("versions", reference, "; ".join(machines), "note")
+    return _point("versions", reference, "; ".join(machines), "note")

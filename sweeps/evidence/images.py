@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sweeps.evidence.seeds import ROUNDING, FloatArray, Interval, check_share
+from sweeps.evidence.seeds import LEVEL, ROUNDING, FloatArray, Interval, check_share
 
 CHUNK_WEIGHTS = 2_000_000
 """Image weights per matrix product, so that their float64 copy takes at most 16 MB."""
@@ -105,7 +105,7 @@ class Resamples:
         return [self._known[run] for run in runs]
 
 
-def percentiles(resampled: ArrayLike, level: float = 0.95) -> Interval:
+def percentiles(resampled: ArrayLike, level: float = LEVEL) -> Interval:
     """Return the central interval that holds a share `level` of resampled values: [R]."""
     check_share(level, "level")
     low, high = np.quantile(np.asarray(resampled), [(1 - level) / 2, (1 + level) / 2])

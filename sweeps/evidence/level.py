@@ -13,7 +13,7 @@ from sweeps.evidence.seeds import ALPHA, seed_differences
 from sweeps.evidence.verdict import CellEvidence, p_words
 
 
-class Kind(StrEnum):
+class Change(StrEnum):
     """Kind of a difference to the baseline."""
 
     SHAPE = "shape"
@@ -24,14 +24,14 @@ class Kind(StrEnum):
 class LevelOrShape(NamedTuple):
     """The kind, None if it cannot be told, and the numbers behind it in one sentence."""
 
-    kind: Kind | None
+    kind: Change | None
     reason: str
 
 
-KIND_WORDS = {
-    Kind.SHAPE: "of shape (same sign however the threshold is chosen)",
-    Kind.LEVEL: "of level (only at the fixed score; another threshold would undo it)",
-    Kind.PARTLY: "partly of shape (only with some choices of the threshold)",
+CHANGE_WORDS = {
+    Change.SHAPE: "of shape (same sign however the threshold is chosen)",
+    Change.LEVEL: "of level (only at the fixed score; another threshold would undo it)",
+    Change.PARTLY: "partly of shape (only with some choices of the threshold)",
 }
 
 
@@ -60,15 +60,15 @@ def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> L
     if not fixed.differs and len(same) < len(others):
         return LevelOrShape(None, f"no difference shown at the fixed score: {figures}")
     if not fixed.differs:
-        kind = Kind.PARTLY
+        kind = Change.PARTLY
         words = f"partly of shape (not at the fixed score, but {' and '.join(same)})"
     elif len(same) == len(others):
-        kind, words = Kind.SHAPE, KIND_WORDS[Kind.SHAPE]
+        kind, words = Change.SHAPE, CHANGE_WORDS[Change.SHAPE]
     elif same:
-        kind = Kind.PARTLY
+        kind = Change.PARTLY
         words = f"partly of shape (at the fixed score and {' and '.join(same)} only)"
     else:
-        kind, words = Kind.LEVEL, KIND_WORDS[Kind.LEVEL]
+        kind, words = Change.LEVEL, CHANGE_WORDS[Change.LEVEL]
         if turned := [name for name, other in others.items() if other.differs]:
             words += f", and has the other sign at {' and '.join(turned)}"
         elif not any(_drops(fixed, other) for other in others.values()):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sweeps.evidence.seeds import ALPHA, ROUNDING, FloatArray
+from sweeps.evidence.seeds import ALPHA, LEVEL, ROUNDING, FloatArray
 
 POWER = 0.8
 """Share of experiments that shall find a true difference."""
@@ -20,7 +20,6 @@ MAX_SEEDS = 1_000_000
 """No more seeds than this are considered."""
 WIDEST = 16.0
 """SDs; the cells of no table span more by chance."""
-LEVEL = 0.95
 
 
 def t_test_power(effect: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:

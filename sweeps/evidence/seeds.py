@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float64]
 
 ALPHA = 0.05
 """Significance level of all tests."""
+LEVEL = 0.95
+"""Probability of intervals, unless one says otherwise."""
 ROUNDING = 1e-9
 """Percent mIoU: smaller differences and SDs are rounding errors of equal numbers."""
 
@@ -68,7 +70,7 @@ def mean_sd(values: ArrayLike) -> tuple[float, float | None]:
     return float(array.mean()), _sd(array)
 
 
-def seed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval | None:
+def seed_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None:
     """Return the t interval of the mean over seeds (seed noise); None for fewer than two.
 
     values: [S] percent. Equal values give an interval without width. Raises ValueError if a value
@@ -86,7 +88,7 @@ def seed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval | None:
     return Interval(mean - half, mean + half)
 
 
-def prediction_interval(values: ArrayLike, num_new: int, *, level: float = 0.95) -> Interval:
+def prediction_interval(values: ArrayLike, num_new: int, *, level: float = LEVEL) -> Interval:
     """Return where the mean of `num_new` further trainings lies, with probability `level`.
 
     values: [m] percent, m >= 2 trainings of one kind. mean ± t(m - 1) SD √(1/m + 1/n) for n new

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from wsss.basics.printable import counted
-from wsss.config import RunConfig, Settings
+from wsss.config import RunConfig
 from wsss.presets import PAPER
+from wsss.settings_list import find_settings
 
 SMALL_SCALE, OTHER_DATA = "SMALL SCALE", "OTHER DATA"
 PAPER_TRAIN_IMAGES, PAPER_EVAL_IMAGES = 10_582, 1_464
@@ -92,13 +93,5 @@ def changed_settings(sweep: Sweep) -> tuple[tuple[str, str, str], ...]:
 
 def readings(config: RunConfig) -> tuple[tuple[str, str, str], ...]:
     """Return (setting, value, description) of each point that the paper leaves open."""
-    found = []
-    for section, settings in config:
-        if not isinstance(settings, Settings):
-            continue
-        for name, field in type(settings).model_fields.items():
-            description = field.description or ""
-            if description.startswith("(open)"):
-                value = str(getattr(settings, name))
-                found.append((f"{section}.{name}", value, description.removeprefix("(open) ")))
-    return tuple(found)
+    flat = config.flat()
+    return tuple((e.name, str(flat[e.name]), e.meaning) for e in find_settings() if e.is_open)

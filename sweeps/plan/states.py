@@ -7,6 +7,7 @@ that runs the sweep.
 
 import logging
 import os
+import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Any
 
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
-from sweeps.store.store import Store
+from sweeps.store.store import Store, read_json
 from wsss.training.diagnosis.learning import find_dead_maps
 
+DRIVER_FILE = ".driver.json"
+"""In a sweep's folder while a process runs it: which one. It stays on that process's machine."""
 STATUSES = ("finished", "running", "started", "missing", "failed")
 
 Metrics = Mapping[str, dict[str, Any]]
@@ -95,6 +98,18 @@ def read_states(
         elif why := run.why_failed():
             state.status, state.failure, state.warning, state.dead = "failed", why, "", ""
     return states
+
+
+def nothing_runs(store: Store, sweep_name: str) -> bool:
+    """Return whether surely no process runs a sweep: of a bucket, only its own machine knows."""
+    if store.remote.url:
+        return False
+    known = read_json(store.sweep(sweep_name) / DRIVER_FILE)
+    if known is None:
+        return True
+    import psutil  # here, as a status seldom needs it
+
+    return known["host"] == socket.gethostname() and not psutil.pid_exists(known["pid"])
 
 
 def count_statuses(states: Iterable[TrialState]) -> str:

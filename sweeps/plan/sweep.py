@@ -125,12 +125,13 @@ def make_sweep(
 
 
 def _require_fitting(table: Table, base: RunConfig) -> None:
-    """Raise ConfigError naming the first cell that does not fit the settings."""
+    """Raise ConfigError naming the first cell that does not fit the settings, and its file."""
     for reference, cell in table.cells():
         try:
             apply_overrides(base, cell.overrides)
         except ConfigError as error:
-            raise ConfigError(f"{reference}: {str(error).splitlines()[0]}") from None
+            parts = table.source, reference, str(error).splitlines()[0]
+            raise ConfigError(": ".join(filter(None, parts))) from None
 
 
 def require_left_to_settings(tables: Sequence[Table], settled: Settled) -> None:

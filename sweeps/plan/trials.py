@@ -4,13 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
-from typing import Any
-
-from pydantic import ValidationError
 
 from sweeps.tables.table import Cell, Table
-from wsss.config import RunConfig, Settings
-from wsss.identity import Ids, Once, canonical, ids_of_seeds
+from wsss.config import RunConfig
+from wsss.identity import Ids, canonical, ids_of_seeds
 from wsss.overrides import apply_overrides
 
 
@@ -104,7 +101,6 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
     if num_seeds < 1:
         raise ValueError(f"{num_seeds} seeds; give at least 1")
     tables, seeds = tuple(tables), tuple(range(num_seeds))
-    overriding, once = _Overriding(base), Once()  # cells share most of their sections
     by_cell: dict[str, list[Trial]] = {}
     found: dict[str, _Configuration] = {}
     for table in tables:
@@ -112,8 +108,8 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
             if reference in by_cell:
                 raise ValueError(f"two tables have a cell {reference}; name each table once")
             by_cell[reference] = []
-            config = canonical(overriding.config(cell.overrides), once)
-            ids = ids_of_seeds(config, seeds, once)
+            config = canonical(apply_overrides(base, cell.overrides))
+            ids = ids_of_seeds(config, seeds)
             known = found.setdefault(ids[0].run_id, _Configuration(config, ids, []))
             known.cells.append((reference, cell))
     configs = tuple(trials for one in found.values() if (trials := one.trials()))
@@ -124,32 +120,3 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
     in_order = sorted(chain.from_iterable(configs), key=lambda trial: trial.config.rng_seed)
     cell_trials = {reference: tuple(trials) for reference, trials in by_cell.items()}
     return Plan(tables, seeds, tuple(in_order), cell_trials, configs)
-
-
-class _Overriding:
-    """`apply_overrides` for many cells: each changed section is validated only once."""
-
-    def __init__(self, base: RunConfig) -> None:
-        self.base = base
-        self.sections: dict[str, Settings] = {}
-        """By the changes as text, since 0, 0.0 and False would be equal keys."""
-
-    def config(self, overrides: Mapping[str, Any]) -> RunConfig:
-        """Return the base with these settings replaced. Raises ConfigError."""
-        changes: dict[str, dict[str, Any]] = {}
-        for key, value in overrides.items():
-            section, _, name = key.rpartition(".")
-            changes.setdefault(section, {})[name] = value
-        try:
-            changed = {name: self._section(name, values) for name, values in changes.items()}
-        except (AttributeError, ValidationError):
-            # A setting without a section, or an invalid one, for which this raises ConfigError.
-            return apply_overrides(self.base, overrides)
-        return self.base.model_copy(update=changed)
-
-    def _section(self, name: str, values: dict[str, Any]) -> Settings:
-        key = f"{name} {values}"
-        if key not in self.sections:
-            section: Settings = getattr(self.base, name)
-            self.sections[key] = section.model_validate(section.model_dump() | values)
-        return self.sections[key]

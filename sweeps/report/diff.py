@@ -2,16 +2,16 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.document import Block, Column, Grid, Row, Text, in_one_group
+from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.tables.model import Measure
 from sweeps.report.tables.results import Results
 from sweeps.report.words import interval, number, signed
@@ -117,25 +117,29 @@ def compare(
 
 def print_difference(console: Console, found: Difference) -> None:
     """Print settings, mIoU and classes, a table each."""
+    print_blocks(console, list(_blocks(found)))
+
+
+def _blocks(found: Difference) -> Iterator[Block]:
     for letter, name, runs in (("A", found.a, found.runs_a), ("B", found.b, found.runs_b)):
-        seeds = counted(len(runs), "run")
-        console.print(Text(f"{letter}: {name} ({seeds}: {' '.join(runs)})"), soft_wrap=True)
+        yield Text(f"{letter}: {name} ({counted(len(runs), 'run')}: {' '.join(runs)})")
     if not found.paired_by_seed:
-        console.print(Text("no seed in common: a difference may be one of seeds alone"))
-    if not found.settings:
-        console.print(Text("\nno setting with an effect differs"))
+        yield Text("no seed in common: a difference may be one of seeds alone", "mark")
+    elif len(found.runs_a) == 1:
+        yield Text("one seed: seed noise is unknown, and any difference may be chance", "mark")
+    if found.settings:
+        rows = [Row((key,), (str(a), str(b))) for key, a, b in found.settings]
+        columns = tuple(Column(name, align="left", wraps=True) for name in "AB")
+        yield Grid("settings", ("setting",), columns, in_one_group(rows))
     else:
-        grid = _grid("setting", "A", "B")
-        for row in found.settings:
-            grid.add_row(*(Text(str(value)) for value in row))
-        console.print(Text(), grid)
-    console.print(Text(), _figures("mIoU", found.measures, PAIRED))
+        yield Text("no setting with an effect differs")
+    yield _figures("mIoU", found.measures)
     if not found.same_images:
-        console.print(Text("no interval: they are not scored on the same two images or more"))
+        yield Text("no interval: they are not scored on the same two images or more")
     met = {name: f for name, f in found.classes.items() if f.a is not None or f.b is not None}
-    console.print(Text(), _figures("IoU at the fixed score", met))
+    yield _figures("IoU at the fixed score", met)
     if absent := [name for name in found.classes if name not in met]:
-        console.print(Text(f"in no scored image: {', '.join(absent)}", style="dim"))
+        yield Text(f"in no scored image: {', '.join(absent)}", "soft")
 
 
 def _finished(results: Results, name: str, trials: Sequence[Trial]) -> dict[int, str]:
@@ -163,20 +167,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
-def _grid(*heads: str) -> Table:
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for index, head in enumerate(heads):
-        grid.add_column(head, justify="right" if index and heads[0] != "setting" else "left")
-    return grid
-
-
-def _figures(name: str, figures: Mapping[str, Figure], with_interval: str = "") -> Table:
-    grid = _grid(name, "A", "B", "B - A", *([with_interval] if with_interval else []))
+def _figures(name: str, figures: Mapping[str, Figure]) -> Grid:
+    rows = []
     for key, figure in figures.items():
         bounds = None
         if figure.low is not None and figure.high is not None:
             bounds = (figure.low, figure.high)
-        cells = [key, number(figure.a), number(figure.b), signed(figure.difference)]
-        cells += [interval(bounds, sign=True)] if with_interval else []
-        grid.add_row(*map(Text, cells))
-    return grid
+        entries = number(figure.a), number(figure.b), signed(figure.difference)
+        rows.append(Row((key,), (*entries, interval(bounds, sign=True))))
+    columns = tuple(map(Column, ("A", "B", "B - A", PAIRED)))
+    return Grid(name, (name,), columns, in_one_group(rows))

@@ -286,7 +286,7 @@ class Document:
         return tuple(section for section in self.sections if form in section.formats)
 
 
-def shown(blocks: tuple[Block, ...], form: Format) -> Iterator[Block]:
+def shown(blocks: Iterable[Block], form: Format) -> Iterator[Block]:
     """Yield the blocks that a format shows, `Only` blocks replaced by what they hold."""
     for block in blocks:
         if isinstance(block, Only):

@@ -20,6 +20,7 @@ from filelock import Timeout
 from rich.console import Console
 from rich.text import Text
 
+from sweeps.plan.states import DRIVER_FILE
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Numbers, Round
 from sweeps.run.orderly_end import OrderlyEnd
@@ -239,7 +240,7 @@ def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator
     lock = store.remote.lock(
         path, folder / "driver.lock", on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
     )
-    holder = folder / ".driver.json"  # stays on this machine
+    holder = folder / DRIVER_FILE
     try:
         with lock.acquire(timeout=0):
             since = datetime.now().astimezone().isoformat(timespec="seconds")

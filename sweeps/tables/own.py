@@ -84,8 +84,11 @@ class _TableDefinition(_Strict):
     """Labels of a cell, or of a row, joined by commas, as `0.5,0.5` or `V[0.5,0.5]`."""
     notes: tuple[Note, ...] = ()
 
-    def table(self) -> Table:
-        """Return the table. Raises ValueError if its parts do not fit together."""
+    def table(self, source: str) -> Table:
+        """Return the table, as a message names it by `source`.
+
+        Raises ValueError if its parts do not fit together.
+        """
         if self.name in TABLES or self.name in ALIASES:
             raise ValueError(f"name: {self.name} is a table of the project; choose another")
         if (num_cells := len(self.rows) * len(self.columns)) > MAX_CELLS:
@@ -101,6 +104,7 @@ class _TableDefinition(_Strict):
             rows=tuple(Row(row.labels, tuple(self._cells(row))) for row in self.rows),
             notes=self.notes,
             baseline=self.baseline if named else inside,
+            source=source,
         )
 
     def _cells(self, row: _RowDefinition) -> list[Cell]:
@@ -132,7 +136,7 @@ def read_tables(path: Path) -> tuple[Table, ...]:
 def define_tables(definitions: Any, where: str) -> tuple[Table, ...]:
     """Return the tables that are defined. Raises ConfigError, which names `where`."""
     try:
-        return tuple(_TableDefinition.model_validate(one).table() for one in definitions)
+        return tuple(_TableDefinition.model_validate(one).table(where) for one in definitions)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"

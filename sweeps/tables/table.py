@@ -1,7 +1,7 @@
 """A paper's table as data: each cell's configuration, and the number that the paper printed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -46,6 +46,8 @@ class Table:
     baseline: str = ""
     """Reference of the cell that the others are compared with, e.g. "V[0.5,0.5]"; default: the
     first. Or that of a row, e.g. "recipes[no,no]": each column has its own baseline there."""
+    source: str = field(default="", compare=False)
+    """The file or option that defines a table from outside the project, for messages."""
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from finished import fill, finished_sweep
 
-from sweeps.evidence.level import Kind, LevelOrShape, level_or_shape
+from sweeps.evidence.level import Change, LevelOrShape, level_or_shape
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.report.formats.csv_file import csv_text
 from sweeps.report.formats.html import html
@@ -43,15 +43,15 @@ def rule(
 @pytest.mark.parametrize(
     ("fixed", "held_out", "best", "auc", "kind"),
     [
-        (UP, UP, UP, UP, Kind.SHAPE),
-        (DOWN, DOWN, DOWN, DOWN, Kind.SHAPE),
-        (UP, NOTHING, NOTHING, NOTHING, Kind.LEVEL),
-        (UP, DOWN, DOWN, DOWN, Kind.LEVEL),
-        (UP, DOWN, NOTHING, NOTHING, Kind.LEVEL),
-        (UP, UP, UP, NOTHING, Kind.PARTLY),
-        (UP, UP, UP, DOWN, Kind.PARTLY),
-        (NOTHING, UP, UP, UP, Kind.PARTLY),
-        (NOTHING, DOWN, DOWN, DOWN, Kind.PARTLY),
+        (UP, UP, UP, UP, Change.SHAPE),
+        (DOWN, DOWN, DOWN, DOWN, Change.SHAPE),
+        (UP, NOTHING, NOTHING, NOTHING, Change.LEVEL),
+        (UP, DOWN, DOWN, DOWN, Change.LEVEL),
+        (UP, DOWN, NOTHING, NOTHING, Change.LEVEL),
+        (UP, UP, UP, NOTHING, Change.PARTLY),
+        (UP, UP, UP, DOWN, Change.PARTLY),
+        (NOTHING, UP, UP, UP, Change.PARTLY),
+        (NOTHING, DOWN, DOWN, DOWN, Change.PARTLY),
         (NOTHING, NOTHING, UP, NOTHING, None),
         (NOTHING, UP, UP, DOWN, None),
         (NOTHING, NOTHING, NOTHING, NOTHING, None),
@@ -62,7 +62,7 @@ def test_the_four_differences_decide_level_or_shape(
     held_out: list[float],
     best: list[float],
     auc: list[float],
-    kind: Kind | None,
+    kind: Change | None,
 ) -> None:
     assert rule(fixed, held_out, best, auc).kind is kind
 
@@ -87,7 +87,7 @@ def test_the_reason_has_each_difference_and_which_of_them_hold() -> None:
 def test_a_level_whose_loss_is_not_shown_says_so() -> None:
     noisy = [9.0, -3.0, 8.0]  # 4.67 on average: as large, but not significant
     doubt = "though these seeds do not show it to be smaller at other thresholds"
-    assert rule(UP, noisy, noisy, noisy).kind is Kind.LEVEL
+    assert rule(UP, noisy, noisy, noisy).kind is Change.LEVEL
     assert doubt in rule(UP, noisy, noisy, noisy).reason
     assert doubt not in rule(UP, NOTHING, NOTHING, NOTHING).reason
 

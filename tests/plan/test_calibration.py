@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 from sweeps.cli.service import calibrate as calibrate_cli
 from sweeps.evidence import calibration, calibration_checks
 from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, sentence, weigh
-from sweeps.evidence.calibration_checks import Check, DataFacts, ListFacts
+from sweeps.evidence.calibration_checks import DataFacts, ListFacts, Point
 from sweeps.evidence.seeds import prediction_interval
 from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.report.live.render import render_tables
@@ -70,7 +70,7 @@ def weighed(
     return weigh(sweep, store, facts)
 
 
-def found(verdict: Calibration, name: str) -> Check:
+def found(verdict: Calibration, name: str) -> Point:
     (check,) = (check for check in verdict.checks if check.name == name)
     return check
 
@@ -293,7 +293,7 @@ def test_losses_and_iterations_stand_beside_those_of_the_authors_log(tmp_path: P
     for record in records:
         store.cam(trial.cam_id).add_epoch(record)
     verdict = weigh(sweep, store, VOC)
-    assert found(verdict, "iterations") == Check(
+    assert found(verdict, "iterations") == Point(
         name="iterations", reference="3,305", found="3,305 recorded", state="same"
     )
     check = found(verdict, "losses")

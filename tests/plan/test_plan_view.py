@@ -68,8 +68,8 @@ def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(
     text = printed(sweep, store)
     assert "7 configurations: list them with --all" in text
     assert "VI[yes,yes]" not in text
-    rows = [line.replace("│", " ").split() for line in text.splitlines() if line.startswith("│")]
-    assert rows == [
+    rows = [line.split() for line in text.splitlines()]
+    assert [row for row in rows if row and row[0] in ("IV", "VI")] == [
         ["IV", "4", "4", "1", "1", "9", "1", "12", "min"],
         ["VI", "4", "4", "1", "1", "9", "1", "12", "min"],
     ]

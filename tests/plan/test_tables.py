@@ -123,6 +123,15 @@ def test_a_wrong_file_is_refused_with_file_field_and_rule(
         read_tables(jitter)
 
 
+def test_a_setting_that_a_cell_of_a_file_gets_wrong_is_refused_with_file_and_cell(
+    jitter: Path,
+) -> None:
+    jitter.write_text(JITTER.replace("color_jitter: 0.3", "color_jitter: -3"))
+    shown = sweeps("plan", "--table", jitter, "--data", "/nowhere", "--preset", "short")
+    assert shown.exit_code == 2
+    assert f"error: {jitter}: jitter[0.3,none]: train.color_jitter = -3" in shown.output
+
+
 def test_a_grid_of_two_settings_is_table_v_without_its_printed_numbers() -> None:
     words = [f"transfer.{name}=.1,.2,.5,1.0" for name in ("lambda_s", "lambda_bs")]
     table = grid_table(parse_grid(words), ())

@@ -98,7 +98,8 @@ def test_a_table_is_read_in_each_of_its_forms(
         ("image,labels\n1.jpg,cat,dog\n", "line 2 has 3 fields, the header 2"),
         ("image,path,labels\n1.jpg,1.jpg,cat\n", "image or path? choose one with --image-column"),
         ("1.jpg,cat\n2.png,dog\n", "no column of pictures among 1.jpg, cat"),
-        ("image,width\n1.jpg,20\n", "no column of labels"),
+        ("image,width,height\n1.jpg,20,10\n", "no column of labels: name one with --label-column,"),
+        ("image,the animal\n1.jpg,cat\n", "name one with --label-column 'the animal', or"),
         ("image,labels\n9.jpg,cat\n2.png,dog\n", "1 of 2 pictures not found in"),
         ("image,labels\nx.jpg,cat\n", "'x.jpg' may be a/x.jpg, b/x.jpg"),
         ("image,labels\n1.jpg,cup\n2.png,Cup\n", "'Cup' and 'cup' differ only in upper"),
@@ -275,6 +276,7 @@ def test_an_import_is_whole_or_absent_and_done_once(
     first = run(source, "--images", pictures)
     assert f"{made}: imported (train 2, train_aug 2, val 1)" in first.stdout
     assert "no problem found" in first.stdout
+    assert "without a network, add --weights none, or --weights FILE" in first.stdout
     words = shlex.split(first.stdout.splitlines()[-1])
     assert words[0] == "next:"
     expected = f"train-cam --run runs/made --data {made} --preset short --set train.batch_size=2"

@@ -62,6 +62,9 @@ def test_only_seeds_that_both_have_are_compared(store: Store, sweep: Sweep) -> N
     first = metrics(store, sweep, "VI[no,no]")[0]
     assert said["measures"]["fixed"]["a"] == first["miou_fixed"]
     assert (len(said["runs_a"]), len(said["runs_b"])) == (1, 1)
+    one_seed = "seed noise is unknown, and any difference may be chance"
+    assert one_seed in diff(store, "VI[no,no]", "VI[yes,no]").output
+    assert one_seed not in diff(store, "VI[no,no]", "VI[no,yes]").output
 
 
 def test_two_seeds_of_a_cell_are_runs_without_a_seed_in_common(store: Store, sweep: Sweep) -> None:

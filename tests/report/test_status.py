@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import socket
 import time
 from functools import partial
 from typing import Any
@@ -14,13 +16,14 @@ from rich.console import Console
 
 from sweeps.cluster.jobs import ToolResult
 from sweeps.plan.cost import CostEstimate, TrialCost
+from sweeps.plan.run_command import run_command
 from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live import status as status_module
 from sweeps.report.live.cost_lines import cost_lines, format_bytes, format_seconds, time_left
 from sweeps.report.live.progress import Board, mark_finished
-from sweeps.report.live.status import Status, cell_text
+from sweeps.report.live.status import Status, cell_badge
 from sweeps.store.store import Store, write_json
 
 
@@ -191,7 +194,7 @@ def test_a_cell_says_its_mean_its_seeds_its_epoch_and_its_failures(
 ) -> None:
     trials = sweep.plan.cell_trials["VI[no,no]"][: len(states)]
     by_id = {trial.run_id: state for trial, state in zip(trials, states, strict=True)}
-    assert cell_text(trials, by_id).plain == text
+    assert cell_badge(trials, by_id).text == text
 
 
 def test_the_status_shows_the_table_then_failures_totals_and_time_left(
@@ -206,6 +209,30 @@ def test_the_status_shows_the_table_then_failures_totals_and_time_left(
     # Left: 5 of 8 epochs and 12 s of scoring, and three whole trials of 60 + 12 s.
     assert "3 finished, 1 started, 3 missing, 1 failed of 8 trials; about 4 min left" in text
     assert text.index("Table VI") < text.index("failed: ") < text.index("of 8 trials")
+
+
+@pytest.mark.parametrize(
+    ("driver", "said"),
+    [
+        (None, True),
+        ({"pid": os.getpid(), "host": socket.gethostname()}, False),
+        ({"pid": 2**22 + 1, "host": socket.gethostname()}, True),
+        ({"pid": 2**22 + 1, "host": "another"}, False),
+    ],
+)
+def test_the_status_of_a_sweep_that_no_process_runs_says_how_to_resume_it(
+    mixed: Store, sweep: Sweep, driver: dict[str, Any] | None, said: bool
+) -> None:
+    if driver:
+        write_json(mixed.sweep(sweep.name) / ".driver.json", driver)
+    resume = f"nothing runs; resume with: {run_command(sweep, mixed)}"
+    assert (resume in " ".join(printed(mixed, sweep).split())) is said
+
+
+def test_a_sweep_that_is_over_is_not_to_be_resumed(store: Store, sweep: Sweep) -> None:
+    for trial in sweep.plan.trials:
+        finish(store, trial, 0.5)
+    assert "nothing runs" not in printed(store, sweep)
 
 
 def test_by_trial_there_is_a_line_for_each(mixed: Store, sweep: Sweep) -> None:

@@ -241,6 +241,10 @@ def import_(
         dataset = VocDataset(dest)
         _check(dataset, [], [], decode=False, as_json=False)
         num_images, with_masks = made.num_images["train_aug"], dataset.has_masks()
+        print(
+            "note: the next command downloads ImageNet weights once; without a network, add "
+            "--weights none, or --weights FILE"
+        )
         print(f"next: {_next(dest, num_images, with_masks=with_masks)}")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.cli.options import AllAsJson
 from wsss.basics.errors import explained
 from wsss.basics.printable import as_word
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sweeps.cli.method.settings_list import Setting
+    from wsss.settings_list import Setting
 
 
 def settings(
@@ -23,7 +24,7 @@ def settings(
             help="a section, e.g. transfer, or a setting, e.g. transfer.lambda_s; default: all"
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    as_json: AllAsJson = False,
 ) -> None:
     """Show the meaning, range and default of each setting, and what changes it.
 
@@ -31,7 +32,7 @@ def settings(
     """
     from rich.console import Console
 
-    from sweeps.cli.method.settings_list import find_settings
+    from wsss.settings_list import find_settings
 
     with explained():
         found = find_settings(name)
@@ -47,7 +48,7 @@ def _print_one(console: "Console", setting: "Setting") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sweeps.cli.method.settings_list import sections
+    from wsss.settings_list import sections
 
     section = setting.name.rpartition(".")[0]
     facts = [("meaning", setting.meaning or "as its name says")]
@@ -67,7 +68,7 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
     from rich.padding import Padding
     from rich.text import Text
 
-    from sweeps.cli.method.settings_list import sections
+    from wsss.settings_list import sections
 
     about = sections()
     by_section: dict[str, list[Setting]] = {}

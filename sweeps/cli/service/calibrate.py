@@ -21,6 +21,7 @@ from sweeps.cli.options import (
     prior_limits,
     reached,
     resources,
+    run_to_end,
     say_idle,
     with_options_of,
 )
@@ -63,8 +64,6 @@ def calibrate(
     from sweeps.evidence.calibration import TABLE, lines, weigh, write
     from sweeps.evidence.calibration_checks import data_facts
     from sweeps.plan.sweep import make_sweep
-    from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
@@ -90,17 +89,14 @@ def calibrate(
         conduct = Conduct(accept_changes=accept_changes, limits=call(prior_limits, given))
         subject = Tables(sweep, results, Wishes(conduct, retry_failed))
 
-        def driven_and_weighed() -> int:
-            if code := drive(subject, may_use):
-                return code
+        def weighed() -> int:
             verdict = weigh(sweep, results, facts)
             if write(results, sweep, verdict):
                 _publish(sweep, results, verdict)
             print("\n".join(["", *lines(verdict)]))
             return verdict.exit_code
 
-        started = Started(results, subject.path)
-        raise typer.Exit(then_notify(notify, started, driven_and_weighed))
+        run_to_end(subject, may_use, notify, weighed)
 
 
 def default_preset(data: str, root: Path) -> str:

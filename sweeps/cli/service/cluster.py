@@ -1,22 +1,19 @@
 """Clusters: the commands submit, attach, logs, stop, jobs and fetch, slurm, and doctor."""
 
-import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import call, default_preset, say, with_options_of, words_of
+from sweeps.cli.options import call, preset_named, say, with_options_of, words_of
 from sweeps.cli.service.sweep import checked_tables, planned_sweep, run
 from sweeps.cluster.job_address import DEFAULT_ADDRESS, check_answers
-from wsss.basics.errors import ForeseenError, explained
+from wsss.basics.errors import explained
 from wsss.basics.printable import command
 
 if TYPE_CHECKING:
-    from sweeps.cluster.doctor.check import Check
     from sweeps.cluster.job_server import JobServer
     from sweeps.cluster.jobs import Request
 
@@ -86,7 +83,6 @@ def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root:
     """Return the request for these options of `sweeps run`. Raises ConfigError."""
     from sweeps.cluster.jobs import Request, in_project
     from sweeps.tables.table import Table
-    from wsss.recipes import with_recipe
 
     chosen = checked_tables(given)
     files = [in_project(root, path) for path in given["table_files"] or ()]
@@ -95,7 +91,7 @@ def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root:
         tables=tuple(each for each in chosen if isinstance(each, str)),
         own_tables=tuple(each for each in chosen if isinstance(each, Table)),
         files=tuple(files),
-        preset=with_recipe(given["preset"] or default_preset(given["data"]), given["recipe"]),
+        preset=call(preset_named, given),
         data=given["data"],
         weights=given["weights"],
         settings=tuple(given["settings"] or ()),
@@ -278,20 +274,6 @@ def _require_runnable(given: dict[str, Any]) -> None:
     call(planned_sweep, given)
 
 
-@dataclass(frozen=True)
-class Files:
-    """What to check beside the machine itself; paths are the cluster's if one is asked."""
-
-    store: str | None
-    data: str | None
-    weights: str | None
-
-    @property
-    def folder(self) -> Path | None:
-        """The store if it is a folder that was named."""
-        return Path(self.store) if self.store and "://" not in self.store else None
-
-
 def doctor(
     address: Annotated[
         str | None,
@@ -320,101 +302,11 @@ def doctor(
     """
     from rich.console import Console
 
-    from sweeps.cluster.doctor import machine
-    from sweeps.cluster.doctor.check import Check, exit_code, print_checks, to_json
-    from sweeps.run.ray.address import check_address
+    from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
+    from sweeps.cluster.doctor.examine import Files, examine
 
     with explained():
         root, files = working_dir.absolute(), Files(store, data, weights)
-        is_server = address is not None and address.startswith("http")
-        if address is not None and not is_server:
-            check_address(address)
-        checks = _this_machine(root, root / lock, mlflow, address)
-        checks += [] if is_server else _check_files(files)
-        try:
-            if address is not None and not is_server:
-                checks += _check_nodes(address, root / lock, files)
-            elif address is not None and not machine.is_silent(checks):
-                checks += _from_the_head(address, files, root, python)
-            elif address is not None:
-                checks += _not_known(files)
-        except ForeseenError as error:
-            found, _, remedy = str(error).partition("; ")
-            checks += [Check("cluster", "problem", found, remedy), *_not_known(files)]
+        checks = examine(address, files, root=root, lock=root / lock, mlflow=mlflow, python=python)
         print(to_json(checks)) if as_json else print_checks(Console(), checks)
         raise typer.Exit(exit_code(checks))
-
-
-def _this_machine(root: Path, lock: Path, mlflow: str, address: str | None) -> "list[Check]":
-    from sweeps.cluster.doctor import machine
-    from sweeps.cluster.doctor.check import Check
-
-    if lock.exists():
-        checks = machine.check_versions(machine.locked_versions(lock))
-    else:
-        checks = [Check("packages", "warning", f"{lock}: missing", "name the file with --lock")]
-    checks += [*machine.check_token(os.environ), *machine.check_limits(), machine.check_gpus()]
-    checks += [machine.check_checkout(root), machine.check_mlflow(mlflow)]
-    checks += machine.check_ports(machine.listening())
-    if address and address.startswith("http"):
-        checks += machine.check_job_server(address.rstrip("/"))
-    return checks
-
-
-def _check_files(files: Files) -> "list[Check]":
-    from sweeps.cluster.doctor import machine
-    from wsss.weights import NAMES
-
-    if files.store and "://" in files.store:
-        checks = [machine.check_bucket(files.store)]
-    else:
-        checks = machine.check_store((files.folder or Path("results")).absolute())
-    if files.data:
-        checks.append(machine.check_data(Path(files.data), ["train", "train_aug"]))
-    if files.weights and files.weights not in NAMES:
-        checks.append(machine.check_weights(Path(files.weights)))
-    return checks
-
-
-def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
-    from sweeps.run.ray.resources import Resources, joinable
-
-    resources = joinable(Resources(address))
-    from sweeps.cluster.doctor.machine import locked_versions
-    from sweeps.cluster.doctor.nodes import check_nodes
-    from sweeps.run.ray.start import running_ray
-
-    locked = locked_versions(lock) if lock.exists() else {}
-    with running_ray(resources):
-        return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
-
-
-def _not_known(files: Files) -> "list[Check]":
-    """Say what is not known of a cluster that cannot be asked."""
-    from sweeps.cluster.doctor.check import Check
-
-    named = [name for name in ("store", "data", "weights") if getattr(files, name)]
-    return [
-        Check(f"{name} on nodes", "warning", "not known: the cluster cannot be asked")
-        for name in ("packages", "disk", "GPUs", "clock", *named)
-    ]
-
-
-def _from_the_head(address: str, files: Files, root: Path, python: str) -> "list[Check]":
-    """Run this command on the head, which reaches all nodes, and mark its checks as the head's."""
-    from dataclasses import replace
-
-    from sweeps.cluster.doctor.check import Check, from_json
-    from sweeps.cluster.job_server import JobServer
-    from sweeps.cluster.jobs import run_tool
-
-    words = ["sweeps", "doctor", "--address", "auto", "--json"]
-    named = {"--store": files.store, "--data": files.data, "--weights": files.weights}
-    words += [word for option, value in named.items() if value for word in (option, value)]
-    done = run_tool(JobServer(address), words, root=root, store=files.store, python=python)
-    lines = [line for line in done.text.splitlines() if line.startswith("[{")]
-    if not lines:
-        text = f"no report from the head: {done.text.strip()[-500:]}"
-        remedy = f"is the project's environment there, at {python} (--python)?"
-        return [Check("cluster", "problem", text, remedy)]
-    return [check if check.node else replace(check, node="head") for check in from_json(lines[-1])]

@@ -1,8 +1,7 @@
 """The command `sweeps headline`."""
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -22,6 +21,7 @@ from sweeps.cli.options import (
     opened,
     prior_limits,
     reached,
+    run_to_end,
     say,
     say_idle,
     with_options_of,
@@ -90,7 +90,7 @@ def planned_headline(
     from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.chains.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
-    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+    from wsss.overrides import apply_overrides
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
 
@@ -99,8 +99,7 @@ def planned_headline(
     exporting = _export_sources(export, export_from, wanted)
     root = data_folder(data)
     chosen = preset or default_preset(data)
-
-    asked = parse_assignments(settings or [])
+    asked = _asked(settings, label_settings, segmentation_settings)
 
     def planned_sweep(cell: str) -> "Sweep":
         return make_sweep(
@@ -109,7 +108,7 @@ def planned_headline(
             data=root,
             weights=weights,
             num_seeds=1,
-            overrides=asked,
+            overrides=asked.of_cams,
             recheck=recheck,
         )[0]
 
@@ -117,19 +116,10 @@ def planned_headline(
     first = cell if cell not in (None, BEST) else DEFAULT_CELL
     choice = choose_cell(results, planned_sweep(first), cell)
     sweep = planned_sweep(choice.cell)
-    asked_of_segmentation = parse_assignments(
-        segmentation_settings or [], option="--set-segmentation"
-    )
     segmentation = apply_overrides(
-        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked_of_segmentation
+        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked.of_network
     )
-    asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
-    if "refinement" in asked_of_labels:
-        raise ConfigError(
-            "--set-labels refinement: the labels are named as arguments, as in "
-            f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
-        )
-    labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
+    labels = apply_overrides(LABEL_PRESETS[chosen], asked.of_labels)
     splits = _check_splits(sweep, eval_split, export, recheck=recheck)
     planned = Headline(
         sweep=sweep,
@@ -140,7 +130,7 @@ def planned_headline(
         export=export,
         export_from=exporting,
     )
-    _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
+    _say_idle(planned, asked)
     _check_trainings(planned)
     return planned, results
 
@@ -172,8 +162,6 @@ def headline(
     stage is kept in the store: run the command again to resume, or with other labels or settings,
     and only what depends on them is done again. A report is written at the end.
     """
-    from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
     from sweeps.run.ray.resources import Resources
     from sweeps.stages.stage import Conduct
 
@@ -186,8 +174,32 @@ def headline(
         planned, results = call(planned_headline, given)
         conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
         subject = DrivenHeadline(planned, results, conduct, label_workers)
-        started = Started(results, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
+        run_to_end(subject, may_use, notify)
+
+
+class _Asked(NamedTuple):
+    """The settings of --set, --set-labels and --set-segmentation."""
+
+    of_cams: dict[str, Any]
+    of_labels: dict[str, Any]
+    of_network: dict[str, Any]
+
+
+def _asked(cams: list[str] | None, labels: list[str] | None, network: list[str] | None) -> _Asked:
+    """Parse the settings that were asked for. Raises ConfigError."""
+    from wsss.overrides import ConfigError, parse_assignments
+
+    asked = _Asked(
+        parse_assignments(cams or []),
+        parse_assignments(labels or [], option="--set-labels"),
+        parse_assignments(network or [], option="--set-segmentation"),
+    )
+    if "refinement" in asked.of_labels:
+        raise ConfigError(
+            "--set-labels refinement: the labels are named as arguments, as in "
+            f"`sweeps headline {asked.of_labels['refinement']}`; leave it out"
+        )
+    return asked
 
 
 def _export_sources(
@@ -263,22 +275,20 @@ def _check_trainings(planned: "Headline") -> None:
     check_initial_weights([start], sweep.weights_file)
 
 
-def _say_idle(
-    planned: "Headline", asked: Iterable[str], of_labels: Iterable[str], of_network: Iterable[str]
-) -> None:
-    """Say which settings of --set, --set-labels and --set-segmentation have no effect."""
+def _say_idle(planned: "Headline", asked: _Asked) -> None:
+    """Say which of the settings have no effect."""
     from wsss.identity import run_id
 
     chains = planned.chains
-    say_idle(asked, [chains[0].run], run_id)
+    say_idle(asked.of_cams, [chains[0].run], run_id)
     say_idle(
-        of_labels,
+        asked.of_labels,
         [chain.labels for chain in chains if chain.labels],
         lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id,
         "--set-labels",
     )
     say_idle(
-        of_network,
+        asked.of_network,
         [chains[0].segmentation],
         lambda network: chains[0].model_copy(update={"segmentation": network}).prediction_id,
         "--set-segmentation",

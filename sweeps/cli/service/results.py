@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import (
+    AllAsJson,
     AsCsv,
     AsJson,
     StoreOption,
     SweepName,
     leave_memory_to_the_system,
     opened,
+    opened_sweep,
     print_cells,
     require_one_of,
     say,
@@ -51,7 +53,6 @@ def status(
     """Show the progress of a sweep: its tables cell by cell, failures, and the time left."""
     from rich.console import Console
 
-    from sweeps.plan.sweep import load_sweep
     from sweeps.report.live.status import show_status
 
     with explained():
@@ -66,8 +67,7 @@ def status(
             there = store if named and named.name == "COMMANDLINE" else None
             raise typer.Exit(_status_there(address, there, words))
         leave_memory_to_the_system()
-        results = opened(store)
-        found = load_sweep(results, sweep)
+        results, found = opened_sweep(store, sweep)
         if as_json or as_csv:
             print_cells(results, found, as_json=as_json)
             return
@@ -138,7 +138,7 @@ def report(
 
     from rich.console import Console
 
-    from sweeps.plan.sweep import load_sweep, report_folder, with_tables
+    from sweeps.plan.sweep import report_folder, with_tables
     from sweeps.report.formats.terminal import print_document
     from sweeps.report.formats.write import write_document
     from sweeps.report.tables.build import build_report
@@ -150,8 +150,7 @@ def report(
     with explained():
         if measure not in {m.value for m in Measure}:
             raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
-        results = opened(store)
-        found = load_sweep(results, sweep)
+        results, found = opened_sweep(store, sweep)
         chosen = with_tables(found, tables or (), seeds)
         built = build_report(
             chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
@@ -190,7 +189,7 @@ def diff(
     b: Annotated[str, typer.Argument(help="the same", metavar="B")],
     store: StoreOption = "results",
     sweep: SweepName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    as_json: AllAsJson = False,
 ) -> None:
     """Compare two cells or runs: settings, mIoU by the four measures, and classes.
 

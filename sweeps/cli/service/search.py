@@ -15,11 +15,12 @@ from sweeps.cli.options import (
     Weights,
     call,
     data_folder,
-    default_preset,
     opened,
+    preset_named,
     prior_limits,
     reached,
     resources,
+    run_to_end,
     say_idle,
     say_labels_from_masks,
     with_options_of,
@@ -64,12 +65,9 @@ def search(
     the other half. A trial trains in one process, without Ray Train.
     """
     from sweeps.plan.search import make_search, parse_space
-    from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
-    from wsss.recipes import with_recipe
 
     with explained():
         asked = call(resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
@@ -78,7 +76,7 @@ def search(
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
             search_space,
-            preset=with_recipe(preset or default_preset(data), recipe),
+            preset=preset_named(preset, recipe, data),
             data=data_folder(data),
             weights=weights,
             overrides=overrides,
@@ -89,5 +87,4 @@ def search(
         say_idle(overrides, [planned.base], run_id)
         say_labels_from_masks(report, planned.base.data.train_split)
         subject = DrivenSearch(planned, results, samples, call(prior_limits, given))
-        started = Started(results, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
+        run_to_end(subject, may_use, notify)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import (
+    AllAsJson,
     StoreOption,
     SweepName,
     data_folder,
     leave_memory_to_the_system,
     opened,
+    opened_sweep,
     say,
 )
 from wsss.basics.errors import explained
@@ -96,10 +98,7 @@ def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]
     return tuple(busy)
 
 
-def list_(
-    store: StoreOption = "results",
-    in_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
-) -> None:
+def list_(store: StoreOption = "results", in_json: AllAsJson = False) -> None:
     """List the store's sweeps, searches and headlines, the newest first."""
     from rich.console import Console
 
@@ -136,12 +135,12 @@ def export(
     and `sweeps table`. It contains the names of folders and hosts.
     """
     from sweeps.archive.write import export_sweep
-    from sweeps.plan.sweep import load_sweep, with_tables
+    from sweeps.plan.sweep import with_tables
     from wsss.basics.printable import counted
 
     with explained():
-        results = opened(store)
-        found = with_tables(load_sweep(results, sweep), tables or ())
+        results, whole = opened_sweep(store, sweep)
+        found = with_tables(whole, tables or ())
         done = export_sweep(found, results, file, checkpoints=checkpoints)
         size = f"{counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB"
         states = ", ".join(f"{count} {state}" for state, count in done.states.items())
@@ -170,21 +169,17 @@ def verify(
 
 
 def ledger(
-    store: StoreOption = "results",
-    sweep: SweepName = None,
-    as_json_: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    store: StoreOption = "results", sweep: SweepName = None, as_json_: AllAsJson = False
 ) -> None:
     """Show the cost of a sweep's trials: useful, repeated and lost GPU-hours."""
     from rich.console import Console
 
-    from sweeps.plan.sweep import load_sweep
     from sweeps.report.live.account import as_json, print_account
     from sweeps.store.attempts import read_book
 
     with explained():
-        results = opened(store)
-        name = load_sweep(results, sweep).name
-        book = read_book(results, name)
+        results, found = opened_sweep(store, sweep)
+        name, book = found.name, read_book(results, found.name)
         if as_json_:
             print(json.dumps({"sweep": name} | as_json(book)))
         elif not book.attempts:

@@ -9,6 +9,7 @@ import typer
 
 from sweeps.cli.options import (
     AcceptChanges,
+    AllAsJson,
     AsCsv,
     AsJson,
     Data,
@@ -25,15 +26,17 @@ from sweeps.cli.options import (
     Weights,
     call,
     data_folder,
-    default_preset,
     execution,
     leave_memory_to_the_system,
     opened,
+    opened_sweep,
+    preset_named,
     print_cells,
     prior_limits,
     reached,
     require_one_of,
     resources,
+    run_to_end,
     say_idle,
     say_labels_from_masks,
     with_options_of,
@@ -83,13 +86,12 @@ def planned_sweep(
     from sweeps.plan.sweep import make_sweep
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
-    from wsss.recipes import with_recipe
 
     chosen = chosen_tables(tables, table_files, grid, settings)
     asked = parse_assignments(settings or [])
     sweep, report = make_sweep(
         chosen,
-        preset=with_recipe(preset or default_preset(data), recipe),
+        preset=preset_named(preset, recipe, data),
         data=data_folder(data),
         weights=weights,
         num_seeds=seeds,
@@ -112,7 +114,7 @@ def plan(
     show_all: Annotated[
         bool, typer.Option("--all", help="a line per configuration, however many there are")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    as_json: AllAsJson = False,
     **given: Any,
 ) -> None:
     """Show cells, distinct configurations, what is finished, and what the rest will cost."""
@@ -162,8 +164,6 @@ def run(
     not so, or a training ends within N steps without having learnt, or --prior-fails-after would
     end it.
     """
-    from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
@@ -180,8 +180,7 @@ def run(
         conduct = Conduct(hang_after, accept_changes, limits)
         wishes = Wishes(conduct, retry_failed, budget)
         subject = Tables(sweep, open_store(store), wishes)
-        started = Started(subject.store, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
+        run_to_end(subject, may_use, notify)
 
 
 def table(
@@ -193,14 +192,12 @@ def table(
     """Print a sweep's tables with the results so far: measured beside printed mIoU."""
     from rich.console import Console
 
-    from sweeps.plan.sweep import load_sweep
     from sweeps.report.live.render import print_tables
 
     leave_memory_to_the_system()
     with explained():
         require_one_of(json=as_json, csv=as_csv)
-        results = opened(store)
-        found = load_sweep(results, sweep)
+        results, found = opened_sweep(store, sweep)
         if as_json or as_csv:
             print_cells(results, found, as_json=as_json)
         else:

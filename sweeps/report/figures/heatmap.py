@@ -136,17 +136,22 @@ def _draw_panel(
             in_layout=False,  # it lies within the axes
         )
         if near[row, column]:
-            axes.add_patch(
-                Rectangle(
-                    (column - 0.42, row - 0.39),
-                    0.84,
-                    0.78,
-                    facecolor="none",
-                    edgecolor=ink,
-                    linewidth=1.4,
-                    linestyle=(0, (3, 2)),
-                )
-            )
+            _dashed_frame(axes, row, column, ink)
+
+
+def _dashed_frame(axes: Axes, row: int, column: int, colour: str) -> None:
+    """Frame a cell that cannot be told from the best one."""
+    axes.add_patch(
+        Rectangle(
+            (column - 0.42, row - 0.39),
+            0.84,
+            0.78,
+            facecolor="none",
+            edgecolor=colour,
+            linewidth=1.4,
+            linestyle=(0, (3, 2)),
+        )
+    )
 
 
 def _absent_cell(axes: Axes, row: int, column: int, word: str) -> None:

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from sweeps.report.words import greek
+from wsss.basics.printable import printable
 
 INK = "#010203"
 """The sentinel; never used as data colour, because it is replaced everywhere in the SVG."""
@@ -64,7 +65,6 @@ _STYLE = {
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _LONG_NUMBER = re.compile(r"\d+\.\d{3,}")
-_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -101,11 +101,6 @@ def wrapped(label: str, width: int = 32) -> str:
     """Return a label in at most four lines of `width` characters, cut with … if longer."""
     lines = textwrap.wrap(greek(printable(label)), width, max_lines=4, placeholder=" …")
     return "\n".join(lines) or " "
-
-
-def printable(text: str) -> str:
-    """Return text with each character that XML does not allow replaced by U+FFFD."""
-    return _NOT_IN_XML.sub("\ufffd", text)
 
 
 def num_lines(label: str) -> int:

@@ -1,7 +1,7 @@
 """Reports in a terminal, and tables that fit any width without cutting a word or number."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
@@ -105,19 +105,21 @@ def _shared(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
 def print_document(console: Console, document: Document) -> None:
     """Print a report at the terminal's width."""
     console.print(_text(document.title, style="bold"))
-    _print(console, document.head)
+    print_blocks(console, document.head)
     for section in document.sections_in(Format.terminal):
         console.print(_text(f"\n{section.title}", style="bold"))
-        _print(console, section.blocks)
+        print_blocks(console, section.blocks)
 
 
-def _print(console: Console, blocks: tuple[Block, ...]) -> None:
-    for found in _renderables(blocks):
+def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
+    """Print blocks at the terminal's width."""
+    for found in renderables(blocks):
         is_whole = isinstance(found, RichText) and bool(found.no_wrap)
         console.print(found, soft_wrap=is_whole)  # so that a command can be copied
 
 
-def _renderables(blocks: tuple[Block, ...]) -> Iterator[RenderableType]:
+def renderables(blocks: Iterable[Block]) -> Iterator[RenderableType]:
+    """Yield what Rich prints for the blocks."""
     for block in shown(blocks, Format.terminal):
         yield from _block(block)
 
@@ -144,7 +146,7 @@ def _block(block: Block) -> Iterator[RenderableType]:
             yield _table(block)
         case Details(summary, inner):
             yield _text(summary, style="bold")
-            yield from _renderables(inner)
+            yield from renderables(inner)
         case _:
             pass  # pictures and links
 
@@ -156,14 +158,14 @@ def _table(grid: Grid) -> Fitted:
     faint = [column.faint for column in grid.columns]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
     for index, name in enumerate(head):
-        is_number = index >= num_labels and grid.columns[index - num_labels].align == "right"
+        align = grid.columns[index - num_labels].align if index >= num_labels else "left"
         longest = max((len(line[index]) for group in groups for line in group), default=0)
         words = textwrap.wrap(name, max(longest, SHORT_HEAD), break_long_words=False)
         table.add_column(
             _text("\n".join(words)),
             style="bold" if index < num_labels else "dim" if faint[index - num_labels] else "",
-            justify="right" if is_number else "left",
-            no_wrap=is_number and longest <= MAX_UNBROKEN,
+            justify=align,
+            no_wrap=align == "right" and longest <= MAX_UNBROKEN,
             overflow="fold",
         )
     for lines, group in zip(groups, grid.groups, strict=True):

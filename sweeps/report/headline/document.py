@@ -27,7 +27,7 @@ from sweeps.report.document import (
 )
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
 from sweeps.report.words import HOW_TO_READ, MISSING, mean_and_sd, number, paper_section, signed
-from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
+from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II, SegmentationRow
 from wsss.basics.printable import counted
 
 PRINTED = "printed by the paper"
@@ -122,38 +122,8 @@ def _legend(headline: Headline) -> tuple[str, ...]:
 
 def _table_i(report: HeadlineReport) -> Section:
     """Return the section of Table I; a terminal shows only the paper's own printed row."""
-    measured = tuple(
-        Row(
-            (row.name,),
-            (
-                _miou_on_split(report, row),
-                _test_entry(row),
-                row.backbone,
-                row.supervision,
-                DASH,
-                row.saw,
-            ),
-            strong=True,
-        )
-        for row in report.networks
-    )
-    printed = tuple(
-        Row(
-            (OURS_IN_FULL if row.method == OURS else row.method,),
-            (
-                f"{row.val:.1f}",
-                f"{row.test:.1f}",
-                row.backbone,
-                SALIENCY if row.saliency else IMAGE_LABELS,
-                "TCSVT24" if row.method == OURS else row.publication,
-                "not stated",
-            ),
-            strong=row.method == OURS,
-            faint=report.scale.other_classes,
-            formats=ALL if row.method == OURS else _FILES,
-        )
-        for row in TABLE_I
-    )
+    measured = tuple(_measured_row(report, row) for row in report.networks)
+    printed = tuple(_printed_row(row, faint=report.scale.other_classes) for row in TABLE_I)
     groups = RowGroup(MEASURED, measured), RowGroup(PRINTED, printed)
     grid = Grid("Table I", ("method",), _TABLE_I, groups, group_name="origin", style="numbers")
     return Section(
@@ -164,6 +134,32 @@ def _table_i(report: HeadlineReport) -> Section:
         "I",
         "Segmentation mIoU in percent.",
     )
+
+
+def _measured_row(report: HeadlineReport, row: NetworkRow) -> Row:
+    entries = (
+        _miou_on_split(report, row),
+        _test_entry(row),
+        row.backbone,
+        row.supervision,
+        DASH,
+        row.saw,
+    )
+    return Row((row.name,), entries, strong=True)
+
+
+def _printed_row(row: SegmentationRow, *, faint: bool) -> Row:
+    is_ours = row.method == OURS
+    entries = (
+        f"{row.val:.1f}",
+        f"{row.test:.1f}",
+        row.backbone,
+        SALIENCY if row.saliency else IMAGE_LABELS,
+        "TCSVT24" if is_ours else row.publication,
+        "not stated",
+    )
+    name = OURS_IN_FULL if is_ours else row.method
+    return Row((name,), entries, is_ours, faint, ALL if is_ours else _FILES)
 
 
 def _miou_on_split(report: HeadlineReport, row: NetworkRow) -> str:

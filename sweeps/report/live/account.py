@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from sweeps.report.document import Column, Grid, Heading, Row, RowGroup, Text
+from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.store.attempts import Attempt, Book, Unit, hours_between
 from wsss.basics.printable import counted
 
-Kind = Literal["useful", "repeated", "lost", "running"]
+Use = Literal["useful", "repeated", "lost", "running"]
 """running: hours of a running attempt since its last epoch, not yet useful or lost."""
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+USES: tuple[Use, ...] = get_args(Use)
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Account:
 def add_up(book: Book) -> Account:
     """Return the totals of a ledger; open attempts count up to their driver's last sign of life."""
     unit = book.unit
-    kinds = dict.fromkeys(KINDS, 0.0)
+    uses = dict.fromkeys(USES, 0.0)
     for attempt, parts in classify(book):
-        for kind, hours in parts:
-            kinds[kind] += hours * attempt.devices(unit)
+        for use, hours in parts:
+            uses[use] += hours * attempt.devices(unit)
     reasons: Counter[str] = Counter(attempt.why or "running" for attempt in book.attempts)
-    return Account(unit, **kinds, idle=_idle(book, unit), reasons=dict(reasons))
+    return Account(unit, **uses, idle=_idle(book, unit), reasons=dict(reasons))
 
 
-def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Kind, float]]]]:
-    """Yield each attempt with the (kind, hours per device) of each part of its time."""
+def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Use, float]]]]:
+    """Yield each attempt with the (use, hours per device) of each part of its time."""
     last = {attempt.run: attempt for attempt in book.attempts}
     served = {attempt.cam for attempt in book.attempts if attempt.why == "finished"}
     given_up = {a.run for a in last.values() if a.why == "failed" and a.cam not in served}
@@ -64,17 +64,17 @@ def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Kind, float]]
     for attempt in book.attempts:
         parts = list(_parts(attempt, best, book.last_sign(attempt)))
         if attempt.run in given_up:
-            parts = [("lost" if kind == "useful" else kind, hours) for kind, hours in parts]
+            parts = [("lost" if use == "useful" else use, hours) for use, hours in parts]
         yield attempt, parts
 
 
-def _parts(attempt: Attempt, best: dict[str, int], until: float) -> Iterator[tuple[Kind, float]]:
+def _parts(attempt: Attempt, best: dict[str, int], until: float) -> Iterator[tuple[Use, float]]:
     """Split an attempt's time; update in `best` the epoch that each training has reached."""
     at, known = attempt.start, attempt.cam
     for mark_at, epoch in attempt.marks:
         yield "useful" if epoch > best[known] else "repeated", hours_between(at, mark_at)
         at, best[known] = max(at, mark_at), max(best[known], epoch)
-    rest: Kind = "lost"
+    rest: Use = "lost"
     if attempt.why in ("finished", None):
         rest = "running" if attempt.why is None else "useful"
     yield rest, hours_between(at, until if attempt.end is None else attempt.end)
@@ -108,27 +108,24 @@ def as_json(book: Book) -> dict[str, Any]:
 
 
 def print_account(console: Console, name: str, book: Book) -> None:
-    """Print the hours by kind and by trial, and why attempts ended."""
+    """Print the hours by use and by trial, and why attempts ended."""
     account = add_up(book)
     unit = account.unit
     trials: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for attempt, parts in classify(book):
         row = trials[attempt.title]
         row["attempts"] += 1.0
-        for kind, hours in parts:
-            row[kind] += hours * attempt.devices(unit)
-    table = Table(title=Text(f"sweep {name}: {unit}-hours"), title_justify="left")
-    table.add_column("trial")
-    for column in ("attempts", *KINDS):
-        table.add_column(column, justify="right")
-    for title, row in trials.items():
-        cells = [format_hours(row[kind]) for kind in KINDS]
-        table.add_row(Text(title), f"{row['attempts']:.0f}", *cells)
-    table.add_section()
-    totals = [format_hours(getattr(account, kind)) for kind in KINDS]
-    table.add_row("all", str(len(book.attempts)), *totals)
-    console.print(table)
-    console.print(Text("\n".join(_lines(account, book))))
+        for use, hours in parts:
+            row[use] += hours * attempt.devices(unit)
+    rows = tuple(
+        Row((title,), (f"{row['attempts']:.0f}", *(format_hours(row[use]) for use in USES)))
+        for title, row in trials.items()
+    )
+    totals = (format_hours(getattr(account, use)) for use in USES)
+    groups = RowGroup("", rows), RowGroup("", (Row(("all",), (f"{len(book.attempts)}", *totals)),))
+    title = f"sweep {name}: {unit}-hours"
+    grid = Grid(title, ("trial",), tuple(map(Column, ("attempts", *USES))), groups)
+    print_blocks(console, (Heading(title), grid, *map(Text, _lines(account, book))))
 
 
 def _lines(account: Account, book: Book) -> list[str]:

@@ -1,10 +1,10 @@
 """The state of each cell of a sweep: what `status` and `table` print for scripts."""
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
 
 from sweeps.plan.states import TrialState, read_states
 from sweeps.plan.sweep import Sweep
+from sweeps.report.words import mean_sd
 from sweeps.store.store import Store
 
 CellRow = dict[str, object]
@@ -39,9 +39,10 @@ def cell_rows(sweep: Sweep, store: Store) -> list[CellRow]:
 
 def _outcome(trials: Sequence[TrialState]) -> CellRow:
     mious = [trial.miou_fixed for trial in trials if trial.miou_fixed is not None]
+    mean, sd = mean_sd(mious)
     return {
-        "mean_miou": fmean(mious) if mious else None,
-        "sd_over_seeds": stdev(mious) if len(mious) > 1 else None,
+        "mean_miou": mean,
+        "sd_over_seeds": sd,
         "seeds": len(mious),
         "planned_seeds": len(trials),
         "state": _state({trial.status for trial in trials}),

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.plan.cost import CostEstimate, estimate_cost
 from sweeps.plan.states import STATUSES, TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.formats.terminal import Fitted
+from sweeps.report.document import Column, Grid, Row, in_one_group
+from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.store.store import Store
 from wsss.basics.printable import counted
@@ -43,7 +43,7 @@ class PlanView:
                 console.print(Text(line), soft_wrap=True)
             console.print(Text(LEGEND, style="dim"))
         else:
-            console.print(self.summary())
+            print_blocks(console, [self.summary()])
             console.print(Text(f"{self.plan.num_configs} configurations: list them with --all"))
         console.print(Text(self.totals()))
         for line in cost_lines(self.cost, concurrent=concurrent):
@@ -57,26 +57,25 @@ class PlanView:
             time = _time_left(trials, self.cost)
             yield f"  {' '.join(marks)}  {time:>10}  {' = '.join(cells)}"
 
-    def summary(self) -> Fitted:
+    def summary(self) -> Grid:
         """Return a line per table: cells, configurations, trials by status, time left."""
         all_states = {state.status for state in self.states.values()}
         shown = [status for status in STATUSES if status in all_states]
-        grid = RichTable()
-        for name in ("table", "cells", "configurations", *shown, "time left"):
-            grid.add_column(name, justify="left" if name == "table" else "right")
+        rows = []
         for table in self.plan.tables:
             references = [reference for reference, _ in table.cells()]
             trials = {t.run_id: t for name in references for t in self.plan.cell_trials[name]}
             configs = sum(any(t.run_id in trials for t in found) for found in self.plan.configs)
             counts = Counter(self.states[run_id].status for run_id in trials)
-            grid.add_row(
-                table.name,
+            entries = (
                 str(len(references)),
                 str(configs),
                 *(str(counts[status] or "") for status in shown),
                 _time_left(tuple(trials.values()), self.cost),
             )
-        return Fitted(grid, num_labels=1)
+            rows.append(Row((table.name,), entries))
+        columns = tuple(map(Column, ("cells", "configurations", *shown, "time left")))
+        return Grid("plan", ("table",), columns, in_one_group(rows))
 
     def totals(self) -> str:
         """Return the numbers of cells, configurations, seeds and trials, and of trials by state."""

@@ -1,6 +1,5 @@
 """A table in the terminal: the paper's layout, the measured mIoU beside the printed one."""
 
-import statistics
 from collections.abc import Sequence
 from io import StringIO
 
@@ -12,7 +11,7 @@ from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.formats.terminal import Fitted
-from sweeps.report.words import mean_and_sd
+from sweeps.report.words import mean_and_sd, mean_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Cell, Table
@@ -98,6 +97,5 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Te
 
 
 def _mean(values: list[float]) -> str:
-    """Return `12.34`, or `12.34±0.56` for two seeds or more; without numpy, which loads slowly."""
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    return mean_and_sd(statistics.fmean(values), sd).replace(" ± ", "±")
+    """Return `12.34`, or `12.34±0.56` for two seeds or more."""
+    return mean_and_sd(*mean_sd(values)).replace(" ± ", "±")

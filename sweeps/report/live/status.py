@@ -6,45 +6,53 @@ A running sweep shows the same tables.
 import time
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.plan.cost import estimate_cost
 from sweeps.plan.run_command import run_command
-from sweeps.plan.states import Metrics, TrialState, count_statuses, read_metrics, read_states
+from sweeps.plan.states import (
+    Metrics,
+    TrialState,
+    count_statuses,
+    nothing_runs,
+    read_metrics,
+    read_states,
+)
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.formats.terminal import Fitted
+from sweeps.report.document import Badge, BadgeTone, Block, Column, Grid, Heading, Row, in_one_group
+from sweeps.report.formats.terminal import renderables
 from sweeps.report.live.cost_lines import time_left
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
 
 
-def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[Fitted]:
+def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[RenderableType]:
     """Return each table of a plan with the state of its cells, tables with running trials first."""
 
     def rests(table: Table) -> bool:
         trials = (trial for cell, _ in table.cells() for trial in plan.cell_trials[cell])
         return all(states[trial.run_id].status != "running" for trial in trials)
 
-    return [_matrix(table, plan, states) for table in sorted(plan.tables, key=rests)]
+    ordered = sorted(plan.tables, key=rests)
+    return [part for table in ordered for part in renderables(_matrix(table, plan, states))]
 
 
-def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> Fitted:
-    grid = RichTable(title=Text(f"Table {table.name}. {table.title}"))
-    for name in (*table.row_names, *table.columns):
-        grid.add_column(Text(name), justify="center")
+def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> tuple[Block, ...]:
+    rows = []
     for row in table.rows:
         references = [table.reference(row, column) for column in table.columns]
-        cells = [cell_text(plan.cell_trials[reference], states) for reference in references]
-        grid.add_row(*map(Text, row.labels), *cells)
-    return Fitted(grid, len(table.row_names))
+        cells = (cell_badge(plan.cell_trials[reference], states) for reference in references)
+        rows.append(Row(row.labels, tuple(cells)))
+    columns = tuple(Column(name, align="center") for name in table.columns)
+    title = f"Table {table.name}. {table.title}"
+    return Heading(title), Grid(title, table.row_names, columns, in_one_group(rows))
 
 
-def cell_text(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Text:
+def cell_badge(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Badge:
     """Return a cell: mean mIoU of its finished seeds (n/N), epochs of an unfinished one, failures.
 
     mIoU in percent at the fixed background score. "at the prior" and "empty maps" are warnings.
@@ -68,8 +76,10 @@ def cell_text(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Text
     parts += marks
     if failed:
         parts.append("failed" if failed == 1 else f"{failed} failed")
-    style = "red" if failed else "yellow" if at_work or marks else "green" if mious else "dim"
-    return Text(" ".join(parts) or "·", style=style)
+    tone: BadgeTone = "good" if mious else "plain"
+    if failed or at_work or marks:
+        tone = "bad" if failed else "fair"
+    return Badge(" ".join(parts) or "·", tone)
 
 
 def _stage(trial: Trial, state: TrialState) -> str:
@@ -117,6 +127,8 @@ class Status:
             text.append(f"run them again with: {again}\n")
         counts = count_statuses(self.states.values())
         text.append(f"{counts} of {counted(len(self.states), 'trial')}; {time_left(self.cost)}")
+        if not self.is_over and nothing_runs(self.store, self.sweep.name):
+            text.append(f"\nnothing runs; resume with: {run_command(self.sweep, self.store)}")
         return text
 
     def view(self, *, by_trial: bool, totals_first: bool = False) -> Group:

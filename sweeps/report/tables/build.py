@@ -8,7 +8,7 @@ from typing import Any
 from sweeps.evidence import calibration
 from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
-from sweeps.evidence.seeds import mean_sd, seed_interval
+from sweeps.evidence.seeds import seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
@@ -22,8 +22,8 @@ from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures.classes import compare_classes
 from sweeps.report.tables.pictures.figures import table_figures
 from sweeps.report.tables.pictures.gallery import gallery
-from sweeps.report.tables.results import Results
-from sweeps.report.words import about
+from sweeps.report.tables.results import Result, Results
+from sweeps.report.words import about, mean_sd
 from sweeps.store import records
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_record
@@ -60,10 +60,6 @@ def build_report(
     def command(num_seeds: int) -> str:
         return run_command(sweep, None if portable else store, num_seeds=num_seeds)
 
-    provenance = _provenance(sweep, results)
-    if not portable:
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        provenance = (*provenance, ("store", store.root.name), ("report written", now))
     tables = []
     for table in plan.tables:
         cells = _TableEvidence(table, plan, results, margin, scale).cells(pages)
@@ -93,15 +89,10 @@ def build_report(
         paper_notes=notes_on(sweep.table_names),
         readings=readings(sweep.base),
         changes=changed_settings(sweep),
-        provenance=provenance,
+        provenance=_provenance(sweep, results, None if portable else store),
         failures=tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items()),
         failure_meanings=meanings(failure["kind"] for failure in failed.values()),
-        warnings=tuple(
-            (name, str(warning))
-            for name, result in outcomes.items()
-            for warning in (result.warning, result.dead)
-            if warning
-        ),
+        warnings=_warnings(outcomes),
         costs=_costs(plan, results),
     )
 
@@ -186,7 +177,7 @@ class _TableEvidence:
         baseline = self.baselines[reference]
         own, base = self.run_ids[reference], self.run_ids[baseline]
         mine, theirs = values[reference], values[baseline]
-        mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
+        mean, sd = mean_sd(list(mine.values()))
         common = sorted(mine.keys() & theirs.keys())
         against = None
         if own != base:
@@ -244,8 +235,20 @@ def _run_pages(store: Store, url: str | None) -> dict[str, str]:
     return pages
 
 
-def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
-    """Return what the results were made with; if trials differ, every value with its count."""
+def _warnings(outcomes: Mapping[str, Result]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name, str(warning))
+        for name, result in outcomes.items()
+        for warning in (result.warning, result.dead)
+        if warning
+    )
+
+
+def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tuple[str, str], ...]:
+    """Return what the results were made with; if trials differ, every value with its count.
+
+    store: None: leave out where and when the report was written.
+    """
     data = sweep.base.data
     found: list[tuple[str, str]] = [
         ("paper", CITATION),
@@ -260,6 +263,9 @@ def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
         counts = Counter(str(env.get(key)) for env in environments)
         mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
+    if store:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        found += [("store", store.root.name), ("report written", now)]
     return tuple(found)
 
 

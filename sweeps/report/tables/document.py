@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sweeps.evidence.seeds import mean_sd
 from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
@@ -45,6 +44,7 @@ from sweeps.report.words import (
     interval,
     listed,
     mean_and_sd,
+    mean_sd,
     number,
     paper_section,
     share,
@@ -233,7 +233,7 @@ def _measures(found: TableReport) -> tuple[Block, ...]:
         return ()
     rows = []
     for cell in found.cells.values():
-        figures = (mean_and_sd(*_mean_sd(values)) for values in cell.mious.values())
+        figures = (mean_and_sd(*mean_sd(list(values.values()))) for values in cell.mious.values())
         rows.append(Row(cell.labels, (*figures, level_word(cell))))
     name = f"mIoU by choice of the threshold, table {found.table.name}"
     grid = Grid(name, _label_names(found), _MEASURES, in_one_group(rows), style="evidence")
@@ -443,8 +443,7 @@ def remarks(found: TableReport) -> list[str]:
 
 
 def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, object]:
-    sweep, evidence = report.sweep, cell.evidence
-    verdict = evidence.verdict if evidence else None
+    sweep = report.sweep
     return {
         "table": found.table.name,
         "cell": cell.reference,
@@ -459,15 +458,7 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         **_ends("image", cell.image_interval),
         "difference_to_paper": cell.to_paper,
         "baseline": cell.baseline,
-        "paper_difference": evidence.paper_difference if evidence else None,
-        "difference": evidence.differences.mean if evidence else None,
-        "difference_sd": evidence.differences.sd if evidence else None,
-        **_ends("difference_seed", evidence.differences.interval if evidence else None),
-        **_ends("difference_image", cell.image_difference),
-        "p_holm": evidence.holm_p if evidence else None,
-        "seeds_to_resolve_paper": evidence.seeds_needed if evidence else None,
-        "verdict": verdict_word(found, cell),
-        "reason": verdict.reason if verdict else "",
+        **_against_baseline(found, cell),
         "values": _by_seed(cell.values),
         "run_ids": " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
         "failures": "; ".join(cell.failures),
@@ -487,22 +478,34 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
     }
 
 
+def _against_baseline(found: TableReport, cell: CellReport) -> dict[str, object]:
+    evidence = cell.evidence
+    verdict = evidence.verdict if evidence else None
+    return {
+        "paper_difference": evidence.paper_difference if evidence else None,
+        "difference": evidence.differences.mean if evidence else None,
+        "difference_sd": evidence.differences.sd if evidence else None,
+        **_ends("difference_seed", evidence.differences.interval if evidence else None),
+        **_ends("difference_image", cell.image_difference),
+        "p_holm": evidence.holm_p if evidence else None,
+        "seeds_to_resolve_paper": evidence.seeds_needed if evidence else None,
+        "verdict": verdict_word(found, cell),
+        "reason": verdict.reason if verdict else "",
+    }
+
+
 def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:
     low, high = interval or (None, None)
     return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _figures(measure: Measure, values: dict[int, float]) -> dict[str, object]:
-    mean, sd = _mean_sd(values)
+    mean, sd = mean_sd(list(values.values()))
     return {
         f"mean_miou_{measure.name}": mean,
         f"sd_over_seeds_{measure.name}": sd,
         f"values_{measure.name}": _by_seed(values),
     }
-
-
-def _mean_sd(values: dict[int, float]) -> tuple[float | None, float | None]:
-    return mean_sd(list(values.values())) if values else (None, None)
 
 
 def _by_seed(values: dict[int, float]) -> str:

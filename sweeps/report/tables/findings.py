@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
-from sweeps.evidence.level import KIND_WORDS, Kind
+from sweeps.evidence.level import CHANGE_WORDS, Change
 from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
 from sweeps.evidence.seeds import ALPHA, holm, two_way_anova
 from sweeps.evidence.verdict import p_words
@@ -123,8 +123,8 @@ def _levels(cells: Cells) -> list[str]:
         return []
     found = [
         f"{'All' if len(names) == len(judged) > 1 else listed(names, MAX_NAMED)} "
-        f"{'are' if len(names) > 1 else 'is'} {KIND_WORDS[kind]}."
-        for kind in Kind
+        f"{'are' if len(names) > 1 else 'is'} {CHANGE_WORDS[kind]}."
+        for kind in Change
         if (names := [name for name, level in judged.items() if level.kind is kind])
     ]
     if not found:

@@ -16,7 +16,6 @@ from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 from wsss.training.diagnosis.learning import DeadMaps, find_dead_maps
 
-LEVEL = 0.95
 NUM_RESAMPLES = 2000
 
 
@@ -95,7 +94,7 @@ class Results:
     def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
         """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
         found = self.resampled(run_ids)
-        return None if found is None else percentiles(found, LEVEL)
+        return None if found is None else percentiles(found)
 
     def against(
         self, run_ids: Sequence[str], baseline_ids: Sequence[str]
@@ -109,7 +108,7 @@ class Results:
             return None
         pair = np.array([self.resampled(run_ids), self.resampled(baseline_ids)])
         share = float(argmax_stability_over_images(pair)[0])
-        return percentiles(pair[0] - pair[1], LEVEL), share
+        return percentiles(pair[0] - pair[1]), share
 
     def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64]:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].

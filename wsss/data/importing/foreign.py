@@ -6,6 +6,7 @@ coco.py reads COCO's JSON; into_voc.py makes a data set of what was read.
 import csv
 import io
 import os
+import shlex
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -304,9 +305,11 @@ def _one_hot(
         if row[k].casefold() not in (*YES, *NO)
     ]
     if other or not columns:
+        only = [header[k] for k in columns if len(columns) == 1]
         raise DataError(
-            f"{path}: no column of labels: name one with --label-column, or write a column of 0 "
-            f"and 1 for each class{f' ({other[0]})' if other else ''}"
+            f"{path}: no column of labels: name one with --label-column"
+            f"{''.join(f' {shlex.quote(name)}' for name in only)}, or write a column of 0 and 1 "
+            f"for each class{f' ({other[0]})' if other else ''}"
         )
     return [[header[k] for k in columns if row[k].casefold() in YES] for _, row in rows]
 

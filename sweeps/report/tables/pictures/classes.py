@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sweeps.evidence.seeds import LEVEL
 from sweeps.report.tables.model import CellReport, ClassComparison
-from sweeps.report.tables.results import LEVEL, Results
+from sweeps.report.tables.results import Results
 
 
 def best_rival(cells: Mapping[str, CellReport]) -> CellReport | None:
