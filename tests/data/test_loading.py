@@ -6,6 +6,7 @@ import os
 import tempfile
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -116,10 +117,11 @@ def test_no_loading_process_is_a_copy_of_one_with_threads() -> None:
 def test_with_little_shared_memory_batches_are_the_same(
     crops: CropDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "LITTLE_SHARED_MEMORY", 0)  # however little there is here
-    expected = batches(crops, epoch=1, num_workers=1)
-    monkeypatch.setattr(processes, "LITTLE_SHARED_MEMORY", 1 << 62)
-    found = batches(crops, epoch=1, num_workers=1)
+    def loaded(free: int) -> list[CropBatch]:
+        monkeypatch.setattr(processes, "disk_usage", lambda _: SimpleNamespace(free=free))
+        return batches(crops, epoch=1, num_workers=1)
+
+    expected, found = loaded(processes.LITTLE_SHARED_MEMORY), loaded(64 << 20)
     assert_equal(found, expected)
     assert [batch.pixels.is_shared() for batch in (expected[0], found[0])] == [True, False]
     assert found[0].pixels.is_contiguous(memory_format=torch.channels_last)

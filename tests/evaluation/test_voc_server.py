@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -85,14 +86,21 @@ def test_equal_files_give_an_equal_archive(archive: Path, folder: Path, tmp_path
     assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
 
 
-def test_folders_on_the_way_are_allowed(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["", "results/VOC2012/Main"])
+def test_folders_on_the_way_are_allowed_and_no_others(
+    folder: Path, tmp_path: Path, other: str
+) -> None:
     root = tmp_path / FOLDER  # as `tar cf results.tar results` writes them
     root.mkdir(parents=True)
+    (tmp_path / other).mkdir(exist_ok=True)
     for name in IDS:
         (root / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
     with tarfile.open(tmp_path / "by_hand.tar", "w") as tar:
         tar.add(tmp_path / "results", "results")
-    check_server_tar(tmp_path / "by_hand.tar", IDS, SIZES)
+        assert sum(member.isdir() for member in tar.getmembers()) == (5 if other else 4)
+    refused = pytest.raises(ServerTarError, match=f"'{other}' is no image of the list")
+    with refused if other else nullcontext():
+        check_server_tar(tmp_path / "by_hand.tar", IDS, SIZES)
 
 
 def test_a_missing_prediction_is_named_and_nothing_is_written(folder: Path, tmp_path: Path) -> None:

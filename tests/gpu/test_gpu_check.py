@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,40 @@ from sweeps.cli.method import app
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
 from wsss.gpu_check import __main__ as command
-from wsss.gpu_check import equality, page, speed
-from wsss.gpu_check.equality import Difference, all_cases, cam_cells, compare_steps
-from wsss.gpu_check.page import Deadline, Options, Section
+from wsss.gpu_check.__main__ import Plan
+from wsss.gpu_check.equality import (
+    DISTINCT,
+    Case,
+    Difference,
+    Result,
+    Results,
+    all_cases,
+    cam_cells,
+    check_equality,
+    compare,
+    furthest,
+    judge,
+    one_step,
+)
+from wsss.gpu_check.images import judge_loading
+from wsss.gpu_check.page import WIDTH, Section, render
 from wsss.gpu_check.real_training import Resumed, Trained, judge_resumed, judge_training
-from wsss.gpu_check.speed import (
+from wsss.gpu_check.speeds import (
+    NUM_SEEDS,
+    TRAININGS,
+    Bench,
     InferenceSpeed,
+    LoadingSpeed,
     Speeds,
     StepSpeed,
-    judge_loading,
-    judge_steps,
+    hours_of_tables,
     project,
-    waits_of,
 )
-from wsss.gpu_check.subjects import CELLS, PARTS, Weights, cam_subject, read_weights
+from wsss.gpu_check.steps import CANNOT_RUN, judge_waits, waits_of
+from wsss.gpu_check.subjects import CELLS, PARTS, Options, Weights, cam_subject, read_weights
 from wsss.overrides import apply_overrides
-from wsss.presets import PAPER, PRESETS, TINY
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER, PRESETS, TINY
+from wsss.training.loop import NoMemoryError
 
 REPO = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -42,33 +62,41 @@ SMALL = apply_overrides(TINY, {"train.crop_size": 48, "train.batch_size": 2})
 
 def new_section() -> Section:
     """A section that has a minute."""
-    return Section(Deadline(60))
+    return Section("A title", "A question?", time.monotonic() + 60)
 
 
-def check(out: Path, *words: str) -> tuple[int, dict[str, Any], str]:
-    """Run the check on the CPU; return its exit code, its numbers and its page."""
-    code = command.main(["--device=cpu", "--small", f"--out={out}", *words])
-    return code, *written(out)
-
-
-def shortened(measure: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *given: measure(*given[:-1], 0.1)
+def bench_of(out: Path, *words: str) -> Bench:
+    """What is checked on the CPU."""
+    given = command.parser().parse_args(["--device=cpu", "--small", f"--out={out}", *words])
+    return command.bench_for(given)
 
 
 def written(out: Path) -> tuple[dict[str, Any], str]:
     return json.loads((out / "gpu_check.json").read_text()), (out / "gpu_check.txt").read_text()
 
 
+def plans_with(name: str, measure: Callable[[Bench, Section], None]) -> dict[str, Plan]:
+    """The plans of all sections, one of which measures something else."""
+    return command.PLANS | {name: command.PLANS[name]._replace(measure=measure)}
+
+
+def is_of_the_smallest(case: Case) -> bool:
+    *_, setting = case.name.split(", ")
+    return "views.reading" in setting if "=" in setting else case.name.startswith(SMALLEST)
+
+
+SMALLEST = ("tiny", "DeepLab tiny", "CAMs of tiny", "affinity network tiny", "PAMR", "context")
+
+
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], str]:
     """A whole check of the smallest networks."""
-    with pytest.MonkeyPatch.context() as patch:
-        for presets in ("PRESETS", "DEEPLAB_PRESETS", "LABEL_PRESETS"):
-            patch.setattr(equality, presets, {"tiny": getattr(equality, presets)["tiny"]})
-        patch.setattr(equality, "readings", lambda config: [("reading", {"views.reading": "wrap"})])
-        for measure in ("measured_step", "loading_rate"):  # their last argument: for how long
-            patch.setattr(speed, measure, shortened(getattr(speed, measure)))
-        return check(tmp_path_factory.mktemp("check"), "--minutes=20")
+    out = tmp_path_factory.mktemp("check")
+    bench = bench_of(out, "--minutes=20")
+    bench = replace(bench, options=replace(bench.options, seconds=0.1))
+    cases = [case for case in all_cases(bench.options) if is_of_the_smallest(case)]
+    plans = plans_with("equality", partial(check_equality, cases=cases))
+    return command.check(bench, plans), *written(out)
 
 
 # The whole of it
@@ -81,11 +109,12 @@ def test_a_cpu_checked_against_itself_passes_and_every_section_is_on_the_page(
     verdicts = Counter(line["verdict"] for lines in numbers["lines"].values() for line in lines)
     assert code == 0
     assert not verdicts["FAIL"]
-    assert list(numbers["sections"]) == list(page.TITLES) == list(command.SHARES)
-    for number, (title, _) in enumerate(page.TITLES.values(), start=1):
-        assert f"{number}. {title}\n" in text
+    assert list(numbers["sections"]) == list(command.PLANS)
+    for number, plan in enumerate(command.PLANS.values(), start=1):
+        assert f"{number}. {plan.title}\n" in text
+    assert f"{number} of {number} sections" in text
     assert "out of time" not in text
-    assert max(map(len, text.splitlines())) <= page.WIDTH
+    assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_all_differences_of_equal_computations_are_nearly_zero(
@@ -98,21 +127,19 @@ def test_all_differences_of_equal_computations_are_nearly_zero(
         "DeepLab tiny",
         "CAMs of tiny F3",
         "affinity network tiny",
-        "tiny F3, reading",
+        "tiny F3, views.reading=wrap",
     }
     for one in found:
-        assert one["loss"] < 1e-6
-        if one["tensor"]:
-            assert max(one["gradient"], one["update"]) < 1e-5
+        assert one["largest"] < 1e-6
 
 
 def test_every_figure_that_was_measured_is_there(checked: tuple[int, dict[str, Any], str]) -> None:
     sections = checked[1]["sections"]
     steps = {(step["cell"], step["precision"]): step for step in sections["speed"]["steps"]}
     assert set(steps) == {(c, p) for c in ("B0", "F0", "F3") for p in ("fp32", "tf32", "bf16")}
-    assert all(step["seconds"] > 0 and not step["failure"] for step in steps.values())
-    assert set(sections["loading"]["rates"]) == {"0", "1", "2"}
-    assert [s["precision"] for s in sections["inference"]["speeds"]] == ["fp32", "tf32", "bf16"]
+    assert all(step["images_per_second"] > 0 for step in steps.values())
+    assert [s["workers"] for s in sections["loading"]["loaded"]] == [0, 1, 2]
+    assert [s["precision"] for s in sections["inference"]["inferred"]] == ["fp32", "tf32", "bf16"]
     assert [t["cell"] for t in sections["real_training"]["trainings"]] == ["B0", "F3"]
     assert all(0 < t["miou"] < 100 for t in sections["real_training"]["trainings"])
     assert sections["real_training"]["resumed"]["after"] >= 3
@@ -126,18 +153,16 @@ def test_what_a_small_check_measures_is_not_taken_for_the_papers(
     words = " ".join(text.split())
     assert "made SMALLER: not the speed of that preset" in words
     assert "It is not a result, and cannot be compared" in words
-    assert numbers["sections"]["projection"]["hours"] == {}
+    assert numbers["sections"]["projection"]["hours"] == []
 
 
-def test_a_section_that_breaks_is_a_fail_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_section_that_breaks_is_a_fail_and_the_others_go_on(tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    monkeypatch.setattr(command, "measure_inference", broken)
-    code, numbers, text = check(tmp_path, "--minutes=0")
-    assert code == 1
+    bench = bench_of(tmp_path, "--minutes=0")
+    assert command.check(bench, plans_with("inference", broken)) == 1
+    numbers, text = written(tmp_path)
     assert numbers["lines"]["inference"][0]["verdict"] == "FAIL"
     assert "CUDA error: an illegal memory access" in text
     assert "projection" in numbers["sections"]
@@ -253,41 +278,44 @@ def test_without_time_it_says_so_of_every_part_and_needs_no_more_than_torch_pyda
 
 
 def test_every_preset_part_view_and_reading_is_among_the_cases() -> None:
-    names = {name for name, _ in all_cases(Options(CPU, Path(), small=True), Weights())}
+    names = {case.name for case in all_cases(Options(CPU, Path(), small=True))}
     cells = {"B0", "F0", "F3", "both views, no part", "enhanced view", "decreased view", *PARTS}
     assert cells == set(cam_cells())
     assert names >= {f"{preset} {cell}" for preset in PRESETS for cell in cells}
     assert names >= {"DeepLab short", "DeepLab paper", "affinity network short", "CAMs of irn F3"}
     for reading in ("views.reading=wrap", "transfer.belongs=threshold", "network.affinity=softmax"):
         assert f"tiny F3, {reading}" in names
+    for presets in (DEEPLAB_PRESETS, LABEL_PRESETS):
+        assert all(one in [presets[name] for name in DISTINCT] for one in presets.values())
 
 
 def test_cells_are_those_of_the_tables() -> None:
     assert CELLS == {"B0": {}, "F0": F0, "F3": F3}
 
 
-def test_a_wrong_gradient_is_a_fail_that_names_the_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = equality.one_step, []
+SUBJECT = cam_subject(SMALL, Weights())
 
-    def wrong_on_the_device(*arguments: Any) -> equality.Taken:
-        taken = real(*arguments)
+
+def test_a_wrong_gradient_is_a_fail_that_names_the_tensor() -> None:
+    calls = []
+
+    def wrong_on_the_device(*arguments: Any) -> Results:
+        found = one_step(SUBJECT, *arguments)
         calls.append(1)
         if len(calls) == 2:  # first the CPU, then the device, then the CPU with rounding
-            taken.gradients["classifier.weight"] *= 1.01
-        return taken
+            found["gradient of classifier.weight"].values.mul_(1.01)
+        return found
 
-    monkeypatch.setattr(equality, "one_step", wrong_on_the_device)
-    difference, _ = compare_steps("tiny B0", cam_subject(SMALL, Weights()), CPU)
+    difference, _ = compare(Case("tiny B0", lambda: (SUBJECT.build(), wrong_on_the_device)), CPU)
     assert difference.verdict == "FAIL"
-    assert difference.gradient == pytest.approx(0.01, rel=1e-3)
+    assert difference.largest == pytest.approx(0.01, rel=1e-3)
     assert 0 < difference.rounding < 1e-3
     section = new_section()
-    equality.judge([difference], section)
+    judge([difference], section)
     (line,) = section.lines()
     assert line.verdict == "FAIL"
     assert "gradient of classifier.weight" in line.found
-    text = page.render(Options(CPU, Path()), {"equality": section}, 1.0)
-    assert "  FAIL section 2, tiny B0: differs by 1.0e-02" in text
+    assert "  FAIL section 1, tiny B0: differs by 1.0e-02" in render(("?", "done"), [section])
 
 
 def test_a_step_of_the_optimiser_that_does_not_happen_is_a_fail(
@@ -300,31 +328,53 @@ def test_a_step_of_the_optimiser_that_does_not_happen_is_a_fail(
         return real(self, *arguments) if len(calls) != 2 else None
 
     monkeypatch.setattr(torch.optim.SGD, "step", only_the_first)
-    difference, _ = compare_steps("tiny B0", cam_subject(SMALL, Weights()), CPU)
-    assert difference.update == pytest.approx(1)
+    case = Case("tiny B0", lambda: (SUBJECT.build(), partial(one_step, SUBJECT)))
+    difference, _ = compare(case, CPU)
+    assert (difference.result, difference.largest) == ("optimiser's step", pytest.approx(1))
     assert difference.verdict == "FAIL"
 
 
 def test_a_difference_that_rounding_explains_is_no_fail_and_nan_is_one() -> None:
-    one = Difference("case", 1e-5, 5e-3, "weight", 1e-6, rounding=1e-3)
+    one = Difference("case", 5e-3, "gradient of weight", rounding=1e-3)
     assert one.verdict == "LOOK"
     assert replace(one, rounding=1e-4).verdict == "FAIL"
-    assert replace(one, gradient=9e-4).verdict == "PASS"
-    assert replace(one, loss=float("nan")).verdict == "FAIL"
+    assert replace(one, largest=9e-4).verdict == "PASS"
+    assert replace(one, largest=float("nan")).verdict == "FAIL"
 
 
-def test_a_case_that_ends_in_an_error_is_a_fail_and_the_next_is_tried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def broken() -> equality.Answer:
+def test_a_result_that_is_not_finite_counts_as_the_largest_difference() -> None:
+    expected = {name: Result(torch.ones(1), 1.0) for name in ("total", "gradient of weight")}
+    found = expected | {"total": Result(torch.tensor([2.0]), 1.0)}
+    assert furthest(found, expected) == (1.0, "total")
+    found["gradient of weight"] = Result(torch.tensor([float("nan")]), 1.0)
+    assert furthest(found, expected)[1] == "gradient of weight"
+
+
+def test_what_rounding_would_explain_in_a_step_is_a_fail_in_maps() -> None:
+    calls = []
+
+    def compute(*_: Any) -> Results:
+        calls.append(1)
+        return {"result": Result(torch.tensor([1.0 + 0.002 * len(calls)]), 1.0)}
+
+    case = Case("maps", lambda: (torch.nn.Identity(), compute), is_step=False)
+    assert compare(case, CPU)[0].verdict == "FAIL"
+    assert compare(case._replace(is_step=True), CPU)[0].verdict == "LOOK"
+
+
+def test_a_case_that_ends_in_an_error_is_a_fail_and_the_next_is_tried(tmp_path: Path) -> None:
+    def broken() -> Any:
         raise RuntimeError("no kernel image")
 
-    cases = [("first", broken), ("second", lambda: (Difference("second", 0.0, 0.0, "w", 0.0), []))]
-    monkeypatch.setattr(equality, "all_cases", lambda *_: cases)
+    def compute(*_: Any) -> Results:
+        return {"result": Result(torch.ones(1), 1.0)}
+
     section = new_section()
-    found = equality.check_equality(Options(CPU, Path()), Weights(), section)
-    assert [d.verdict for d in found] == ["FAIL", "PASS"]
-    assert "no kernel image" in next(x.found for x in section.lines() if x.verdict == "FAIL")
+    cases = [Case("first", broken), Case("second", lambda: (torch.nn.Identity(), compute))]
+    check_equality(bench_of(tmp_path), section, cases)
+    assert [line.verdict for line in section.lines()] == ["FAIL", "PASS"]
+    assert "no kernel image" in section.lines()[0].found
+    assert [one.case for one in section.numbers["differences"]] == ["second"]
 
 
 def test_weights_are_recognised_by_their_backbone(shared_weights: Path) -> None:
@@ -344,8 +394,7 @@ def test_waiting_for_the_gpu_is_found_where_it_happens(monkeypatch: pytest.Monke
     def waits() -> None:
         if mode[0] == "warn":
             warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
-        elif mode[0] == "error":
-            raise RuntimeError("called a synchronizing CUDA operation")
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
 
     places = waits_of(waits)
     assert all(place.startswith("tests/gpu/test_gpu_check.py:") for place in places)
@@ -353,21 +402,22 @@ def test_waiting_for_the_gpu_is_found_where_it_happens(monkeypatch: pytest.Monke
     assert waits_of(lambda: None) == []
     assert mode == ["default"]
     section = new_section()
-    judge_steps(Speeds(full_size=True, waits={"F3": places}), section, on_gpu=True)
-    (line,) = section.lines()
-    assert line.verdict == "LOOK"
-    assert places[0] in line.found
+    judge_waits({"F3": places, "B0": []}, section)
+    waiting, free = section.lines()
+    assert (waiting.verdict, free.verdict) == ("LOOK", "PASS")
+    assert places[0] in waiting.found
 
 
 def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
-    failed = StepSpeed("F3", "tf32", 16, failure="16 images do not fit the GPU's memory")
-    speeds, section = Speeds(full_size=True, steps=[failed]), new_section()
-    judge_steps(speeds, section, on_gpu=True)
+    def step_speed() -> StepSpeed:
+        raise NoMemoryError("16 images do not fit the GPU's memory")
+
+    section = new_section()
+    assert section.attempt("F3 in tf32", step_speed, *CANNOT_RUN) is None
     (line,) = section.lines()
-    assert line.verdict == "FAIL"
-    assert "do not fit" in line.found
+    assert (line.verdict, line.found) == ("FAIL", "16 images do not fit the GPU's memory")
     assert "--micro-batch" in line.remedy
-    judge_loading(speeds, 4, section)
+    judge_loading(Speeds(), 4, section)
     assert section.skipped == {"what the step needs": "no step was measured"}
 
 
@@ -382,10 +432,11 @@ def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
 def test_the_loader_is_held_against_the_fastest_step(
     needed: int, default: int, expected: tuple[str, str]
 ) -> None:
-    steps = [StepSpeed("B0", "bf16", needed, seconds=1.0), StepSpeed("F3", "bf16", 9, seconds=1.0)]
-    loaded = {0: 40.0, 1: 45.0, 2: 90.0, 4: 170.0, 8: 300.0}
+    steps = [StepSpeed("B0", "bf16", 16, 16, needed), StepSpeed("F3", "bf16", 16, 16, 9)]
+    rates = {0: 40.0, 1: 45.0, 2: 90.0, 4: 170.0, 8: 300.0}
+    loaded = [LoadingSpeed(workers, rate) for workers, rate in rates.items()]
     section = new_section()
-    judge_loading(Speeds(full_size=True, steps=steps, loaded=loaded), default, section)
+    judge_loading(Speeds(steps=steps, loaded=loaded), default, section)
     (line,) = section.lines()
     assert (line.verdict, line.what) == expected
     if expected[0] == "LOOK" and needed == 100:
@@ -428,48 +479,55 @@ def test_the_trainings_behind_the_hours_are_those_of_the_plan() -> None:
         (len(trial.config.views.names), sum(getattr(trial.config.network, part) for part in PARTS))
         for trial in plan.trials
     )
-    assert dict(found) == speed.TRAININGS
+    assert dict(found) == TRAININGS
     assert len({trial.cam_id for trial in plan.trials}) == len(plan.trials)  # each scored once
-    train, seeds = PAPER.train, speed.NUM_SEEDS
+    train, seeds = PAPER.train, NUM_SEEDS
     assert (train.epochs, train.batch_size, seeds) == (5, 16, 3)
 
 
 def measured() -> Speeds:
     """A card on which B0 takes .1 s, F0 .2 and F3 .6, and which infers 10 images a second."""
     steps = [
-        StepSpeed(cell, "tf32", 16, 16, seconds)
+        StepSpeed(cell, "tf32", 16, 16, 16 / seconds)
         for cell, seconds in (("B0", 0.1), ("F0", 0.2), ("F3", 0.6))
     ]
     inferred = [InferenceSpeed("tf32", 8, 10.0, 0.0, 0.0)]
-    return Speeds(full_size=True, steps=steps, loaded={4: 1600.0}, inferred=inferred)
+    return Speeds(steps=steps, loaded=[LoadingSpeed(4, 1600.0)], inferred=inferred)
 
 
 def test_the_hours_of_the_tables_are_those_of_a_calculation_by_hand() -> None:
-    section = new_section()
-    found = project(measured(), section)
+    found = hours_of_tables(measured(), "tf32")
     steps = 5 * 661
     training = steps * (1 * 0.1 + 6 * 0.2 + 2 * 0.4 + 16 * 0.6)  # one view less is .2 s less
-    assert set(found) == {"tf32"}
-    assert found["tf32"].training == pytest.approx(3 * training / 3600)
-    assert found["tf32"].inference == pytest.approx(3 * 25 * 1464 / 10 / 3600)
-    assert not found["tf32"].bound_by_loading
-    assert "hours in bf16" in section.skipped
+    assert found is not None
+    assert found.training == pytest.approx(3 * training / 3600)
+    assert found.inference == pytest.approx(3 * 25 * 1464 / 10 / 3600)
+    assert not found.bound_by_loading
+    assert hours_of_tables(measured(), "bf16") is None
 
 
 def test_slow_loading_is_part_of_the_hours() -> None:
-    found = project(replace(measured(), loaded={4: 20.0}), new_section())["tf32"]  # .8 s a batch
+    slow = replace(measured(), loaded=[LoadingSpeed(4, 20.0)])  # .8 s a batch
+    found = hours_of_tables(slow, "tf32")
+    assert found is not None
     assert found.bound_by_loading
     assert found.training == pytest.approx(3 * 5 * 661 * 25 * 0.8 / 3600)
 
 
-def test_nothing_is_projected_from_small_steps() -> None:
+def test_hours_are_projected_in_what_was_measured_but_not_from_small_steps(tmp_path: Path) -> None:
+    bench, section = replace(bench_of(tmp_path), speeds=measured()), new_section()
+    project(bench, section)
+    assert [line.verdict for line in section.lines()] == ["SKIP"]
+    full = replace(bench, options=replace(bench.options, small=False, preset="paper"))
     section = new_section()
-    assert project(replace(measured(), full_size=False), section) == {}
-    assert section.lines()[0].verdict == "SKIP"
+    project(full, section)
+    assert [one.precision for one in section.numbers["hours"]] == ["tf32"]
+    assert [line.verdict for line in section.lines()] == ["INFO", "INFO", "SKIP"]
+    assert "hours in bf16" in section.skipped
 
 
 def test_the_page_ends_a_list_of_skipped_parts_and_names_why() -> None:
-    section = Section(Deadline(0))
+    section = replace(new_section(), end=time.monotonic())
     assert all(section.is_late(f"case {n}") for n in range(20))
     (line,) = section.lines()
     assert line.what.endswith("case 11 and 8 more")

@@ -8,11 +8,10 @@ import torch
 
 from wsss.config import RunConfig
 from wsss.data.voc import Sample
-from wsss.gpu_check.equality import check_equality
-from wsss.gpu_check.page import Deadline, Options, Section
-from wsss.gpu_check.real_training import TIMES_REPEAT, Bench
-from wsss.gpu_check.speed import subjects_that_may_wait, waits_of_a_step
-from wsss.gpu_check.subjects import CELLS, Weights, cam_subject
+from wsss.gpu_check.equality import all_cases, compare
+from wsss.gpu_check.real_training import TIMES_REPEAT, Data, resume
+from wsss.gpu_check.steps import subjects_that_may_wait, waits_of_a_step
+from wsss.gpu_check.subjects import CELLS, Options, Weights, cam_subject
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
 from wsss.training.execution import Execution
@@ -27,16 +26,14 @@ OPTIONS = Options(GPU, Path(), small=True, preset="short")
 
 
 def test_every_step_and_inference_is_equal_to_the_cpus() -> None:
-    section = Section(Deadline(3600))
-    found = check_equality(OPTIONS, Weights(), section)
+    found = [compare(case, GPU)[0] for case in all_cases(OPTIONS)]
     assert found
-    assert not section.skipped
     assert [one for one in found if one.verdict == "FAIL"] == []
 
 
-@pytest.mark.parametrize("name", subjects_that_may_wait(OPTIONS, Weights()))
+@pytest.mark.parametrize("name", subjects_that_may_wait(OPTIONS))
 def test_no_step_waits_for_the_gpu(name: str) -> None:
-    assert waits_of_a_step(subjects_that_may_wait(OPTIONS, Weights())[name], GPU) == []
+    assert waits_of_a_step(subjects_that_may_wait(OPTIONS)[name], GPU) == []
 
 
 def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss() -> None:
@@ -62,8 +59,6 @@ def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss
 def test_a_training_resumed_within_an_epoch_ends_as_one_in_a_piece(
     small: RunConfig, samples: list[Sample]
 ) -> None:
-    found = Bench(Options(GPU, Path()), samples, 20, None).resumed(
-        apply_overrides(small, CELLS["F3"])
-    )
+    found = resume(Data(GPU, samples, 20), apply_overrides(small, CELLS["F3"]))
     assert found.after > 0
     assert found.change <= TIMES_REPEAT * found.repeat

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.networks.parts import association
 from wsss.networks.parts.association import associate, by_blocks
 
 TEMPERATURES = pytest.mark.parametrize("temperature", [None, 0.1, 0.7])
@@ -28,12 +27,11 @@ def pixels(*shape: int, rng_seed: int = 0) -> Tensor:
 @TEMPERATURES
 @pytest.mark.parametrize("block", [1, 7, 20, 512])  # of 20 pixels
 def test_blocks_give_the_values_and_gradients_of_the_full_matrix(
-    block: int, temperature: float | None, monkeypatch: pytest.MonkeyPatch
+    block: int, temperature: float | None
 ) -> None:
-    monkeypatch.setattr(association, "BLOCK_PIXELS", block)
     results = []
     for mix in (
-        lambda u, v: by_blocks(u, v, temperature=temperature),
+        lambda u, v: by_blocks(u, v, temperature=temperature, block=block),
         lambda u, v: full_matrix(u, v, temperature),
     ):
         x, values = pixels(2, 20, 6).requires_grad_(), pixels(2, 20, 3, rng_seed=1).requires_grad_()
@@ -45,14 +43,13 @@ def test_blocks_give_the_values_and_gradients_of_the_full_matrix(
 
 
 @TEMPERATURES
-@pytest.mark.parametrize("smallest", [0, 20])  # of 20 pixels: by blocks, by the matrix
+@pytest.mark.parametrize("small_map", [0, 20])  # of 20 pixels: by blocks, by the matrix
 def test_maps_of_any_size_give_the_values_and_gradients_of_the_full_matrix(
-    smallest: int, temperature: float | None, monkeypatch: pytest.MonkeyPatch
+    small_map: int, temperature: float | None
 ) -> None:
-    monkeypatch.setattr(association, "SMALL_MAP_PIXELS", smallest)
     results = []
     for mix in (
-        lambda x: associate(x, temperature=temperature),
+        lambda x: associate(x, temperature=temperature, small_map=small_map),
         lambda x: full_matrix(F.normalize(x, dim=2), x, temperature),
     ):
         x = pixels(2, 20, 6).requires_grad_()
@@ -63,15 +60,12 @@ def test_maps_of_any_size_give_the_values_and_gradients_of_the_full_matrix(
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("smallest", [0, 5])
-def test_a_pixel_without_features_stays_empty_and_passes_no_gradient_on(
-    smallest: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(association, "SMALL_MAP_PIXELS", smallest)
+@pytest.mark.parametrize("small_map", [0, 5])
+def test_a_pixel_without_features_stays_empty_and_passes_no_gradient_on(small_map: int) -> None:
     x = pixels(1, 5, 4)
     x[0, 2] = 0
     x.requires_grad_()
-    mixed = associate(x, temperature=None)
+    mixed = associate(x, temperature=None, small_map=small_map)
     mixed.sum().backward()
     assert (mixed[0, 2] == 0).all()
     assert x.grad is not None

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision import models
 
 from wsss.networks import backbone as backbones
-from wsss.networks.backbone import build_backbone
+from wsss.networks.backbone import build_backbone, published_state
 from wsss.weights import IMAGENET_FILES, WeightsError, file_digest
 
 
@@ -242,7 +242,7 @@ def test_a_torchvision_with_other_files_behind_a_name_is_refused(
 def test_weights_that_cannot_be_downloaded_or_are_altered_are_refused_with_a_remedy(
     fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbones, "_reach", lambda url: None)
+    monkeypatch.setattr(backbones, "urlopen", lambda *_, **__: io.BytesIO())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def fail(self: Any, **options: Any) -> None:
@@ -257,12 +257,11 @@ def test_weights_that_cannot_be_downloaded_or_are_altered_are_refused_with_a_rem
 def test_a_server_of_weights_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbones, "ANSWER_LIMIT_S", 0.3)
     monkeypatch.setattr(urllib.request, "_opener", None)  # it may know other proxies already
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("no_proxy", "")
         with pytest.raises(WeightsError, match=r"(no answer in time|timed out).*; give a downl"):
-            build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+            published_state(network(backbone="resnet18", weights="imagenet_v1"), 0.3)
     assert socket.getdefaulttimeout() is None

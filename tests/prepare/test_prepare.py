@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 
 from sweeps.cli.method.data import prepare as prepare_command
 from wsss.basics.errors import ForeseenError
-from wsss.data import check_splits
 from wsss.data.check import check_data
-from wsss.data.check_splits import OfficialSplit, split_report
+from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, split_report
 from wsss.data.classes import voc_palette
 from wsss.data.errors import DataError
 from wsss.data.prepare import assemble as preparation
@@ -130,15 +129,6 @@ def archives(tmp_path: Path) -> Archives:
 
 
 @pytest.fixture
-def official(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lists of the small archives stand for the official ones."""
-    known = {"train": (A, B), "val": (C, D), "train_aug": TRAIN_AUG, "test": TEST}
-    for split, names in known.items():
-        digest = hashlib.sha256(lines(*names)).hexdigest()
-        monkeypatch.setitem(check_splits.OFFICIAL_SPLITS, split, OfficialSplit(len(names), digest))
-
-
-@pytest.fixture
 def host(archives: Archives, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     files = {path.name: path.read_bytes() for path in archives.folder.glob("*.t*")}
@@ -147,11 +137,20 @@ def host(archives: Archives, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     server.close()
 
 
+SPLITS = {"train": (A, B), "val": (C, D), "train_aug": TRAIN_AUG, "test": TEST}
+OFFICIAL = {
+    split: OfficialSplit(len(names), hashlib.sha256(lines(*names)).hexdigest())
+    for split, names in SPLITS.items()
+}
+"""The lists of the small archives stand for the official ones."""
+
+
 def prepare(
     root: Path, archives: Archives, *steps: str, url: str = "", **request: object
 ) -> Prepared:
     """Prepare from the local archives of the steps (voc and sbd), or from `url` if it is given."""
-    settings = {"archives": {} if url else archives.local(*steps), **request}
+    local = {} if url else archives.local(*steps)
+    settings = {"archives": local, "official": OFFICIAL, **request}
     with Progress(disable=True) as progress:
         return prepare_voc(
             PrepareRequest(root, **settings),  # type: ignore[arg-type]
@@ -168,7 +167,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def test_small_archives_become_a_data_set_without_a_problem(
-    tmp_path: Path, archives: Archives, official: None
+    tmp_path: Path, archives: Archives
 ) -> None:
     root = tmp_path / "VOCdevkit/VOC2012"
     result = prepare(root, archives)
@@ -181,7 +180,8 @@ def test_small_archives_become_a_data_set_without_a_problem(
         with Image.open(root / f"SegmentationClassAug/{name}.png") as image:
             assert np.array_equal(np.asarray(image), mask_of(name, border=border))
     check_data(dataset, dataset.split_names(), scored=["train", "val"]).raise_if_broken()
-    assert split_report(dataset, dataset.split_names()).problems == []
+    report = split_report(dataset, dataset.split_names(), OFFICIAL)
+    assert (report.problems, set(report.official.values())) == ([], {True})
 
 
 def test_only_what_is_needed_is_taken_unchanged_from_the_archive(
@@ -203,7 +203,7 @@ def test_only_what_is_needed_is_taken_unchanged_from_the_archive(
 
 
 def test_the_test_pictures_are_added_without_their_annotations(
-    tmp_path: Path, archives: Archives, official: None
+    tmp_path: Path, archives: Archives
 ) -> None:
     root = tmp_path / "voc"
     prepare(root, archives)
@@ -216,7 +216,7 @@ def test_the_test_pictures_are_added_without_their_annotations(
 
 
 def test_archives_come_from_a_server_and_are_kept(
-    tmp_path: Path, archives: Archives, host: Host, official: None
+    tmp_path: Path, archives: Archives, host: Host
 ) -> None:
     root = tmp_path / "one/voc"
     result = prepare(root, archives, url=host.url)
@@ -232,7 +232,7 @@ def test_archives_come_from_a_server_and_are_kept(
 
 
 def test_mirrors_are_asked_in_order_before_the_public_address(
-    tmp_path: Path, archives: Archives, host: Host, official: None
+    tmp_path: Path, archives: Archives, host: Host
 ) -> None:
     mirrors = (f"{host.url}/none", f"{host.url}/")
     prepare(tmp_path / "new/voc", archives, url=host.url, mirrors=mirrors)
@@ -243,7 +243,7 @@ def test_mirrors_are_asked_in_order_before_the_public_address(
 
 
 def test_a_second_call_reads_no_archive_and_changes_nothing(
-    tmp_path: Path, archives: Archives, official: None
+    tmp_path: Path, archives: Archives
 ) -> None:
     root = tmp_path / "voc"
     prepare(root, archives)
@@ -251,7 +251,7 @@ def test_a_second_call_reads_no_archive_and_changes_nothing(
     for path in archives.local("voc", "sbd").values():
         path.write_bytes(b"")
     with Progress(disable=True) as progress:
-        again = prepare_voc(PrepareRequest(root), progress=progress)
+        again = prepare_voc(PrepareRequest(root, official=OFFICIAL), progress=progress)
     assert (again.done, again.kept) == ([], ["voc", "sbd"])
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
@@ -282,9 +282,7 @@ def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
     assert tree(root) == tree(whole)
 
 
-def test_folders_left_by_a_killed_call_are_no_hindrance(
-    tmp_path: Path, archives: Archives, official: None
-) -> None:
+def test_folders_left_by_a_killed_call_are_no_hindrance(tmp_path: Path, archives: Archives) -> None:
     (tmp_path / ".voc.part/JPEGImages").mkdir(parents=True)
     (tmp_path / ".voc.part/JPEGImages/half.jpg").write_bytes(b"half")
     prepare(tmp_path / "voc", archives)
@@ -292,9 +290,7 @@ def test_folders_left_by_a_killed_call_are_no_hindrance(
     assert not (tmp_path / "voc/JPEGImages/half.jpg").exists()
 
 
-def test_voc_that_was_unpacked_by_hand_is_completed(
-    tmp_path: Path, archives: Archives, official: None
-) -> None:
+def test_voc_that_was_unpacked_by_hand_is_completed(tmp_path: Path, archives: Archives) -> None:
     with tarfile.open(archives.local("voc")["voc"]) as tar:
         tar.extractall(tmp_path, filter="data")
     root = tmp_path / "VOCdevkit/VOC2012"
@@ -314,7 +310,7 @@ def refused(root: Path, archives: Archives, *steps: str, **request: object) -> s
 
 
 def test_lists_other_than_the_official_ones_are_refused(tmp_path: Path, archives: Archives) -> None:
-    told = refused(tmp_path / "voc", archives)
+    told = refused(tmp_path / "voc", archives, official=OFFICIAL_SPLITS)
     digest = hashlib.sha256(lines(A, B)).hexdigest()
     assert told.startswith(f"train: 2 ids with SHA-256 {digest}; VOC 2012 has 1464 with aa623bd2")
     assert "--allow-partial" in told
@@ -426,13 +422,14 @@ OTHER_LIST = "ImageSets/Segmentation/train_aug.txt"
     ],
 )
 def test_a_data_set_is_prepared_once_it_is_mended_as_told(
-    tmp_path: Path, archives: Archives, official: None, broken: Change, told: str, mended: Change
+    tmp_path: Path, archives: Archives, broken: Change, told: str, mended: Change
 ) -> None:
     root, known = tmp_path / "voc", archives.sources()
     broken(root, archives)
     before, local = tree(root), archives.local()
+    request = PrepareRequest(root, archives=local, official=OFFICIAL)
     with pytest.raises(ForeseenError, match=told), Progress(disable=True) as progress:
-        prepare_voc(PrepareRequest(root, archives=local), progress=progress, sources=known)
+        prepare_voc(request, progress=progress, sources=known)
     assert {name: content for name, content in tree(root).items() if name in before} == before
     mended(root, archives)
     assert prepare(root, archives).done[-1] == "sbd"
@@ -447,7 +444,7 @@ def test_a_data_set_is_prepared_once_it_is_mended_as_told(
     ],
 )
 def test_what_is_derived_is_made_once_another_is_moved_away_as_told(
-    tmp_path: Path, archives: Archives, official: None, rel: str, told: str
+    tmp_path: Path, archives: Archives, rel: str, told: str
 ) -> None:
     with tarfile.open(archives.local("voc")["voc"]) as tar:
         tar.extractall(tmp_path, filter="data")

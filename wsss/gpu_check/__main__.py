@@ -8,40 +8,26 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision
 
 from wsss.basics.errors import ForeseenError, explained
 from wsss.basics.files import expanded
-from wsss.gpu_check import page
 from wsss.gpu_check.equality import check_equality
-from wsss.gpu_check.page import Deadline, Options, Section, Table, first_line
+from wsss.gpu_check.images import measure_inference, measure_loading
+from wsss.gpu_check.page import Section, line_text, write
 from wsss.gpu_check.real_training import train_for_real
-from wsss.gpu_check.speed import (
-    GIB,
-    Speeds,
-    measure_inference,
-    measure_loading,
-    measure_steps,
-    project,
-)
-from wsss.gpu_check.subjects import Pictures, Weights, find_pictures, read_weights
+from wsss.gpu_check.speeds import GIB, Bench, project
+from wsss.gpu_check.steps import measure_steps
+from wsss.gpu_check.subjects import Options, find_pictures, read_weights
 from wsss.presets import PRESETS
 from wsss.training.execution import usable_cpus
 
-SHARES = {
-    "machine": 1,
-    "equality": 45,
-    "speed": 36,
-    "loading": 8,
-    "inference": 9,
-    "real_training": 20,
-    "projection": 1,
-}
-"""A section's share of the time left, relative to the shares of the sections still to come."""
 PLANNED = 0.94
 """Share of --minutes that is planned; the rest is for the start and for parts that end late."""
 
@@ -70,17 +56,21 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Check; return 0 if nothing FAILs, else 1. Exits with 2 for options that cannot be used."""
     with explained():
-        given = parser().parse_args(words)
-        options = Options(
-            device=pick(given.device, small=given.small),
-            out=given.out,
-            data=given.data,
-            weights=given.weights,
-            minutes=given.minutes,
-            small=given.small,
-            preset=given.preset or ("tiny" if given.small else "paper"),
-        )
-        return check(options, read_weights(options.weights), find_pictures(options))
+        return check(bench_for(parser().parse_args(words)))
+
+
+def bench_for(given: argparse.Namespace) -> Bench:
+    """Return what the options ask for. Raises ForeseenError for those that cannot be used."""
+    options = Options(
+        device=pick(given.device, small=given.small),
+        out=given.out,
+        weights=read_weights(given.weights),
+        minutes=given.minutes,
+        small=given.small,
+        preset=given.preset or ("tiny" if given.small else "paper"),
+        seconds=0.5 if given.small else 2.5,
+    )
+    return Bench(options, find_pictures(given.data, options.out))
 
 
 def pick(name: str | None, *, small: bool) -> torch.device:
@@ -98,47 +88,12 @@ def pick(name: str | None, *, small: bool) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def check(options: Options, weights: Weights, pictures: Pictures) -> int:
-    """Run all sections; write the page after each. Returns the exit code."""
-    speeds = Speeds(full_size=options.preset == "paper" and not options.small)
-    sections: dict[str, Callable[[Section], object]] = {
-        "machine": lambda own: look_at_machine(options, own),
-        "equality": lambda own: check_equality(options, weights, own),
-        "speed": lambda own: measure_steps(options, weights, speeds, own),
-        "loading": lambda own: measure_loading(options, pictures, speeds, own),
-        "inference": lambda own: measure_inference(options, weights, pictures, speeds, own),
-        "real_training": lambda own: train_for_real(options, weights, pictures, own),
-        "projection": lambda own: project(speeds, own),
-    }
-    found: dict[str, Section] = {}
-    started, whole = time.monotonic(), Deadline(60 * PLANNED * options.minutes)
-    for name, measure in sections.items():
-        to_come = sum(share for key, share in SHARES.items() if key not in found)
-        print(f"{page.TITLES[name][0]} ...", flush=True)
-        own = found[name] = Section(Deadline(whole.left() * SHARES[name] / to_come))
-        try:
-            measure(own)
-        except Exception as error:  # the other sections may still run
-            own.say(
-                "FAIL",
-                "this section",
-                f"ended with an error: {first_line(error)}",
-                "Its results cannot be trusted, and a sweep may fail with the same error.",
-                "run the check again; if it fails again, report it with gpu_check.json",
-            )
-        for line in own.lines():
-            print(page.line_text(line), flush=True)
-        page.write(options, found, time.monotonic() - started)
-    print(f"\n{options.out / 'gpu_check.txt'}: the page; gpu_check.json: its numbers")
-    return int(any(line.verdict == "FAIL" for own in found.values() for line in own.lines()))
-
-
-def look_at_machine(options: Options, section: Section) -> None:
+def look_at_machine(bench: Bench, section: Section) -> None:
     """Report the machine and what its GPU lacks. Raises RuntimeError if it cannot multiply."""
     num_cpus = usable_cpus()
     software = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    if options.on_gpu:
-        _look_at_card(options.device, num_cpus, section)
+    if bench.options.on_gpu:
+        _look_at_card(bench.options.device, num_cpus, section)
         software |= {
             "driver": _driver(),
             "CUDA": torch.version.cuda or "none",
@@ -154,7 +109,7 @@ def look_at_machine(options: Options, section: Section) -> None:
             "This only tests the check itself. Its speeds say nothing about a GPU.",
         )
     section.numbers |= {"num_cpus": num_cpus, "software": software}
-    section.tables.append(Table(("software", "version"), list(software.items())))
+    section.say("INFO", "software", ", ".join(map(" ".join, software.items())))
 
 
 def _look_at_card(device: torch.device, num_cpus: int, section: Section) -> None:
@@ -202,6 +157,79 @@ def _driver() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown (no nvidia-smi)"
     return (found.stdout.split() or ["unknown"])[0]
+
+
+class Plan(NamedTuple):
+    """One section of the check."""
+
+    title: str
+    asks: str
+    """What it wants to know."""
+    share: int
+    """Of the time left, relative to the shares of the sections still to come."""
+    measure: Callable[[Bench, Section], None]
+
+
+PLANS = {
+    "machine": Plan("The machine", "Where all numbers below were measured.", 1, look_at_machine),
+    "equality": Plan(
+        "Equality",
+        "One step of every training, and every inference, on the CPU and on the device in full "
+        "fp32: the same losses, gradients and maps? This decides whether results can be trusted.",
+        45,
+        check_equality,
+    ),
+    "speed": Plan(
+        "Speed of a step", "Training at full size, from batches in memory.", 36, measure_steps
+    ),
+    "loading": Plan(
+        "Loader and step",
+        "CPU processes decode and crop pictures. Do they keep up with the fastest step?",
+        8,
+        measure_loading,
+    ),
+    "inference": Plan(
+        "Inference", "Multi-scale CAMs, from which pseudo-labels are made.", 9, measure_inference
+    ),
+    "real_training": Plan(
+        "A short real training",
+        "From files to a score, with few pictures and few steps.",
+        20,
+        train_for_real,
+    ),
+    "projection": Plan(
+        "Hours of the paper's tables",
+        "Extrapolated from sections 3 to 5; none of it has been run.",
+        1,
+        project,
+    ),
+}
+"""The sections in the page's order."""
+
+
+def check(bench: Bench, plans: Mapping[str, Plan] = PLANS) -> int:
+    """Run all sections; write the page after each. Returns the exit code."""
+    found: dict[str, Section] = {}
+    started = time.monotonic()
+    end = started + 60 * PLANNED * bench.options.minutes
+    for name, plan in plans.items():
+        print(f"{plan.title} ...", flush=True)
+        to_come = sum(other.share for key, other in plans.items() if key not in found)
+        now = time.monotonic()
+        section = Section(plan.title, plan.asks, now + (end - now) * plan.share / to_come)
+        found[name] = section
+        section.attempt(
+            "this section",
+            partial(plan.measure, bench, section),
+            "Its results cannot be trusted, and a sweep may fail with the same error.",
+            "run the check again; if it fails again, report it with gpu_check.json",
+        )
+        for line in section.lines():
+            print(line_text(line), flush=True)
+        write(bench.options, found, time.monotonic() - started, len(plans))
+    out = bench.options.out
+    print(f"\n{out / 'gpu_check.txt'}: the page; gpu_check.json: its numbers")
+    return int(any(line.verdict == "FAIL" for own in found.values() for line in own.lines()))
 
 
 if __name__ == "__main__":

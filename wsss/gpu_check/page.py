@@ -1,47 +1,27 @@
 """The check's output: judgements and tables, as a page and as JSON."""
 
-import math
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-import torch
+from pydantic_core import to_json
 
-from wsss.basics.files import whole_or_absent, write_json
+from wsss.basics.errors import ForeseenError
+from wsss.basics.files import whole_or_absent
 from wsss.basics.printable import first_of, printable
+from wsss.gpu_check.subjects import Options
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WIDTH = 100
 OUT_OF_TIME = "not measured: out of time"
 MORE_TIME = "give more --minutes"
 MOST_NAMED = 12
 """Skipped parts that a line names; the others are counted."""
-TITLES = {
-    "machine": ("The machine", "Where all numbers below were measured."),
-    "equality": (
-        "Equality",
-        "One step of every training, and every inference, on the CPU and on the device in full "
-        "fp32: the same losses, gradients and maps? This decides whether results can be trusted.",
-    ),
-    "speed": ("Speed of a step", "Training at full size, from batches in memory."),
-    "loading": (
-        "Loader and step",
-        "CPU processes decode and crop pictures. Do they keep up with the fastest step?",
-    ),
-    "inference": ("Inference", "Multi-scale CAMs, from which pseudo-labels are made."),
-    "real_training": (
-        "A short real training",
-        "From files to a score, with few pictures and few steps.",
-    ),
-    "projection": (
-        "Hours of the paper's tables",
-        "Extrapolated from sections 3 to 5; none of it has been run.",
-    ),
-}
-"""Section -> its title and what it asks, in the page's order."""
 LEGEND = """\
 PASS  as it should be
 LOOK  no result is wrong, but time is lost or you have to decide
@@ -50,44 +30,8 @@ INFO  a measurement, nothing to judge
 SKIP  not measured, and why"""
 
 Verdict = Literal["PASS", "LOOK", "FAIL", "INFO", "SKIP"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the check runs on, and for how long."""
-
-    device: torch.device
-    out: Path
-    data: Path | None = None
-    """In VOC layout; None: drawn pictures."""
-    weights: Path | None = None
-    """State dict of a backbone; None: random weights."""
-    minutes: float = 8.0
-    small: bool = False
-    """Small crops and batches, for a CPU."""
-    preset: str = "paper"
-    """For the sections that measure speed."""
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU is checked, rather than the check itself on a CPU."""
-        return self.device.type == "cuda"
-
-
-class Deadline:
-    """When a section should end; it is checked before each of the section's parts."""
-
-    def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds left, negative once it has passed."""
-        return self.end - time.monotonic()
-
-    @property
-    def passed(self) -> bool:
-        """Whether no time is left."""
-        return self.left() <= 0
+Part = TypeVar("Part")
+"""What a part of a section measures."""
 
 
 class Line(NamedTuple):
@@ -101,21 +45,18 @@ class Line(NamedTuple):
     """What to do about LOOK and FAIL."""
 
 
-class Table(NamedTuple):
-    """Measured numbers, as text, with a note."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: str = ""
-
-
 @dataclass
 class Section:
     """What one section of the check found so far."""
 
-    deadline: Deadline
+    title: str
+    asks: str
+    """What it wants to know."""
+    end: float
+    """When it should end, by time.monotonic(); checked before each of its parts."""
     said: list[Line] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[tuple["Sequence[DataclassInstance]", str]] = field(default_factory=list)
+    """Records of one kind, whose fields are the columns, and a note."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """Its part of gpu_check.json: dataclasses, lists and numbers by name."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -127,11 +68,32 @@ class Section:
         """Add a judgement."""
         self.said.append(Line(verdict, what, found, meaning, remedy))
 
+    def show(self, name: str, records: "Sequence[DataclassInstance]", note: str) -> None:
+        """Add records to the page and, by name, to the numbers; the list may still grow."""
+        self.numbers[name] = records
+        self.tables.append((records, note))
+
+    def attempt(
+        self, what: str, measure: Callable[[], Part], meaning: str, remedy: str
+    ) -> Part | None:
+        """Return what a part measures; if it raises an error, add a FAIL and return None."""
+        try:
+            return measure()
+        except Exception as error:  # a driver may raise anything; the other parts still run
+            found = str(error) if isinstance(error, ForeseenError) else first_line(error)
+            self.say("FAIL", what, found, meaning, remedy)
+            return None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return time.monotonic() >= self.end
+
     def is_late(self, what: str) -> bool:
         """Return whether no time is left for a part, which is then noted as skipped."""
-        if self.deadline.passed:
+        if is_over := self.is_over:
             self.skipped[what] = OUT_OF_TIME
-        return self.deadline.passed
+        return is_over
 
     def lines(self) -> list[Line]:
         """Return the judgements, and for each reason a SKIP with everything left out."""
@@ -149,60 +111,52 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def write(options: Options, sections: dict[str, Section], seconds: float) -> None:
-    """Write gpu_check.txt and gpu_check.json, with the sections done so far."""
+def write(options: Options, sections: dict[str, Section], seconds: float, planned: int) -> None:
+    """Write gpu_check.txt and gpu_check.json, with the sections done so far, of those planned."""
     found = {
         "options": options,
         "seconds": round(seconds, 1),
         "lines": {n: [line._asdict() for line in one.lines()] for n, one in sections.items()},
         "sections": {n: one.numbers | {"skipped": one.skipped} for n, one in sections.items()},
     }
-    write_json(options.out / "gpu_check.json", plain(found))
+    with whole_or_absent(options.out / "gpu_check.json") as partial:
+        partial.write_bytes(to_json(found, indent=1, inf_nan_mode="strings", fallback=str))
+    about = (
+        f"Is everything correct and fast on this device? ({options.device})",
+        f"{len(sections)} of {planned} sections, {seconds / 60:.1f} minutes",
+    )
     with whole_or_absent(options.out / "gpu_check.txt") as partial:
-        partial.write_text(render(options, sections, seconds), encoding="utf-8")
+        partial.write_text(render(about, list(sections.values())), encoding="utf-8")
 
 
-def plain(value: Any) -> Any:
-    """Return dataclasses as dictionaries, and what JSON does not have (paths, nan) as text."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def render(options: Options, sections: dict[str, Section], seconds: float) -> str:
-    """Return the page."""
-    counted = Counter(line.verdict for one in sections.values() for line in one.lines())
+def render(about: tuple[str, str], sections: Sequence[Section]) -> str:
+    """Return the page. about: what it asks, and how far the check has come."""
+    numbered = list(enumerate(sections, start=1))
+    counted = Counter(line.verdict for section in sections for line in section.lines())
     judged = ", ".join(f"{counted[v]} {v}" for v in ("FAIL", "LOOK", "PASS", "SKIP"))
-    numbers = {name: number for number, name in enumerate(TITLES, start=1)}
     attention = [
         "  "
         + textwrap.shorten(
-            f"{line.verdict}  section {numbers[name]}, {line.what}: {line.found}", WIDTH - 2
+            f"{line.verdict}  section {number}, {line.what}: {line.found}", WIDTH - 2
         )
-        for name, one in sections.items()
-        for line in one.lines()
+        for number, section in numbered
+        for line in section.lines()
         if line.verdict in ("FAIL", "LOOK")
     ]
     parts = [
-        f"Is everything correct and fast on this device? ({options.device})",
-        f"{judged}; {len(sections)} of {len(TITLES)} sections, {seconds / 60:.1f} minutes",
+        f"{about[0]}\n\n{judged}; {about[1]}",
         LEGEND,
         "\n".join(["To do:", *attention]) if attention else "Nothing to do.",
     ]
-    for name, section in sections.items():
-        title = f"{numbers[name]}. {TITLES[name][0]}"
-        texts = [title, "-" * len(title), textwrap.fill(TITLES[name][1], WIDTH)]
+    for number, section in numbered:
+        title = f"{number}. {section.title}"
+        texts = [title, "-" * len(title), textwrap.fill(section.asks, WIDTH)]
         told: set[str] = set()
         for line in section.lines():
             texts.append(line_text(line._replace(meaning="") if line.meaning in told else line))
             told.add(line.meaning)
-        parts.append("\n".join([*texts, *(table_text(t) for t in section.tables if t.rows)]))
+        tables = [table_text(records, note) for records, note in section.tables if records]
+        parts.append("\n".join([*texts, *tables]))
     return printable("\n\n".join(parts) + "\n")
 
 
@@ -216,15 +170,23 @@ def line_text(line: Line) -> str:
     return "\n".join(texts)
 
 
-def table_text(table: Table) -> str:
-    """Return aligned columns under their note."""
-    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+def table_text(records: "Sequence[DataclassInstance]", note: str) -> str:
+    """Return the records' fields in aligned columns, under a note."""
+    names = [column.name for column in fields(records[0])]
+    cells = [[_shown(getattr(record, name)) for name in names] for record in records]
+    lines = [[name.replace("_", " ") for name in names], *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         "      " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-        for row in (table.columns, *table.rows)
+        for row in lines
     ]
-    note = [_wrapped("      ", table.note)] if table.note else []
-    return "\n".join(["", *note, *rows])
+    return "\n".join(["", _wrapped("      ", note), *rows])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return "-" if value is None else str(value)
 
 
 def _wrapped(start: str, text: str) -> str:

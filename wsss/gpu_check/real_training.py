@@ -3,33 +3,34 @@
 At this size the score reproduces nothing; it shows that all stages work together on this device.
 """
 
-import itertools
 import time
+from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 
-from wsss.config import RunConfig
+from wsss.config import LabelsConfig, RunConfig
 from wsss.data.errors import DataError
 from wsss.data.voc import Sample
 from wsss.evaluation.confusion import collect, count_image, threshold_grid
 from wsss.evaluation.score import score_counts
-from wsss.gpu_check.page import MORE_TIME, Options, Section, Table, first_line
-from wsss.gpu_check.subjects import CELLS, Pictures, Weights
+from wsss.gpu_check.page import MORE_TIME, Section, first_line
+from wsss.gpu_check.speeds import Bench
+from wsss.gpu_check.subjects import CELLS
 from wsss.labels.infer import infer_cams
-from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import COLLAPSE_MARGIN, configured_prior, prior_gap
 from wsss.training.execution import Execution
-from wsss.training.loop import DivergedError, Reading, Training
+from wsss.training.loop import Reading, Training
 from wsss.training.process import Process
 
 NUM_FIRST = 5
@@ -51,6 +52,30 @@ SMALLER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Data:
+    """What all trainings have in common."""
+
+    device: torch.device
+    samples: list[Sample]
+    num_classes: int
+    weights_file: Path | None = None
+
+    def training(self, config: RunConfig, checkpoints: CheckpointFolder | None = None) -> Training:
+        """Return a training at its start, or at its last checkpoint."""
+        file = self.weights_file
+        model = build_cam_net(config, self.samples, self.num_classes, weights_file=file)
+        return cam_training(
+            model,
+            config,
+            self.samples,
+            self.num_classes,
+            process=Process(device=self.device),
+            checkpoints=checkpoints,
+            execution=Execution(checkpoint_minutes=EVERY_STEP),
+        )
+
+
+@dataclass(frozen=True)
 class Trained:
     """One training."""
 
@@ -65,7 +90,6 @@ class Trained:
     miou: float | None = None
     """Percent, at the fixed background score; None without masks or without time."""
     num_scored: int = 0
-    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,60 +104,46 @@ class Resumed:
     """The same for two uninterrupted trainings, which need not be equal on a GPU."""
 
 
-def train_for_real(
-    options: Options, weights: Weights, pictures: Pictures, section: Section
-) -> None:
+def train_for_real(bench: Bench, section: Section) -> None:
     """Train B0 and F3, score them, and resume F3 within an epoch."""
+    options, pictures = bench.options, bench.pictures
     preset = "tiny" if pictures.are_drawn else "short"
-    name, file = weights.of(PRESETS[preset].network.backbone)
+    name, file = options.weights.of(PRESETS[preset].network.backbone)
     changes = {"network.weights": name} | (SMALLER if options.small else {})
     base = apply_overrides(PRESETS[preset], changes)
     samples = pictures.split("train_aug", "train")[: 32 if options.small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
-    bench = Bench(options, samples, len(pictures.dataset.classes), file)
-    trainings: list[Trained] = []
-    section.numbers |= {"trainings": trainings, "resumed": None}
+    data = Data(options.device, samples, len(pictures.dataset.classes), file)
+    trained: list[Trained] = []
+    section.show(
+        "trainings",
+        trained,
+        f"Preset {preset} on {pictures.source}, "
+        f"{'random weights' if name == 'none' else f'weights of {file}'}, shortened"
+        f"{' and made smaller' if options.small else ''}; loading included.",
+    )
     if not section.is_late("resumed within an epoch"):
-        resumed = bench.resumed(apply_overrides(base, CELLS["F3"]))
+        resumed = resume(data, apply_overrides(base, CELLS["F3"]))
         section.numbers["resumed"] = resumed
         judge_resumed(resumed, section)
     for cell in ("B0", "F3"):
         if section.is_late(f"training of {cell}"):
             continue
-        config = apply_overrides(base, CELLS[cell])
-        model, trained = bench.trained(cell, config, section)
-        if not trained.failure:
-            try:
-                miou, count = score(model, pictures, config, options, section)
-                trained = replace(trained, miou=miou, num_scored=count)
-            except DataError as error:
-                section.skipped[f"score of {cell}"] = f"no masks: {first_line(error)}"
-        trainings.append(trained)
-        judge_training(trained, section, small=options.small, source=pictures.source)
-    rows = [
-        (t.cell, str(t.num_steps), f"{t.seconds:.1f}", f"{t.num_steps / t.seconds:.2f}")
-        for t in trainings
-        if t.num_steps
-    ]
-    note = (
-        f"Preset {preset} on {pictures.source}, "
-        f"{'random weights' if name == 'none' else f'weights of {file}'}, shortened"
-        f"{' and made smaller' if options.small else ''}; loading included."
-    )
-    section.tables.append(Table(("cell", "steps", "seconds", "steps/s"), rows, note))
+        found = section.attempt(
+            cell,
+            partial(
+                train_and_score, bench, data, cell, apply_overrides(base, CELLS[cell]), section
+            ),
+            "The training failed.",
+            "if section 2 passes, try --device cpu: does it fail there, too?",
+        )
+        if found:
+            trained.append(found)
+            judge_training(found, section, small=options.small, source=pictures.source)
 
 
 def judge_training(one: Trained, section: Section, *, small: bool, source: str) -> None:
     """Report whether a training's loss falls, and below that of the label frequencies."""
-    if one.failure:
-        section.say(
-            "FAIL",
-            one.cell,
-            one.failure,
-            "The training failed.",
-            "if section 2 passes, try --device cpu: does it fail there, too?",
-        )
-        return
     what = f"{one.cell} learns"
     told = (
         f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; the label "
@@ -167,121 +177,85 @@ def judge_training(one: Trained, section: Section, *, small: bool, source: str) 
 
 def judge_resumed(own: Resumed, section: Section) -> None:
     """Report whether an interrupted training ends as an uninterrupted one does."""
-    told = (
-        f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
-        f"trainings by {own.repeat:.1e}"
-    )
-    if own.after and own.change <= TIMES_REPEAT * own.repeat:
-        section.say(
-            "PASS",
-            "resumed within an epoch",
-            told,
-            "An interrupted training ends as an uninterrupted one does, as far as a GPU repeats "
-            "itself: it adds numbers in no fixed order.",
-        )
-        return
+    good = own.after and own.change <= TIMES_REPEAT * own.repeat
     section.say(
-        "FAIL",
+        "PASS" if good else "FAIL",
         "resumed within an epoch",
-        told,
-        "An interrupted training ends differently: a checkpoint does not hold all of its state.",
+        f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
+        f"trainings by {own.repeat:.1e}",
+        "An interrupted training ends as an uninterrupted one does, as far as a GPU repeats "
+        "itself: it adds numbers in no fixed order."
+        if good
+        else "An interrupted training ends differently: a checkpoint does not hold all of its "
+        "state.",
         "do not interrupt sweeps here, and report it with gpu_check.json",
     )
 
 
-class Bench:
-    """Device, images and weights for all trainings."""
-
-    def __init__(
-        self, options: Options, samples: list[Sample], num_classes: int, file: Path | None
-    ) -> None:
-        self.process, self.samples = Process(device=options.device), samples
-        self.num_classes, self.file = num_classes, file
-
-    def training(
-        self, config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
-    ) -> Training:
-        """Return a training at its start, or at its last checkpoint."""
-        model = build_cam_net(config, samples, self.num_classes, weights_file=self.file)
-        return cam_training(
-            model,
-            config,
-            samples,
-            self.num_classes,
-            process=self.process,
-            checkpoints=checkpoints,
-            execution=Execution(checkpoint_minutes=EVERY_STEP),
-        )
-
-    def trained(self, cell: str, config: RunConfig, section: Section) -> tuple[CamNet, Trained]:
-        """Train to the end, or as long as time allows."""
-        training, started = self.training(config, self.samples), time.perf_counter()
-        losses: list[float] = []
-        failure = ""
-        try:
-            for found in training.run():
-                if isinstance(found, Reading):
-                    losses.append(float(found.values[1]))
-                if section.deadline.passed:
-                    break
-        except DivergedError as error:
-            failure = str(error)
-        if not failure and len(losses) < training.num_iterations:
-            section.is_late(f"the last steps of {cell}")
-        model = training.model
-        assert isinstance(model, CamNet)
-        last = losses[-max(1, len(losses) // 4) :] or [float("nan")]
-        return model, Trained(
-            cell,
-            len(losses),
-            time.perf_counter() - started,
-            fmean(losses[:NUM_FIRST] or [float("nan")]),
-            fmean(last),
-            configured_prior(config, self.samples, self.num_classes),
-            failure=failure,
-        )
-
-    def resumed(self, config: RunConfig) -> Resumed:
-        """Train one epoch twice without an interruption, and once with one."""
-        config = apply_overrides(config, {"train.epochs": 1})
-        samples = self.samples[: STEPS_IN_ALL * config.train.batch_size]
-
-        def to_the_end(training: Training) -> torch.Tensor:
-            for _ in training.steps():
-                pass
-            parameters = training.model.parameters()
-            return torch.cat([p.detach().cpu().double().flatten() for p in parameters])
-
-        whole, again = (to_the_end(self.training(config, samples)) for _ in range(2))
-        with TemporaryDirectory() as folder:
-            checkpoints = CheckpointFolder(Path(folder))
-            interrupted = self.training(config, samples, checkpoints)
-            half = interrupted.num_iterations // 2
-            for _ in itertools.islice(interrupted.steps(), half + 1):
-                pass
-            resumed = self.training(config, samples, checkpoints)
-            after, parts = resumed.iteration, to_the_end(resumed)
-        change, repeat = (float((x - whole).norm() / whole.norm()) for x in (parts, again))
-        return Resumed(after, change, repeat)
+def train_and_score(
+    bench: Bench, data: Data, cell: str, config: RunConfig, section: Section
+) -> Trained:
+    """Train to the end, or as long as time allows, and score the CAMs if there are masks."""
+    training, started = data.training(config), time.perf_counter()
+    losses: list[float] = []
+    for found in training.run():
+        if isinstance(found, Reading):
+            losses.append(float(found.values[1]))
+        if section.is_over:
+            break
+    if len(losses) < training.num_iterations:
+        section.is_late(f"the last steps of {cell}")
+    trained = Trained(
+        cell,
+        len(losses),
+        time.perf_counter() - started,
+        fmean(losses[:NUM_FIRST]),
+        fmean(losses[-max(1, len(losses) // 4) :]),
+        configured_prior(config, data.samples, data.num_classes),
+    )
+    try:
+        miou, num_scored = score(bench, training.model, config.labels, section)
+    except DataError as error:
+        section.skipped[f"score of {cell}"] = f"no masks: {first_line(error)}"
+        return trained
+    return replace(trained, miou=miou, num_scored=num_scored)
 
 
-def score(
-    model: CamNet, pictures: Pictures, config: RunConfig, options: Options, section: Section
-) -> tuple[float, int]:
+def resume(data: Data, config: RunConfig) -> Resumed:
+    """Train one epoch twice without an interruption, and once with one."""
+    config = apply_overrides(config, {"train.epochs": 1})
+    data = replace(data, samples=data.samples[: STEPS_IN_ALL * config.train.batch_size])
+
+    def to_the_end(training: Training) -> torch.Tensor:
+        deque(training.steps(), maxlen=0)
+        parameters = training.model.parameters()
+        return torch.cat([p.detach().cpu().double().flatten() for p in parameters])
+
+    whole, again = (to_the_end(data.training(config)) for _ in range(2))
+    with TemporaryDirectory() as folder:
+        checkpoints = CheckpointFolder(Path(folder))
+        interrupted = data.training(config, checkpoints)
+        deque(islice(interrupted.steps(), interrupted.num_iterations // 2 + 1), maxlen=0)
+        resumed = data.training(config, checkpoints)
+        after, parts = resumed.iteration, to_the_end(resumed)
+    change, repeat = (float((x - whole).norm() / whole.norm()) for x in (parts, again))
+    return Resumed(after, change, repeat)
+
+
+def score(bench: Bench, model: Any, labels: LabelsConfig, section: Section) -> tuple[float, int]:
     """Return the mIoU (percent) of a network's CAMs, and how many images were scored.
 
     Raises DataError if there are no masks.
     """
-    dataset, labels = pictures.dataset, config.labels
-    samples = pictures.split("train", "val")[: 8 if options.small else 64]
+    dataset, options = bench.pictures.dataset, bench.options
+    samples = bench.pictures.split("train", "val")[: 8 if options.small else 64]
     thresholds, num_labels = threshold_grid(labels.background_score), len(dataset.classes) + 1
-    images: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for image in infer_cams(model, samples, labels, device=options.device):
-        sample = image.sample
+    images = []
+    for sample, cams in infer_cams(model, samples, labels, device=options.device):
         mask = dataset.mask(sample.image_id)
-        counted = count_image(image.cams, sample.labels, mask, thresholds, num_labels)
+        counted = count_image(cams, sample.labels, mask, thresholds, num_labels)
         images.append((sample.image_id, *counted))
-        if section.deadline.passed:
+        if section.is_over:
             break
     counts = collect(images, thresholds, num_labels)
     return score_counts(counts, labels).miou_fixed, len(images)

@@ -16,12 +16,12 @@ from wsss.config import NetworkConfig, Precision, RunConfig, ViewsConfig
 from wsss.data.drawn.folder import draw_voc
 from wsss.data.loading.batches import CropBatch
 from wsss.data.voc import Sample, VocDataset
-from wsss.gpu_check.page import Options
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training.affinity import affinity_step, build_affinity_net
 from wsss.training.cam import cam_step
@@ -76,6 +76,27 @@ def read_weights(path: Path | None) -> Weights:
         else:
             return Weights(backbone, name, path)
     raise WeightsError("\n".join(dict.fromkeys(reasons)))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the check runs on, and for how long."""
+
+    device: torch.device
+    out: Path
+    weights: Weights = Weights()
+    minutes: float = 8.0
+    small: bool = False
+    """Small crops and batches, for a CPU."""
+    preset: str = "paper"
+    """For the sections that measure speed."""
+    seconds: float = 2.5
+    """For each speed that is measured."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU is checked, rather than the check itself on a CPU."""
+        return self.device.type == "cuda"
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,17 @@ def affinity_subject(network: NetworkConfig, config: RandomWalkConfig, weights: 
     return Subject(lambda: build_affinity_net(network, config, weights_file=file), step, batch)
 
 
+def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subject]:
+    """Return a preset's trainings of the other two networks, with two images of about `crop`."""
+    deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"crop_size": crop + 1, "batch_size": 2})
+    walk = LABEL_PRESETS[preset].random_walk
+    walk = walk.model_copy(update={"crop_size": crop, "batch_size": 2})
+    return {
+        "DeepLab": deeplab_subject(deeplab, weights),
+        "affinity network": affinity_subject(PRESETS[preset].network, walk, weights),
+    }
+
+
 def made_up_batch(size: int, crop: int, *, label_maps: bool = False) -> CropBatch:
     """Return a batch of blobs and noise with an eighth of padding, the same each time.
 
@@ -199,15 +231,7 @@ class Pictures:
         return enlarged
 
 
-def find_pictures(options: Options) -> Pictures:
+def find_pictures(root: Path | None, out: Path) -> Pictures:
     """Return the user's pictures, or draw some. Raises DataError for a folder of another layout."""
-    if options.data is not None:
-        return Pictures(VocDataset(options.data), are_drawn=False)
-    counts = (24, 40, 4) if options.small else (60, 100, 4)
-    root = draw_voc(
-        options.out / f"drawn_{sum(counts)}",
-        num_train=counts[0],
-        num_extra=counts[1],
-        num_val=counts[2],
-    )
-    return Pictures(VocDataset(root), are_drawn=True)
+    dataset = VocDataset(root or draw_voc(out / "drawn"))
+    return Pictures(dataset, are_drawn=root is None)

@@ -135,16 +135,19 @@ def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path |
     if network.weights == "none":
         return
     if network.weights.startswith("imagenet"):
-        model.load_state_dict(_published_state(network))
+        model.load_state_dict(published_state(network))
         return
     assert weights_file is not None  # or require_weights would have refused
     load_state_file(model, network.backbone, weights_file)
 
 
-def _published_state(network: NetworkConfig) -> dict[str, Any]:
+def published_state(
+    network: NetworkConfig, answer_limit_s: float = ANSWER_LIMIT_S
+) -> dict[str, Any]:
     """Return the ImageNet weights of a name, downloaded unless torch's cache has them.
 
-    The file's name ends in the first digits of its SHA-256, checked after the download.
+    The file's name ends in the first digits of its SHA-256, checked after the download. Raises
+    WeightsError if the server is silent for longer than the limit.
     """
     file_name = IMAGENET_FILES[network.backbone, network.weights]
     version = {"imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}[network.weights]
@@ -156,8 +159,8 @@ def _published_state(network: NetworkConfig) -> dict[str, Any]:
         )
     try:
         if not (Path(torch.hub.get_dir()) / "checkpoints" / file_name).exists():
-            within(ANSWER_LIMIT_S, lambda: _reach(published.url))
-        with _limited_silence():
+            within(answer_limit_s, lambda: _reach(published.url, answer_limit_s))
+        with _limited_silence(answer_limit_s):
             state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no connection; another hash than the name's
         raise WeightsError(
@@ -167,19 +170,19 @@ def _published_state(network: NetworkConfig) -> dict[str, Any]:
     return state
 
 
-def _reach(url: str) -> None:
+def _reach(url: str, limit_s: float) -> None:
     """Raise OSError if nothing answers at an address; whatever it answers is left to torch."""
     try:
-        urlopen(Request(url, method="HEAD"), timeout=ANSWER_LIMIT_S).close()
+        urlopen(Request(url, method="HEAD"), timeout=limit_s).close()
     except HTTPError as error:
         error.close()
 
 
 @contextmanager
-def _limited_silence() -> Iterator[None]:
-    """Let connections break off after ANSWER_LIMIT_S without a byte: torch sets no limit."""
+def _limited_silence(limit_s: float) -> Iterator[None]:
+    """Let connections break off after so many seconds without a byte: torch sets no limit."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(ANSWER_LIMIT_S)
+    socket.setdefaulttimeout(limit_s)
     try:
         yield
     finally:

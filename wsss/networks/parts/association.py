@@ -30,14 +30,18 @@ SMALLEST_LENGTH = 1e-12
 
 
 def associate(
-    features: Tensor, values: Tensor | None = None, *, temperature: float | None
+    features: Tensor,
+    values: Tensor | None = None,
+    *,
+    temperature: float | None,
+    small_map: int = SMALL_MAP_PIXELS,
 ) -> Tensor:
     """Weighted mean of pixels' values by the cosine of their features, for all pairs of pixels.
 
     features: [B, N, C]; values: [B, N, C'], by default the features. Returns the values' shape, in
     fp32 or the wider type of the input. Without a temperature the weights are ReLU(cosine) over
     their row sum, else softmax(cosine / temperature). Under autocast, products are taken in its
-    type.
+    type. small_map: the largest N whose matrix is kept whole.
     """
     device, kind = features.device.type, features.dtype
     wide = torch.promote_types(kind, torch.float32)
@@ -47,7 +51,7 @@ def associate(
     # The backward pass is never under autocast.
     with torch.autocast(device, enabled=False) if known else nullcontext():
         values = features if values is None else values
-        if features.shape[1] <= SMALL_MAP_PIXELS:
+        if features.shape[1] <= small_map:
             return _by_matrix(features.to(kind), values.to(kind), temperature).to(wide)
         unit = F.normalize(features.to(wide), dim=2, eps=SMALLEST_LENGTH)
         return by_blocks(unit.to(kind), values.to(kind), temperature=temperature)
@@ -81,13 +85,15 @@ class _Products(torch.autograd.Function):
         return (gradients[0] + gradients[0].transpose(1, 2)) @ features
 
 
-def by_blocks(unit: Tensor, values: Tensor, *, temperature: float | None) -> Tensor:
+def by_blocks(
+    unit: Tensor, values: Tensor, *, temperature: float | None, block: int = BLOCK_PIXELS
+) -> Tensor:
     """Weighted mean of `values` by the cosine of unit vectors.
 
     unit: [B, N, C] of length 1 (or all 0); values: [B, N, C'], of one type. Returns [B, N, C'], in
-    fp32 or the wider type of the input. Not to be called under autocast.
+    fp32 or the wider type of the input. Not to be called under autocast. block: R.
     """
-    result: Tensor = _Association.apply(unit, values, temperature)
+    result: Tensor = _Association.apply(unit, values, temperature, block)
     return result
 
 
@@ -95,11 +101,13 @@ class _Association(torch.autograd.Function):
     """With W = f(U U^T), f ReLU or exp, and s its row sums: O = W V / s."""
 
     @staticmethod
-    def forward(ctx: Any, unit: Tensor, values: Tensor, temperature: float | None) -> Tensor:
+    def forward(
+        ctx: Any, unit: Tensor, values: Tensor, temperature: float | None, block: int
+    ) -> Tensor:
         wide = torch.promote_types(unit.dtype, torch.float32)
         total = torch.zeros(values.shape, dtype=wide, device=values.device)
         sums = torch.zeros((*values.shape[:2], 1), dtype=wide, device=values.device)
-        for rows, columns in _upper_blocks(unit.shape[1]):
+        for rows, columns in _upper_blocks(unit.shape[1], block):
             weights = _weights(unit[:, rows], unit[:, columns], temperature)
             total[:, rows] += weights @ values[:, columns]
             sums[:, rows] += weights.sum(2, keepdim=True, dtype=wide)
@@ -109,11 +117,11 @@ class _Association(torch.autograd.Function):
                 sums[:, columns] += weights.sum(2, keepdim=True, dtype=wide)
         result = total.div_(sums.clamp_min_(SMALLEST_SUM))
         ctx.save_for_backward(unit, values, result, sums)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.block = temperature, block
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Per pair (m, n): dW = g_m v_n + c_m, g = dO / s, c = -g O.
 
         As the cosine is symmetric, the gradient of a block of it is f' (dW + dW^T), and is used for
@@ -124,7 +132,7 @@ class _Association(torch.autograd.Function):
         offset = -(scaled * result).sum(2, keepdim=True)
         scaled, offset = scaled.to(unit.dtype), offset.to(unit.dtype)
         d_unit, d_values = torch.zeros_like(unit), torch.zeros_like(values)
-        for rows, columns in _upper_blocks(unit.shape[1]):
+        for rows, columns in _upper_blocks(unit.shape[1], ctx.block):
             weights = _weights(unit[:, rows], unit[:, columns], ctx.temperature)
             slope = scaled[:, rows] @ values[:, columns].transpose(1, 2) + offset[:, rows]
             if rows == columns:
@@ -141,15 +149,12 @@ class _Association(torch.autograd.Function):
             if rows != columns:
                 d_unit[:, columns] += slope.transpose(1, 2) @ unit[:, rows]
                 d_values[:, columns] += weights.transpose(1, 2) @ scaled[:, rows]
-        return d_unit, d_values, None
+        return d_unit, d_values, None, None
 
 
-def _upper_blocks(num_pixels: int) -> Iterator[tuple[slice, slice]]:
+def _upper_blocks(num_pixels: int, block: int) -> Iterator[tuple[slice, slice]]:
     """Yield (rows, columns) of the blocks on and above the diagonal."""
-    blocks = [
-        slice(start, min(start + BLOCK_PIXELS, num_pixels))
-        for start in range(0, num_pixels, BLOCK_PIXELS)
-    ]
+    blocks = [slice(start, min(start + block, num_pixels)) for start in range(0, num_pixels, block)]
     for index, rows in enumerate(blocks):
         for columns in blocks[index:]:
             yield rows, columns

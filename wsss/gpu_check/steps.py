@@ -1,0 +1,195 @@
+"""How fast this device trains, from batches in memory, and where a step waits for it."""
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from wsss.config import Precision
+from wsss.gpu_check.page import Section
+from wsss.gpu_check.speeds import GIB, PRECISIONS, Bench, Speeds, StepSpeed
+from wsss.gpu_check.subjects import CELLS, Options, Subject, cam_subject, other_subjects
+from wsss.overrides import apply_overrides
+from wsss.presets import PRESETS
+from wsss.training.execution import Execution
+
+ROOT = Path(__file__).parents[2]
+"""Of this project; paths of its files are shown relative to it."""
+CANNOT_RUN = (
+    "This training cannot run here at the preset's size.",
+    'use a larger GPU, a smaller --micro-batch or SET="train.crop_size=..."; if it is not about '
+    "memory, report it with gpu_check.json",
+)
+"""Meaning and remedy of a FAIL."""
+ROUNDS = 3
+MAX_STEPS = 20
+"""Of a round."""
+
+
+def measure_steps(bench: Bench, section: Section) -> None:
+    """Measure steps of B0, F0 and F3, the most important first."""
+    options, speeds = bench.options, bench.speeds
+    preset = PRESETS[options.preset]
+    if options.small:
+        size = {"train.crop_size": min(96, preset.train.crop_size), "train.batch_size": 2}
+        preset = apply_overrides(preset, size)
+    batch = preset.train.batch_size
+    section.show(
+        "steps",
+        speeds.steps,
+        f"{batch} images of {preset.train.crop_size} px per step, preset {options.preset}"
+        f"{', made SMALLER: not the speed of that preset' if options.small else ''}. B0: bare "
+        "network, one view. F0: full module. F3: full module, three views; also with smaller "
+        "micro-batches. Images are the data set's, from memory: no loading.",
+    )
+    if options.on_gpu:
+        section.numbers["waits"] = waits = {
+            name: waits_of_a_step(subject, options.device)
+            for name, subject in subjects_that_may_wait(options).items()
+        }
+        judge_waits(waits, section)
+    else:
+        for what in ("waiting for the GPU", "memory"):
+            section.skipped[what] = "not measured on a CPU"
+    subjects = {
+        cell: cam_subject(apply_overrides(preset, overrides | {"train.lr": 1e-6}), options.weights)
+        for cell, overrides in CELLS.items()
+    }
+    whole = Execution()
+    runs = [(cell, p, whole) for p in PRECISIONS for cell in ("F3", "B0", "F0")]
+    for precision in ("tf32", "bf16") if options.on_gpu else ():
+        sizes = (n for n in range(1, batch) if batch % n == 0)
+        runs += [("F3", precision, Execution(micro_batch=count)) for count in sizes]
+    for cell, precision, how in runs:
+        name = f"{cell} in {precision}" + (
+            f", {how.micro_batch} at once" if how.micro_batch else ""
+        )
+        measure = partial(step_speed, cell, precision, subjects[cell], options, how)
+        found = None if section.is_late(name) else section.attempt(name, measure, *CANNOT_RUN)
+        speeds.steps += [found] if found else []
+    if options.on_gpu:
+        judge_steps(speeds, section)
+
+
+def judge_steps(speeds: Speeds, section: Section) -> None:
+    """Report bf16's gain, and how a batch is cut."""
+    tf32, bf16 = speeds.step("F3", "tf32"), speeds.step("F3", "bf16")
+    if tf32 and bf16:
+        gain = tf32.seconds / bf16.seconds
+        section.say(
+            "INFO",
+            "bf16 against tf32",
+            f"{gain:.2f} x as fast (F3)",
+            "bf16 is a setting of the experiment: it changes results and has its own ids.",
+            "" if gain < 1.2 else 'to use it: SET="train.precision=bf16 labels.precision=bf16"',
+        )
+    if tf32:
+        whole = tf32.micro_batch == tf32.batch
+        section.say(
+            "PASS" if whole else "LOOK",
+            "micro-batch `auto`, F3 in tf32",
+            f"{tf32.micro_batch} of {tf32.batch} images per forward",
+            "The whole batch fits."
+            if whole
+            else "The batch does not fit at once; its parts' gradients are added up, which gives "
+            "the same result a little more slowly.",
+            "nothing; with bf16 or a larger GPU more images fit",
+        )
+
+
+def judge_waits(waits: dict[str, list[str]], section: Section) -> None:
+    """Report where the step of each kind of training waits for the GPU."""
+    for name, places in waits.items():
+        section.say(
+            "LOOK" if places else "PASS",
+            f"waiting, {name}",
+            f"{len(places)} place(s): {'; '.join(places)}" if places else "none in a step",
+            "There the host waits until the GPU is idle, at every step. Results are right, but "
+            "the GPU is idle while the next step is prepared."
+            if places
+            else "The host runs ahead of the GPU, which always has work.",
+            "fix it in the code named; it matters most for small, fast steps",
+        )
+
+
+def step_speed(
+    cell: str, precision: Precision, subject: Subject, options: Options, how: Execution
+) -> StepSpeed:
+    """Measure the steps of one network."""
+    device, on_gpu, size = options.device, options.on_gpu, len(subject.batch.pixels)
+    try:
+        step, batch = subject.step(subject.build(), device, precision, how), subject.pinned(device)
+
+        def run(count: int) -> float:
+            started = time.perf_counter()
+            for _ in range(count):
+                step(batch)
+            wait(device)
+            return (time.perf_counter() - started) / count
+
+        first = run(1)
+        run(1)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+        count = max(1, min(MAX_STEPS, round(options.seconds / ROUNDS / run(1))))
+        return StepSpeed(
+            cell,
+            precision,
+            size,
+            step.micro_batch or size,
+            images_per_second=size / statistics.median(run(count) for _ in range(ROUNDS)),
+            peak_gib=torch.cuda.max_memory_allocated(device) / GIB if on_gpu else 0.0,
+            first_seconds=first,
+        )
+    finally:
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device is idle."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def subjects_that_may_wait(options: Options) -> dict[str, Subject]:
+    """Return each kind of training, at a small size."""
+    base = apply_overrides(PRESETS[options.preset], {"train.crop_size": 128, "train.batch_size": 2})
+    return {
+        "CAM network B0": cam_subject(base, options.weights),
+        "CAM network F3": cam_subject(apply_overrides(base, CELLS["F3"]), options.weights),
+        **other_subjects(options.preset, 128, options.weights),
+    }
+
+
+def waits_of_a_step(subject: Subject, device: torch.device) -> list[str]:
+    """Return where a step of a subject waits for the GPU, after the first two steps."""
+    step, batch = subject.step(subject.build(), device, "tf32", Execution()), subject.pinned(device)
+    for _ in range(2):  # these allocate, and choose a micro-batch
+        step(batch)
+    return waits_of(lambda: step(batch))
+
+
+def waits_of(run: Callable[[], object]) -> list[str]:
+    """Return where `run` makes the host wait for the GPU, according to torch's sync debug mode."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    places = {
+        _place(Path(warning.filename), warning.lineno)
+        for warning in caught
+        if "synchronizing" in str(warning.message) and "prototype" not in str(warning.message)
+    }
+    return sorted(places)
+
+
+def _place(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{line}"
