@@ -29,6 +29,7 @@ from sweeps.run.signals import Interrupts, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.attempts import Target
 from sweeps.store.errors import StoreError
+from sweeps.store.rooms import DRIVER_LOCK
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.basics.printable import command, counted, own_command
@@ -237,7 +238,7 @@ def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator
     """
     folder = store.root / path
     lock = store.remote.lock(
-        path, folder / "driver.lock", on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
+        path, folder / DRIVER_LOCK, on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
     )
     holder = folder / ".driver.json"  # stays on this machine
     try:

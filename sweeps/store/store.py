@@ -26,6 +26,7 @@ from zipfile import ZipFile
 from sweeps.store import records
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
+from sweeps.store.rooms import DONE, MARKS, STAGE_LOCK
 from wsss.basics import files
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, cache_folder, expanded, files_in
@@ -41,9 +42,7 @@ if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: rea
     from sweeps.store.remote.lease import Lease
     from sweeps.store.remote.mirror import Remote
 
-DONE, LABEL = "done.json", "stage.json"
-SAY_THERE = (DONE, "sweep.json", "search.json")
-"""Files whose absence makes a folder count as unfinished, or as empty."""
+LABEL = "stage.json"
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class Folder:
     def lock(self) -> "Lease | LocalLock":
         """Return the lock of this folder; it is released when the process that holds it ends."""
         name = "/".join(self.path.parts[-2:])
-        return self.remote.lock(name, self.path / "stage.lock")
+        return self.remote.lock(name, self.path / STAGE_LOCK)
 
     @contextmanager
     def hold(self, *, silent: float = 30.0) -> Iterator[None]:
@@ -327,7 +326,7 @@ class Store:
         here = (path for path in (self.root / rel).rglob("*") if path.is_file())
         names = {path.relative_to(self.root).as_posix() for path in here}
         names |= self.remote.objects(rel).keys()
-        for name in sorted(names, key=lambda name: (Path(name).name not in SAY_THERE, name)):
+        for name in sorted(names, key=lambda name: (Path(name).name not in MARKS, name)):
             (self.root / name).unlink(missing_ok=True)
             self.remote.delete(name)
         if (self.root / rel).exists():

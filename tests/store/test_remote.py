@@ -19,6 +19,7 @@ from sweeps.store.local_lock import LocalLock
 from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.remote.no_bucket import NoBucket
+from sweeps.store.rooms import ROOMS, Room
 from sweeps.store.store import Store, open_store, write_json
 
 QUICK = Times(retry_delays=(0.01,) * 4)
@@ -207,6 +208,20 @@ def test_what_changed_here_alone_is_kept_and_what_changed_there_alone_comes(
     assert (here.mirror / "sweeps/s/theirs.json").read_bytes() == b"changed there"
     assert (here.mirror / "sweeps/s/both.json").read_bytes() == b"changed there"
     assert here.push_folder("sweeps/s") == ["sweeps/s/ours.json"]
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_of_a_folder_that_is_removed_the_file_that_marks_it_goes_first(
+    here: Remote, proxy: FaultyProxy, room: Room
+) -> None:
+    for name in ("a.json", room.mark, "z.json"):
+        write(here, f"{room.name}/x/{name}", b"{}")
+    here.push_folder(f"{room.name}/x")
+    proxy.seen.clear()
+    Store(here.mirror, here).remove(f"{room.name}/x")
+    deleted = [path.rpartition("/")[2] for method, path in proxy.seen if method == "DELETE"]
+    assert deleted == [room.mark, "a.json", "z.json"]
+    assert not (here.mirror / room.name / "x").exists()
 
 
 def test_a_bucket_that_is_missing_is_refused_at_once(

@@ -12,6 +12,7 @@ from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
 from sweeps.report.headline.build import chain_ids
 from sweeps.store.code_version import code_version
+from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.runs.sweep import EXPERIMENT as CAM_EXPERIMENT
@@ -143,9 +144,7 @@ class HeadlineRuns(Tracked):
                 LABELS_MIOU: (metrics["labels_score"] or {}).get("miou"),
                 **{f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()},
             },
-            artifacts=tuple(
-                (folders.predictions / name, "") for name in ("done.json", "gallery.png")
-            ),
+            artifacts=tuple((folders.predictions / name, "") for name in (DONE, "gallery.png")),
             network=partial(load_trained, checkpoints, chain.segmentation, num_classes),
         )
 

@@ -12,6 +12,7 @@ from sweeps.plan.trials import Trial, best_configuration
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.model import Report
 from sweeps.store.code_version import code_version
+from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from sweeps.track import view
@@ -28,7 +29,7 @@ MIOU = "miou/fixed"
 """Logged first, as MLflow's UI compares runs by the first metric. It shows a section per prefix:
 miou, per_class_..., score, train."""
 
-ARTIFACTS = ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")
+ARTIFACTS = ("config.json", DONE, "threshold_curve.png", "cam_gallery.png")
 
 
 NOTE = """\
