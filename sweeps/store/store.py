@@ -309,10 +309,6 @@ class Store:
         """Upload finished runs that an earlier attempt could not upload."""
         self.remote.push_results()
 
-    def push_sweep(self, name: str) -> None:
-        """Upload a sweep's files."""
-        self.remote.push_folder(self.sweep(name))
-
     def push_folder(self, path: Path) -> None:
         """Upload any folder under the root."""
         self.remote.push_folder(path)

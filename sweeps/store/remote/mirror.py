@@ -88,21 +88,14 @@ class Remote:
         self.bucket.put_bytes(key, b"")
         self.bucket.delete(key)
 
-    def lock(
-        self, name: str, path: Path, *, note: str = "", on_lost: Callable[[], None] | None = None
-    ) -> Lease:
+    def lock(self, name: str, path: Path, *, on_lost: Callable[[], None] | None = None) -> Lease:
         """Return the lease leases/<name>, which excludes other machines as well as processes here.
 
-        path: a file to lock among the processes of this machine; its folder is created. note: for
-        others to read. on_lost: called once, in another thread, if somebody takes the lease over.
+        path: a file to lock among the processes of this machine; its folder is created. on_lost:
+        called once, in another thread, if somebody takes the lease over.
         """
         return Lease(
-            self.bucket,
-            self.key(f"leases/{name}"),
-            self.machine,
-            local_lock(path),
-            note=note,
-            on_lost=on_lost,
+            self.bucket, self.key(f"leases/{name}"), self.machine, local_lock(path), on_lost=on_lost
         )
 
     # Files

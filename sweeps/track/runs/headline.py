@@ -94,7 +94,7 @@ class HeadlineRuns(Tracked):
     def _child(self, chain: ChainConfig, *, running: bool) -> RunView:
         rel = f"predictions/{chain.prediction_id}"
         ends = [rel, f"{rel}/export"] if chain in self.headline.exported else [rel]
-        failures = [self.store.folder(end).failure() for end in ends]
+        failures = [self.store.folder(end).why_failed() for end in ends]
         metrics, failure = chain_metrics(self.store, chain), next(filter(None, failures), None)
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain_ids(chain)}
         links = {}
@@ -114,9 +114,7 @@ class HeadlineRuns(Tracked):
                 "wsss.refinement": source_of(chain),
                 "mlflow.note.content": describe(self.headline),
             },
-            current_tags=view.message_tags(
-                (), f"{failure['kind']}: {failure['message']}" if failure else ""
-            ),
+            current_tags=view.message_tags((), failure),
             list_tags={HEADLINES: self.headline.name},
             links=links,
             params={

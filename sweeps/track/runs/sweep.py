@@ -150,7 +150,7 @@ class SweepRuns(Tracked):
 
     def _child(self, trial: Trial, *, running: bool, keeps_network: bool) -> RunView:
         run, cam = self.store.run(trial.run_id), self.store.cam(trial.cam_id)
-        metrics, failure, epochs = run.metrics(), run.failure(), cam.epochs()
+        metrics, failure, epochs = run.metrics(), run.why_failed(), cam.epochs()
         return RunView(
             id=trial.run_id,
             key={RUN_ID: trial.run_id},
@@ -165,8 +165,7 @@ class SweepRuns(Tracked):
                 SWEEP: self.sweep.name,
             },
             current_tags=view.message_tags(
-                (cam.warning(), find_dead_maps(epochs, trial.config)),
-                f"{failure['kind']}: {failure['message']}" if failure else "",
+                (cam.warning(), find_dead_maps(epochs, trial.config)), failure
             ),
             params=trial.config.flat(),
             dataset=self._dataset,
