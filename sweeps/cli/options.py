@@ -245,10 +245,9 @@ def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
     that nothing may be left to run: then the driver raises it if something is.
     """
     from sweeps.run.ray.resources import joinable
-    from sweeps.store.rooms import OF_KIND
     from sweeps.store.store import open_store
 
-    found = open_store(store).descriptions(OF_KIND[kind], f"{kind}.json")
+    found = open_store(store).descriptions(kind)
     return joinable(asked, may_be_done=bool(found))
 
 

@@ -67,12 +67,10 @@ class Entry:
 
 def read_entries(store: Store) -> list[Entry]:
     """Return all sweeps, searches and headlines in a store, the newest first."""
-    metrics, entries = cache(lambda run_id: store.run(run_id).metrics()), []
-    for kind, room in OF_KIND.items():
-        for name in folder_names(store.root / room):
-            path = store.root / room / name / f"{kind}.json"
-            if path.exists():
-                entries.append(_read(store, kind, path, metrics))
+    metrics = cache(lambda run_id: store.run(run_id).metrics())
+    entries = [
+        _read(store, kind, path, metrics) for kind in OF_KIND for path in store.descriptions(kind)
+    ]
     return sorted(entries, key=lambda entry: (-entry.changed, entry.name))
 
 

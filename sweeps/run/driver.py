@@ -191,7 +191,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     for line in subject.how_to_continue(resources) if is_spent else ():
         say(line)
     subject.show(console)
-    subject.store.push_folder(subject.folder)
+    subject.store.folder(subject.path).push()
     if ending.interrupted and is_missing:
         return None
     written = subject.folder / subject.page
@@ -200,7 +200,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     else:
         for line in subject.report():
             say(line)
-        subject.store.push_folder(subject.folder)
+        subject.store.folder(subject.path).push()
     if page:
         say(f"MLflow: {page}")
     if is_spent:

@@ -26,7 +26,7 @@ from zipfile import ZipFile
 from sweeps.store import records
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
-from sweeps.store.rooms import DONE, MARKS, STAGE_LOCK
+from sweeps.store.rooms import DONE, MARKS, OF_KIND, STAGE_LOCK, Kind
 from wsss.basics import files
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, cache_folder, expanded, files_in
@@ -274,7 +274,7 @@ class Store:
         return self.remote.url or str(self.root)
 
     def folder(self, rel: str) -> Folder:
-        """Return the folder of any stage, or one within it: <room>/<id>[/...].
+        """Return any folder of a room, or one within it: <room>/<id>[/...].
 
         Raises StoreError if a named folder holds another stage.
         """
@@ -309,14 +309,6 @@ class Store:
         """Upload finished runs that an earlier attempt could not upload."""
         self.remote.push_results()
 
-    def push_folder(self, path: Path) -> None:
-        """Upload any folder under the root."""
-        self.remote.push_folder(path)
-
-    def pull_folder(self, path: Path) -> None:
-        """Download any folder under the root."""
-        self.remote.pull_folder(path)
-
     def remove(self, rel: str) -> None:
         """Delete a folder here and in the bucket, beginning with the files that mark it."""
         here = (path for path in (self.root / rel).rglob("*") if path.is_file())
@@ -337,12 +329,12 @@ class Store:
 
     def sweep_names(self) -> list[str]:
         """Return the sweeps in the store, the last changed at the end."""
-        paths = self.descriptions("sweeps", "sweep.json")
+        paths = self.descriptions("sweep")
         return [path.parent.name for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
 
-    def descriptions(self, room: str, name: str) -> list[Path]:
-        """Return the files of this name in the folders of a room, by folder."""
-        paths = (folder / name for folder in files_in(self.root / room, "*"))
+    def descriptions(self, kind: Kind) -> list[Path]:
+        """Return the files that describe sweeps, searches or headlines, by folder."""
+        paths = (folder / f"{kind}.json" for folder in files_in(self.root / OF_KIND[kind], "*"))
         return [path for path in paths if path.exists()]
 
     def check_writable(self) -> None:

@@ -46,6 +46,6 @@ def known_subjects(store: Store) -> list[Known]:
     """Return all subjects of a store; headlines last, as they link to runs of sweeps."""
     return [
         Known(store, kind, path.parent.name)
-        for kind, room in OF_KIND.items()
-        for path in store.descriptions(room, f"{kind}.json")
+        for kind in OF_KIND
+        for path in store.descriptions(kind)
     ]

@@ -339,7 +339,7 @@ def test_another_machine_reads_results_without_checkpoints(here: Remote, there: 
     write_json(ours.sweep("s") / "sweep.json", {"name": "s"})
     here.push_folder("cams/c")
     ours.push_results()
-    ours.push_folder(ours.sweep("s"))
+    ours.folder("sweeps/s").push()
     theirs.pull_results()
     assert theirs.run("r").metrics() == {"miou_fixed": 12.5}
     assert theirs.cam("c").epochs() == [{"epoch": 1, "loss": 0.5}]
