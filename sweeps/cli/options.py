@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from sweeps.plan.contents import Kind
     from sweeps.plan.sweep import Sweep
     from sweeps.run.driver import Subject
     from sweeps.run.ray.resources import Resources
+    from sweeps.store.rooms import Kind
     from sweeps.store.store import Store
     from wsss.config import Settings
     from wsss.data.check import DataReport
@@ -245,11 +245,10 @@ def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
     Raises ClusterError, unless the store holds something of this kind (sweep, search, headline), so
     that nothing may be left to run: then the driver raises it if something is.
     """
-    from sweeps.plan.contents import ROOMS
     from sweeps.run.ray.resources import joinable
     from sweeps.store.store import open_store
 
-    found = open_store(store).descriptions(ROOMS[kind], f"{kind}.json")
+    found = open_store(store).descriptions(kind)
     return joinable(asked, may_be_done=bool(found))
 
 

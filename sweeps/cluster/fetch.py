@@ -14,12 +14,11 @@ import yaml
 
 from sweeps.cluster.job_address import JobError
 from sweeps.store.errors import StoreError
-from sweeps.store.remote.mirror import CHECKPOINTS, RESULT_FOLDERS, Remote
+from sweeps.store.remote.mirror import CHECKPOINTS, Remote
+from sweeps.store.rooms import DONE, RESULTS
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
 
-FINISHED = {"runs": "done.json", "cams": "done.json"}
-"""Folder of results -> the file that marks a finished one, which is never replaced."""
 NOT_RESULTS = ("/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*")
 """Patterns of rsync for what is not copied: Tune's state, MLflow's files, locks."""
 MAX_CLUSTER_BYTES = 1 << 20
@@ -42,12 +41,12 @@ def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
     no results.
     """
     remote = Remote(url, target.absolute())
-    there = [rel for folder in RESULT_FOLDERS for rel in remote.objects(folder)]
+    there = [rel for room in RESULTS for rel in remote.objects(room.name)]
     if not there:
         raise StoreError(f"{url}: no results in it; name the sweep's own store with --store")
     have = _finished(target)
     skip = [f"{folder}/*" for folder in have] + ([] if checkpoints else [CHECKPOINTS])
-    came = [rel for folder in RESULT_FOLDERS for rel in remote.pull_folder(folder, skip=skip)]
+    came = [rel for room in RESULTS for rel in remote.pull_folder(room.name, skip=skip)]
     num_kept = sum("/".join(rel.split("/")[:2]) in have for rel in there)
     return Fetched(len(came), sum((target / rel).stat().st_size for rel in came), num_kept)
 
@@ -100,10 +99,10 @@ def take_over(came: Path, target: Path) -> Fetched:
 
     Results that are finished there are kept.
     """
-    have, markers = _finished(target), set(FINISHED.values())
+    have = _finished(target)
     moved, kept, num_bytes = 0, 0, 0
     files = (path for path in came.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path.name in markers):
+    for path in sorted(files, key=lambda path: path.name == DONE):
         relative = path.relative_to(came)
         if "/".join(relative.parts[:2]) in have:
             kept += 1
@@ -116,9 +115,9 @@ def take_over(came: Path, target: Path) -> Fetched:
 
 
 def _finished(target: Path) -> set[str]:
-    """Return the folders of results that are finished in the local store."""
+    """Return the folders of results that are finished in the local store: never replaced."""
     return {
-        f"{kind}/{path.parent.name}"
-        for kind, last in FINISHED.items()
-        for path in target.glob(f"{kind}/*/{last}")
+        f"{room.name}/{path.parent.name}"
+        for room in RESULTS
+        for path in target.glob(f"{room.name}/*/{DONE}")
     }

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sweeps.plan.chains.headline import load_headline
 from sweeps.plan.search import History, best_trials, load_search
@@ -13,17 +13,14 @@ from sweeps.plan.states import folder_names
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.errors import StoreError
+from sweeps.store.rooms import OF_KIND, STAGES, Kind
 from sweeps.store.store import Store
 from wsss.basics.printable import printable
 from wsss.identity import cam_id
 from wsss.recipes import preset_and_recipe
 
-Kind = Literal["sweep", "search", "headline"]
-ROOMS: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "headline"}
-"""Folder of the store for each kind."""
-MADE_OF_CAMS = ("maps", "walks", "labels", "segmentations", "predictions")
-"""Rooms whose results need a training, besides its score."""
-
+OF_A_TRIAL = ("runs", "counts", "cams")
+"""Rooms of a trial's score and training, in the order in which they are removed."""
 
 RunMetrics = Callable[[str], dict[str, Any] | None]
 """Figures of a finished run by its id; StoreError if they are damaged."""
@@ -65,17 +62,15 @@ class Entry:
     @property
     def path(self) -> str:
         """Its folder in the store."""
-        return f"{ROOMS[self.kind]}/{self.name}"
+        return f"{OF_KIND[self.kind]}/{self.name}"
 
 
 def read_entries(store: Store) -> list[Entry]:
     """Return all sweeps, searches and headlines in a store, the newest first."""
-    metrics, entries = cache(lambda run_id: store.run(run_id).metrics()), []
-    for kind, room in ROOMS.items():
-        for name in folder_names(store.root / room):
-            path = store.root / room / name / f"{kind}.json"
-            if path.exists():
-                entries.append(_read(store, kind, path, metrics))
+    metrics = cache(lambda run_id: store.run(run_id).metrics())
+    entries = [
+        _read(store, kind, path, metrics) for kind in OF_KIND for path in store.descriptions(kind)
+    ]
     return sorted(entries, key=lambda entry: (-entry.changed, entry.name))
 
 
@@ -220,15 +215,16 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
         for name in folder_names(store.root / "counts")
         if _need(store, f"counts/{name}", "cams") in trainings
     }
-    wanted = (("runs", scores), ("counts", counts), ("cams", trainings))
-    here = {room: folder_names(store.root / room) for room, _ in wanted}
-    found = tuple(f"{room}/{id_}" for room, ids in wanted for id_ in sorted(ids & here[room]))
+    wanted = dict(zip(OF_A_TRIAL, (scores, counts, trainings), strict=True))
+    here = {room: folder_names(store.root / room) for room in OF_A_TRIAL}
+    found = tuple(f"{room}/{id_}" for room in wanted for id_ in sorted(wanted[room] & here[room]))
     return Removal(entry, found, len(entry.trainings & used & here["cams"]))
 
 
 def _made_of(store: Store) -> frozenset[str]:
-    """Return the cam_ids of trainings that results in MADE_OF_CAMS were made from."""
-    rels = (f"{room}/{name}" for room in MADE_OF_CAMS for name in folder_names(store.root / room))
+    """Return the cam_ids of trainings that something else than their scores was made from."""
+    rooms = (room for room in STAGES if room not in OF_A_TRIAL)
+    rels = (f"{room}/{name}" for room in rooms for name in folder_names(store.root / room))
     return frozenset(need for rel in rels if (need := _need(store, rel, "cams")))
 
 

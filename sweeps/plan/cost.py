@@ -21,6 +21,7 @@ from sweeps.plan.chains.chain import inference_key
 from sweeps.plan.states import Metrics, TrialState, read_metrics
 from sweeps.plan.trials import Plan, Trial
 from sweeps.store.errors import StoreError
+from sweeps.store.rooms import DONE
 from sweeps.store.store import Store, read_config
 from wsss.config import RunConfig
 from wsss.identity import cam_id, config_id
@@ -247,7 +248,7 @@ def read_measured(store: Store, metrics: Metrics | None = None) -> tuple[list[Me
     machines = {name: _machine(found) for name, found in metrics.items()}
     if not machines:
         return [], "", 0
-    finished = {name: store.run(name).path / "done.json" for name in machines}
+    finished = {name: store.run(name).path / DONE for name in machines}
     last = max(machines, key=lambda name: finished[name].stat().st_mtime_ns)
     device, processes = machines[last]
     measured = [

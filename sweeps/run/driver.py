@@ -30,6 +30,7 @@ from sweeps.run.signals import Interrupts, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.attempts import Target
 from sweeps.store.errors import StoreError
+from sweeps.store.rooms import DRIVER_LOCK
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.basics.printable import command, counted, own_command
@@ -191,7 +192,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     for line in subject.how_to_continue(resources) if is_spent else ():
         say(line)
     subject.show(console)
-    subject.store.push_folder(subject.folder)
+    subject.store.folder(subject.path).push()
     if ending.interrupted and is_missing:
         return None
     written = subject.folder / subject.page
@@ -200,7 +201,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     else:
         for line in subject.report():
             say(line)
-        subject.store.push_folder(subject.folder)
+        subject.store.folder(subject.path).push()
     if page:
         say(f"MLflow: {page}")
     if is_spent:
@@ -238,7 +239,7 @@ def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator
     """
     folder = store.root / path
     lock = store.remote.lock(
-        path, folder / "driver.lock", on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
+        path, folder / DRIVER_LOCK, on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
     )
     holder = folder / DRIVER_FILE
     try:

@@ -130,7 +130,7 @@ def _collect(target: ProbeTarget, reference: Any) -> Probed:
 
 def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -> ProbeResult:
     """Probe one configuration where a trial would train it: in a Ray task, or by Ray Train."""
-    from sweeps.run.ray.train import Workers, end_with_raylet, fit
+    from sweeps.run.ray.train import end_with_raylet, fit
     from wsss.training.process import pick_device
 
     end_with_raylet()
@@ -141,9 +141,9 @@ def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -
         fit(
             partial(_probe_rank, options=options, answers=answers),
             config,
-            Workers(resources.num_workers, resources.gpus, resources.cpus, max_failures=0),
-            name="probe",
-            storage=Path(folder),
+            resources,
+            folder=Path(folder) / "probe",
+            max_failures=0,
         )
     result: ProbeResult = answers.get(timeout=60)
     return result

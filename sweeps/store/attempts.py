@@ -203,7 +203,7 @@ class Ledger:
                 attempt.why = "finished"
                 self._write(attempt)
         self._sign()
-        self.store.push_sweep(self.sweep_name)
+        self.store.folder(f"sweeps/{self.sweep_name}").push()
 
     def room(self, trials_at_once: int) -> None:
         """Record how much the sweep may hold at once, from which idle time is computed."""
@@ -278,7 +278,7 @@ class Ledger:
     def _push(self) -> None:
         """Upload the ledger; if the bucket is unreachable, try again later."""
         try:
-            self.store.push_sweep(self.sweep_name)
+            self.store.folder(f"sweeps/{self.sweep_name}").push()
         except StoreError as error:
             self.problem = error
         self.pushed_at = self.clock()

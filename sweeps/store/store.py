@@ -26,6 +26,7 @@ from zipfile import ZipFile
 from sweeps.store import records
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
+from sweeps.store.rooms import DONE, MARKS, OF_KIND, STAGE_LOCK, Kind
 from wsss.basics import files
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, cache_folder, expanded, files_in
@@ -41,9 +42,7 @@ if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: rea
     from sweeps.store.remote.lease import Lease
     from sweeps.store.remote.mirror import Remote
 
-DONE, LABEL = "done.json", "stage.json"
-SAY_THERE = (DONE, "sweep.json", "search.json")
-"""Files whose absence makes a folder count as unfinished, or as empty."""
+LABEL = "stage.json"
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class Folder:
     def lock(self) -> "Lease | LocalLock":
         """Return the lock of this folder; it is released when the process that holds it ends."""
         name = "/".join(self.path.parts[-2:])
-        return self.remote.lock(name, self.path / "stage.lock")
+        return self.remote.lock(name, self.path / STAGE_LOCK)
 
     @contextmanager
     def hold(self, *, silent: float = 30.0) -> Iterator[None]:
@@ -275,7 +274,7 @@ class Store:
         return self.remote.url or str(self.root)
 
     def folder(self, rel: str) -> Folder:
-        """Return the folder of any stage, or one within it: <room>/<id>[/...].
+        """Return any folder of a room, or one within it: <room>/<id>[/...].
 
         Raises StoreError if a named folder holds another stage.
         """
@@ -310,24 +309,12 @@ class Store:
         """Upload finished runs that an earlier attempt could not upload."""
         self.remote.push_results()
 
-    def push_sweep(self, name: str) -> None:
-        """Upload a sweep's files."""
-        self.remote.push_folder(self.sweep(name))
-
-    def push_folder(self, path: Path) -> None:
-        """Upload any folder under the root."""
-        self.remote.push_folder(path)
-
-    def pull_folder(self, path: Path) -> None:
-        """Download any folder under the root."""
-        self.remote.pull_folder(path)
-
     def remove(self, rel: str) -> None:
         """Delete a folder here and in the bucket, beginning with the files that mark it."""
         here = (path for path in (self.root / rel).rglob("*") if path.is_file())
         names = {path.relative_to(self.root).as_posix() for path in here}
         names |= self.remote.objects(rel).keys()
-        for name in sorted(names, key=lambda name: (Path(name).name not in SAY_THERE, name)):
+        for name in sorted(names, key=lambda name: (Path(name).name not in MARKS, name)):
             (self.root / name).unlink(missing_ok=True)
             self.remote.delete(name)
         if (self.root / rel).exists():
@@ -342,12 +329,12 @@ class Store:
 
     def sweep_names(self) -> list[str]:
         """Return the sweeps in the store, the last changed at the end."""
-        paths = self.descriptions("sweeps", "sweep.json")
+        paths = self.descriptions("sweep")
         return [path.parent.name for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
 
-    def descriptions(self, room: str, name: str) -> list[Path]:
-        """Return the files of this name in the folders of a room, by folder."""
-        paths = (folder / name for folder in files_in(self.root / room, "*"))
+    def descriptions(self, kind: Kind) -> list[Path]:
+        """Return the files that describe sweeps, searches or headlines, by folder."""
+        paths = (folder / f"{kind}.json" for folder in files_in(self.root / OF_KIND[kind], "*"))
         return [path for path in paths if path.exists()]
 
     def check_writable(self) -> None:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sweeps.plan.chains.headline import load_headline
-from sweeps.plan.contents import ROOMS, Kind
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
+from sweeps.store.rooms import OF_KIND, Kind
 from sweeps.store.store import Store
 from sweeps.track.runs.headline import HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
@@ -31,7 +31,7 @@ class Known:
     @property
     def path(self) -> str:
         """Its folder in the store."""
-        return f"{ROOMS[self.kind]}/{self.name}"
+        return f"{OF_KIND[self.kind]}/{self.name}"
 
     def describe(self) -> Tracked:
         """Read it. Raises StoreError or ConfigError if this version cannot."""
@@ -46,6 +46,6 @@ def known_subjects(store: Store) -> list[Known]:
     """Return all subjects of a store; headlines last, as they link to runs of sweeps."""
     return [
         Known(store, kind, path.parent.name)
-        for kind, room in ROOMS.items()
-        for path in store.descriptions(room, f"{kind}.json")
+        for kind in OF_KIND
+        for path in store.descriptions(kind)
     ]

@@ -152,20 +152,20 @@ def git_tags(recorded: str) -> dict[str, str]:
     return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": str(is_dirty).lower()}
 
 
-def message_tags(warnings: Iterable[object], failure: str) -> dict[str, str | None]:
-    """Return the tags for warnings and for the reason of a failure. failure: "" if there is none.
+def message_tags(warnings: Iterable[object], failure: str | None) -> dict[str, str | None]:
+    """Return the tags for warnings and for the reason of a failure, if there is one.
 
     A failed training has no warnings.
     """
     warning = "; ".join(str(warning) for warning in warnings if warning and not failure)
     return {
         WARNING: warning[:MAX_MESSAGE_LENGTH] or None,
-        FAILURE: failure[:MAX_MESSAGE_LENGTH] or None,
+        FAILURE: (failure or "")[:MAX_MESSAGE_LENGTH] or None,
     }
 
 
-def status(result: dict[str, Any] | None, failure: dict[str, Any] | None, *, running: bool) -> str:
-    """Return MLflow's status of a run, from its result and failure in the store."""
+def status(result: dict[str, Any] | None, failure: str | None, *, running: bool) -> str:
+    """Return MLflow's status of a run, from its result and why it failed, as in the store."""
     if result:
         return "FINISHED"
     if running:

@@ -305,7 +305,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         store = open_store(url)
         write(store.root, FILES)
         for folder in ("cams", "runs", "sweeps"):
-            store.push_folder(store.root / folder)
+            store.folder(folder).push()
         yield url
 
 

@@ -21,7 +21,7 @@ from commands import wsss
 from outcomes import CHAIN, pictures, stages_in
 
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
-from sweeps.run.ray.crew import Cluster, TaskNeeds, map_shards, split_shards
+from sweeps.run.ray.crew import Cluster, map_shards, split_shards
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import start_ray
 from sweeps.stages.segmentation import Predict
@@ -146,14 +146,14 @@ def refuse(folder: str, image_ids: list[str]) -> Iterator[str]:
 
 @pytest.mark.usefixtures("cluster")
 def test_every_image_of_every_shard_is_done_once(tmp_path: Path) -> None:
-    done = list(map_shards(note, str(tmp_path), IDS, TaskNeeds()))
+    done = list(map_shards(note, str(tmp_path), IDS, Resources()))
     assert sorted(done) == sorted(IDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(IDS)
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_task_is_run_again_and_no_image_is_told_twice(tmp_path: Path) -> None:
-    done = list(map_shards(die_once, str(tmp_path), IDS, TaskNeeds()))
+    done = list(map_shards(die_once, str(tmp_path), IDS, Resources()))
     assert (tmp_path / "died").exists()
     assert sorted(done) == sorted(IDS)
 
@@ -161,7 +161,7 @@ def test_a_killed_task_is_run_again_and_no_image_is_told_twice(tmp_path: Path) -
 @pytest.mark.usefixtures("cluster")
 def test_the_error_of_a_task_reaches_the_caller_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ForeseenError, match="broken; replace it"):
-        list(map_shards(refuse, str(tmp_path), IDS, TaskNeeds()))
+        list(map_shards(refuse, str(tmp_path), IDS, Resources()))
 
 
 def test_shards_hold_each_image_once_in_order_and_none_is_tiny() -> None:

@@ -29,7 +29,7 @@ from sweeps.run.dispatch import Dispatch
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import HEAD_NODE, CapacityError, Resources, concurrency
 from sweeps.run.ray.start import started
-from sweeps.run.ray.train import Workers, fit
+from sweeps.run.ray.train import fit
 from sweeps.run.ray.tune import TuneRound
 from sweeps.run.signals import Interrupts
 from sweeps.store.errors import StoreError
@@ -171,9 +171,8 @@ def trial_of_one_worker(space: dict[str, Any]) -> None:
     fit(
         work,
         space,
-        Workers(1, space["gpus"], 0.5),
-        name=f"trial{space['number']}",
-        storage=Path(space["folder"]),
+        Resources(workers=1, gpus=space["gpus"], cpus=0.5),
+        folder=Path(space["folder"]) / f"trial{space['number']}",
         callbacks=[TuneReportCallback()],
     )
 
@@ -237,9 +236,9 @@ def test_workers_start_again_after_a_foreseen_error_only_if_it_may_be_mended(
         fit(
             broken_on_rank_1,
             space,
-            Workers(2, max_failures=1),
-            name=str(starts),
-            storage=tmp_path / "ray",
+            Resources(workers=2),
+            folder=tmp_path / "ray" / str(starts),
+            max_failures=1,
         )
     assert len(list(tmp_path.glob("1-*"))) == starts
 
@@ -260,7 +259,9 @@ def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits
         {"config": config, "data": drawn, "folder": folder, "kill": False} for folder in folders
     ]
     multiprocessing.spawn(unbroken_rank, (items[0],), nprocs=2)
-    fit(train_on_two, items[1] | {"kill": True}, Workers(2), name="k", storage=tmp_path / "ray")
+    fit(
+        train_on_two, items[1] | {"kill": True}, Resources(workers=2), folder=tmp_path / "ray" / "k"
+    )
     started = {path.name for path in folders[1].glob("started_0_*")}
     assert len(started) == 2
     assert started <= {f"started_0_{iteration}" for iteration in (0, 5, 6, 7)}

@@ -19,6 +19,7 @@ from sweeps.store.local_lock import LocalLock
 from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.remote.no_bucket import NoBucket
+from sweeps.store.rooms import ROOMS, Room
 from sweeps.store.store import Store, open_store, write_json
 
 QUICK = Times(retry_delays=(0.01,) * 4)
@@ -209,6 +210,20 @@ def test_what_changed_here_alone_is_kept_and_what_changed_there_alone_comes(
     assert here.push_folder("sweeps/s") == ["sweeps/s/ours.json"]
 
 
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_of_a_folder_that_is_removed_the_file_that_marks_it_goes_first(
+    here: Remote, proxy: FaultyProxy, room: Room
+) -> None:
+    for name in ("a.json", room.mark, "z.json"):
+        write(here, f"{room.name}/x/{name}", b"{}")
+    here.push_folder(f"{room.name}/x")
+    proxy.seen.clear()
+    Store(here.mirror, here).remove(f"{room.name}/x")
+    deleted = [path.rpartition("/")[2] for method, path in proxy.seen if method == "DELETE"]
+    assert deleted == [room.mark, "a.json", "z.json"]
+    assert not (here.mirror / room.name / "x").exists()
+
+
 def test_a_bucket_that_is_missing_is_refused_at_once(
     port: int, tmp_path: Path, proxy: FaultyProxy
 ) -> None:
@@ -324,7 +339,7 @@ def test_another_machine_reads_results_without_checkpoints(here: Remote, there: 
     write_json(ours.sweep("s") / "sweep.json", {"name": "s"})
     here.push_folder("cams/c")
     ours.push_results()
-    ours.push_sweep("s")
+    ours.folder("sweeps/s").push()
     theirs.pull_results()
     assert theirs.run("r").metrics() == {"miou_fixed": 12.5}
     assert theirs.cam("c").epochs() == [{"epoch": 1, "loss": 0.5}]

@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -35,8 +36,7 @@ def fresh(port: int) -> None:
 def lease(machine: Path, times: Times = QUICK, **options: Any) -> Lease:
     machine.mkdir(exist_ok=True)
     remote = Remote(f"s3://{BUCKET}/x", machine, times)
-    key = remote.key("leases/sweeps/s")
-    return Lease(remote.bucket, key, remote.machine, FileLock(machine / "driver.lock"), **options)
+    return remote.lock("sweeps/s", machine / "driver.lock", **options)
 
 
 def content(port: int) -> dict[str, Any]:
@@ -47,10 +47,10 @@ def content(port: int) -> dict[str, Any]:
 
 
 def test_a_lease_excludes_other_machines_until_it_is_released(port: int, tmp_path: Path) -> None:
-    with lease(tmp_path / "a", note="run 7").acquire(timeout=0):
+    with lease(tmp_path / "a").acquire(timeout=0):
         with pytest.raises(LeaseHeldError) as caught:
             lease(tmp_path / "b").acquire(timeout=0.3)
-        assert caught.value.holder["note"] == "run 7"
+        assert caught.value.holder["pid"] == os.getpid()
         text = str(caught.value)
         assert text.startswith(f"s3://{BUCKET}/{KEY}: held by process ")
         assert "s ago; it is free 60 s after the last one" in text

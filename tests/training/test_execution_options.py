@@ -17,7 +17,7 @@ from sweeps.cli.method.run_folder import Run
 from sweeps.cli.options import execution
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.resources import Resources
-from sweeps.run.ray.train import Workers, fit
+from sweeps.run.ray.train import fit
 from sweeps.stages.labels import LearnAffinity
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Place
@@ -239,5 +239,10 @@ def test_workers_talk_by_nccl_only_where_each_of_them_sees_a_whole_gpu(
 
     monkeypatch.setattr(TorchConfig().backend_cls, "on_start", on_start)
     monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
-    fit(lambda item, process: iter(()), None, Workers(2, gpus), name="talk", storage=tmp_path)
+    fit(
+        lambda item, process: iter(()),
+        None,
+        Resources(workers=2, gpus=gpus),
+        folder=tmp_path / "r" / "k",
+    )
     assert started == [backend]

@@ -121,4 +121,4 @@ def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     again = command("sweeps", "sync", "--store", store.address, "--sweep", sweep.name)
     for line in tracker.remarks("the verdict", f"`{again}`"):
         print(line)
-    store.push_sweep(sweep.name)
+    store.folder(f"sweeps/{sweep.name}").push()

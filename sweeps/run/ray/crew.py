@@ -9,7 +9,7 @@ from ray.exceptions import RayTaskError
 from ray.util.queue import Empty, Queue
 
 from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
-from sweeps.run.ray.train import Workers, fit
+from sweeps.run.ray.train import fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, keep_going
@@ -27,14 +27,6 @@ SHARDS_PER_SLOT = 4
 """Tasks per slot of the cluster, one after the other, so that slow images even out."""
 
 
-@dataclass(frozen=True)
-class TaskNeeds:
-    """What one task occupies."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-
 def split_shards(image_ids: list[str], num_slots: int) -> list[list[str]]:
     """Return the images in shards of equal length, a few per slot."""
     size = max(MIN_SHARD, -(-len(image_ids) // max(1, SHARDS_PER_SLOT * num_slots)))
@@ -45,9 +37,9 @@ def map_shards(
     function: Callable[[Item, list[str]], Iterator[str]],
     item: Item,
     image_ids: list[str],
-    needs: TaskNeeds,
+    needs: Resources,
 ) -> Iterator[str]:
-    """Yield each image id when a task reports it done, in any order.
+    """Yield each image id when a task reports it done, in any order; `needs`: what a task occupies.
 
     function(item, ids): a module's function that yields every id of its shard, even if the image
     was done before: a task whose node died runs again, and the ids that it yielded before are
@@ -88,11 +80,11 @@ def _answer(reference: Any) -> Any:
         raise error.cause from error
 
 
-def _streaming(function: Callable[..., Iterator[Any]], needs: TaskNeeds) -> Any:
+def _streaming(function: Callable[..., Iterator[Any]], needs: Resources) -> Any:
     return ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, num_returns="streaming")(function)
 
 
-def _num_slots(needs: TaskNeeds) -> int:
+def _num_slots(needs: Resources) -> int:
     """Return how many tasks the cluster can run at a time now, at least one."""
     have = ray.cluster_resources()
     slots = have.get("CPU", 0) // needs.cpus if needs.cpus else have.get("CPU", 0)
@@ -150,12 +142,12 @@ class Cluster:
             stage, replace(place, crew=Here(), after_checkpoint=keep_going), self.resources.cpus
         )
 
-    def _needs(self, stage: Stage) -> TaskNeeds:
+    def _needs(self, stage: Stage) -> Resources:
         """Return what a task occupies. Labels need no GPU, unless PAMR refines them."""
         on_cpu = isinstance(stage, WriteLabels) and not (
             stage.chain.labels and stage.chain.labels.refinement == "pamr"
         )
-        return TaskNeeds(self.resources.cpus, 0.0 if on_cpu else self.resources.gpus)
+        return replace(self.resources, gpus=0.0) if on_cpu else self.resources
 
     def _fit(self, sent: _Sent) -> Iterator[Record | None]:
         """Run Ray Train in a task, as `fit` blocks; yield as `_answers` does.
@@ -185,9 +177,8 @@ def _fit(sent: _Sent, resources: Resources, reports: Queue) -> None:
     fit(
         _train_rank,
         sent,
-        Workers(resources.num_workers, resources.gpus, resources.cpus),
-        name=sent.stage.id(),
-        storage=sent.place.store.root / "ray_train",
+        resources,
+        folder=sent.place.store.root / "ray_train" / sent.stage.id(),
         callbacks=[_sender(reports)],
     )
 

@@ -7,13 +7,14 @@ cluster, `torch.distributed` set up by Ray, and reports every record of rank 0.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sweeps.run.ray.resources import Resources
 from sweeps.store.errors import comes_again
 from wsss.basics.errors import ForeseenError
 from wsss.training.execution import keep_freed_memory
@@ -25,53 +26,39 @@ CHECK_SECONDS = 2.0
 """Between two looks at whether the raylet lives."""
 
 
-@dataclass(frozen=True)
-class Workers:
-    """How many workers train one model together, and what each may use."""
-
-    count: int
-    gpus_per_worker: float = 0.0
-    cpus_per_worker: float = 1.0
-    max_failures: int = 3
-    """Restarts of the worker group before the training counts as failed."""
-
-
 def fit(
     loop: Loop,
     item: Any,
-    workers: Workers,
+    resources: Resources,
     *,
-    name: str,
-    storage: Path,
-    callbacks: list[Any] | None = None,
+    folder: Path,
+    callbacks: Sequence[Any] = (),
+    max_failures: int = 3,
 ) -> None:
     """Run `loop(item, process)` on every worker, until it ends everywhere.
 
-    `name` must be the same whenever the same training is started again. Checkpoints are the loop's
-    business: after a failure it is called anew and continues from its own. Raises a foreseen error
-    of a worker, at once if it would come again, and Ray's TrainingFailedError when the workers fail
-    more often than `max_failures`.
+    folder: Ray Train's own, the same whenever the same training is started again. Checkpoints are
+    the loop's business: after a failure it is called anew and continues from its own. Raises a
+    foreseen error of a worker, at once if it would come again, and Ray's TrainingFailedError when
+    the workers fail more often than `max_failures`.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    use_gpu = workers.gpus_per_worker > 0
-    resources = {"CPU": workers.cpus_per_worker}
-    if use_gpu:
-        resources["GPU"] = workers.gpus_per_worker
+    each = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"loop": loop, "item": item},
-        torch_config=_torch_config(whole_gpus=workers.gpus_per_worker >= 1),
+        torch_config=_torch_config(whole_gpus=resources.gpus >= 1),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count, use_gpu=use_gpu, resources_per_worker=resources
+            num_workers=resources.num_workers, use_gpu=resources.gpus > 0, resources_per_worker=each
         ),
         run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=str(storage),
-            callbacks=[_ends_at_once(), *(callbacks or [])],
+            name=folder.name,
+            storage_path=str(folder.parent),
+            callbacks=[_ends_at_once(), *callbacks],
             failure_config=ray.train.FailureConfig(
-                max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
+                max_failures=max_failures, controller_failure_limit=max_failures
             ),
         ),
     )

@@ -185,7 +185,7 @@ def sweep_trial(
     resources: Resources,
 ) -> None:
     """Train `space["cam_id"]` and complete its scores, inline or under Ray Train."""
-    from sweeps.run.ray.train import Workers, end_with_raylet, fit
+    from sweeps.run.ray.train import end_with_raylet, fit
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
@@ -198,9 +198,8 @@ def sweep_trial(
     fit(
         on_one_rank,
         item,
-        Workers(resources.num_workers, resources.gpus, resources.cpus),
-        name=cam_id,
-        storage=place.store.root / "ray_train",
+        resources,
+        folder=place.store.root / "ray_train" / cam_id,
         callbacks=[TuneReportCallback()],
     )
 

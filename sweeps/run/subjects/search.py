@@ -273,7 +273,7 @@ class DrivenSearch(Subject):
     def held(self, lock: "Held") -> list[str]:
         """Download the history, which nobody else writes from now on."""
         self.lock = lock
-        self.store.pull_folder(self.folder)
+        self.store.folder(self.path).pull()
         return []
 
     def rounds(self, resources: Resources) -> "Iterator[TuneRound[Any]]":
@@ -312,7 +312,7 @@ class DrivenSearch(Subject):
         assert self.lock is not None, "only the driver shares"
         try:
             self.lock.check()
-            self.store.push_folder(self.folder)
+            self.store.folder(self.path).push()
             if trial is None or trial.ended:
                 self.store.pull_results()
         except StoreError as error:

@@ -72,7 +72,7 @@ class Tables(Subject):
     def write_down(self) -> None:
         """Write the sweep's description."""
         save_sweep(self.store, self.sweep)
-        self.store.push_sweep(self.sweep.name)
+        self.store.folder(self.path).push()
 
     def missing(self) -> list[Trial]:
         """Return the trials to run, as `missing_trials` does."""

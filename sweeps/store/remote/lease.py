@@ -52,8 +52,8 @@ class Lease:
     """A lock among all machines, used as a FileLock: `with lease.acquire(timeout=0): ...`.
 
     key: the object's key in the bucket. machine: gives the id of this machine's mirror. file_lock:
-    the lock among the processes of this machine. note: for others to read while the lease is held.
-    on_lost: called once, in another thread, if somebody takes the lease over.
+    the lock among the processes of this machine. on_lost: called once, in another thread, if
+    somebody takes the lease over.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class Lease:
         machine: Callable[[], str],
         file_lock: FileLock,
         *,
-        note: str = "",
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.bucket, self.key, self.machine, self.file_lock = bucket, key, machine, file_lock
@@ -73,7 +72,6 @@ class Lease:
         self._on_lost = on_lost
         self._body = {
             "token": uuid.uuid4().hex,
-            "note": note,
             "host": platform.node(),
             "pid": os.getpid(),
             "machine": "",

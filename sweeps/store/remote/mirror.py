@@ -28,6 +28,7 @@ from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 from sweeps.store.local_lock import local_lock
 from sweeps.store.remote.bucket import Bucket, ObjectInfo, Times
 from sweeps.store.remote.lease import Lease
+from sweeps.store.rooms import DONE, RESULTS
 from wsss.basics.files import files_in, whole_or_absent
 from wsss.training.checkpoint_names import KEPT_CHECKPOINTS
 
@@ -37,23 +38,9 @@ NUM_THREADS = 8
 NOT_COPIED = ("*.lock", "*.partial*", "*.broken", ".*")
 """Names of files that concern one machine only."""
 
-MARKER = "done.json"
-"""The file that marks a folder as finished: it is copied after all others."""
-
-RESULT_FOLDERS = ("cams", "runs", "sweeps", "searches", "headline")
-"""Folders that tables, status and reports read."""
-
 CHECKPOINTS = "cams/*/checkpoints/*"
 TRAINING_PARTS = ("", "attempts", "epochs", "checkpoints")
 """The subfolders that belong to a training; its maps, for example, do not."""
-
-AT_WORK = {
-    "cams": "stage.lock",
-    "sweeps": "driver.lock",
-    "searches": "driver.lock",
-    "headline": "driver.lock",
-}
-"""Folder of results -> the lock that a process holds while it works there."""
 
 logger = logging.getLogger(__name__)
 
@@ -101,21 +88,14 @@ class Remote:
         self.bucket.put_bytes(key, b"")
         self.bucket.delete(key)
 
-    def lock(
-        self, name: str, path: Path, *, note: str = "", on_lost: Callable[[], None] | None = None
-    ) -> Lease:
+    def lock(self, name: str, path: Path, *, on_lost: Callable[[], None] | None = None) -> Lease:
         """Return the lease leases/<name>, which excludes other machines as well as processes here.
 
-        path: a file to lock among the processes of this machine; its folder is created. note: for
-        others to read. on_lost: called once, in another thread, if somebody takes the lease over.
+        path: a file to lock among the processes of this machine; its folder is created. on_lost:
+        called once, in another thread, if somebody takes the lease over.
         """
         return Lease(
-            self.bucket,
-            self.key(f"leases/{name}"),
-            self.machine,
-            local_lock(path),
-            note=note,
-            on_lost=on_lost,
+            self.bucket, self.key(f"leases/{name}"), self.machine, local_lock(path), on_lost=on_lost
         )
 
     # Files
@@ -190,7 +170,7 @@ class Remote:
         Deletes from the bucket failures that no longer hold.
         """
         there, pushed = self.objects("runs"), list[str]()
-        for path in sorted((self.mirror / "runs").glob(f"*/{MARKER}")):
+        for path in sorted((self.mirror / "runs").glob(f"*/{DONE}")):
             if self._rel(path) not in there:
                 pushed += self._push(self._files(path.parent), there)
                 failure = path.with_name("failure.json")
@@ -204,7 +184,7 @@ class Remote:
         Folders in which a process of this machine works are skipped: their files here are newer.
         """
         skip = (CHECKPOINTS, *(f"{folder}/*" for folder in self._at_work()))
-        return [rel for folder in RESULT_FOLDERS for rel in self.pull_folder(folder, skip=skip)]
+        return [rel for room in RESULTS for rel in self.pull_folder(room.name, skip=skip)]
 
     def push_training(self, folder: str | Path) -> None:
         """Upload a training: records first, so that no checkpoint lacks its epochs.
@@ -348,9 +328,9 @@ class Remote:
     def _at_work(self) -> list[str]:
         """Return the folders in which a process of this machine works."""
         busy = []
-        for room, lock in AT_WORK.items():
-            for path in (self.mirror / room).glob(f"*/{lock}"):  # the file outlives its process
-                if (path.parent / MARKER).exists():
+        for room in RESULTS:
+            for path in (self.mirror / room.name).glob(f"*/{room.lock}"):  # outlives its process
+                if (path.parent / DONE).exists():
                     continue
                 try:
                     with local_lock(path).acquire(timeout=0):
@@ -397,7 +377,7 @@ def _is_copied(name: str) -> bool:
 
 
 def _is_marker(rel: str) -> bool:
-    return Path(rel).name == MARKER
+    return Path(rel).name == DONE
 
 
 def _is_checkpoint(rel: str) -> bool:

@@ -26,7 +26,7 @@ class NoBucket:
         """Do nothing."""
 
     def lock(
-        self, name: str, path: Path, *, note: str = "", on_lost: Callable[[], None] | None = None
+        self, name: str, path: Path, *, on_lost: Callable[[], None] | None = None
     ) -> "LocalLock":
         """Return the lock of a file, whose folder is created; nobody can take it over."""
         from sweeps.store.local_lock import local_lock

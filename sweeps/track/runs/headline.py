@@ -12,6 +12,7 @@ from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
 from sweeps.report.headline.build import chain_ids
 from sweeps.store.code_version import code_version
+from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.runs.sweep import EXPERIMENT as CAM_EXPERIMENT
@@ -93,7 +94,7 @@ class HeadlineRuns(Tracked):
     def _child(self, chain: ChainConfig, *, running: bool) -> RunView:
         rel = f"predictions/{chain.prediction_id}"
         ends = [rel, f"{rel}/export"] if chain in self.headline.exported else [rel]
-        failures = [self.store.folder(end).failure() for end in ends]
+        failures = [self.store.folder(end).why_failed() for end in ends]
         metrics, failure = chain_metrics(self.store, chain), next(filter(None, failures), None)
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain_ids(chain)}
         links = {}
@@ -113,9 +114,7 @@ class HeadlineRuns(Tracked):
                 "wsss.refinement": source_of(chain),
                 "mlflow.note.content": describe(self.headline),
             },
-            current_tags=view.message_tags(
-                (), f"{failure['kind']}: {failure['message']}" if failure else ""
-            ),
+            current_tags=view.message_tags((), failure),
             list_tags={HEADLINES: self.headline.name},
             links=links,
             params={
@@ -143,9 +142,7 @@ class HeadlineRuns(Tracked):
                 LABELS_MIOU: (metrics["labels_score"] or {}).get("miou"),
                 **{f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()},
             },
-            artifacts=tuple(
-                (folders.predictions / name, "") for name in ("done.json", "gallery.png")
-            ),
+            artifacts=tuple((folders.predictions / name, "") for name in (DONE, "gallery.png")),
             network=partial(load_trained, checkpoints, chain.segmentation, num_classes),
         )
 

@@ -12,6 +12,7 @@ from sweeps.plan.trials import Trial, best_configuration
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.model import Report
 from sweeps.store.code_version import code_version
+from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from sweeps.track import view
@@ -28,7 +29,7 @@ MIOU = "miou/fixed"
 """Logged first, as MLflow's UI compares runs by the first metric. It shows a section per prefix:
 miou, per_class_..., score, train."""
 
-ARTIFACTS = ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")
+ARTIFACTS = ("config.json", DONE, "threshold_curve.png", "cam_gallery.png")
 
 
 NOTE = """\
@@ -149,7 +150,7 @@ class SweepRuns(Tracked):
 
     def _child(self, trial: Trial, *, running: bool, keeps_network: bool) -> RunView:
         run, cam = self.store.run(trial.run_id), self.store.cam(trial.cam_id)
-        metrics, failure, epochs = run.metrics(), run.failure(), cam.epochs()
+        metrics, failure, epochs = run.metrics(), run.why_failed(), cam.epochs()
         return RunView(
             id=trial.run_id,
             key={RUN_ID: trial.run_id},
@@ -164,8 +165,7 @@ class SweepRuns(Tracked):
                 SWEEP: self.sweep.name,
             },
             current_tags=view.message_tags(
-                (cam.warning(), find_dead_maps(epochs, trial.config)),
-                f"{failure['kind']}: {failure['message']}" if failure else "",
+                (cam.warning(), find_dead_maps(epochs, trial.config)), failure
             ),
             params=trial.config.flat(),
             dataset=self._dataset,
