@@ -151,7 +151,7 @@ def _block(block: Block) -> Iterator[RenderableType]:
 
 
 def _table(grid: Grid) -> Fitted:
-    head, groups = flat(grid, short=True, folded=False)
+    head, groups = flat(grid, short=True)
     num_labels = len(head) - len(grid.columns)
     rows = [
         [_cells(line[:num_labels], row) for line, row in zip(lines, group.rows, strict=True)]
