@@ -79,16 +79,7 @@ def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -
         trained_by=_trained_by(rows),
         command=run_command(sweep, None),
         data=sweep.base.data.fingerprint,
-        trials=tuple(
-            TrialEntry(
-                run_id=row.run_id,
-                cam_id=row.cam_id,
-                cells=row.cells,
-                seed=row.seed,
-                state=row.state,
-            )
-            for row in rows
-        ),
+        trials=tuple(TrialEntry.model_validate(row, from_attributes=True) for row in rows),
         files={},
     )
     with whole_or_absent(path) as partial, ZipFile(partial, "w") as archive:

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass
 
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
@@ -45,10 +46,13 @@ NOT_COMPARED = (
 """Settings that other checks cover, or that do not change the score at .15."""
 
 
+STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
 class Frozen(BaseModel):
     """Base of what is written beside a sweep."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
 
 class ListFacts(Frozen):
@@ -73,7 +77,8 @@ State = Literal["same", "differs", "note"]
 """differs: such a run calibrates nothing; note: not exactly IRN's, or for a person to judge."""
 
 
-class Point(Frozen):
+@dataclass(config=STRICT)
+class Point:
     """One point of the comparison."""
 
     name: str
@@ -81,10 +86,6 @@ class Point(Frozen):
     """IRN's."""
     found: str
     state: State
-
-
-def _point(name: str, reference: str, found: str, state: State) -> Point:
-    return Point(name=name, reference=reference, found=found, state=state)
 
 
 def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
@@ -161,7 +162,7 @@ class _Settings:
         self.left = [key for key in self.left if key not in keys]
         same = all(self.ours[key] == self.irns[key] for key in keys)
         found = _said(keys, self.ours) + more
-        return _point(name, _said(keys, self.irns), found, "same" if same else "differs")
+        return Point(name, _said(keys, self.irns), found, "same" if same else "differs")
 
     def rest(self) -> Point:
         """Compare every setting that no other check has compared."""
@@ -171,7 +172,7 @@ class _Settings:
             f"{key} {_value(self.ours[key])} (IRN: {_value(self.irns[key])})" for key in changed
         )
         state: State = "differs" if changed else "same"
-        return _point("other settings", "the preset irn", found or "the preset irn", state)
+        return Point("other settings", "the preset irn", found or "the preset irn", state)
 
 
 def _said(keys: tuple[str, ...], settings: dict[str, Any]) -> str:
@@ -194,7 +195,7 @@ def _weights(sweep: Sweep) -> Point:
     elif network.backbone == "resnet50" and network.weights == "imagenet_v1":
         same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}{_cached_digest()}"
     reference = f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}"
-    return _point("initial weights", reference, found, "same" if same else "differs")
+    return Point("initial weights", reference, found, "same" if same else "differs")
 
 
 def _cached_digest() -> str:
@@ -219,7 +220,7 @@ def _list(name: str, found: ListFacts, split: str) -> Point:
     other = "" if same else ", another list"
     if not same and found.num_images == official.num_images:
         other += " of the same length: restore it with `wsss data prepare`"
-    return _point(
+    return Point(
         name,
         f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
         f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
@@ -233,7 +234,7 @@ def _labels(facts: DataFacts) -> Point:
     remedy = "; give VOC 2012's whole Annotations folder" if masks else ""
     found = f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}"
     reference = "all from VOC's XML, those of SBD's images too"
-    return _point("image-level labels", reference, found, "note" if masks else "same")
+    return Point("image-level labels", reference, found, "note" if masks else "same")
 
 
 def _thresholds(metrics: list[dict[str, Any]]) -> str:
@@ -249,7 +250,7 @@ def _iterations(steps: list[list[float]]) -> Point:
     counts = sorted({len(one) for one in steps})
     found = " and ".join(f"{count:,}" for count in counts) + " recorded"
     same = counts == [AUTHOR_STEPS]
-    return _point("iterations", f"{AUTHOR_STEPS:,}", found, "same" if same else "note")
+    return Point("iterations", f"{AUTHOR_STEPS:,}", found, "same" if same else "note")
 
 
 def _losses(steps: list[list[float]]) -> Point:
@@ -266,7 +267,7 @@ def _losses(steps: list[list[float]]) -> Point:
     else:
         theirs = means(AUTHOR_LOSSES.__getitem__)
         reference = f"mean L_cls of 100 steps up to {theirs} ({AUTHOR_LOG})"
-    return _point("losses", reference, found, "note")
+    return Point("losses", reference, found, "note")
 
 
 def _versions(metrics: list[dict[str, Any]]) -> Point:
@@ -276,4 +277,4 @@ def _versions(metrics: list[dict[str, Any]]) -> Point:
         for m in metrics
     )
     reference = "no fixed ones: the known runs differ in them"
-    return _point("versions", reference, "; ".join(machines), "note")
+    return Point("versions", reference, "; ".join(machines), "note")

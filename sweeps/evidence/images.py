@@ -16,8 +16,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sweeps.evidence.seeds import LEVEL, ROUNDING, FloatArray, Interval, check_share
+from sweeps.evidence.seeds import LEVEL, ROUNDING, FloatArray, Interval, check_level
 
+NUM_RESAMPLES = 2000
 CHUNK_WEIGHTS = 2_000_000
 """Image weights per matrix product, so that their float64 copy takes at most 16 MB."""
 
@@ -69,7 +70,9 @@ class Resamples:
     images, which tell nothing about others.
     """
 
-    def __init__(self, num_images: int, num_resamples: int = 2000, rng_seed: int = 0) -> None:
+    def __init__(
+        self, num_images: int, num_resamples: int = NUM_RESAMPLES, rng_seed: int = 0
+    ) -> None:
         if num_images < 2:
             raise ValueError(f"{num_images} image cannot show image noise; score two or more")
         self.counts = resample_counts(num_images, num_resamples, rng_seed)
@@ -107,7 +110,7 @@ class Resamples:
 
 def percentiles(resampled: ArrayLike, level: float = LEVEL) -> Interval:
     """Return the central interval that holds a share `level` of resampled values: [R]."""
-    check_share(level, "level")
+    check_level(level)
     low, high = np.quantile(np.asarray(resampled), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
@@ -124,9 +127,7 @@ def argmax_stability_over_images(mious: ArrayLike) -> FloatArray:
     return (largest / largest.sum(0)).mean(1)
 
 
-def argmax_stability(
-    values: ArrayLike, *, num_resamples: int = 2000, rng_seed: int = 0
-) -> FloatArray:
+def argmax_stability(values: ArrayLike, *, num_resamples: int = NUM_RESAMPLES) -> FloatArray:
     """Return each cell's share of seed resamples in which its mean is the largest (seed noise).
 
     values: [S, cells] percent; a seed is drawn with all its cells, as a block. Ties are split.
@@ -139,7 +140,7 @@ def argmax_stability(
             f"values of shape {array.shape}: seed noise needs [two seeds or more, cells]; for one "
             "seed use argmax_stability_over_images"
         )
-    weights = resample_counts(len(array), num_resamples, rng_seed) / len(array)  # [R, S]
+    weights = resample_counts(len(array), num_resamples, rng_seed=0) / len(array)  # [R, S]
     return argmax_stability_over_images((weights @ array).T)
 
 

@@ -78,7 +78,7 @@ def seed_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None
     """
     from scipy.special import stdtrit
 
-    check_share(level, "level")
+    check_level(level)
     array = finite_vector(values)
     n = array.size
     if n < 2:
@@ -97,7 +97,7 @@ def prediction_interval(values: ArrayLike, num_new: int, *, level: float = LEVEL
     """
     from scipy.special import stdtrit
 
-    check_share(level, "level")
+    check_level(level)
     array = finite_vector(values)
     m = array.size
     if m < 2 or num_new < 1:
@@ -168,10 +168,10 @@ def finite_vector(values: ArrayLike) -> FloatArray:
     return array
 
 
-def check_share(value: float, name: str) -> None:
-    """Raise ValueError unless the value is strictly between 0 and 1."""
-    if not 0 < value < 1:
-        raise ValueError(f"{name} {value} is not in (0, 1); give a share, e.g. 0.95")
+def check_level(level: float) -> None:
+    """Raise ValueError unless the level is strictly between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} is not in (0, 1); give a share, e.g. 0.95")
 
 
 def _sd(values: FloatArray) -> float:

@@ -213,7 +213,7 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     counts = {
         name
         for name in folder_names(store.root / "counts")
-        if _need(store, f"counts/{name}", "cams") in trainings
+        if _training_of(store, f"counts/{name}") in trainings
     }
     wanted = dict(zip(OF_A_TRIAL, (scores, counts, trainings), strict=True))
     here = {room: folder_names(store.root / room) for room in OF_A_TRIAL}
@@ -225,11 +225,10 @@ def _made_of(store: Store) -> frozenset[str]:
     """Return the cam_ids of trainings that something else than their scores was made from."""
     rooms = (room for room in STAGES if room not in OF_A_TRIAL)
     rels = (f"{room}/{name}" for room in rooms for name in folder_names(store.root / room))
-    return frozenset(need for rel in rels if (need := _need(store, rel, "cams")))
+    return frozenset(found for rel in rels if (found := _training_of(store, rel)))
 
 
-def _need(store: Store, rel: str, room: str) -> str | None:
-    """Return the id of the stage in `room` that a finished stage was made from."""
-    found = store.folder(rel).result() or {}
-    need = found.get("made_from", {}).get(room)
-    return str(need) if need else None
+def _training_of(store: Store, rel: str) -> str | None:
+    """Return the cam_id of the training that a finished stage was made from."""
+    found = (store.folder(rel).result() or {}).get("made_from", {}).get("cams")
+    return str(found) if found else None

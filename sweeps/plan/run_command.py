@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.plan.chains.headline import Headline, source_of
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.sweep import OF_THE_DATA, Sweep
 from sweeps.store.store import Store
 from sweeps.tables.studies import F3
 from wsss.basics.printable import command
@@ -17,8 +17,6 @@ from wsss.recipes import named_config, preset_and_recipe
 
 if TYPE_CHECKING:  # it imports what reads data sets, which a status does not need
     from sweeps.plan.search import Search
-
-OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 
 
 def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | None = None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.sweep import OF_THE_DATA, Sweep
 from sweeps.store.store import Store
 from wsss.basics.printable import counted
 from wsss.config import RunConfig
@@ -12,7 +12,7 @@ from wsss.settings_list import find_settings
 
 SMALL_SCALE, OTHER_DATA = "SMALL SCALE", "OTHER DATA"
 PAPER_TRAIN_IMAGES, PAPER_EVAL_IMAGES = 10_582, 1_464
-NOT_A_SETTING = ("data.name", "data.fingerprint", "data.train_fingerprint", "rng_seed", "repeat")
+NOT_A_SETTING = (*OF_THE_DATA, "rng_seed", "repeat")
 
 
 @dataclass(frozen=True)

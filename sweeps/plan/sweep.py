@@ -25,6 +25,9 @@ from wsss.recipes import named_config
 if TYPE_CHECKING:
     from wsss.data.check import DataReport
 
+OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
+"""Settings that say which data set it is; they follow from --data."""
+
 
 @dataclass(frozen=True)
 class Sweep:

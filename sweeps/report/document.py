@@ -305,18 +305,16 @@ def plain(entry: Entry) -> str:
     return f"{entry.text} ({entry.printed})" if entry.printed else entry.text
 
 
-def flat(
-    grid: Grid, *, short: bool = False, folded: bool = True
-) -> tuple[list[str], list[list[list[str]]]]:
+def flat(grid: Grid, *, short: bool = False) -> tuple[list[str], list[list[list[str]]]]:
     """Return (head, groups of rows) of a grid as text; the groups' titles become a column.
 
-    short: use the columns' short names. folded: append a column's group to its name.
+    short: use the columns' short names, without their groups.
     """
     titled = any(group.title for group in grid.groups)
     head = [*grid.label_names, *([grid.group_name] if titled else [])]
     for column in grid.columns:
         name = (column.short if short else "") or column.name
-        head.append(f"{name} ({column.group})" if folded and column.group else name)
+        head.append(name if short or not column.group else f"{name} ({column.group})")
     groups = [
         [
             [*row.labels, *([group.title] if titled else []), *map(plain, row.entries)]

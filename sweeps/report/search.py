@@ -85,7 +85,7 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
         for r in search.space.ranges
     ]
     lines = parallel_coordinates(
-        settings, scores, score="mIoU (%)", name="parallel", title="Settings and their score"
+        settings, scores, name="parallel", title="Settings and their score"
     )
     correlations = [(s.name, _rank_correlation(s.values, scores)) for s in settings]
     correlation_bars = bars(

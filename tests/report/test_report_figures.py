@@ -73,7 +73,7 @@ def draw_forest(label: str, name: str) -> str:
 
 def draw_parallel(label: str, name: str) -> str:
     settings = [Setting(label, [0, 1, 1], ["low", "high"]), Setting("rate", [0.1, 1, 10], log=True)]
-    return parallel_coordinates(settings, [20.0, 22.0, 21.0], score="s", name=name, title=label)
+    return parallel_coordinates(settings, [20.0, 22.0, 21.0], name=name, title=label)
 
 
 def draw_shares(label: str, name: str) -> str:
@@ -493,14 +493,14 @@ def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() 
 
 def test_lines_go_through_their_settings_to_their_score() -> None:
     settings = [Setting("a", [0, 1], ["low", "high"]), Setting("b", [1, 100], log=True)]
-    svg = parallel_coordinates(settings, [30.0, 20.0], score="mIoU", name="p", title="t")
+    svg = parallel_coordinates(settings, [30.0, 20.0], name="p", title="t")
     best = paths(svg, "stroke-width: 2.6")[0]  # from low, low to the higher score, at the top
     assert len(best) == 3
     assert best[0][1] == pytest.approx(best[1][1])
     assert best[2][1] < best[1][1]
-    assert {"a", "b", "mIoU", "low", "high", "1", "100", "20", "30"} <= set(texts(svg))
+    assert {"a", "b", "mIoU (%)", "low", "high", "1", "100", "20", "30"} <= set(texts(svg))
     many = [Setting("alpha_decreased", [0, 1])] * 6
-    svg = parallel_coordinates(many, [30.0, 20.0], score="mIoU", name="p", title="t")
+    svg = parallel_coordinates(many, [30.0, 20.0], name="p", title="t")
     assert texts(svg).count("decreased") == 6  # in two lines, lest they lie on each other
 
 

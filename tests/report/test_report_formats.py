@@ -187,8 +187,11 @@ def test_an_entry_shows_the_printed_number_its_badges_and_links() -> None:
     found = rendered(document(grid, number="V"))
     for part in ("<strong>48.1</strong>", "paper 50.9", 'badge fair">trend only', "http://h/1"):
         assert part in found[Format.html]
-    for form in (Format.markdown, Format.latex, Format.terminal):
+    for form in (Format.markdown, Format.latex):
         assert "48.1 (50.9)" in found[form]
+    lines = [line.split() for line in found[Format.terminal].splitlines()]
+    at = lines.index(["a", "48.1"])
+    assert lines[at + 1 : at + 3] == [["trend", "only"], ["50.9"]]
 
 
 def test_pictures_are_on_the_page_and_in_markdown_if_they_are_files() -> None:

@@ -35,13 +35,13 @@ class Setting:
 
 
 def parallel_coordinates(
-    settings: Sequence[Setting], scores: Sequence[float], *, score: str, name: str, title: str
+    settings: Sequence[Setting], scores: Sequence[float], *, name: str, title: str
 ) -> str:
     """Draw a line per configuration through its settings to its score (percent mIoU), as SVG.
 
     Lines are coloured by score; the best is the thickest and drawn last.
     """
-    axes_shown = [*settings, Setting(score, scores)]
+    axes_shown = [*settings, Setting("mIoU (%)", scores)]
     places = np.array([_places(setting) for setting in axes_shown])  # [k + 1, n] in [0, 1]
     heads = [_head(setting.name, WIDTH // len(axes_shown)) for setting in axes_shown]
     colour_of = Normalize(min(scores), max(scores))

@@ -144,7 +144,7 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
 
 def _tabular(grid: Grid) -> list[str]:
     """Return a grid with a rule between its groups; yes and no are symbols."""
-    head, groups = flat(grid, short=True, folded=False)
+    head, groups = flat(grid, short=True)
     num_labels = len(head) - len(grid.columns)
     aligned = "".join(column.align[0] for column in grid.columns)
     centred = "c" if grid.style in ("layout", "evidence") else "l"

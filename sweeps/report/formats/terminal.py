@@ -18,10 +18,13 @@ from sweeps.report.document import (
     Command,
     Details,
     Document,
+    Entry,
     Facts,
     Format,
     Grid,
     Heading,
+    Measured,
+    Row,
     Strip,
     Text,
     flat,
@@ -40,7 +43,7 @@ TONE_STYLES = {"good": "green", "fair": "yellow", "bad": "red", "open": "cyan", 
 
 
 class Fitted:
-    """A table that is split, if too wide, into several with the same labels, under one title.
+    """A table that is split, if too wide, into several with the same labels.
 
     A column is at least as wide as its longest word, or its longest line if it must not wrap.
     """
@@ -51,9 +54,7 @@ class Fitted:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        if self.table.title:  # Rich would wrap it to the table's width
-            yield RichText(str(self.table.title), style=self.table.title_style or "italic")
-        padding = self.table.padding[1] + self.table.padding[3] + 1  # and a border
+        padding = sum(GAP) + 1  # and a border
         least, most = zip(*map(_widths, self.table.columns), strict=True)
         labels = list(range(self.num_labels))
         parts: list[list[int]] = [labels]
@@ -70,19 +71,17 @@ class Fitted:
             yield self._part(part, _shared(*widths, room))
 
     def _part(self, kept: Sequence[int], widths: Sequence[int]) -> Table:
-        table = self.table
-        part = Table(
-            box=table.box,
-            show_lines=table.show_lines,
-            pad_edge=table.pad_edge,
-            padding=table.padding,
-        )
+        part = _empty_table()
         part.columns = [
-            replace(table.columns[index], width=width, overflow="fold", _index=at)
+            replace(self.table.columns[index], width=width, overflow="fold", _index=at)
             for at, (index, width) in enumerate(zip(kept, widths, strict=True))
         ]
-        part.rows = table.rows
+        part.rows = self.table.rows
         return part
+
+
+def _empty_table() -> Table:
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
 
 
 def _widths(column: Column) -> tuple[int, int]:
@@ -152,29 +151,50 @@ def _block(block: Block) -> Iterator[RenderableType]:
 
 
 def _table(grid: Grid) -> Fitted:
-    head, groups = flat(grid, short=True, folded=False)
-    groups = [[[text.replace(" ± ", "±") for text in line] for line in group] for group in groups]
+    head, groups = flat(grid, short=True)
     num_labels = len(head) - len(grid.columns)
-    faint = [column.faint for column in grid.columns]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
+    rows = [
+        [_cells(line[:num_labels], row) for line, row in zip(lines, group.rows, strict=True)]
+        for lines, group in zip(groups, grid.groups, strict=True)
+    ]
+    table = _empty_table()
     for index, name in enumerate(head):
-        align = grid.columns[index - num_labels].align if index >= num_labels else "left"
-        longest = max((len(line[index]) for group in groups for line in group), default=0)
+        column = grid.columns[index - num_labels] if index >= num_labels else None
+        align = column.align if column else "left"
+        texts = [cells[index].plain for group in rows for cells in group]
+        longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
         words = textwrap.wrap(name, max(longest, SHORT_HEAD), break_long_words=False)
         table.add_column(
             _text("\n".join(words)),
-            style="bold" if index < num_labels else "dim" if faint[index - num_labels] else "",
+            style="bold" if column is None else "dim" if column.faint else "",
             justify=align,
             no_wrap=align == "right" and longest <= MAX_UNBROKEN,
             overflow="fold",
         )
-    for lines, group in zip(groups, grid.groups, strict=True):
-        for line, row in zip(lines, group.rows, strict=True):
-            tones = [TONE_STYLES[e.tone] if isinstance(e, Badge) else "" for e in row.entries]
-            styles = ["dim"] * len(line) if row.faint else [*([""] * num_labels), *tones]
-            table.add_row(*(_text(*cell) for cell in zip(line, styles, strict=True)))
+    for group in rows:
+        for cells in group:
+            table.add_row(*cells)
         table.add_section()
     return Fitted(table, num_labels)
+
+
+def _cells(labels: list[str], row: Row) -> list[RichText]:
+    cells = [*map(_text, labels), *map(_entry, row.entries)]
+    return [RichText(cell.plain, "dim") for cell in cells] if row.faint else cells
+
+
+def _entry(entry: Entry) -> RichText:
+    """Return an entry; of a measured one, its lines, its badges and the printed number."""
+    match entry:
+        case Badge(text, tone):
+            return _text(text, TONE_STYLES[tone])
+        case Measured(text, printed, badges):
+            first, *more = text.split("\n")
+            parts = [_text(first, "bold"), *map(_text, more), *map(_entry, badges)]
+            parts.append(_text(printed, "dim"))
+            return RichText("\n").join(part for part in parts if part.plain)
+        case _:
+            return _text(entry.replace(" ± ", "±"))
 
 
 def _text(text: str, style: str = "") -> RichText:

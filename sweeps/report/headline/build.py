@@ -22,7 +22,6 @@ from sweeps.report.document import Picture
 from sweeps.report.words import about
 from sweeps.stages.export import read_export
 from sweeps.store.store import Store
-from sweeps.tables.notes import PaperNote, notes_on
 from wsss.data.pictures.image import as_array, read_image
 from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import VocDataset
@@ -100,13 +99,10 @@ class HeadlineReport:
     labels: tuple[LabelRow, ...]
     labels_paper: float | None
     """The paper's pseudo-label mIoU for the cell."""
-    label_scale: str
-    """Data, images and network of the labels."""
     network_scale: str
     """Data, images and network of Tables I and II."""
     class_names: tuple[str, ...]
     """Background first."""
-    paper_notes: tuple[PaperNote, ...]
     gallery: Picture | None
     about: tuple[tuple[str, str], ...]
     """The code, the device and the paper."""
@@ -142,10 +138,8 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
         networks=networks,
         labels=labels,
         labels_paper=cells[headline.cell].paper,
-        label_scale=headline.sweep.describe(),
         network_scale=_network_scale(headline, networks),
         class_names=class_names,
-        paper_notes=notes_on(("I", "II")),
         gallery=_gallery(headline, store),
         about=about(metrics["environment"] for metrics in found if metrics),
         provenance=_provenance(headline, store, networks),

@@ -27,6 +27,7 @@ from sweeps.report.document import (
 )
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
 from sweeps.report.words import HOW_TO_READ, MISSING, mean_and_sd, number, paper_section, signed
+from sweeps.tables.notes import notes_on
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II, SegmentationRow
 from wsss.basics.printable import counted
 
@@ -73,7 +74,7 @@ def headline_document(report: HeadlineReport) -> Document:
     if report.gallery:
         title = report.gallery.title
         sections.append(Section(title, "Gallery", "gallery", (report.gallery,), formats=ON_PAGES))
-    sections.append(paper_section(report.paper_notes, ON_PAGES))
+    sections.append(paper_section(notes_on(("I", "II")), ON_PAGES))
     legend = tuple(Text(line, "soft") for line in _legend(report.headline))
     return Document(
         title=report.title,
@@ -247,7 +248,7 @@ def _labels(report: HeadlineReport) -> Section:
         "Labels of training images, before and after refinement",
         "Labels",
         "labels",
-        (Text(about), grid, *_below(report, report.label_scale)),
+        (Text(about), grid, *_below(report, report.headline.sweep.describe())),
         "L",
         "Labels of training images before and after refinement, percent.",
     )

@@ -1,21 +1,29 @@
 """A table in the terminal: the paper's layout, the measured mIoU beside the printed one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
 
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.formats.terminal import Fitted
+from sweeps.report.document import (
+    Badge,
+    Block,
+    Column,
+    Grid,
+    Heading,
+    Measured,
+    Row,
+    RowGroup,
+    Text,
+)
+from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.words import mean_and_sd, mean_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Cell, Table
-from wsss.basics.printable import printable
 from wsss.evaluation.auc import area_under_curve
 from wsss.training.diagnosis.learning import find_dead_maps
 
@@ -24,25 +32,7 @@ LEGEND = (
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC: mean over "
     "all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
 )
-
-
-def result_table(table: Table, plan: Plan, store: Store, *, printed: str) -> Fitted:
-    """Return one table with the results so far. printed: the word before the paper's numbers."""
-    grid = RichTable(
-        title=Text(f"Table {table.name}. {table.title}"), show_lines=True, title_style="bold"
-    )
-    for name in table.row_names:
-        grid.add_column(Text(name), justify="center", style="bold")
-    for column in table.columns:
-        label = column if len(table.columns) == 1 else f"{table.column_name} {column}"
-        grid.add_column(Text(label), justify="center")
-    for row in table.rows:
-        cells = [
-            _cell(cell, plan.cell_trials[table.reference(row, column)], store, printed)
-            for column, cell in zip(table.columns, row.cells, strict=True)
-        ]
-        grid.add_row(*map(Text, row.labels), *cells)
-    return Fitted(grid, len(table.row_names))
+KEYS = ("miou_fixed", "miou_best")
 
 
 def render_tables(sweep: Sweep, store: Store) -> str:
@@ -55,45 +45,57 @@ def render_tables(sweep: Sweep, store: Store) -> str:
 
 def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
     """Print all tables of a sweep with their header."""
-    plan, labels = sweep.plan, sweep.base.labels
-    scale = scale_of(sweep, scored_classes(sweep, store))
+    print_blocks(console, _blocks(sweep, store))
+
+
+def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:
+    labels, scale = sweep.base.labels, scale_of(sweep, scored_classes(sweep, store))
     low, high = labels.threshold_range
     printed = "VOC" if scale.other_classes else "paper"
     legend = LEGEND.format(score=labels.background_score, low=low, high=high, printed=printed)
-    for line in filter(None, (sweep.describe(), scale.warning, legend)):
-        console.print(Text(line))
-    for table in plan.tables:
-        console.print(result_table(table, plan, store, printed=printed))
-        for note in table.notes:
-            console.print(Text(f"Note: {note}"))
-    for note in mixture_notes(sweep, store):
-        console.print(Text(note, style="yellow"))
+    yield from map(Text, filter(None, (sweep.describe(), scale.warning, legend)))
+    for table in sweep.plan.tables:
+        yield Heading(f"Table {table.name}. {table.title}")
+        yield _grid(table, sweep.plan, store, printed)
+        yield from (Text(f"Note: {note}") for note in table.notes)
+    yield from (Text(note, "mark") for note in mixture_notes(sweep, store))
 
 
-def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Text:
+def _grid(table: Table, plan: Plan, store: Store, printed: str) -> Grid:
+    """Return a table with the results so far. printed: the word before the paper's numbers."""
+    rows = []
+    for row in table.rows:
+        cells = (
+            _cell(cell, plan.cell_trials[table.reference(row, column)], store, printed)
+            for column, cell in zip(table.columns, row.cells, strict=True)
+        )
+        rows.append(RowGroup("", (Row(row.labels, tuple(cells)),)))
+    prefix = "" if len(table.columns) == 1 else f"{table.column_name} "
+    columns = tuple(Column(f"{prefix}{column}", align="center") for column in table.columns)
+    return Grid(table.name, table.row_names, columns, tuple(rows))
+
+
+def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Measured:
     labels = trials[0].config.labels
     runs = [store.run(trial.run_id) for trial in trials]
     metrics = [found for found in (run.metrics() for run in runs) if found]
     failures = [found for found in (run.failure() for run in runs) if found]
-    text = Text()
+    lines, badges = [], []
     if metrics:
-        text.append(_mean([found["miou_fixed"] for found in metrics]), style="bold")
-        text.append("  " + _mean([found["miou_best"] for found in metrics]) + "*")
-        if len(metrics) < len(runs):
-            text.append(f" (n={len(metrics)})")
+        fixed, best = (_mean([found[key] for found in metrics]) for key in KEYS)
+        lacking = f" (n={len(metrics)})" if len(metrics) < len(runs) else ""
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
-        text.append(f"\nAUC {_mean(aucs)}")
+        lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {_mean(aucs)}"]
         if any(store.cam(trial.cam_id).warning() for trial in trials):
-            text.append("\nat the label prior", style="yellow")
+            badges.append(Badge("at the label prior", "fair"))
         if any(find_dead_maps(store.cam(t.cam_id).epochs(), t.config) for t in trials):
-            text.append("\nempty maps", style="yellow")
+            badges.append(Badge("empty maps", "fair"))
     if failures:
-        text.append(("\n" if metrics else "") + printable(str(failures[0]["kind"])), style="red")
+        badges.append(Badge(str(failures[0]["kind"]), "bad"))
     elif not metrics:
-        text.append("missing")
-    if cell.paper is not None:
-        text.append(f"\n{printed} {cell.paper:.2f}", style="dim")
-    return text
+        lines.append("missing")
+    paper = "" if cell.paper is None else f"{printed} {cell.paper:.2f}"
+    return Measured("\n".join(lines), paper, tuple(badges), ())
 
 
 def _mean(values: list[float]) -> str:

@@ -11,7 +11,7 @@ from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.plan.run_command import run_command
-from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
+from sweeps.plan.scale import Scale, scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
 from sweeps.report.live.cost_lines import format_seconds
@@ -27,7 +27,6 @@ from sweeps.report.words import about, mean_sd
 from sweeps.store import records
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_record
-from sweeps.tables.notes import notes_on
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
@@ -86,9 +85,6 @@ def build_report(
         command=command(sweep.num_seeds),
         about=about(r.metrics["environment"] for r in results.by_id.values() if r.metrics),
         tables=tuple(tables),
-        paper_notes=notes_on(sweep.table_names),
-        readings=readings(sweep.base),
-        changes=changed_settings(sweep),
         provenance=_provenance(sweep, results, None if portable else store),
         failures=tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items()),
         failure_meanings=meanings(failure["kind"] for failure in failed.values()),

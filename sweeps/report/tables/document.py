@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from sweeps.plan.scale import changed_settings, readings
 from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
@@ -51,6 +52,7 @@ from sweeps.report.words import (
     signed,
 )
 from sweeps.store.store import Store
+from sweeps.tables.notes import notes_on
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.basics.printable import counted
 
@@ -93,6 +95,7 @@ def sweep_document(report: Report) -> Document:
     """Return the report as a document for every format."""
     warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
     one = len(report.tables) == 1
+    notes = notes_on(report.sweep.table_names)
     answers = (t.answer if one else replace(t.answer, command="") for t in report.tables)
     return Document(
         title=report.title,
@@ -107,8 +110,8 @@ def sweep_document(report: Report) -> Document:
         sections=(
             *(_table_section(report, table) for table in report.tables),
             paper_section(
-                report.paper_notes,
-                ALL if report.paper_notes else _HTML,
+                notes,
+                ALL if notes else _HTML,
                 Only(_HTML, (_printed_table_i(), _printed_table_ii())),
             ),
             _settings_section(report),
@@ -351,12 +354,13 @@ def _as_in_the_paper(name: str, about: str, heads: Iterable[str], rows: Iterable
 
 def _settings_section(report: Report) -> Section:
     blocks: list[Block] = []
-    if report.changes:
+    if changes := changed_settings(report.sweep):
         title = "Where these runs differ from the paper preset"
-        grid = _settings(title, ("paper preset", "here"), report.changes)
+        grid = _settings(title, ("paper preset", "here"), changes)
         blocks += [Heading(title), grid]
     title = "Open points of the paper, as decided here"
-    blocks.append(Details(title, (_settings(title, ("value", "what is open"), report.readings),)))
+    points = readings(report.sweep.base)
+    blocks.append(Details(title, (_settings(title, ("value", "what is open"), points),)))
     return Section("Settings", "Settings", "settings", tuple(blocks), formats=ON_PAGES)
 
 

@@ -15,7 +15,6 @@ from sweeps.evidence.verdict import CellEvidence
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Picture, Strip
-from sweeps.tables.notes import PaperNote
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
 from wsss.training.diagnosis.learning import DeadMaps
@@ -175,11 +174,6 @@ class Report:
     about: tuple[tuple[str, str], ...]
     """The code, the device and the paper."""
     tables: tuple[TableReport, ...]
-    paper_notes: tuple[PaperNote, ...]
-    readings: tuple[tuple[str, str, str], ...]
-    """(setting, value, what is open) of each point that the paper leaves open."""
-    changes: tuple[tuple[str, str, str], ...]
-    """(setting, paper preset's value, value here)."""
     provenance: tuple[tuple[str, str], ...]
     failures: tuple[tuple[str, str], ...]
     """(trial, kind and message)."""

@@ -16,8 +16,6 @@ from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 from wsss.training.diagnosis.learning import DeadMaps, find_dead_maps
 
-NUM_RESAMPLES = 2000
-
 
 @dataclass(frozen=True)
 class Result:
@@ -129,7 +127,7 @@ class Results:
     def resamples(self, num_images: int) -> Resamples:
         """Return the resamples of a set of this many images."""
         if num_images not in self._resamples:
-            self._resamples[num_images] = Resamples(num_images, NUM_RESAMPLES, rng_seed=0)
+            self._resamples[num_images] = Resamples(num_images)
         return self._resamples[num_images]
 
 

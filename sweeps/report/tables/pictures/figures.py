@@ -91,11 +91,7 @@ def _factors(table: Table, cells: Cells) -> list[Picture]:
         Setting(table.column_name, columns, table.columns),
     ]
     svg = parallel_coordinates(
-        settings,
-        means,
-        score="mIoU (%)",
-        name=_name(table, "parallel"),
-        title=f"Table {table.name} by factor",
+        settings, means, name=_name(table, "parallel"), title=f"Table {table.name} by factor"
     )
     caption = (
         "A line per cell, coloured by its mean mIoU: dark is low, yellow high; thick: highest."
