@@ -27,7 +27,7 @@ def train_and_score(config: RunConfig, dataset: VocDataset) -> tuple[Score, floa
     num_classes = len(dataset.classes)
     samples = dataset.samples(config.data.train_split)
     model = build_cam_net(config, samples, num_classes)
-    for _ in train_cam(model, config, samples, num_classes):
+    for _ in train_cam(model, config, samples):
         pass
     trained = time.perf_counter() - started
     thresholds = threshold_grid(config.labels.background_score)

@@ -74,7 +74,7 @@ def training_alone(preset: str, batch_size: int, folder: Path) -> None:
     config = config_of(preset, batch_size)
     data = made_up_data(folder / "data", NUM_ITERATIONS * batch_size, VOC_SIZE)
     samples = VocDataset(data).samples("train_aug")
-    for _ in train_cam(build_cam_net(config, samples, 20), config, samples, 20):
+    for _ in train_cam(build_cam_net(config, samples, 20), config, samples):
         pass
 
 
@@ -105,7 +105,7 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
     data = made_up_data(folder / "data", NUM_ITERATIONS * batch_size, VOC_SIZE)
     samples, model = VocDataset(data).samples("train_aug"), build_deeplab(config, 20)
     masks = [data / f"SegmentationClass/{sample.image_id}.png" for sample in samples]
-    for _ in train_segmentation(model, config, samples, masks, 20):
+    for _ in train_segmentation(model, config, samples, masks):
         pass
 
 

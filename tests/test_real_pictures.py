@@ -107,7 +107,7 @@ def test_a_short_training_beats_an_untrained_head_and_plain_background(
     samples = pictures_of_one_class(dataset)
     model = build_cam_net(config, samples, 20, weights_file=shared_weights)
     untrained = pseudo_label_miou(dataset, model, config)
-    records = list(train_cam(model, config, samples, 20))
+    records = list(train_cam(model, config, samples))
     trained = pseudo_label_miou(dataset, model, config)
     with torch.no_grad():
         model.classifier.weight.zero_()

@@ -26,7 +26,6 @@ def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, f
         model,
         config,
         samples,
-        20,
         process=process,
         execution=Execution(checkpoint_minutes=1e-9),  # a checkpoint after every step
         checkpoints=CheckpointFolder(folder / "checkpoints"),

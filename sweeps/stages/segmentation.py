@@ -54,7 +54,6 @@ class TrainDeepLab(Training):
             config,
             samples,
             self.label_maps(place, ids),
-            num_classes,
             process=place.process,
             execution=place.execution,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),

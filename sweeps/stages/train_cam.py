@@ -69,7 +69,6 @@ class TrainCam(Training):
             model,
             config,
             samples,
-            num_classes,
             process=place.process,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
             execution=place.execution,

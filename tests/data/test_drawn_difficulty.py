@@ -26,7 +26,7 @@ def trained(dataset: VocDataset) -> Scored:
     """The plain CAM: no module, no view."""
     samples = dataset.samples("train_aug")
     model = build_cam_net(TINY, samples, 20)
-    records = list(train_cam(model, TINY, samples, 20))
+    records = list(train_cam(model, TINY, samples))
     assert records[-1].collapsed == 0
     return scored(model, dataset, TINY)
 

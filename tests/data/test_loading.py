@@ -22,10 +22,19 @@ from wsss.config import RunConfig, TrainConfig
 from wsss.data.errors import DataError
 from wsss.data.loading import batches as loading
 from wsss.data.loading import processes
-from wsss.data.loading.batches import CropBatch, CropDataset, Loader, epoch_order
+from wsss.data.loading.batches import (
+    CropBatch,
+    CropDataset,
+    Crops,
+    LabelledCrops,
+    Loader,
+    epoch_order,
+)
 from wsss.data.loading.crops import CropPlan, cut_crop, plan_crop
 from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
+from wsss.presets import TINY_DEEPLAB
+from wsss.training.affinity import AffinityCrops
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +100,11 @@ def test_the_number_of_loading_processes_changes_nothing(crops: CropDataset) -> 
     assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, num_workers=2))
 
 
-class Parents:
+class Parents(Crops):
     """A data set whose boxes tell which process made the one that loads."""
 
-    rng_seed = 0
+    def __init__(self) -> None:
+        super().__init__([], crop_size=8, rng_seed=0)
 
     def __len__(self) -> int:
         return 4
@@ -198,6 +208,10 @@ def test_targets_are_the_labels_of_their_images(crops: CropDataset, samples: lis
         assert tuple(row.nonzero()[:, 0].tolist()) == samples[index].labels
 
 
+def read_labels(sample: Sample) -> np.ndarray:
+    raise AssertionError(sample)  # no crop is made
+
+
 def test_the_incomplete_last_batch_is_dropped(samples: list[Sample], small: RunConfig) -> None:
     crops = CropDataset(samples[:11], 20, small.train, rng_seed=0)  # 11 images, batches of 4
     found = batches(crops)
@@ -205,11 +219,16 @@ def test_the_incomplete_last_batch_is_dropped(samples: list[Sample], small: RunC
     assert [Loader(crops, size).iterations for size in (4, 5, 11)] == [2, 2, 1]
 
 
-def test_batches_that_cannot_be_made_are_refused_with_the_remedy(crops: CropDataset) -> None:
-    for setting in ("train.batch_size", "batch_size"):
-        told = f"16 training images are fewer than one batch of 17; lower {setting}"
+def test_batches_that_cannot_be_made_are_refused_with_the_remedy(
+    crops: CropDataset, small: RunConfig
+) -> None:
+    for dataset, told in (
+        (crops, "16 training images are fewer than one batch of 17; lower train.batch_size"),
+        (LabelledCrops([], [], 20, TINY_DEEPLAB), "0 training .* 17; lower batch_size"),
+        (AffinityCrops([], read_labels, small.train, rng_seed=0), "17; lower random_walk.batch"),
+    ):
         with pytest.raises(DataError, match=told):
-            Loader(crops, 17, setting=setting)
+            Loader(dataset, 17)
     with pytest.raises(DataError, match=r"batch 4 is not divisible by 3 workers; use 1, 2, 4 wo"):
         Loader(crops, 4, world_size=3)
 

@@ -211,9 +211,9 @@ def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str
     )
     masks = {s.image_id: folder / f"SegmentationClassAug/{s.image_id}.png" for s in samples}
     return {
-        "cam": cam_training(build_cam_net(config, samples, 20), config, samples, 20),
+        "cam": cam_training(build_cam_net(config, samples, 20), config, samples),
         "deeplab": segmentation_training(
-            build_deeplab(segmentation, 20), segmentation, samples, [*masks.values()], 20
+            build_deeplab(segmentation, 20), segmentation, samples, [*masks.values()]
         ),
         "affinity": affinity_training(
             build_affinity_net(small.network, walk),

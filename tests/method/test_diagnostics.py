@@ -84,7 +84,7 @@ def records(small: RunConfig, samples: list[Sample]) -> dict[int | None, list[Ep
         execution = Execution(micro_batch=micro_batch)
         found[micro_batch] = [
             record
-            for record in train_cam(model, config, samples, 20, execution=execution)
+            for record in train_cam(model, config, samples, execution=execution)
             if isinstance(record, EpochRecord)
         ]
     return found

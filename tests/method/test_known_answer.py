@@ -117,7 +117,7 @@ def scores_on(root: Path, views: dict[str, Any]) -> dict[str, float]:
     config, dataset = apply_overrides(TINY, views), VocDataset(root)
     samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, 20)
-    deque(train_cam(model, config, samples, 20), maxlen=0)
+    deque(train_cam(model, config, samples), maxlen=0)
     score, _ = scored(model, dataset, config)
     auc = area_under_curve(score.curve, config.labels)
     return {"fixed": score.miou_fixed, "best": score.miou_best, "auc": auc}

@@ -198,7 +198,7 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
     dataset = VocDataset(drawn)
     samples, num_classes = dataset.samples("train_aug"), len(dataset.classes)
     plain = build_cam_net(full, samples, num_classes)
-    records = list(train_cam(plain, full, samples, num_classes))
+    records = list(train_cam(plain, full, samples))
     cam = Store(whole[0]).cam(cam_id(full))
     assert [record["epoch"] for record in whole[1]] == [1, 2, 3]
     assert [e["step_losses"] for e in cam.epochs()] == [record.step_losses for record in records]

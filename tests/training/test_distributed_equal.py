@@ -63,7 +63,7 @@ def deeplab(samples: list[Sample], data: Path, process: Process, folder: Path) -
     model, masks = build_deeplab(DEEPLAB, K), data / "SegmentationClassAug"
     labels = [masks / f"{sample.image_id}.png" for sample in samples]
     loop = train_segmentation(
-        model, DEEPLAB, samples, labels, K, process=process, checkpoints=CheckpointFolder(folder)
+        model, DEEPLAB, samples, labels, process=process, checkpoints=CheckpointFolder(folder)
     )
     records = [record.metrics() | {"steps": record.step_losses} for record in loop]
     return {"weights": model.state_dict(), "records": records}

@@ -148,8 +148,8 @@ def test_a_part_of_a_batch_is_refused_where_batch_norm_is_trained(
 ) -> None:
     model = build_cam_net(small, samples, K)
     with pytest.raises(MicroBatchError, match=r"--micro-batch 2: .* all 4 images .*frozen"):
-        cam_training(model, small, samples, K, execution=Execution(micro_batch=2))
-    assert cam_training(model, small, samples, K, execution=Execution(micro_batch=4))
+        cam_training(model, small, samples, execution=Execution(micro_batch=2))
+    assert cam_training(model, small, samples, execution=Execution(micro_batch=4))
 
 
 def test_the_micro_batch_is_the_largest_equal_part_that_the_memory_holds() -> None:
@@ -248,10 +248,10 @@ def test_a_training_that_dies_within_an_epoch_ends_at_the_weights_and_losses_of_
     frozen: RunConfig, samples: list[Sample], tmp_path: Path
 ) -> None:
     whole = build_cam_net(frozen, samples, K)
-    records = list(train_cam(whole, frozen, samples, K))
+    records = list(train_cam(whole, frozen, samples))
     folder, broken = CheckpointFolder(tmp_path), build_cam_net(frozen, samples, K)
     training = cam_training(
-        broken, frozen, samples, K, checkpoints=folder, execution=EACH_STEP
+        broken, frozen, samples, checkpoints=folder, execution=EACH_STEP
     ).run()  # left where it is, and not closed: as one whose process is killed
     for found in training:
         if isinstance(found, Reading) and found.iteration == PER_EPOCH + 3:
@@ -260,7 +260,7 @@ def test_a_training_that_dies_within_an_epoch_ends_at_the_weights_and_losses_of_
     names = ["epoch_0001_0000005.pt", "epoch_0001_0000006.pt"]
     assert [path.name for path in folder.paths()] == names
     model = build_cam_net(frozen, samples, K)
-    after = list(train_cam(model, frozen, samples, K, checkpoints=folder))
+    after = list(train_cam(model, frozen, samples, checkpoints=folder))
     assert [record.epoch for record in after] == [2, 3]
     assert [record.step_losses for record in after] == [r.step_losses for r in records[1:]]
     assert [record.grad_norm for record in after] == [r.grad_norm for r in records[1:]]
@@ -278,7 +278,7 @@ def test_within_an_epoch_a_checkpoint_comes_only_after_the_minutes(
     saved: list[str] = []
     model = build_cam_net(small, samples, K)
     folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
-    for found in cam_training(model, small, samples, K, checkpoints=folder).run():
+    for found in cam_training(model, small, samples, checkpoints=folder).run():
         if isinstance(found, Reading):
             now += 240  # seconds a step
     assert saved == [
@@ -299,7 +299,7 @@ def test_zero_minutes_leave_checkpoints_between_epochs(
     folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
     list(
         train_cam(
-            model, small, samples, K, checkpoints=folder, execution=Execution(checkpoint_minutes=0)
+            model, small, samples, checkpoints=folder, execution=Execution(checkpoint_minutes=0)
         )
     )
     assert saved == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0003.pt"]
@@ -362,7 +362,7 @@ def test_with_a_lag_a_broken_step_is_reported_later_but_moves_no_weight(
     )
     step = Step(network, Broken(at=3), optimizer, precision="fp32")
     crops = CropDataset(samples, K, small.train, rng_seed=0)
-    loader = loader_for(step, crops, 4, setting="train.batch_size")
+    loader = loader_for(step, crops, 4)
     training = Training(step, network, loader, 8, lambda _: 1.0)
     training.readings.lag = 2
     seen = []

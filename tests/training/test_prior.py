@@ -43,7 +43,7 @@ def told(
     model, found = build_cam_net(config, samples, K), list[Any]()
     checkpoints = CheckpointFolder(folder) if folder else None
     try:
-        for record in train_cam(model, config, samples, K, checkpoints=checkpoints, limits=limits):
+        for record in train_cam(model, config, samples, checkpoints=checkpoints, limits=limits):
             found.append(record if isinstance(record, PriorWarning) else record.epoch)
     except NotLearningError as error:
         found.append(str(error))

@@ -59,7 +59,7 @@ def train(
     config: DeepLabConfig, samples: list[Sample], labels: list[Path], **options: Any
 ) -> tuple[DeepLab, list[SegmentationRecord]]:
     model = build_deeplab(config, K)
-    return model, list(train_segmentation(model, config, samples, labels, K, **options))
+    return model, list(train_segmentation(model, config, samples, labels, **options))
 
 
 def weights(model: DeepLab) -> dict[str, torch.Tensor]:
@@ -306,7 +306,7 @@ def test_an_interrupted_training_ends_at_the_same_bits(
     straight, records = train(SMALL, samples, labels)
     model = build_deeplab(SMALL, K)
     broken = train_segmentation(
-        model, SMALL, samples, labels, K, checkpoints=CheckpointFolder(tmp_path)
+        model, SMALL, samples, labels, checkpoints=CheckpointFolder(tmp_path)
     )
     next(broken), next(broken)  # stopped within the second epoch's record: one epoch is on disk
     broken.close()

@@ -37,7 +37,7 @@ def train(
     config: RunConfig, samples: list[Sample], **options: Any
 ) -> tuple[CamNet, list[EpochRecord]]:
     model = build_cam_net(config, samples, K)
-    return model, list(train_cam(model, config, samples, K, **options))
+    return model, list(train_cam(model, config, samples, **options))
 
 
 def assert_bit_equal(first: nn.Module, second: nn.Module) -> None:
@@ -168,7 +168,7 @@ def test_a_network_which_says_the_label_frequencies_counts_as_collapsed(
                 nn.init.ones_(block.bias)
         weight = (torch.tensor(odds) / 16)[:, None, None, None]
         model.classifier.weight.copy_(weight.expand(K, 16, 1, 1))
-    record = next(train_cam(model, config, samples, K))
+    record = next(train_cam(model, config, samples))
     entropy = sum(-r * math.log(r) - (1 - r) * math.log(1 - r) for r in rates if 0 < r < 1) / K
     assert record.loss_cls == pytest.approx(factor * entropy, rel=1e-4)
     assert record.prior_gap == pytest.approx(0, abs=1e-4)

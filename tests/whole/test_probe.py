@@ -51,7 +51,7 @@ def losses_of_training(config: RunConfig, data: Path) -> list[float]:
     """The total losses of all steps of the real training."""
     samples = VocDataset(data).samples("train_aug")
     model = build_cam_net(config, samples, 20)
-    records = train_cam(model, config, samples, 20, limits=NEVER)
+    records = train_cam(model, config, samples, limits=NEVER)
     steps = (record.step_losses for record in records if isinstance(record, EpochRecord))
     return list(chain.from_iterable(steps))
 

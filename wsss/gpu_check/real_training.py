@@ -68,7 +68,6 @@ class Data:
             model,
             config,
             self.samples,
-            self.num_classes,
             process=Process(device=self.device),
             checkpoints=checkpoints,
             execution=Execution(checkpoint_minutes=EVERY_STEP),

@@ -37,6 +37,7 @@ class CamNet(OnBackbone):
         self, network: NetworkConfig, num_classes: int, *, weights_file: Path | None = None
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.frozen_norm = network.batch_norm == "frozen"
         self.backbone = build_backbone(network, weights_file)
         self.neck = None if network.feature_map == "plain" else FusedPyramid(self.backbone, network)

@@ -119,7 +119,7 @@ def affinity_training(
     train = sgd_settings(config)
     step = affinity_step(model, config, device=device, execution=execution)
     crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
-    loader = loader_for(step, crops, config.batch_size, setting="random_walk.batch_size")
+    loader = loader_for(step, crops, config.batch_size)
     num_iterations = config.epochs * loader.iterations
     return Training(
         step,
@@ -188,6 +188,8 @@ class AffinityObjective:
 
 class AffinityCrops(Crops):
     """Training crops whose targets are confident labels, uint8 [S, S]."""
+
+    batch_size_setting = "random_walk.batch_size"
 
     def __init__(
         self, samples: list[Sample], label_maps: LabelMaps, train: TrainConfig, *, rng_seed: int

@@ -112,7 +112,6 @@ def train_cam(
     model: CamNet,
     config: RunConfig,
     samples: list[Sample],
-    num_classes: int,
     *,
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
@@ -126,15 +125,9 @@ def train_cam(
     according to `limits`, and what `Training.run` raises.
     """
     training = cam_training(
-        model,
-        config,
-        samples,
-        num_classes,
-        process=process,
-        checkpoints=checkpoints,
-        execution=execution,
+        model, config, samples, process=process, checkpoints=checkpoints, execution=execution
     )
-    prior = configured_prior(config, samples, num_classes)
+    prior = configured_prior(config, samples, model.num_classes)
     watch = PriorWatch(limits or PriorLimits(), prior)
     for found in training.run():
         if isinstance(found, Reading):
@@ -170,7 +163,6 @@ def cam_training(
     model: CamNet,
     config: RunConfig,
     samples: list[Sample],
-    num_classes: int,
     *,
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
@@ -182,8 +174,8 @@ def cam_training(
     """
     train = config.train
     step = cam_step(model, config, process=process, execution=execution)
-    crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed)
-    loader = loader_for(step, crops, train.batch_size, setting="train.batch_size")
+    crops = CropDataset(samples, model.num_classes, train, rng_seed=config.rng_seed)
+    loader = loader_for(step, crops, train.batch_size)
     num_iterations = train.epochs * loader.iterations
     return Training(
         step,

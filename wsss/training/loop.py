@@ -415,13 +415,12 @@ def measured(
     return fitting(local_batch, peaks[1], peaks[2], allowed)
 
 
-def loader_for(step: Step, crops: Crops, batch_size: int, *, setting: str) -> Loader:
-    """Return the loader of a step's rank. setting: the batch size's name, for errors."""
+def loader_for(step: Step, crops: Crops, batch_size: int) -> Loader:
+    """Return the loader of a step's rank."""
     process = step.process
     return Loader(
         crops,
         batch_size,
-        setting=setting,
         rank=process.rank,
         world_size=process.world_size,
         num_workers=num_loader_workers(step.execution, process.device),

@@ -66,7 +66,6 @@ def train_segmentation(
     config: DeepLabConfig,
     samples: list[Sample],
     label_maps: list[Path],
-    num_classes: int,
     *,
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
@@ -83,7 +82,6 @@ def train_segmentation(
         config,
         samples,
         label_maps,
-        num_classes,
         process=process,
         checkpoints=checkpoints,
         execution=execution,
@@ -108,7 +106,6 @@ def segmentation_training(
     config: DeepLabConfig,
     samples: list[Sample],
     label_maps: list[Path],
-    num_classes: int,
     *,
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
@@ -119,8 +116,8 @@ def segmentation_training(
     The terms of its steps are the loss and the pixel accuracy.
     """
     step = segmentation_step(model, config, process=process, execution=execution)
-    crops = LabelledCrops(samples, label_maps, num_classes, config)
-    loader = loader_for(step, crops, config.batch_size, setting="batch_size")
+    crops = LabelledCrops(samples, label_maps, model.num_labels - 1, config)
+    loader = loader_for(step, crops, config.batch_size)
     return Training(
         step,
         model,

@@ -52,6 +52,9 @@ class CropBatch(NamedTuple):
 class Crops(Dataset[Item]):
     """Training crops, indexed by (epoch, image index). Loading processes get a pickled copy."""
 
+    batch_size_setting = "train.batch_size"
+    """Its name, for errors."""
+
     def __init__(self, samples: list[Sample], crop_size: int, rng_seed: int) -> None:
         self.samples, self.crop_size, self.rng_seed = samples, crop_size, rng_seed
 
@@ -98,6 +101,8 @@ class LabelledCrops(Crops):
 
     label_maps: the PNG of each sample. Raises DataError if one is missing.
     """
+
+    batch_size_setting = "batch_size"
 
     def __init__(
         self, samples: list[Sample], label_maps: list[Path], num_classes: int, config: DeepLabConfig
@@ -171,10 +176,9 @@ def epoch_order(num_images: int, *, rng_seed: int, epoch: int) -> list[int]:
 class Loader:
     """Yields one rank's batches, epoch by epoch, from any iteration on.
 
-    The incomplete last batch of an epoch is dropped, as IRN does. setting: the batch size's name,
-    for errors. num_workers: processes that load; 0: this one does. pin: into page-locked memory,
-    from which a GPU copies without making the host wait. Raises DataError if there is no full
-    batch, or if it cannot be divided among the ranks.
+    The incomplete last batch of an epoch is dropped, as IRN does. num_workers: processes that load;
+    0: this one does. pin: into page-locked memory, from which a GPU copies without making the host
+    wait. Raises DataError if there is no full batch, or if it cannot be divided among the ranks.
     """
 
     def __init__(
@@ -182,7 +186,6 @@ class Loader:
         dataset: Crops,
         batch_size: int,
         *,
-        setting: str = "train.batch_size",
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
@@ -192,9 +195,9 @@ class Loader:
             divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
             raise DataError(
                 f"global batch {batch_size} is not divisible by {world_size} workers; use "
-                f"{', '.join(map(str, divisors))} workers or another {setting}"
+                f"{', '.join(map(str, divisors))} workers or another {dataset.batch_size_setting}"
             )
-        require_batch(len(dataset), batch_size, setting=setting)
+        require_batch(len(dataset), batch_size, setting=dataset.batch_size_setting)
         self.dataset, self.rank, self.num_workers, self.pin = dataset, rank, num_workers, pin
         self.batch_size, self.local_batch = batch_size, batch_size // world_size
         self.iterations = len(dataset) // batch_size

@@ -115,9 +115,7 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     dataset = VocDataset(options.data)
     samples, num_classes = dataset.samples(config.data.train_split), len(dataset.classes)
     model = build_cam_net(config, samples, num_classes, weights_file=options.weights_file)
-    training = cam_training(
-        model, config, samples, num_classes, process=process, execution=options.execution
-    )
+    training = cam_training(model, config, samples, process=process, execution=options.execution)
     watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
     losses: list[float] = []
     norms, times = [0.0], [time.perf_counter()]
