@@ -1,9 +1,7 @@
 """Access to a cluster's job server, with time limits and errors that say what to do."""
 
 import logging
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import requests
@@ -12,6 +10,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from sweeps.cluster.job_address import JobError, UnreachableError, check_form, no_server
 from sweeps.run.ray.address import token_trouble
+from wsss.basics.environment import variables
 from wsss.basics.printable import command
 from wsss.basics.waiting import Answer, within
 
@@ -119,22 +118,3 @@ class JobServer:
             ValueError,
         ) as error:
             raise RefusedError(self.address, str(error)) from None
-
-
-@contextmanager
-def variables(**values: str | None) -> Iterator[None]:
-    """Set environment variables temporarily; None: remove one."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

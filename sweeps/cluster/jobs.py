@@ -16,7 +16,7 @@ from ray.job_submission import JobDetails
 
 from sweeps.cluster.follow import exit_code
 from sweeps.cluster.job_address import JobError
-from sweeps.cluster.job_server import JobServer, variables
+from sweeps.cluster.job_server import JobServer
 from sweeps.plan.sweep import require_left_to_settings
 from sweeps.plan.trials import make_plan
 from sweeps.run.ray.resources import HEAD_NODE
@@ -24,6 +24,7 @@ from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import definition
 from sweeps.tables.table import Table
+from wsss.basics.environment import variables
 from wsss.basics.printable import command
 from wsss.data.drawn.folder import DRAWN, draw_voc
 from wsss.overrides import ConfigError, parse_assignments, settle

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+from wsss.basics.environment import variables
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TUNE_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"
+"""Tune's own handler of SIGINT would end trials in mid-epoch."""
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
@@ -78,7 +81,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         self.stack.enter_context(handled(_heeded(), self._handle))
-        self.stack.enter_context(_without_tunes_handler())
+        self.stack.enter_context(variables(**{TUNE_HANDLER: "1"}))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -111,16 +114,3 @@ def _leave(terminals: list[int]) -> None:
     for descriptor in terminals:
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
-
-
-@contextmanager
-def _without_tunes_handler() -> Iterator[None]:
-    """Tune's own handler of SIGINT would end trials in mid-epoch."""
-    before = os.environ.get(TUNE_HANDLER)
-    os.environ[TUNE_HANDLER] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(TUNE_HANDLER)
-        if before is not None:
-            os.environ[TUNE_HANDLER] = before

@@ -7,7 +7,6 @@ the search.
 Runs in one process or on every rank of several; plain torch, no Ray and no MLflow.
 """
 
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.code_version import code_version
 from sweeps.store.errors import StoreError
-from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
+from sweeps.store.failures import note_of, write_note
 from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
@@ -96,10 +95,8 @@ def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, 
 def _record_failure(config: RunConfig, place: Place, error: BaseException) -> None:
     """Write why a run failed, and upload it."""
     if place.process.is_first:
-        trace = "".join(traceback.format_exception(error))
-        folder = place.store.run(run_id(config))
-        write_failure(folder.path, failure_kind(error), str(error), trace)
-        folder.push()
+        note = note_of(error)
+        place.store.run(run_id(config)).fail(note.kind, note.message, note.traceback)
 
 
 def _training_share(config: RunConfig) -> float:

@@ -39,14 +39,6 @@ def meanings(kinds: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple((kind, MEANINGS[kind]) for kind in dict.fromkeys(kinds) if kind in MEANINGS)
 
 
-def write_failure(folder: Path, kind: str, message: str, details: str) -> None:
-    """Write a run's failure.json.
-
-    kind: as `failure_kind` returns; message: for a person; details: the traceback.
-    """
-    write_json(folder / "failure.json", {"kind": kind, "message": message, "traceback": details})
-
-
 @dataclass(frozen=True)
 class ErrorNote:
     """The error that ended an attempt, as its process saw it."""

@@ -102,6 +102,12 @@ class Folder:
         write_json(self.path / DONE, result)
         self.share()
 
+    def fail(self, kind: str, message: str, traceback: str) -> None:
+        """Record why the stage failed, and upload it. kind: as `failure_kind` returns."""
+        failure = {"kind": kind, "message": message, "traceback": traceback}
+        write_json(self.path / "failure.json", failure)
+        self.push()
+
     def failure(self) -> dict[str, Any] | None:
         """Return why the stage failed ({kind, message, ...}), or None."""
         found = read_record(self.path / "failure.json", records.FAILURE)

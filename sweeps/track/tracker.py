@@ -11,8 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +48,7 @@ from sweeps.track.address import (
 )
 from sweeps.track.faults import Problem, check_address, diagnose
 from sweeps.track.view import AtEnd, DatasetView, RunLink, RunView, Summary, Tracked, Values
+from wsss.basics.environment import variables
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
 from wsss.basics.waiting import within
@@ -395,13 +395,15 @@ class _Experiment:
         except ForeseenError as error:
             self.notes.append(f"{run.info.run_name} is logged without its network: {error}")
             return
-        with _default_server(self.uri), mlflow.start_run(run_id=run.info.run_id):
-            mlflow.pytorch.log_model(
-                network,
-                name="network",
-                serialization_format="pickle",
-                pip_requirements=NETWORK_NEEDS,
-            )
+        with variables(**{VARIABLE: self.uri}):  # MLflow writes it, and the next tracker reads it
+            mlflow.set_tracking_uri(self.uri)
+            with mlflow.start_run(run_id=run.info.run_id):
+                mlflow.pytorch.log_model(
+                    network,
+                    name="network",
+                    serialization_format="pickle",
+                    pip_requirements=NETWORK_NEEDS,
+                )
 
     def _lost_files(self, run: Run) -> bool:
         """Whether a run's artifacts on this machine are gone, as in a partial copy."""
@@ -468,22 +470,6 @@ def _make_whole(path: Path) -> None:
         partial = path.with_name(f"{path.name}.partial{os.getpid()}")
         MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # creates all tables
         partial.replace(path)
-
-
-@contextmanager
-def _default_server(uri: str) -> Iterator[None]:
-    """Make this the default server of MLflow's functions; restores the environment.
-
-    MLflow writes the address into MLFLOW_TRACKING_URI, which the next tracker would use.
-    """
-    before = os.environ.get(VARIABLE)
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        os.environ.pop(VARIABLE, None)
-        if before is not None:
-            os.environ[VARIABLE] = before
 
 
 def _new_epochs(run: Run, view: RunView) -> list[Metric]:

@@ -9,7 +9,6 @@ from finished import fill, finished_sweep
 
 from sweeps.api import open_results
 from sweeps.store.errors import StoreError
-from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 
 REPO = Path(__file__).parents[2]
@@ -23,7 +22,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("lab") / "results"
     done = {trial.run_id: 0.5 + 0.01 * at for at, trial in enumerate(OTHERS)}
     fill(Store(root), SWEEP, lambda trial: done.get(trial.run_id), num_images=6)
-    write_failure(Store(root).run(FAILED.run_id).path, "diverged", "loss is NaN", "")
+    Store(root).run(FAILED.run_id).fail("diverged", "loss is NaN", "")
     return root
 
 

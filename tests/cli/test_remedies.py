@@ -16,7 +16,6 @@ from torchvision.models import mobilenet_v2
 
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import make_sweep
-from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from wsss.basics.printable import command, own_command, own_words
 from wsss.overrides import parse_assignments
@@ -112,7 +111,7 @@ def test_a_failed_sweep_is_run_again_by_the_command_that_its_status_prints(
     )
     store = Store(tmp_path / "st")
     fill(store, sweep, lambda trial: None)
-    write_failure(store.run(sweep.plan.trials[0].run_id).path, "died", "no memory", "")
+    store.run(sweep.plan.trials[0].run_id).fail("died", "no memory", "")
     status = sweeps("status", "--store", store.root, COLUMNS="999")
     (line,) = re.findall("run them again with: (.*)", status.stdout)
     assert line == run_command(sweep, store, "--retry-failed")

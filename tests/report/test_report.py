@@ -24,7 +24,6 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import table_summary
 from sweeps.report.tables.model import Measure, Report
 from sweeps.report.tables.pictures.gallery import COLUMNS as GALLERY_COLUMNS
-from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from sweeps.tables.own import read_tables
 from sweeps.tables.studies import TABLES
@@ -55,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, sweep: Sweep) -> Store:
     store = Store(tmp_path_factory.mktemp("store"))
     fill(store, sweep, share, gallery=True)
     failed = next(t for t in sweep.plan.trials if t.cells[0] == "III[no,yes]")
-    write_failure(store.run(failed.run_id).path, "diverged", "the loss became NaN <b>", "trace")
+    store.run(failed.run_id).fail("diverged", "the loss became NaN <b>", "trace")
     return store
 
 

@@ -11,7 +11,7 @@ from sweeps.run.faults import Break
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.tables import MissingTrials, Training
-from sweeps.store.failures import note_of, write_failure, write_note
+from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store, write_json
 
 SCORES = tuple(
@@ -59,7 +59,7 @@ class Scene:
         write_json(self.store.run(SCORES[number].run_id).path / "done.json", {"miou_fixed": 1.0})
 
     def fail(self, number: int, kind: str) -> None:
-        write_failure(self.store.run(SCORES[number].run_id).path, kind, "too fast", "trace")
+        self.store.run(SCORES[number].run_id).fail(kind, "too fast", "trace")
 
 
 def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from sweeps.api import open_results
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import save_sweep
 from sweeps.report.tables.build import build_report
-from sweeps.store.failures import write_failure
 from sweeps.store.store import Store, open_store
 
 SWEEP = finished_sweep(("III", "VI"), 1)
@@ -34,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def fill_some(store: Store) -> None:
     fill(store, SWEEP, lambda t: None if t in (FAILED, MISSING) else 0.6, num_images=6)
-    write_failure(store.run(FAILED.run_id).path, "diverged", "loss is NaN", "trace")
+    store.run(FAILED.run_id).fail("diverged", "loss is NaN", "trace")
     checkpoint = store.cam(OTHERS[0].cam_id).checkpoints / "epoch_0003.pt"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"weights")
@@ -113,7 +112,7 @@ def test_a_sweep_in_a_bucket_is_exported_from_another_machine(
     fill_some(there)
     save_sweep(there, SWEEP)
     for folder in ("cams", "counts", "runs", "sweeps"):
-        there.push_folder(there.root / folder)
+        there.folder(folder).push()
     monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "other"))
     done = export(there, tmp_path / "a.zip", "--checkpoints")
     assert done.exit_code == 0, done.output

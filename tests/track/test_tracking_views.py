@@ -15,7 +15,6 @@ from sweeps.plan.search import History, SearchTrial, load_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
-from sweeps.store.failures import write_failure
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.table import Cell, Row, Table
 from sweeps.track.runs.headline import HeadlineRuns
@@ -329,7 +328,7 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
     assert [view.started for view in views(runs).values()] == [False, False]
     (view,) = runs.children([crf.prediction_id], {crf.prediction_id})
     assert (view.started, view.status, view.at_end) == (True, "RUNNING", None)
-    write_failure(ChainFolders(store.root, crf).predictions, "diverged", "too fast", "")
+    store.folder(f"predictions/{crf.prediction_id}").fail("diverged", "too fast", "")
     view = views(runs)[crf.prediction_id]
     assert (view.started, view.status) == (True, "FAILED")
     assert view.current_tags["wsss.failure"] == "diverged: too fast"

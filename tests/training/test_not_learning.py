@@ -29,7 +29,7 @@ from sweeps.run.subjects.search import Draws
 from sweeps.run.subjects.tables import MissingTrials
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record, to_record
-from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
+from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id
@@ -75,7 +75,7 @@ def test_a_failed_cell_of_a_report_names_seed_and_kind_and_leaves_the_message_to
     store: Store, sweep: Sweep
 ) -> None:
     run = store.run(cell(sweep, "yes,no").run_id)
-    write_failure(run.path, NOT_LEARNING, "not below: L_cls is 1: raise it", "trace")
+    run.fail(NOT_LEARNING, "not below: L_cls is 1: raise it", "trace")
     (table,) = build_report(sweep, store).tables
     found = table.cells["VI[yes,no]"]
     assert measured(found) == "failed (seed 0: not learning)"
@@ -102,7 +102,7 @@ def test_the_status_shows_a_warning_until_the_training_has_left_the_prior(
 def test_a_failed_trial_is_not_warned_of_as_well(store: Store, sweep: Sweep) -> None:
     trial = cell(sweep, "yes,no")
     warn(store, trial)
-    write_failure(store.run(trial.run_id).path, NOT_LEARNING, "still there", "trace")
+    store.run(trial.run_id).fail(NOT_LEARNING, "still there", "trace")
     assert "warning" not in status_of(store, sweep)
     assert "failed: VI[yes,no] seed 0: not learning: still there" in status_of(store, sweep)
     assert build_report(sweep, store).warnings == ()
@@ -134,7 +134,7 @@ def test_a_failure_is_said_when_it_happens_and_once(store: Store, sweep: Sweep) 
     end = OrderlyEnd(store, Interrupts(), None, said.append)
     dispatch = Dispatch(MissingTrials(store, [trial]), [], end, said.append)
     dispatch.next()
-    write_failure(store.run(trial.run_id).path, DIVERGED, "diverged at iteration 3", "trace")
+    store.run(trial.run_id).fail(DIVERGED, "diverged at iteration 3", "trace")
     dispatch.ended(trial.cam_id)
     dispatch.ended(trial.cam_id)
     assert said == ["VI[no,no] seed 0: diverged: diverged at iteration 3"]
@@ -155,7 +155,7 @@ def test_the_report_lists_failures_with_their_meaning_and_warnings(
     store: Store, sweep: Sweep
 ) -> None:
     failed, warned = cell(sweep, "no,no"), cell(sweep, "yes,no")
-    write_failure(store.run(failed.run_id).path, NOT_LEARNING, "still there", "trace")
+    store.run(failed.run_id).fail(NOT_LEARNING, "still there", "trace")
     finish(store, warned, 0.3)
     warn(store, warned)
     document = sweep_document(build_report(sweep, store))

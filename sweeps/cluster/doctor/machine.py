@@ -113,7 +113,8 @@ def check_store(store: Path) -> list[Check]:
         return [
             Check("store", "problem", f"{store}: reads back other bytes", "use another file system")
         ]
-    return [Check("store", "ok", f"{store}: written and read back"), check_disk(store)]
+    room = check_disk(shutil.disk_usage(store).free, f" at {store}")
+    return [Check("store", "ok", f"{store}: written and read back"), room]
 
 
 def check_bucket(url: str) -> Check:
@@ -125,14 +126,11 @@ def check_bucket(url: str) -> Check:
     return Check("store", "ok", f"{url}: written and deleted")
 
 
-def check_disk(folder: Path) -> Check:
-    """Look at the free space of a folder's disk."""
-    free = shutil.disk_usage(folder).free
-    text = f"{free / GIB:.1f} GiB free at {folder}"
-    remedy = "make room, or put the store elsewhere with --store"
-    if free < LITTLE_DISK:
-        return Check("disk", "problem" if free < NO_DISK else "warning", text, remedy)
-    return Check("disk", "ok", text)
+def check_disk(free: int, where: str = "", node: str = "") -> Check:
+    """Look at the free space of a disk, in bytes. where: the end of the words about it."""
+    state: State = "problem" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
+    remedy = "" if state == "ok" else "make room, or put the store elsewhere with --store"
+    return Check("disk", state, f"{free / GIB:.1f} GiB free{where}", remedy, node)
 
 
 def check_token(environment: Mapping[str, str]) -> list[Check]:

@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.cluster.doctor.check import Check, State
-from sweeps.cluster.doctor.machine import GIB, LITTLE_DISK, NO_DISK, installed
+from sweeps.cluster.doctor.check import Check
+from sweeps.cluster.doctor.machine import check_disk, installed
 from wsss.data.classes import CLASS_LIST
 from wsss.data.voc import ENDINGS, files_of
 
@@ -95,9 +95,7 @@ def check_report(
     remedy = "install requirements.lock on the node, and restart its Ray" if other else ""
     text = "; ".join(other) or f"{len(own)} packages as here"
     checks = [Check("packages", "problem" if other else "ok", text, remedy, name)]
-    free, text = report.free_bytes, f"{report.free_bytes / GIB:.1f} GiB free"
-    state: State = "problem" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
-    checks.append(Check("disk", state, text, "" if state == "ok" else "make room", name))
+    checks.append(check_disk(report.free_bytes, node=name))
     text = f"Ray counts {logical}, torch sees {report.gpus}"
     if logical > report.gpus:
         remedy = "start Ray on the node with the GPUs it has, or install a torch build for them"

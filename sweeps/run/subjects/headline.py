@@ -31,7 +31,7 @@ from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Here, Place, Stage, Training, complete
 from sweeps.stages.training_warnings import dead_from_record, from_record
-from sweeps.store.failures import note_of, write_failure
+from sweeps.store.failures import note_of
 from sweeps.store.store import Folder, Store
 from wsss.basics.printable import counted
 from wsss.config import NetworkConfig
@@ -227,9 +227,7 @@ class Chains(Source[Chain]):
 
     def gave_up(self, target: Chain, broke: Break) -> None:
         """Record why it failed, and upload it."""
-        folder = target.folder(self.store)
-        write_failure(folder.path, broke.kind, broke.message, broke.traceback)
-        folder.push()
+        target.folder(self.store).fail(broke.kind, broke.message, broke.traceback)
 
 
 class _StoppedError(Exception):

@@ -20,7 +20,6 @@ from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.store.attempts import Ledger
-from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from wsss.basics.printable import command, counted, own_command, own_words
 from wsss.config import RunConfig
@@ -266,9 +265,8 @@ class MissingTrials(Source[Training]):
         """Record why its trials failed, except those that are scored."""
         for trial in target.trials:
             if self._end(trial).status == "started":
-                folder = self.store.run(trial.run_id).path
-                write_failure(folder, broke.kind, broke.message, broke.traceback)
-                self.store.run(trial.run_id).push()
+                run = self.store.run(trial.run_id)
+                run.fail(broke.kind, broke.message, broke.traceback)
 
     def _first_open(self, target: Training) -> int:
         """Return the index of the first trial neither scored nor failed, else of the last one."""
