@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sweeps.report.figures.heatmap import Map, heatmap, text_colour
 from sweeps.report.figures.lines import (
-    LossCurve,
+    SeedCurve,
     ThresholdCurve,
     loss_curves,
     moving_average,
@@ -36,7 +36,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def draw_losses(label: str, name: str) -> str:
-    curves = [LossCurve(label, [[3.0, 2.0, 1.0, 1.5]] * 2), LossCurve("other", [[2.0, 1.0]])]
+    curves = [SeedCurve(label, [[3.0, 2.0, 1.0, 1.5]] * 2), SeedCurve("other", [[2.0, 1.0]])]
     return loss_curves(curves, 2, name=name, title=label)
 
 
@@ -297,7 +297,7 @@ def test_oscillation_refuses_windows_that_cannot_show_it(
 
 
 def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:
-    curves = [LossCurve("none", [[1.0] * 6] * 3), LossCurve("both", [[2.0] * 6])]
+    curves = [SeedCurve("none", [[1.0] * 6] * 3), SeedCurve("both", [[2.0] * 6])]
     found = texts(loss_curves(curves, 2, name="l", title="t"))
     assert {"none (mean of 3 seeds)", "both (1 seed)", "training step", "loss L"} <= set(found)
     assert "pale: every step; strong: moving average over 2 steps" in found
@@ -306,8 +306,8 @@ def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:
 
 
 def test_the_line_of_a_configuration_is_the_mean_over_its_seeds() -> None:
-    two = loss_curves([LossCurve("a", [[1.0, 4.0, 2.0], [3.0, 2.0, 4.0]])], 2, name="l", title="t")
-    one = loss_curves([LossCurve("a", [[2.0, 3.0, 3.0]])], 2, name="l", title="t")
+    two = loss_curves([SeedCurve("a", [[1.0, 4.0, 2.0], [3.0, 2.0, 4.0]])], 2, name="l", title="t")
+    one = loss_curves([SeedCurve("a", [[2.0, 3.0, 3.0]])], 2, name="l", title="t")
     lines = [paths(svg, f"stroke: {PALETTE[0]}") for svg in (two, one)]
     assert len(lines[0]) == len(lines[1]) == 3  # pale, strong, and in the legend
     for first, second in zip(lines[0][:2], lines[1][:2], strict=True):
@@ -315,7 +315,7 @@ def test_the_line_of_a_configuration_is_the_mean_over_its_seeds() -> None:
 
 
 def test_lines_differ_in_their_dashes_as_well_as_in_colour() -> None:
-    svg = loss_curves([LossCurve(c, [[1.0, 2.0]]) for c in "abcd"], 2, name="l", title="t")
+    svg = loss_curves([SeedCurve(c, [[1.0, 2.0]]) for c in "abcd"], 2, name="l", title="t")
     dashes = {
         match[1] if (match := re.search("stroke-dasharray: ([^;]+)", e.attrib["style"])) else ""
         for colour in PALETTE[:4]
@@ -328,7 +328,7 @@ def test_lines_differ_in_their_dashes_as_well_as_in_colour() -> None:
 def test_a_long_training_keeps_its_spikes_but_not_all_its_points() -> None:
     losses = [1.0] * 5000
     losses[3210] = 9.0
-    svg = loss_curves([LossCurve("a", [losses])], 250, name="l", title="t")
+    svg = loss_curves([SeedCurve("a", [losses])], 250, name="l", title="t")
     pale = paths(svg, f"stroke: {PALETTE[0]}; stroke-opacity")[0]
     strong = paths(svg, f"stroke: {PALETTE[0]}; stroke-width: 2.2")[0]
     assert np.ptp(pale[:, 1]) > 10 * np.ptp(strong[:, 1]) > 0
@@ -337,7 +337,7 @@ def test_a_long_training_keeps_its_spikes_but_not_all_its_points() -> None:
 
 def test_losses_that_are_not_finite_leave_a_gap() -> None:
     svg = loss_curves(
-        [LossCurve("a", [[1.0, 2.0, NAN, float("inf"), 3.0, 2.0]])], 2, name="l", title="t"
+        [SeedCurve("a", [[1.0, 2.0, NAN, float("inf"), 3.0, 2.0]])], 2, name="l", title="t"
     )
     assert "nan" not in svg.lower()
     assert "inf" not in svg.lower()
@@ -346,7 +346,7 @@ def test_losses_that_are_not_finite_leave_a_gap() -> None:
 @pytest.mark.parametrize(("steps", "found"), [([[1.0], [1.0, 2.0]], "1, 2"), ([], "no")])
 def test_seeds_of_different_lengths_are_refused(steps: list[list[float]], found: str) -> None:
     with pytest.raises(ValueError, match=f"both views: seeds with {found} steps"):
-        loss_curves([LossCurve("both views", steps)], 2, name="l", title="t")
+        loss_curves([SeedCurve("both views", steps)], 2, name="l", title="t")
 
 
 def test_oscillation_bars_show_percent_seeds_and_what_is_missing() -> None:

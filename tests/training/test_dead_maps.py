@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sweeps.cli.method import app
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.figures.lines import DeadCurve, dead_curves
+from sweeps.report.figures.lines import SeedCurve, dead_curves
 from sweeps.report.formats.html import html
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
@@ -193,7 +193,7 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
 def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
     store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[DeadCurve] = []
+    drawn: list[SeedCurve] = []
     monkeypatch.setattr(
         figures, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
     )
@@ -205,11 +205,11 @@ def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have
     for record in training(0.6, 0.5, 0.3, enhanced=(0.5, 0.6, 0.4)):
         folder.add_epoch({"seconds": 1.0, "step_losses": [1.0] * 5} | record)
     build_report(sweep, store)
-    assert drawn == [DeadCurve("III[yes,no]", [[0.6, 0.6, 0.4]])]
+    assert drawn == [SeedCurve("III[yes,no]", [[0.6, 0.6, 0.4]])]
 
 
 def test_the_figure_names_its_lines_and_the_limit() -> None:
-    curves = [DeadCurve("none", [[0.6, 0.1]]), DeadCurve("both", [[0.6, 0.5], [0.5, 0.4, 0.3]])]
+    curves = [SeedCurve("none", [[0.6, 0.1]]), SeedCurve("both", [[0.6, 0.5], [0.5, 0.4, 0.3]])]
     svg = dead_curves(curves, name="d", title="t")
     for text in ("none (1 seed)", "both (mean of 2 seeds)", "limit: 40 %"):
         assert f">{text}<" in svg

@@ -12,8 +12,8 @@ from wsss.basics.printable import as_word
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
+    from sweeps.report.document import Grid
     from wsss.settings_list import Setting
 
 
@@ -68,6 +68,7 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
     from rich.padding import Padding
     from rich.text import Text
 
+    from sweeps.report.formats.terminal import print_blocks
     from wsss.settings_list import sections
 
     about = sections()
@@ -78,7 +79,7 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
         title = f"{section}: {about[section]}" if section else "In no section"
         console.print(Text(title, style="bold"))
         if not with_meaning:
-            console.print(_table(members), Text())
+            print_blocks(console, [_grid(members)])
             continue
         for setting in members:
             changes = f"; {_changes(setting)}" if _changes(setting) else ""
@@ -90,17 +91,12 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
     console.print(Text("open: the paper leaves it open. `wsss settings NAME` says more about one."))
 
 
-def _table(members: "list[Setting]") -> "Table":
-    from rich.table import Table
-    from rich.text import Text
+def _grid(members: "list[Setting]") -> "Grid":
+    from sweeps.report.document import Column, Grid, Row, in_one_group
 
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for head in ("setting", "default", "range", "changed by"):
-        grid.add_column(head, overflow="fold", no_wrap=head == "setting")
-    for setting in members:
-        cells = (setting.name, as_word(setting.default), setting.range, _changes(setting))
-        grid.add_row(*map(Text, cells))
-    return grid
+    rows = [Row((s.name,), (as_word(s.default), s.range, _changes(s))) for s in members]
+    columns = tuple(Column(name, align="left") for name in ("default", "range", "changed by"))
+    return Grid("settings", ("setting",), columns, in_one_group(rows))
 
 
 def _changes(setting: "Setting") -> str:

@@ -33,12 +33,12 @@ MAX_MARKED_EPOCHS = 20
 
 
 @dataclass(frozen=True)
-class LossCurve:
-    """The loss L of one configuration at every training step."""
+class SeedCurve:
+    """A quantity of one configuration during training."""
 
     label: str
-    steps: Sequence[Sequence[float]]
-    """[S][T], one series per seed, all of the same length."""
+    seeds: Sequence[Sequence[float]]
+    """[S][T] or [S][E], one series per seed."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,15 @@ class ThresholdCurve:
     miou: Sequence[float]
 
 
-@dataclass(frozen=True)
-class DeadCurve:
-    """The share of dead maps of one configuration after every epoch."""
-
-    label: str
-    shares: Sequence[Sequence[float]]
-    """[S][E] in [0, 1], one series per seed, shorter for a training that ended early."""
-
-
-def loss_curves(curves: Sequence[LossCurve], steps_per_epoch: int, *, name: str, title: str) -> str:
-    """Draw the loss L per training step, a line per configuration, as SVG.
+def loss_curves(curves: Sequence[SeedCurve], steps_per_epoch: int, *, name: str, title: str) -> str:
+    """Draw the loss L per training step [S][T], a line per configuration, as SVG.
 
     The pale line is the mean over seeds at every step, the strong one its moving average over an
     epoch. Raises ValueError if a curve has no seed or its seeds differ in length.
     """
     means = [_mean_over_seeds(curve) for curve in curves]
     longest = max(map(len, means))
-    labels = [_label(curve.label, len(curve.steps)) for curve in curves]
+    labels = [_label(curve.label, len(curve.seeds)) for curve in curves]
 
     def draw(axes: Axes) -> None:
         for index, (mean, label) in enumerate(zip(means, labels, strict=True)):
@@ -112,14 +103,15 @@ def threshold_curves(
     return _chart(draw, labels, explanation, name=name, title=title)
 
 
-def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
-    """Draw the share of dead maps (percent) by epoch, a line per configuration, as SVG.
+def dead_curves(curves: Sequence[SeedCurve], *, name: str, title: str) -> str:
+    """Draw the share of dead maps by epoch, [S][E] in [0, 1], a line per configuration, as SVG.
 
-    A pale line is a seed, the strong one their mean over the epochs that all have. The limit above
-    which trainings are warned of is drawn over the second half of the longest one, where it holds.
+    A training that ended early has a shorter series. A pale line is a seed, the strong one their
+    mean over the epochs that all have. The limit above which trainings are warned of is drawn over
+    the second half of the longest one, where it holds.
     """
-    labels = [_label(curve.label, len(curve.shares)) for curve in curves]
-    longest = max(len(seed) for curve in curves for seed in curve.shares)
+    labels = [_label(curve.label, len(curve.seeds)) for curve in curves]
+    longest = max(len(seed) for curve in curves for seed in curve.seeds)
 
     def draw(axes: Axes) -> None:
         for index, (curve, label) in enumerate(zip(curves, labels, strict=True)):
@@ -228,15 +220,15 @@ def oscillation(step_losses: Sequence[float], window: int) -> float:
     return float(np.sqrt(np.mean(deviations**2))) / mean
 
 
-def _mean_over_seeds(curve: LossCurve) -> NDArray[np.float64]:
+def _mean_over_seeds(curve: SeedCurve) -> NDArray[np.float64]:
     """[S][T] -> [T]; nan where a seed's loss is not finite."""
-    lengths = sorted({len(steps) for steps in curve.steps})
+    lengths = sorted({len(steps) for steps in curve.seeds})
     if len(lengths) != 1:
         raise ValueError(
             f"{curve.label}: seeds with {', '.join(map(str, lengths)) or 'no'} steps; give seeds "
             "that were trained for the same number of steps"
         )
-    losses = np.asarray(curve.steps, dtype=np.float64)
+    losses = np.asarray(curve.seeds, dtype=np.float64)
     return np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
 
 
@@ -271,17 +263,17 @@ def _draw_thresholds(
     )
 
 
-def _draw_dead(axes: Axes, curve: DeadCurve, style: LineStyle, label: str) -> None:
+def _draw_dead(axes: Axes, curve: SeedCurve, style: LineStyle, label: str) -> None:
     colour, dashes = style
 
     def line(shares: ArrayLike, **look: Any) -> None:
         percent = 100 * np.asarray(shares)
         axes.plot(np.arange(1, len(percent) + 1), percent, color=colour, **look)
 
-    for seed in curve.shares if len(curve.shares) > 1 else ():
+    for seed in curve.seeds if len(curve.seeds) > 1 else ():
         line(seed, alpha=0.35, linewidth=0.8)
-    common = min(map(len, curve.shares))
-    mean = np.mean([seed[:common] for seed in curve.shares], axis=0)
+    common = min(map(len, curve.seeds))
+    mean = np.mean([seed[:common] for seed in curve.seeds], axis=0)
     line(mean, dashes=dashes, linewidth=2.2, marker="o", markersize=4, label=label)
 
 

@@ -9,8 +9,7 @@ from sweeps.plan.trials import Plan
 from sweeps.report.document import Picture
 from sweeps.report.figures.heatmap import Map, heatmap
 from sweeps.report.figures.lines import (
-    DeadCurve,
-    LossCurve,
+    SeedCurve,
     ThresholdCurve,
     dead_curves,
     loss_curves,
@@ -172,7 +171,7 @@ def _losses(table: Table, epochs: Epochs) -> list[Picture]:
         return []
     steps_per_epoch = max(len(s[0]["step_losses"]) for seeds in kept.values() for s in seeds)
     curves = [
-        LossCurve(name, [[loss for e in seed for loss in e["step_losses"]] for seed in seeds])
+        SeedCurve(name, [[loss for e in seed for loss in e["step_losses"]] for seed in seeds])
         for name, seeds in kept.items()
     ]
     as_figure = f" (as in {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
@@ -186,12 +185,12 @@ def _losses(table: Table, epochs: Epochs) -> list[Picture]:
     return [picture, *_oscillation(table, curves, steps_per_epoch)]
 
 
-def _oscillation(table: Table, curves: Sequence[LossCurve], window: int) -> list[Picture]:
+def _oscillation(table: Table, curves: Sequence[SeedCurve], window: int) -> list[Picture]:
     """Draw how much losses oscillate about their average over `window` steps, if long enough."""
     rows = [
-        (curve.label, [oscillation(losses, window) for losses in curve.steps])
+        (curve.label, [oscillation(losses, window) for losses in curve.seeds])
         for curve in curves
-        if window >= 3 and len(curve.steps[0]) >= 2 * window
+        if window >= 3 and len(curve.seeds[0]) >= 2 * window
     ]
     if not rows:
         return []
@@ -218,7 +217,7 @@ def _dead_maps(table: Table, epochs: Epochs) -> list[Picture]:
         ]
         for name, seeds in epochs.items()
     }
-    curves = [DeadCurve(name, seeds) for name, seeds in shares.items() if seeds]
+    curves = [SeedCurve(name, seeds) for name, seeds in shares.items() if seeds]
     if not curves:
         return []
     caption = (
