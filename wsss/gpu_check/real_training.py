@@ -18,7 +18,8 @@ import torch
 from wsss.config import LabelsConfig, RunConfig
 from wsss.data.errors import DataError
 from wsss.data.voc import Sample
-from wsss.evaluation.confusion import collect, count_image, threshold_grid
+from wsss.evaluation.confusion import CountedImage
+from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
 from wsss.gpu_check.page import MORE_TIME, Section, first_line
 from wsss.gpu_check.speeds import Bench
@@ -246,15 +247,11 @@ def score(bench: Bench, model: Any, labels: LabelsConfig, section: Section) -> t
 
     Raises DataError if there are no masks.
     """
-    dataset, options = bench.pictures.dataset, bench.options
+    dataset, options, images = bench.pictures.dataset, bench.options, list[CountedImage]()
     samples = bench.pictures.split("train", "val")[: 8 if options.small else 64]
-    thresholds, num_labels = threshold_grid(labels.background_score), len(dataset.classes) + 1
-    images = []
-    for sample, cams in infer_cams(model, samples, labels, device=options.device):
-        mask = dataset.mask(sample.image_id)
-        counted = count_image(cams, sample.labels, mask, thresholds, num_labels)
-        images.append((sample.image_id, *counted))
+    inferred = infer_cams(model, samples, labels, device=options.device)
+    for image in count_each(inferred, dataset, labels):
+        images.append(image)
         if section.is_over:
             break
-    counts = collect(images, thresholds, num_labels)
-    return score_counts(counts, labels).miou_fixed, len(images)
+    return score_counts(collected(images, dataset, labels), labels).miou_fixed, len(images)
