@@ -23,7 +23,7 @@ from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
 from wsss.gpu_check.page import MORE_TIME, Section, first_line
 from wsss.gpu_check.speeds import Bench
-from wsss.gpu_check.subjects import CELLS
+from wsss.gpu_check.subjects import CELLS, split_of
 from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
@@ -111,7 +111,7 @@ def train_for_real(bench: Bench, section: Section) -> None:
     name, file = options.weights.of(PRESETS[preset].network.backbone)
     changes = {"network.weights": name} | (SMALLER if options.small else {})
     base = apply_overrides(PRESETS[preset], changes)
-    samples = pictures.split("train_aug", "train")[: 32 if options.small else MOST_IMAGES]
+    samples = pictures.training[: 32 if options.small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
     data = Data(options.device, samples, len(pictures.dataset.classes), file)
     trained: list[Trained] = []
@@ -248,7 +248,7 @@ def score(bench: Bench, model: Any, labels: LabelsConfig, section: Section) -> t
     Raises DataError if there are no masks.
     """
     dataset, options, images = bench.pictures.dataset, bench.options, list[CountedImage]()
-    samples = bench.pictures.split("train", "val")[: 8 if options.small else 64]
+    samples = dataset.samples(split_of(dataset, "train", "val"))[: 8 if options.small else 64]
     inferred = infer_cams(model, samples, labels, device=options.device)
     for image in count_each(inferred, dataset, labels):
         images.append(image)
