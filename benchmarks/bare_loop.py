@@ -15,7 +15,7 @@ import torch
 
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import collect, count_image, threshold_grid
+from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import Score, score_counts
 from wsss.labels.infer import infer_cams
 from wsss.training.cam import build_cam_net, train_cam
@@ -24,21 +24,15 @@ from wsss.training.cam import build_cam_net, train_cam
 def train_and_score(config: RunConfig, dataset: VocDataset) -> tuple[Score, float]:
     """Return a configuration's score, and the seconds that the training took."""
     started = time.perf_counter()
-    num_classes = len(dataset.classes)
     samples = dataset.samples(config.data.train_split)
-    model = build_cam_net(config, samples, num_classes)
+    model = build_cam_net(config, samples, len(dataset.classes))
     for _ in train_cam(model, config, samples):
         pass
     trained = time.perf_counter() - started
-    thresholds = threshold_grid(config.labels.background_score)
-    images = []
-    scored = dataset.samples(config.data.eval_split)
-    for image in infer_cams(model, scored, config.labels, device=torch.device("cpu")):
-        sample = image.sample
-        mask = dataset.mask(sample.image_id)
-        counted = count_image(image.cams, sample.labels, mask, thresholds, num_classes + 1)
-        images.append((sample.image_id, *counted))
-    return score_counts(collect(images, thresholds, num_classes + 1), config.labels), trained
+    scored, labels = dataset.samples(config.data.eval_split), config.labels
+    images = infer_cams(model, scored, labels, device=torch.device("cpu"))
+    counts = collected(count_each(images, dataset, labels), dataset, labels)
+    return score_counts(counts, labels), trained
 
 
 def run_all(configs: list[RunConfig], data: Path) -> Iterator[dict[str, float]]:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from wsss.basics.strict import Strict
 
 
 def _no_switch(value: Any) -> Any:
@@ -89,10 +91,9 @@ class Added:
     """The values of that switch with which it has one."""
 
 
-class Settings(BaseModel):
-    """Base of all settings: immutable, no unknown key, no NaN or infinity."""
+class Settings(Strict):
+    """Base of all settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     ordered: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs of settings of which the first must not be above the second."""
 

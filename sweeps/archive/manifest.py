@@ -13,18 +13,14 @@ Unpacked, it is a store for `sweeps report`, `table` and `sweeps.api`.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from wsss.basics.strict import Strict
 
 FILE = "manifest.json"
 REPORT = "report"
 TRIALS = "trials.csv"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrialEntry(_Strict):
+class TrialEntry(Strict):
     """One trial of the sweep's plan."""
 
     run_id: str
@@ -34,7 +30,7 @@ class TrialEntry(_Strict):
     state: str
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """What an archive holds, and where it comes from."""
 
     format: Literal[1] = 1

@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.evidence.calibration_checks import DataFacts, Frozen, Point, compare
+from sweeps.evidence.calibration_checks import DataFacts, Point, compare
 from sweeps.evidence.seeds import LEVEL, mean_sd, prediction_interval
 from sweeps.plan.sweep import Sweep
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.irn_runs import PUBLISHED, RUNS
+from wsss.basics.strict import Strict
 
 TABLE = "calibrate"
 MAX_SHOWN = 320
@@ -31,7 +32,7 @@ class Outcome(StrEnum):
     calibrates_nothing = "calibrates nothing here"
 
 
-class Calibration(Frozen):
+class Calibration(Strict):
     """A verdict and its evidence; written beside the sweep."""
 
     outcome: Outcome

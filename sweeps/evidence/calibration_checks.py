@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from sweeps.tables.irn_runs import AUTHOR_LOG, AUTHOR_LOSSES, AUTHOR_STEPS
+from wsss.basics.strict import Strict
 from wsss.identity import canonical
 from wsss.presets import IRN
 
@@ -46,16 +46,7 @@ NOT_COMPARED = (
 """Settings that other checks cover, or that do not change the score at .15."""
 
 
-STRICT = ConfigDict(frozen=True, extra="forbid")
-
-
-class Frozen(BaseModel):
-    """Base of what is written beside a sweep."""
-
-    model_config = STRICT
-
-
-class ListFacts(Frozen):
+class ListFacts(Strict):
     """A list of images by content."""
 
     split: str
@@ -64,7 +55,7 @@ class ListFacts(Frozen):
     """Of the sorted ids, a newline after each."""
 
 
-class DataFacts(Frozen):
+class DataFacts(Strict):
     """What a verdict needs to know about a data set."""
 
     trained: ListFacts
@@ -77,7 +68,7 @@ State = Literal["same", "differs", "note"]
 """differs: such a run calibrates nothing; note: not exactly IRN's, or for a person to judge."""
 
 
-@dataclass(config=STRICT)
+@dataclass(config=Strict.model_config)
 class Point:
     """One point of the comparison."""
 

@@ -6,12 +6,9 @@ inference share one `Count`, if their background scores are on the grid.
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sweeps.evidence.image_counts import (
     COUNTS,
@@ -24,40 +21,19 @@ from sweeps.stages.stage import Place, Record, Stage, Steps
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.store.code_version import environment
 from sweeps.store.store import Folder, write_config
-from wsss.config import LabelsConfig, RunConfig
+from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
+from wsss.evaluation.confusion import CountedImage
+from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
 from wsss.evaluation.score import Score as Figures
 from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
-from wsss.labels.infer import ImageCams, infer_cams
+from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
 
 NUM_GALLERY_IMAGES = 6
 NUM_INFERENCE_REPORTS = 5
-
-CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
-"""Image id, codes and counts, as `count_image` returns them."""
-
-
-def count_each(
-    images: Iterable[ImageCams], dataset: VocDataset, labels: LabelsConfig
-) -> Iterator[CountedImage]:
-    """Count each image's CAMs against its mask, at every threshold."""
-    thresholds, num_labels = threshold_grid(labels.background_score), len(dataset.classes) + 1
-    for sample, cams in images:
-        mask = dataset.mask(sample.image_id)
-        counted = count_image(cams, sample.labels, mask, thresholds, num_labels)
-        yield sample.image_id, *counted
-
-
-def collected(
-    images: Iterable[CountedImage], dataset: VocDataset, labels: LabelsConfig
-) -> ThresholdCounts:
-    """Join the counts of images."""
-    thresholds = threshold_grid(labels.background_score)
-    return collect(list(images), thresholds, len(dataset.classes) + 1)
 
 
 @dataclass(frozen=True)

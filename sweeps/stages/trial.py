@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from sweeps.plan.cost import inferred_pixels, num_views
 from sweeps.plan.search import split_halves
-from sweeps.stages.score import Count, Score, collected, count_each
+from sweeps.stages.score import Count, Score
 from sweeps.stages.stage import Place, complete
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.stages.training_warnings import from_record, to_record
@@ -23,6 +23,7 @@ from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts, mean_iou, threshold_index
+from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
 from wsss.labels.infer import infer_cams

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from sweeps.tables.studies import ALIASES, F3, TABLES
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.printable import as_word, one_line, quoted
+from wsss.basics.strict import Strict
 from wsss.overrides import ConfigError, parse_assignments, read_tree
 
 MAX_CELLS = 1000
@@ -52,25 +53,21 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Columns = Annotated[dict[Label, Changes], Field(min_length=1), BeforeValidator(_as_columns)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _CellDefinition(_Strict):
-    settings: Changes = {}
+class _CellDefinition(Strict):
+    settings: Changes = Field(default_factory=dict)
     paper: Percent | None = None
 
 
-class _RowDefinition(_Strict):
+class _RowDefinition(Strict):
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
-    settings: Changes = {}
+    settings: Changes = Field(default_factory=dict)
     paper: Annotated[tuple[Percent | None, ...] | None, BeforeValidator(_as_list)] = None
     """A number or null per column."""
     cells: tuple[_CellDefinition, ...] | None = None
     """One per column, for what is set by neither the row nor the column."""
 
 
-class _TableDefinition(_Strict):
+class _TableDefinition(Strict):
     """A table file. A cell combines the settings of the table, its row, its column and its own."""
 
     name: Annotated[str, Field(max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -78,8 +75,8 @@ class _TableDefinition(_Strict):
     row_names: Annotated[tuple[Label, ...], Field(min_length=1)]
     rows: Annotated[tuple[_RowDefinition, ...], Field(min_length=1)]
     column_name: Label = "mIoU"
-    columns: Columns = {"mIoU": {}}
-    settings: Changes = {}
+    columns: Columns = Field(default_factory=lambda: dict[str, Changes](mIoU={}))
+    settings: Changes = Field(default_factory=dict)
     baseline: str = ""
     """Labels of a cell, or of a row, joined by commas, as `0.5,0.5` or `V[0.5,0.5]`."""
     notes: tuple[Note, ...] = ()

@@ -6,6 +6,7 @@ import socket
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -233,8 +234,9 @@ def test_the_names_of_imagenet_weights_are_the_files_that_torchvision_has_under_
 def test_a_torchvision_with_other_files_behind_a_name_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(IMAGENET_FILES, ("resnet18", "imagenet_v1"), "resnet18-00000000.pth")
-    with pytest.raises(WeightsError, match=r"is resnet18-00000000\.pth, but .*resnet18-f37072fd"):
+    other = SimpleNamespace(url="https://example.org/resnet18-00000000.pth")
+    monkeypatch.setattr(models, "get_model_weights", lambda name: {"IMAGENET1K_V1": other})
+    with pytest.raises(WeightsError, match=r"is resnet18-f37072fd\.pth, but .*resnet18-00000000"):
         build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
 
 

@@ -26,21 +26,16 @@ Answer = TypeVar("Answer")
 
 
 def pool_map(
-    function: Callable[[Job], Answer],
-    jobs: Iterable[tuple[str, Job]],
-    *,
-    num_workers: int,
-    progress: Callable[[int], None] | None = None,
+    function: Callable[[Job], Answer], jobs: Iterable[tuple[str, Job]], *, num_workers: int
 ) -> Iterator[tuple[str, Answer]]:
     """Yield (image id, function(job)) for each (image id, job), in order, from worker processes.
 
     function: a module's function (or a functools.partial of one), since workers import it;
     num_workers: 0 works in this process, with equal answers and errors. Jobs are taken as workers
-    need them, so `jobs` may be a generator over any number of images. progress is called with the
-    number of images done. The first error ends the map and names its image: a ForeseenError stays
-    one, any other becomes a RuntimeError. When the map fails, is closed or is stopped by Ctrl-C,
-    workers end after their current image; if this process is killed, at once. Each worker computes
-    in one thread.
+    need them, so `jobs` may be a generator over any number of images. The first error ends the map
+    and names its image: a ForeseenError stays one, any other becomes a RuntimeError. When the map
+    fails, is closed or is stopped by Ctrl-C, workers end after their current image; if this process
+    is killed, at once. Each worker computes in one thread.
     """
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; use 0 or more")
@@ -50,11 +45,9 @@ def pool_map(
         else ((image_id, _attempt(function, job)) for image_id, job in jobs)
     )
     with closing(answers):
-        for done, (image_id, answer) in enumerate(answers, start=1):
+        for image_id, answer in answers:
             if isinstance(answer, _Failure):
                 raise answer.error(image_id)
-            if progress is not None:
-                progress(done)
             yield image_id, answer
 
 

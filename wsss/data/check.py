@@ -7,16 +7,15 @@ by themselves, as on a failing disk; `recheck` reads everything again.
 """
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from wsss.basics.files import cache_folder, expanded, whole_or_absent
+from wsss.basics.files import cache_folder, expanded, read_json, write_json
 from wsss.basics.printable import command, printable
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
@@ -435,7 +434,7 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
 def _read(path: Path, listing: str, dataset: VocDataset) -> DataReport | None:
     """Return the remembered report of these files; None if there is none or it is damaged."""
     try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        saved = read_json(path)
         if (saved["version"], saved["listing"]) != (VERSION, listing):
             return None
         return DataReport(dataset.root, dataset.classes, **saved["report"])
@@ -446,6 +445,5 @@ def _read(path: Path, listing: str, dataset: VocDataset) -> DataReport | None:
 def _write(path: Path, listing: str, report: DataReport) -> None:
     kept = asdict(report)
     del kept["root"], kept["classes"]  # `_read` takes the current ones
-    text = json.dumps({"version": VERSION, "listing": listing, "report": kept})
-    with suppress(OSError), whole_or_absent(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with suppress(OSError):
+        write_json(path, {"version": VERSION, "listing": listing, "report": kept})

@@ -223,14 +223,17 @@ class VocDataset:
 
         return image_size(self.image_path(image_id))
 
-    def sample(self, image_id: str, *, may_be_empty: bool = False) -> Sample:
-        """Return an image with its image-level labels: at least one, unless `may_be_empty`."""
-        return self.annotated(image_id, may_be_empty=may_be_empty)[0]
+    def sample(self, image_id: str) -> Sample:
+        """Return an image with its image-level labels, at least one."""
+        return self.annotated(image_id)[0]
 
     def annotated(
         self, image_id: str, *, may_be_empty: bool = False
     ) -> tuple[Sample, Annotation | None]:
-        """Return `sample`, and what its XML says if it has one."""
+        """Return `sample`, and what its XML says if it has one.
+
+        may_be_empty: allow an image without a label.
+        """
         path, source, found = self._file("Annotations", image_id), "xml", None
         if path is not None:
             found = self._annotation(path)

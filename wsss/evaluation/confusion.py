@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
+CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
+"""Image id, codes and counts, as `count_image` returns them."""
 
 BLOCK_PIXELS = 32768
 """Counted at a time, so that intermediate arrays stay in the processor's cache."""
@@ -190,11 +192,9 @@ class ThresholdCounts:
 
 
 def collect(
-    images: list[tuple[str, NDArray[np.uint32], NDArray[np.uint32]]],
-    thresholds: NDArray[np.float32],
-    num_labels: int,
+    images: list[CountedImage], thresholds: NDArray[np.float32], num_labels: int
 ) -> ThresholdCounts:
-    """Join (image id, codes, counts) of many images, sorted by id."""
+    """Join the counts of many images, sorted by id."""
     images = sorted(images, key=lambda image: image[0])
     sizes = [len(codes) for _, codes, _ in images]
     return ThresholdCounts(

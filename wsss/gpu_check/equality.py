@@ -36,7 +36,7 @@ from wsss.networks.parts.association import associate
 from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, PRESETS
-from wsss.segmentation_config import DeepLabConfig, PamrConfig
+from wsss.segmentation_config import PamrConfig
 from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")
@@ -81,8 +81,8 @@ Results = dict[str, Result]
 """What the page calls a result -> the result, a step's loss first."""
 Compute = Callable[[nn.Module, torch.device, Precision], Results]
 """Computes with a network that it may change."""
-Infer = Callable[[Any, torch.device], Tensor]
-"""Computes maps with a network on a device."""
+Infer = Callable[..., Tensor]
+"""Computes maps with a network on the device `device`."""
 
 
 class Case(NamedTuple):
@@ -309,18 +309,21 @@ def inference_cases(options: Options) -> Iterator[Case]:
         yield case(f"CAMs of {preset} F3", subject.build, partial(_cams, config.labels, images))
     for preset in DISTINCT:
         subject = other_subjects(preset, 64, options.weights)["DeepLab"]
-        infer = partial(_probabilities, DEEPLAB_PRESETS[preset], images[0])
+        deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"precision": "fp32"})
+        infer = partial(multi_scale_probs, image=images[0], config=deeplab)
         yield case(f"DeepLab {preset}, probabilities", subject.build, infer)
-    yield case("PAMR", nn.Identity, partial(_refined, *images))
+    image, masks = images[0].float(), images[1].float() / 255
+    yield case("PAMR", nn.Identity, partial(_refined, image, masks))
+    features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
     for name, temperature in (("ReLU", None), ("softmax", 0.1)):
-        infer = partial(_associated, temperature)
+        infer = partial(_associated, features, temperature)
         yield case(f"context association of 32 x 32, {name}", nn.Identity, infer)
 
 
 def maps(infer: Infer, model: nn.Module, device: torch.device, precision: Precision) -> Results:
     """Compute maps with a network, which is moved to the device."""
     with products(precision), torch.inference_mode():
-        return {"result": _result(infer(model.to(device), device).cpu().double())}
+        return {"result": _result(infer(model.to(device), device=device).cpu().double())}
 
 
 def _cams(labels: LabelsConfig, images: list[Tensor], model: Any, device: torch.device) -> Tensor:
@@ -329,17 +332,11 @@ def _cams(labels: LabelsConfig, images: list[Tensor], model: Any, device: torch.
     return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
 
 
-def _probabilities(
-    config: DeepLabConfig, image: Tensor, model: Any, device: torch.device
-) -> Tensor:
-    config = config.model_copy(update={"precision": "fp32"})
-    return multi_scale_probs(model, image, config, device=device)
-
-
 def _refined(image: Tensor, masks: Tensor, _: nn.Module, device: torch.device) -> Tensor:
-    return pamr(image.float().to(device), masks.float().to(device) / 255, PamrConfig())
+    return pamr(image.to(device), masks.to(device), PamrConfig())
 
 
-def _associated(temperature: float | None, _: nn.Module, device: torch.device) -> Tensor:
-    features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
+def _associated(
+    features: Tensor, temperature: float | None, _: nn.Module, device: torch.device
+) -> Tensor:
     return associate(features.to(device), temperature=temperature)

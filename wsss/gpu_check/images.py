@@ -38,7 +38,7 @@ def measure_loading(bench: Bench, section: Section) -> None:
         "training process loads itself, between its steps.",
     )
     train = PRESETS[options.preset].train
-    samples = bench.pictures.voc_sized(options.out / "enlarged")
+    samples = bench.pictures.large
     default = num_loader_workers(Execution(), options.device)
     batch = min(train.batch_size, len(samples))
     many = samples * -(-4096 // len(samples))  # an epoch longer than the measurement
@@ -103,7 +103,7 @@ def measure_inference(bench: Bench, section: Section) -> None:
     """Infer the same images in every precision, one and eight at a time."""
     options, inferred = bench.options, bench.speeds.inferred
     base = apply_overrides(PRESETS[options.preset], CELLS["F3"])
-    samples = bench.pictures.voc_sized(options.out / "enlarged")[: 2 if options.small else 32]
+    samples = bench.pictures.large[: 2 if options.small else 32]
     section.show(
         "inferred",
         inferred,

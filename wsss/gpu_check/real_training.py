@@ -18,11 +18,12 @@ import torch
 from wsss.config import LabelsConfig, RunConfig
 from wsss.data.errors import DataError
 from wsss.data.voc import Sample
-from wsss.evaluation.confusion import collect, count_image, threshold_grid
+from wsss.evaluation.confusion import CountedImage
+from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
 from wsss.gpu_check.page import MORE_TIME, Section, first_line
 from wsss.gpu_check.speeds import Bench
-from wsss.gpu_check.subjects import CELLS
+from wsss.gpu_check.subjects import CELLS, split_of
 from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
@@ -110,7 +111,7 @@ def train_for_real(bench: Bench, section: Section) -> None:
     name, file = options.weights.of(PRESETS[preset].network.backbone)
     changes = {"network.weights": name} | (SMALLER if options.small else {})
     base = apply_overrides(PRESETS[preset], changes)
-    samples = pictures.split("train_aug", "train")[: 32 if options.small else MOST_IMAGES]
+    samples = pictures.training[: 32 if options.small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
     data = Data(options.device, samples, len(pictures.dataset.classes), file)
     trained: list[Trained] = []
@@ -246,15 +247,11 @@ def score(bench: Bench, model: Any, labels: LabelsConfig, section: Section) -> t
 
     Raises DataError if there are no masks.
     """
-    dataset, options = bench.pictures.dataset, bench.options
-    samples = bench.pictures.split("train", "val")[: 8 if options.small else 64]
-    thresholds, num_labels = threshold_grid(labels.background_score), len(dataset.classes) + 1
-    images = []
-    for sample, cams in infer_cams(model, samples, labels, device=options.device):
-        mask = dataset.mask(sample.image_id)
-        counted = count_image(cams, sample.labels, mask, thresholds, num_labels)
-        images.append((sample.image_id, *counted))
+    dataset, options, images = bench.pictures.dataset, bench.options, list[CountedImage]()
+    samples = dataset.samples(split_of(dataset, "train", "val"))[: 8 if options.small else 64]
+    inferred = infer_cams(model, samples, labels, device=options.device)
+    for image in count_each(inferred, dataset, labels):
+        images.append(image)
         if section.is_over:
             break
-    counts = collect(images, thresholds, num_labels)
-    return score_counts(counts, labels).miou_fixed, len(images)
+    return score_counts(collected(images, dataset, labels), labels).miou_fixed, len(images)

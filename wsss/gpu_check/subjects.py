@@ -22,7 +22,6 @@ from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS
-from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training.affinity import affinity_step, build_affinity_net
 from wsss.training.cam import cam_step
 from wsss.training.execution import Execution
@@ -139,40 +138,35 @@ def cam_subject(config: RunConfig, weights: Weights) -> Subject:
     return Subject(build, step, batch)
 
 
-def deeplab_subject(config: DeepLabConfig, weights: Weights) -> Subject:
-    """Return a training of the segmentation network."""
-    name, file = weights.of(config.backbone)
-    config = config.model_copy(update={"weights": name})
-
-    def step(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
-        own = config.model_copy(update={"precision": precision})
-        return segmentation_step(model, own, process=Process(device=device), execution=how)
-
-    batch = made_up_batch(config.batch_size, config.crop_size, label_maps=True)
-    return Subject(lambda: build_deeplab(config, NUM_CLASSES, weights_file=file), step, batch)
-
-
-def affinity_subject(network: NetworkConfig, config: RandomWalkConfig, weights: Weights) -> Subject:
-    """Return a training of the affinity network."""
-    name, file = weights.of(network.backbone)
-    network = network.model_copy(update={"weights": name})
-
-    def step(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
-        own = config.model_copy(update={"precision": precision})
-        return affinity_step(model, own, device=device, execution=how)
-
-    batch = made_up_batch(config.batch_size, config.crop_size, label_maps=True)
-    return Subject(lambda: build_affinity_net(network, config, weights_file=file), step, batch)
-
-
 def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subject]:
     """Return a preset's trainings of the other two networks, with two images of about `crop`."""
-    deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"crop_size": crop + 1, "batch_size": 2})
-    walk = LABEL_PRESETS[preset].random_walk
-    walk = walk.model_copy(update={"crop_size": crop, "batch_size": 2})
+    network, deeplab = PRESETS[preset].network, DEEPLAB_PRESETS[preset]
+    walk = LABEL_PRESETS[preset].random_walk.model_copy(update={"crop_size": crop, "batch_size": 2})
+    name, own_file = weights.of(network.backbone)
+    network = network.model_copy(update={"weights": name})
+    name, file = weights.of(deeplab.backbone)
+    update = {"weights": name, "crop_size": crop + 1, "batch_size": 2}
+    deeplab = deeplab.model_copy(update=update)
+
+    def segmented(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
+        own = deeplab.model_copy(update={"precision": precision})
+        return segmentation_step(model, own, process=Process(device=device), execution=how)
+
+    def related(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
+        own = walk.model_copy(update={"precision": precision})
+        return affinity_step(model, own, device=device, execution=how)
+
     return {
-        "DeepLab": deeplab_subject(deeplab, weights),
-        "affinity network": affinity_subject(PRESETS[preset].network, walk, weights),
+        "DeepLab": Subject(
+            lambda: build_deeplab(deeplab, NUM_CLASSES, weights_file=file),
+            segmented,
+            made_up_batch(2, crop + 1, label_maps=True),
+        ),
+        "affinity network": Subject(
+            lambda: build_affinity_net(network, walk, weights_file=own_file),
+            related,
+            made_up_batch(2, crop, label_maps=True),
+        ),
     }
 
 
@@ -204,6 +198,9 @@ class Pictures:
     """A data set in VOC layout: the user's, or drawn."""
 
     dataset: VocDataset
+    training: list[Sample]
+    large: list[Sample]
+    """Training images of VOC's size: the user's own, or drawn ones enlarged."""
     are_drawn: bool
 
     @property
@@ -211,27 +208,27 @@ class Pictures:
         """Their name on the page."""
         return "drawn pictures" if self.are_drawn else "pictures of --data"
 
-    def split(self, *names: str) -> list[Sample]:
-        """Return the images of the first of these splits that exists. Raises DataError."""
-        there = self.dataset.split_names()
-        return self.dataset.samples(next((name for name in names if name in there), names[0]))
-
-    def voc_sized(self, folder: Path) -> list[Sample]:
-        """Return training images of VOC's size: the user's own, or drawn ones enlarged."""
-        samples = self.split("train_aug", "train")
-        if not self.are_drawn:
-            return samples
-        folder.mkdir(parents=True, exist_ok=True)
-        enlarged = []
-        for sample in samples[:NUM_ENLARGED]:
-            path = folder / f"{sample.image_id}.jpg"
-            with Image.open(sample.image_path) as image:
-                image.resize(VOC_SIZE, Image.Resampling.BICUBIC).save(path, quality=95)
-            enlarged.append(sample._replace(image_path=path))
-        return enlarged
-
 
 def find_pictures(root: Path | None, out: Path) -> Pictures:
     """Return the user's pictures, or draw some. Raises DataError for a folder of another layout."""
     dataset = VocDataset(root or draw_voc(out / "drawn"))
-    return Pictures(dataset, are_drawn=root is None)
+    training = dataset.samples(split_of(dataset, "train_aug", "train"))
+    if root is not None:
+        return Pictures(dataset, training, training, are_drawn=False)
+    large = [enlarged(sample, out / "enlarged") for sample in training[:NUM_ENLARGED]]
+    return Pictures(dataset, training, large, are_drawn=True)
+
+
+def split_of(dataset: VocDataset, *names: str) -> str:
+    """Return the first of these splits that exists; without any the first."""
+    there = dataset.split_names()
+    return next((name for name in names if name in there), names[0])
+
+
+def enlarged(sample: Sample, folder: Path) -> Sample:
+    """Return a picture with a copy of VOC's size in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{sample.image_id}.jpg"
+    with Image.open(sample.image_path) as image:
+        image.resize(VOC_SIZE, Image.Resampling.BICUBIC).save(path, quality=95)
+    return sample._replace(image_path=path)

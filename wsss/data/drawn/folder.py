@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from wsss.basics.errors import ForeseenError
+from wsss.basics.files import BrokenFileError, read_json
 from wsss.data.classes import IGNORE_INDEX
 
 if TYPE_CHECKING:  # NumPy and Pillow are only for drawing; usually the data set is there already
@@ -87,8 +88,8 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     if not root.exists():
         return False
     found: Any = None
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
-        found = json.loads((root / RECORD).read_text(encoding="utf-8"))
+    with suppress(NotADirectoryError, BrokenFileError):
+        found = read_json(root / RECORD)
     if found == record:
         return True
     what = "something else"
