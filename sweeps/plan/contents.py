@@ -218,7 +218,7 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     counts = {
         name
         for name in folder_names(store.root / "counts")
-        if _training_of(store, f"counts/{name}") in trainings
+        if _need(store, f"counts/{name}", "cams") in trainings
     }
     wanted = (("runs", scores), ("counts", counts), ("cams", trainings))
     here = {room: folder_names(store.root / room) for room, _ in wanted}
@@ -229,10 +229,11 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
 def _made_of(store: Store) -> frozenset[str]:
     """Return the cam_ids of trainings that results in MADE_OF_CAMS were made from."""
     rels = (f"{room}/{name}" for room in MADE_OF_CAMS for name in folder_names(store.root / room))
-    return frozenset(found for rel in rels if (found := _training_of(store, rel)))
+    return frozenset(need for rel in rels if (need := _need(store, rel, "cams")))
 
 
-def _training_of(store: Store, rel: str) -> str | None:
-    """Return the cam_id of the training that a finished stage was made from."""
-    found = (store.folder(rel).result() or {}).get("made_from", {}).get("cams")
-    return str(found) if found else None
+def _need(store: Store, rel: str, room: str) -> str | None:
+    """Return the id of the stage in `room` that a finished stage was made from."""
+    found = store.folder(rel).result() or {}
+    need = found.get("made_from", {}).get(room)
+    return str(need) if need else None
