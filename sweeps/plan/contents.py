@@ -225,7 +225,7 @@ def _made_of(store: Store) -> frozenset[str]:
     """Return the cam_ids of trainings that something else than their scores was made from."""
     rooms = (room for room in STAGES if room not in OF_A_TRIAL)
     rels = (f"{room}/{name}" for room in rooms for name in folder_names(store.root / room))
-    return frozenset(found for rel in rels if (found := _training_of(store, rel)))
+    return frozenset(need for rel in rels if (need := _training_of(store, rel)))
 
 
 def _training_of(store: Store, rel: str) -> str | None:

@@ -32,7 +32,6 @@ LEGEND = (
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC: mean over "
     "all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
 )
-KEYS = ("miou_fixed", "miou_best")
 
 
 def render_tables(sweep: Sweep, store: Store) -> str:
@@ -82,7 +81,8 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Me
     failures = [found for found in (run.failure() for run in runs) if found]
     lines, badges = [], []
     if metrics:
-        fixed, best = (_mean([found[key] for found in metrics]) for key in KEYS)
+        fixed = _mean([found["miou_fixed"] for found in metrics])
+        best = _mean([found["miou_best"] for found in metrics])
         lacking = f" (n={len(metrics)})" if len(metrics) < len(runs) else ""
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
         lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {_mean(aucs)}"]

@@ -108,10 +108,6 @@ class Status:
         """Whether every trial is finished or failed."""
         return all(state.status in ("finished", "failed") for state in self.states.values())
 
-    def header(self) -> Text:
-        """Return the sweep's name and description."""
-        return Text(f"sweep {self.sweep.name}\n{self.sweep.describe()}")
-
     def totals(self) -> Text:
         """Return warnings and failures, each with its message, then counts and the time left."""
         failed = [trial for trial in self.plan.trials if self.states[trial.run_id].failure]
@@ -132,10 +128,10 @@ class Status:
         return text
 
     def view(self, *, by_trial: bool, totals_first: bool = False) -> Group:
-        """Return the tables as matrices of states, or one line per trial, and the totals."""
+        """Return what sweep it is, its tables or a line per trial, and the totals."""
         found = self._trial_lines() if by_trial else matrices(self.plan, self.states)
         parts = [self.totals(), *found] if totals_first else [*found, self.totals()]
-        return Group(self.header(), *parts)
+        return Group(Text(f"sweep {self.sweep.name}\n{self.sweep.describe()}"), *parts)
 
     def _trial_lines(self) -> list[Text]:
         lines = []

@@ -175,6 +175,7 @@ class _TableEvidence:
         mine, theirs = values[reference], values[baseline]
         mean, sd = mean_sd(list(mine.values()))
         common = sorted(mine.keys() & theirs.keys())
+        pairs = [(mine[seed], theirs[seed]) for seed in common]
         against = None
         if own != base:
             against = results.against([own[s] for s in common], [base[s] for s in common])
@@ -195,7 +196,7 @@ class _TableEvidence:
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=None if own == base else self.evidence[results.measure].get(reference),
             image_difference=against[0] if against else None,
-            better_over_seeds=None if own == base else _better(mine, theirs),
+            better_over_seeds=None if own == base else _better(pairs),
             better_over_images=against[1] if against else None,
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
@@ -214,9 +215,8 @@ class _TableEvidence:
         return level_or_shape(fixed, {m.heading: e for m, e in found.items()}) if fixed else None
 
 
-def _better(mine: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
-    """Return the share of resamples of the common seeds in which the first mean is higher."""
-    pairs = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
+def _better(pairs: list[tuple[float, float]]) -> float | None:
+    """Return the share of resamples of the seeds in which the mean of the first is higher."""
     return float(argmax_stability(pairs)[0]) if len(pairs) > 1 else None
 
 
@@ -232,6 +232,7 @@ def _run_pages(store: Store, url: str | None) -> dict[str, str]:
 
 
 def _warnings(outcomes: Mapping[str, Result]) -> tuple[tuple[str, str], ...]:
+    """Return (trial, warning) of trainings at the label prior or with dead maps."""
     return tuple(
         (name, str(warning))
         for name, result in outcomes.items()

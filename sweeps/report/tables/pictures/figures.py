@@ -114,8 +114,8 @@ def _factors(table: Table, cells: Cells) -> list[Picture]:
 
 def _heatmap(table: Table, cells: Cells) -> Picture:
     shape = len(table.rows), len(table.columns)
-    measured = np.array([_or_nan(cell.mean) for cell in cells.values()]).reshape(shape)
-    paper = np.array([_or_nan(_printed(cell)) for cell in cells.values()]).reshape(shape)
+    measured = np.array([cell.mean for cell in cells.values()], np.float64).reshape(shape)
+    paper = np.array([_printed(cell) for cell in cells.values()], np.float64).reshape(shape)
     pooled = pooled_sd(cells)
     # A cell is the mean over its seeds; the band is for the difference of two such means.
     num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
@@ -258,7 +258,3 @@ def _name(table: Table, kind: str) -> str:
 def _printed(cell: CellReport) -> float | None:
     """Return the paper's number if it can be compared with the measured one."""
     return cell.paper if cell.comparable else None
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
