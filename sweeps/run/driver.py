@@ -163,7 +163,8 @@ def drive(subject: Subject, resources: Resources) -> int:
         except KeyboardInterrupt:
             code = None
     if code is None:
-        say("interrupted; the same command resumes from here:")
+        left = "resumes from here" if subject.is_missing() else "only logs and reports the results"
+        say(f"interrupted; the same command {left}:")
         say(own_command())
         return INTERRUPTED
     return code

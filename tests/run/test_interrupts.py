@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from finished import fill, finished_sweep
 
+from sweeps.run.driver import drive
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
+from sweeps.run.subjects.tables import Tables, Wishes
+from sweeps.store.store import Store
 from wsss.training.execution import SWITCH_VARIABLE
 
 
@@ -145,3 +149,21 @@ def test_a_terminal_that_closes_asks_once_and_printing_goes_on_without_it() -> N
         process.send_signal(signal.SIGHUP)
         threading.Event().wait(0.05)
     assert process.wait(timeout=60) == 7
+
+
+class PressesAtOnce(Tables):
+    def prepare(self, resources: Resources) -> list[str]:
+        press_ctrl_c()
+        return []
+
+
+@pytest.mark.parametrize(
+    ("quality", "told"), [(0.5, "only logs and reports the results:"), (None, "resumes from here:")]
+)
+def test_ctrl_c_says_what_the_same_command_would_do(
+    quality: float | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, store = finished_sweep(("III",), 1), Store(tmp_path)
+    fill(store, sweep, lambda trial: quality)
+    assert drive(PressesAtOnce(sweep, store, Wishes()), Resources()) == 130
+    assert f"interrupted; the same command {told}" in capsys.readouterr().out
