@@ -60,7 +60,7 @@ PANELS = {
         "fails_after",
     ),
 }
-"""Heading in the help -> its options; all others come first."""
+"""Heading in the help -> its options, in this order; all others come first."""
 
 
 class Command(TyperCommand):
@@ -70,6 +70,8 @@ class Command(TyperCommand):
         super().__init__(*args, **settings)
         self.help = _plain(_reflowed(self.help or ""))
         headings = {name: heading for heading, names in PANELS.items() for name in names}
+        places = {name: at for names in PANELS.values() for at, name in enumerate(names)}
+        self.params.sort(key=lambda each: places.get(each.name or "", -1))  # stable
         for option in self.params:
             if not isinstance(option, TyperOption):
                 continue
