@@ -75,7 +75,7 @@ def compare(backbone: str, samples: list[Sample], *, four: bool = False) -> None
     for module in peer.modules():
         if isinstance(module, ConvNorm):
             module.__class__ = PlainConvNorm
-    labels = LabelsConfig(scales=SCALES)
+    labels = LabelsConfig(scales=SCALES, resize="bilinear", upsampling="direct")  # as the loop
 
     def run(batch_size: int = 1) -> list[NDArray[np.float32]]:
         images = infer_cams(ours, samples, labels, device=CPU, batch_size=batch_size)

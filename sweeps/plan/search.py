@@ -44,7 +44,7 @@ from sweeps.store.store import (
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.files import files_in
-from wsss.basics.printable import quoted
+from wsss.basics.printable import counted, quoted
 from wsss.config import RunConfig
 from wsss.data.check import DataReport, require_batch
 from wsss.data.voc import VocDataset
@@ -283,8 +283,9 @@ class Search:
         return (
             f"data {data.name} [{data.fingerprint}]: {self.num_train_images} images trained "
             f"({data.train_split}), {len(self.halves.search)} of {data.eval_split} searched on, "
-            f"{len(self.halves.held_out)} held out | backbone {network.backbone} | {train.epochs} "
-            f"epochs, batch {train.batch_size}, crop {train.crop_size} | CAMs at scale {scales}"
+            f"{len(self.halves.held_out)} held out | backbone {network.backbone} | "
+            f"{counted(train.epochs, 'epoch')}, batch {train.batch_size}, crop {train.crop_size} | "
+            f"CAMs at scale {scales}"
             f"{', mirrored' if self.base.labels.flip else ''} | objective: mIoU at the {at} of the "
             f"search half | training seed {self.base.rng_seed}, drawing seed {self.rng_seed} | "
             f"preset {self.preset}"

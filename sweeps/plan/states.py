@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,16 +50,19 @@ class TrialState:
     """Warning that the maps are dead after the last epoch; not for a failed one."""
 
 
-def read_metrics(store: Store, known: Metrics | None = None) -> Metrics:
+def read_metrics(store: Store, known: Metrics | None = None, own: Container[str] = ()) -> Metrics:
     """Return the figures of every finished run; those in `known` are not read again.
 
-    Damaged ones are left out, with a warning: they may be of another sweep.
+    own: runs of which a damaged one raises StoreError; other damaged ones are left out, with a
+    warning.
     """
     known, found = known or {}, {}
     for name in folder_names(store.root / "runs"):
         try:
             metrics = known.get(name) or store.run(name).metrics()
         except StoreError as error:
+            if name in own:
+                raise
             _warn_once(str(error))
             continue
         if metrics:

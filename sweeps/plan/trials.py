@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from statistics import fmean
 
@@ -39,6 +40,11 @@ class Plan:
     """Cell reference -> its trials, one per seed that the cell wants, in the order of `seeds`."""
     configs: tuple[tuple[Trial, ...], ...]
     """The trials of each distinct configuration, in the order of `seeds`."""
+
+    @cached_property
+    def run_ids(self) -> frozenset[str]:
+        """Those of all trials."""
+        return frozenset(trial.run_id for trial in self.trials)
 
     @property
     def num_configs(self) -> int:

@@ -17,7 +17,7 @@ from sweeps.report.tables.results import Results
 from sweeps.report.words import interval, number, signed
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_config
-from wsss.basics.printable import counted, printable
+from wsss.basics.printable import as_word, counted, printable
 from wsss.identity import cam_id, canonical
 
 PAIRED = "95 % interval over images, paired"
@@ -128,7 +128,7 @@ def _blocks(found: Difference) -> Iterator[Block]:
     elif len(found.runs_a) == 1:
         yield Text("one seed: seed noise is unknown, and any difference may be chance", "mark")
     if found.settings:
-        rows = [Row((key,), (str(a), str(b))) for key, a, b in found.settings]
+        rows = [Row((key,), (as_word(a), as_word(b))) for key, a, b in found.settings]
         columns = tuple(Column(name, align="left", wraps=True) for name in "AB")
         yield Grid("settings", ("setting",), columns, in_one_group(rows))
     else:

@@ -147,6 +147,6 @@ def how_to_continue(
 
 def cost_of(sweep: Sweep, store: Store) -> CostEstimate:
     """Estimate what is left of a sweep, from the store's present state."""
-    metrics = read_metrics(store)
+    metrics = read_metrics(store, own=sweep.plan.run_ids)
     states = read_states(store, sweep.plan.trials, metrics)
     return estimate_cost(sweep.plan, store, states, metrics)

@@ -14,8 +14,9 @@ from sweeps.run.signals import Interrupts
 from sweeps.store.store import Store
 
 ORDERLY = (
-    "{why}: starting no more {noun}s. Those running continue to their next checkpoint, then all "
-    "stops; another signal stops all at once, and work since the last checkpoint is repeated."
+    "{why}: starting no more {noun}s. Those running, if any, continue to their next "
+    "checkpoint, then all stops; another signal stops all at once, and work since the last "
+    "checkpoint is repeated."
 )
 
 

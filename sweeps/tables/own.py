@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from sweeps.tables.studies import ALIASES, F3, TABLES
 from sweeps.tables.table import Cell, Row, Table
-from wsss.basics.printable import as_word, one_line, quoted
+from wsss.basics.printable import as_word, counted, one_line, quoted
 from wsss.basics.strict import Strict
 from wsss.overrides import ConfigError, parse_assignments, read_tree
 
@@ -109,8 +109,9 @@ class _TableDefinition(Strict):
         printed = row.paper or tuple(cell.paper for cell in cells)
         if not len(cells) == len(printed) == len(self.columns):
             raise ValueError(
-                f"row {', '.join(row.labels)}: {len(cells)} cells and {len(printed)} paper "
-                f"numbers for {len(self.columns)} columns; give one of each per column"
+                f"row {', '.join(row.labels)}: {counted(len(cells), 'cell')} and "
+                f"{counted(len(printed), 'paper number')} for "
+                f"{counted(len(self.columns), 'column')}; give one of each per column"
             )
         columns = zip(self.columns.values(), cells, printed, strict=True)
         return [

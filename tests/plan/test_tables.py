@@ -105,7 +105,7 @@ def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) 
         ("name: jitter\n", "name: V\n", "name: V is a table of the project; choose another"),
         ("name: jitter\n", "name: ../x\n", "name: String should match pattern"),
         ("title:", "titel:", "title: Field required"),
-        ("[48.69, null]", "[48.69]", "row none: 2 cells and 1 paper numbers for 2 columns"),
+        ("[48.69, null]", "[48.69]", "row none: 2 cells and 1 paper number for 2 columns"),
         ("[48.69, null]", "[4869, null]", "rows.0.paper.0: must be less than or equal to 100"),
         ("labels: [0.3]", "labels: [none]", r"two cells are called jitter\[none,none\]"),
         ("train.color_jitter", "rng_seed", "rng_seed: .*give their number with --seeds"),

@@ -24,6 +24,7 @@ from sweeps.report.live import status as status_module
 from sweeps.report.live.cost_lines import cost_lines, format_bytes, format_seconds, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.status import Status, cell_badge
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
 
 
@@ -170,6 +171,19 @@ def test_known_figures_are_not_read_again_and_removed_runs_are_forgotten(
     assert "gone" not in found
 
 
+def test_a_damaged_result_is_refused_once_if_it_is_the_sweeps_own(
+    mixed: Store, sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = mixed.run(cell(sweep, "no,no").run_id).path / "done.json"
+    own.write_text("{")
+    with pytest.raises(StoreError, match=r"done\.json"):
+        Status(mixed, sweep)
+    assert not caplog.records
+    found = read_metrics(mixed)
+    assert own.parent.name not in found
+    assert "until then no estimate uses it" in caplog.text
+
+
 # The matrix
 
 
@@ -186,7 +200,8 @@ def test_known_figures_are_not_read_again_and_removed_runs_are_forgotten(
         ([TrialState("running", 0.9, 8)], "90% scoring"),
         ([TrialState("failed")], "failed"),
         ([TrialState("failed"), TrialState("failed")], "2 failed"),
-        ([TrialState("finished", 1, 8, 41.0), TrialState("failed")], "41.00 (1/2) failed"),
+        ([TrialState("finished", 1, 8, 41.0), TrialState("failed")], "41.00 (1/2), failed"),
+        ([TrialState("started", 0.0, 8, dead="46 %")], "scoring, empty maps"),
     ],
 )
 def test_a_cell_says_its_mean_its_seeds_its_epoch_and_its_failures(
@@ -203,7 +218,7 @@ def test_the_status_shows_the_table_then_failures_totals_and_time_left(
     text = printed(mixed, sweep)
     mean = (miou(mixed, cell(sweep, "no,no", 0)) + miou(mixed, cell(sweep, "no,no", 1))) / 2
     assert f"{mean:.2f} (2/2)" in text
-    assert f"{miou(mixed, cell(sweep, 'yes,no')):.2f} (1/2) failed" in text
+    assert f"{miou(mixed, cell(sweep, 'yes,no')):.2f} (1/2), failed" in text
     assert "ep 3/8" in text
     assert "failed: VI[yes,no] seed 1: diverged: loss is not finite" in text
     # Left: 5 of 8 epochs and 12 s of scoring, and three whole trials of 60 + 12 s.

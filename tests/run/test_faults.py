@@ -292,7 +292,7 @@ def test_an_orderly_end_waits_for_a_checkpoint_of_each_trial_between_or_within_e
     (folders[1] / checkpoint_name(*progress)).touch()
     assert end.is_due(at_work, {})
     (line,) = said
-    assert "SIGINT: starting no more trials. Those running continue to their next" in line
+    assert "SIGINT: starting no more trials. Those running, if any, continue to their next" in line
 
 
 def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_elsewhere(

@@ -173,6 +173,16 @@ def test_status_and_table_name_the_cells_whose_maps_died_also_after_the_end(
     assert render_tables(sweep, store).count("empty maps") == 1
 
 
+def test_a_status_names_three_trials_of_a_warning_and_counts_the_others(
+    store: Store, sweep: Sweep
+) -> None:
+    for name in ("no,no", "yes,no", "no,yes", "yes,yes"):
+        train(store, cell(sweep, name), 0.3, 0.46)
+    shown = status_of(store, sweep)
+    assert shown.count("are empty in the original view") == 3
+    assert "warning: and so of 1 more trial\n" in shown
+
+
 def test_the_report_draws_the_dead_share_and_says_where_maps_died(
     store: Store, sweep: Sweep
 ) -> None:

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from sweeps.report.document import Badge, BadgeTone, Column, Grid, Row, Text, in_one_group
+from sweeps.report.formats.terminal import print_blocks
+from wsss.basics.printable import counted
 
 State = Literal["ok", "warning", "problem"]
-STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+TONES: dict[State, BadgeTone] = {"ok": "good", "warning": "fair", "problem": "bad"}
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ def from_json(text: str) -> list[Check]:
 
 def print_checks(console: Console, checks: list[Check]) -> None:
     """Print a row per check, and how many need attention."""
-    table = Table()
-    for heading in ("check", "state", "found", "remedy"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for check in checks:
         name = f"{check.name} ({check.node})" if check.node else check.name
-        state = Text(check.state, style=STYLES[check.state])
-        table.add_row(Text(name), state, Text(check.found), Text(check.remedy))
-    console.print(table)
-    counts = {state: sum(check.state == state for check in checks) for state in STYLES}
-    console.print(Text(", ".join(f"{count} {state}" for state, count in counts.items())))
+        said = "\n".join(filter(None, (check.found, check.remedy)))
+        rows.append(Row((name,), (Badge(check.state, TONES[check.state]), said)))
+    columns = tuple(
+        Column(head, align="left", wraps=True) for head in ("state", "found, and the remedy")
+    )
+    found = {state: sum(check.state == state for check in checks) for state in TONES}
+    warnings, problems = counted(found["warning"], "warning"), counted(found["problem"], "problem")
+    grid = Grid("checks", ("check",), columns, in_one_group(rows))
+    print_blocks(console, (grid, Text(f"{found['ok']} ok, {warnings}, {problems}")))

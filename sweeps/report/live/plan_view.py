@@ -31,7 +31,7 @@ class PlanView:
 
     def __init__(self, sweep: Sweep, store: Store) -> None:
         self.sweep, self.plan = sweep, sweep.plan
-        metrics = read_metrics(store)
+        metrics = read_metrics(store, own=self.plan.run_ids)
         self.states = read_states(store, self.plan.trials, metrics)
         self.cost = estimate_cost(self.plan, store, self.states, metrics)
 

@@ -44,7 +44,7 @@ def render_tables(sweep: Sweep, store: Store) -> str:
 
 def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
     """Print all tables of a sweep with their header."""
-    print_blocks(console, _blocks(sweep, store))
+    print_blocks(console, list(_blocks(sweep, store)))  # all is read before any is printed
 
 
 def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:

@@ -29,6 +29,9 @@ from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
 
+MAX_WARNINGS = 3
+"""No more trials than this are named in the warnings of one kind."""
+
 
 def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[RenderableType]:
     """Return each table of a plan with the state of its cells, tables with running trials first."""
@@ -73,13 +76,12 @@ def cell_badge(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Bad
         parts.append(f"{sum(mious) / len(mious):.2f}{count}")
     if at_work or broken_off:
         parts.append(_stage(*(at_work or broken_off)[0]))
-    parts += marks
     if failed:
-        parts.append("failed" if failed == 1 else f"{failed} failed")
+        marks.append("failed" if failed == 1 else f"{failed} failed")
     tone: BadgeTone = "good" if mious else "plain"
     if failed or at_work or marks:
         tone = "bad" if failed else "fair"
-    return Badge(" ".join(parts) or "·", tone)
+    return Badge(", ".join(filter(None, (" ".join(parts), *marks))) or "·", tone)
 
 
 def _stage(trial: Trial, state: TrialState) -> str:
@@ -99,7 +101,7 @@ class Status:
 
     def read(self) -> None:
         """Read the store again."""
-        self.metrics = read_metrics(self.store, self.metrics)
+        self.metrics = read_metrics(self.store, self.metrics, self.plan.run_ids)
         self.states = read_states(self.store, self.plan.trials, self.metrics)
         self.cost = estimate_cost(self.plan, self.store, self.states, self.metrics)
 
@@ -112,10 +114,13 @@ class Status:
         """Return warnings and failures, each with its message, then counts and the time left."""
         failed = [trial for trial in self.plan.trials if self.states[trial.run_id].failure]
         text = Text()
-        for trial in self.plan.trials:
-            state = self.states[trial.run_id]
-            for warning in filter(None, (state.warning, state.dead)):
-                text.append(f"warning: {trial.name}: {warning}\n", style="yellow")
+        for kind in ("warning", "dead"):
+            warned = [t for t in self.plan.trials if getattr(self.states[t.run_id], kind)]
+            for trial in warned[:MAX_WARNINGS]:
+                message = getattr(self.states[trial.run_id], kind)
+                text.append(f"warning: {trial.name}: {message}\n", style="yellow")
+            if more := len(warned[MAX_WARNINGS:]):
+                text.append(f"warning: and so of {counted(more, 'more trial')}\n", style="yellow")
         for trial in failed:
             text.append(f"failed: {trial.name}: {self.states[trial.run_id].failure}\n", style="red")
         if failed:
