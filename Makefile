@@ -58,7 +58,7 @@ STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE
 HERE = $(if $(filter http%,$(ADDRESS)),$(error this reads STORE here: first give `sweeps fetch --address $(ADDRESS)`, then this without ADDRESS))
 
 BENCHMARKS ?= threshold_curve context train_step inference loading start_up memory whole_sweep paper_cost
-MORE_BENCHMARKS ?= step_choices planning random_walk
+MORE_BENCHMARKS ?= step_choices random_walk
 
 each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 
