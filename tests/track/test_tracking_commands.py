@@ -101,3 +101,13 @@ def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Pa
     done = sweeps("mlflow", "--store", tmp_path, MLFLOW_TRACKING_URI="http://me:pw@host")
     assert done.exit_code == 2
     assert "no such file; runs are logged to http://host" in done.stderr
+
+
+def test_a_sync_that_can_never_work_is_refused_with_its_remedy(tmp_path: Path) -> None:
+    fill(Store(tmp_path), finished_sweep(("VI",), 1), lambda trial: 0.5)
+    done = sweeps("sync", "--store", tmp_path, MLFLOW_TRACKING_URI="localhost:5000")
+    assert done.exit_code == 2
+    assert "up to date" not in done.stdout
+    _, said = done.stderr.splitlines()  # the first: where it logs to
+    assert said.startswith("error: localhost:5000: ")
+    assert said.endswith("write http://localhost:5000")
