@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--hang-after", type=float, default=HANG_AFTER_SECONDS)
     parser.add_argument("--accept-changes", action="store_true")
     parser.add_argument("--retry-failed", action="store_true")
+    parser.add_argument("--budget", type=float)
     given = parser.parse_args()
     TABLES["chaos"] = Table(
         name="chaos",
@@ -52,7 +53,9 @@ def main() -> int:
         overrides=parse_assignments(given.set),
     )
     resources = Resources(given.address, given.workers, max_concurrent=given.max_concurrent)
-    wishes = Wishes(Conduct(given.hang_after, given.accept_changes), given.retry_failed)
+    wishes = Wishes(
+        Conduct(given.hang_after, given.accept_changes), given.retry_failed, given.budget
+    )
     return drive(Tables(sweep, Store(given.store), wishes), resources)
 
 

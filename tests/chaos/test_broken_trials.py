@@ -1,7 +1,8 @@
-"""What goes wrong within trials: a hang, NaN, a bug in all of them, code changed in between."""
+"""What ends trials from within: a hang, NaN, a bug in all, changed code, a spent budget."""
 
 import os
 import re
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -128,8 +129,8 @@ def test_a_half_trained_network_is_not_continued_by_other_code_unless_told(
         kill(driver.process.pid, signal.SIGKILL)
         end_orphans(driver, at_work)
     before = epochs(store)
-    with (sources / "wsss" / "method" / "loop.py").open("a") as file:
-        file.write("# changed\n")
+    loop = sources / "wsss" / "training" / "loop.py"
+    loop.write_text(loop.read_text() + "# changed\n")
     refused = run(words, PYTHONPATH=str(sources))
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "is half trained, and wsss sources" in refused.stderr
@@ -138,3 +139,22 @@ def test_a_half_trained_network_is_not_continued_by_other_code_unless_told(
     accepted = run([*words, "--accept-changes"], PYTHONPATH=str(sources))
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
     assert "MIXED: trained across a change of code or packages: chaos[0.05]" in accepted.stdout
+
+
+def test_a_spent_budget_ends_a_sweep_in_order_and_without_it_all_goes_on(
+    pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """It is spent before the first epoch ends: one trial stops there, the other never starts."""
+    store, hours = tmp_path / "store", 0.0001
+    spent = run(command(pictures, store, "--budget", str(hours)))
+    assert spent.returncode == 130, spent.stdout + spent.stderr
+    assert "are spent: starting no more trials" in spent.stdout
+    assert results(store) == {}
+    (trained,) = epochs(store).values()
+    assert 0 < len(trained) < 8
+    printed = [shlex.split(line) for line in spent.stdout.splitlines() if "--budget" in line]
+    assert float(printed[-1][printed[-1].index("--budget") + 1]) > hours
+    done = run(command(pictures, store))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_equal_stores(store, unbroken)
+    assert_equal_tracking(store / "mlflow.db", unbroken / "mlflow.db")
