@@ -24,6 +24,7 @@ from sweeps.plan.states import DRIVER_FILE
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Numbers, Round
 from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, held_back
@@ -47,6 +48,10 @@ if TYPE_CHECKING:  # those load MLflow, or boto3
 
 INTERRUPTED, FAILED = 130, 1
 NOT_COMPLETE = "not complete; give the same command again to try what failed"
+LOST = (
+    "Ray's head at {} does not answer any more; a minute after its loss Ray ends this process. "
+    "What is saved is kept. Once Ray runs again, this resumes:\n{}"
+)
 
 Say = Callable[[str], None]
 """Prints a line."""
@@ -231,11 +236,15 @@ def _say_common_error(error: CommonError, noun: str, say: Say) -> None:
 # Running
 
 
+class DrivenError(StoreError):
+    """Another process runs the sweep, search or headline."""
+
+
 @contextmanager
 def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator[Held]":
     """Hold a folder of the store as its only driver, in a bucket by a lease. Yields the lock.
 
-    Raises StoreError naming the other driver, if there is one. If another machine takes the lease
+    Raises DrivenError naming the other driver, if there is one. If another machine takes the lease
     over, this process is interrupted as by Ctrl-C, and a StoreError says so.
     """
     folder = store.root / path
@@ -254,7 +263,7 @@ def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator
             lock.check()
     except Timeout as held:
         who = str(held) if store.remote.url else _holder(holder)
-        raise StoreError(f"another process runs {title} ({who}); {while_driven}") from None
+        raise DrivenError(f"another process runs {title} ({who}); {while_driven}") from None
 
 
 def _holder(path: Path) -> str:
@@ -284,6 +293,7 @@ def run_missing(
         if subject.needs_ray(resources):
             say(resources.first_words)
             stack.enter_context(running_ray(resources))
+            stack.enter_context(watched_head(lambda head: say(LOST.format(head, own_command()))))
             fit = concurrency(resources)
             at_once = fit if subject.is_parallel else 1
             say(f"Ray is ready: {counted(at_once, subject.noun)} at a time")

@@ -1,6 +1,7 @@
 """Machines that go away: a Ray cluster of several nodes on this host loses some of them."""
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,41 @@ def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
         cluster.add_node(num_cpus=1)
         assert driver.wait(200) == 0, driver.output()
     assert "its node was lost" in driver.output()
+    assert_nothing_lost(store, alone)
+
+
+def test_a_lost_head_ends_the_sweep_with_the_command_that_resumes_on_another_cluster(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """The driver is on another machine than the head, or it would be lost with it.
+
+    Larger crops, so that the training outlasts the head.
+    """
+    from ray.cluster_utils import Cluster
+
+    store, alone = tmp_path / "store", tmp_path / "alone"
+    done = run(larger(command(pictures, alone)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lost = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        lost.add_node(num_cpus=1)
+        address = lost.address
+        words = larger(command(pictures, store, "--address", address))
+        with started(words, tmp_path / "log") as driver:
+            driver.until(in_mid_training(store, 1), "a checkpoint")
+            for name in ("gcs_server", "raylet"):
+                os.kill(lost.head_node.all_processes[name][0].process.pid, signal.SIGKILL)
+            assert driver.wait(200) == 1
+    finally:
+        lost.shutdown()
+    assert f"Ray's head at {address} does not answer any more" in driver.output()
+    assert shlex.join(words[1:]) in driver.output()
+    other = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        again = run([word.replace(address, other.address) for word in words])
+    finally:
+        other.shutdown()
+    assert again.returncode == 0, again.stdout + again.stderr
     assert_nothing_lost(store, alone)
 
 

@@ -14,6 +14,7 @@ from wsss.basics.errors import explained
 if TYPE_CHECKING:
     from sweeps.store.store import Store
     from sweeps.track.subjects import Known
+    from sweeps.track.tracker import Tracker
 
 HOST = "127.0.0.1"
 
@@ -27,10 +28,12 @@ def sync(
 ) -> None:
     """Log to MLflow whatever it lacks, e.g. after an outage, a move, or for another server.
 
-    What was deleted in MLflow's UI is restored.
+    What was deleted in MLflow's UI is restored. What is running logs its results itself.
     """
+    from sweeps.run.driver import DrivenError
     from sweeps.store.errors import StoreError
     from sweeps.track.subjects import known_subjects
+    from wsss.basics.errors import ForeseenError
 
     with explained():
         results = opened(store)
@@ -43,41 +46,41 @@ def sync(
                 f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
             )
         pages = set[str]()
-        left = [why for each in wanted if (why := _sync(results, each, pages))]
+        left: list[str] = []
+        for each in wanted:
+            try:
+                tracker, logged = _sync(results, each)
+            except DrivenError as error:
+                (left.append if name else say)(str(error))
+            except ForeseenError as error:
+                left.append(str(error))
+            else:
+                if not logged:  # nor would the others be
+                    raise StoreError(f"{tracker.address}: {tracker.problem}")
+                for note in tracker.notes:
+                    print(note)
+                if tracker.page not in pages:
+                    print(tracker.page)
+                    pages.add(tracker.page)
+                print(f"{tracker.address} is up to date with {each.title}")
         if left:
             raise StoreError("\n".join(left))
 
 
-def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
-    """Log one subject; return why it was not logged, or "". Each page is printed once.
-
-    Raises StoreError for a fault of MLflow, which would affect all subjects.
-    """
+def _sync(store: "Store", each: "Known") -> "tuple[Tracker, bool]":
+    """Log one subject; return the tracker, and whether MLflow has all of it."""
     from sweeps.run.driver import driving
-    from sweeps.store.errors import StoreError
     from sweeps.track.tracker import Tracker
-    from wsss.basics.errors import ForeseenError
 
-    try:
-        with driving(store, each.path, each.title, "it logs its results itself"):
-            runs = each.describe()
-            tracker = Tracker(store, runs)
-            say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
-            status = "FINISHED" if runs.is_complete() else "KILLED"
-            logged = tracker.sync() and tracker.finish(status=status)
-            if logged and runs.report and runs.report.is_dir():
-                logged = tracker.log_report(runs.report, runs.report_says())
-    except ForeseenError as error:
-        return str(error)
-    if not logged:
-        raise StoreError(f"{tracker.address}: {tracker.problem}")
-    for note in tracker.notes:
-        print(note)
-    if tracker.page not in pages:
-        print(tracker.page)
-        pages.add(tracker.page)
-    print(f"{tracker.address} is up to date with {each.title}")
-    return ""
+    with driving(store, each.path, each.title, "it logs its results itself"):
+        runs = each.describe()
+        tracker = Tracker(store, runs)
+        say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
+        status = "FINISHED" if runs.is_complete() else "KILLED"
+        logged = tracker.sync() and tracker.finish(status=status)
+        if logged and runs.report and runs.report.is_dir():
+            logged = tracker.log_report(runs.report, runs.report_says())
+    return tracker, logged
 
 
 def mlflow(

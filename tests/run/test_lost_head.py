@@ -1,0 +1,25 @@
+"""A head of Ray that no longer answers is told of, once."""
+
+import socket
+from threading import Event
+
+from sweeps.run.ray.head import Patience, watched_head
+
+QUICK = Patience(between=0.05, silent=0.2)
+
+
+def test_a_head_that_nobody_listens_for_any_more_is_lost_once() -> None:
+    said: list[str] = []
+    lost = Event()
+
+    def tell(address: str) -> None:
+        said.append(address)
+        lost.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with watched_head(tell, address, QUICK):
+            assert not lost.wait(1)
+            head.close()
+            assert lost.wait(30)
+    assert said == [address]
