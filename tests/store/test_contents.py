@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from commands import environment, process
 from commands import sweeps as given
 from finished import fill, finished_sweep
 
@@ -154,6 +156,28 @@ def test_nothing_goes_unasked(
     found = sweeps(store, "rm", vi.name, *words)
     assert (found.exit_code, said in found.output) == (code, True)
     assert sorted(store.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("answer", "code", "is_kept"), [("n", 1, True), ("y", 0, False)])
+def test_a_person_is_asked_and_the_answer_counts(
+    store: Store, vi: Sweep, answer: str, code: int, *, is_kept: bool
+) -> None:
+    ours, terminal = os.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        asked = subprocess.run(
+            process("rm", vi.name, "--store", store.root),
+            stdin=terminal,
+            capture_output=True,
+            env=environment(),
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert (asked.returncode, store.sweep(vi.name).exists()) == (code, is_kept), asked.stderr
+    assert "Delete this?" in asked.stdout
 
 
 def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
