@@ -5,7 +5,7 @@ from threading import Event
 
 from sweeps.run.ray.head import Patience, watched_head
 
-QUICK = Patience(between=0.05, silent=0.2)
+QUICK = Patience(between=0.2, silent=0.6)
 
 
 def test_a_head_that_nobody_listens_for_any_more_is_lost_once() -> None:
