@@ -239,7 +239,6 @@ def total_loss(
     *,
     over_classes: str = "mean",
     over_views: str = "mean",
-    progress: float = 1.0,
     merged: Sequence[Array] | None = None,
 ) -> tuple[float, float, float | None, float | None]:
     """Eq. 7: logits [V, B, K], cams [V, B, K, h, w] -> L, L_cls, L_s, L_bs, means over images."""
@@ -251,10 +250,7 @@ def total_loss(
         for b in range(len(targets))
     ]
     l_s, l_bs = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-    weight = 1.0 if progress >= transfer.start else 0.0
-    if weight and transfer.ramp > 0:
-        weight = min(1.0, (progress - transfer.start) / transfer.ramp)
-    return cls + weight * (transfer.lambda_s * l_s + transfer.lambda_bs * l_bs), cls, l_s, l_bs
+    return cls + transfer.lambda_s * l_s + transfer.lambda_bs * l_bs, cls, l_s, l_bs
 
 
 def poly(iteration: int, num_iterations: int, power: float) -> float:

@@ -78,15 +78,3 @@ def test_titles_stand_above_the_pictures_and_the_legend_below(tmp_path: Path) ->
     below = (full[len(bare) :] == (0, 0, 255)).all(-1)
     assert len(runs(below.any(1))) == 2
     assert [len(runs(rows.any(0))) for rows in (below[:17], below[17:])] == [4, 4]
-
-
-def test_a_finer_mosaic_has_more_pixels_of_the_same_picture(tmp_path: Path) -> None:
-    sizes = []
-    for dots in (80, 160):
-        draw_mosaic(
-            tmp_path / "m.png", [Line("", (plain(RED),))], [], smooth=[True], dots_per_inch=dots
-        )
-        top, bottom, left, right = extent(drawn(tmp_path / "m.png"), RED)
-        sizes.append((right - left, bottom - top))
-    assert sizes[1][0] == pytest.approx(2 * sizes[0][0], abs=2)
-    assert sizes[1][1] == pytest.approx(2 * sizes[0][1], abs=2)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sweeps.cli.method import app
 from wsss.data.errors import DataError
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
-from wsss.labels.predict import Prediction, overlay_labels, predict_images
+from wsss.labels.predict import Prediction, predict_images
 from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
@@ -154,12 +154,6 @@ def save_network(folder: Path, classes: tuple[str, ...], owner: str = "a") -> No
 def predict(network: Path, out: Path, *pictures: Path) -> Result:
     words = ["predict", "--network", network, "--out", out, *pictures]
     return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def test_an_overlay_leaves_the_background_alone() -> None:
-    image = np.array([[[10, 20, 31], [255, 255, 255]]], dtype=np.uint8)
-    label = np.array([[0, 1]], dtype=np.uint8)
-    assert overlay_labels(image, label).tolist() == [[[10, 20, 31], [191, 127, 127]]]
 
 
 def test_a_gallery_shows_the_labels_in_vocs_colours(tmp_path: Path) -> None:

@@ -295,15 +295,6 @@ def test_cams_are_class_weights_times_features_and_logits_their_mean(feature_map
         np.testing.assert_allclose(logits[image], expected[1], rtol=1e-5, atol=1e-6)
 
 
-def test_fpn_fuses_the_two_stages_at_stride_16_and_p3_reaches_down_to_stride_8() -> None:
-    for feature_map, num_levels in (("fpn", 2), ("fpn_p3", 3)):
-        model = build(network(feature_map=feature_map))
-        assert model.neck is not None
-        blocks = model.neck.fpn.inner_blocks
-        assert [block[0].in_channels for block in blocks] == [48, 96, 128][-num_levels:]
-        assert model.classifier.in_channels == 32
-
-
 def test_channel_attention_equals_the_loop_and_squeezes_by_its_ratio() -> None:
     torch.manual_seed(0)
     part = channel_attention(24, 8).double()
