@@ -8,6 +8,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,13 @@ def test_the_losses_wait_for_nothing_under_every_switch(
         views = ViewsConfig(enhanced=enhanced, decreased=decreased)
         shape = (1 + len(views.names), 2, NUM_CLASSES, 6, 6)
         cams = torch.zeros(shape, device=gpu, requires_grad=True)
+        how = "sum" if decreased else "mean"
+        loss = partial(
+            cam_losses, targets=targets, views=views, transfer=transfer, over_classes=how
+        )
 
         def total() -> Tensor:
-            return cam_losses(cams.mean((3, 4)), cams, targets, views, transfer).total  # noqa: B023
+            return loss(cams.mean((3, 4)), cams, over_views=how).total  # noqa: B023
 
         assert waits_of(total, gpu) == NO_WAITS
         assert cams.grad is not None
