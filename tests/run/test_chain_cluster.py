@@ -145,13 +145,6 @@ def refuse(folder: str, image_ids: list[str]) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_every_image_of_every_shard_is_done_once(tmp_path: Path) -> None:
-    done = list(map_shards(note, str(tmp_path), IDS, Resources()))
-    assert sorted(done) == sorted(IDS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(IDS)
-
-
-@pytest.mark.usefixtures("cluster")
 def test_a_killed_task_is_run_again_and_no_image_is_told_twice(tmp_path: Path) -> None:
     done = list(map_shards(die_once, str(tmp_path), IDS, Resources()))
     assert (tmp_path / "died").exists()

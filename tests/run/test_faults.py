@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from finished import fill, finished_sweep
+from torch import nn
 
 from sweeps.cli.method.predict import read_network
 from sweeps.evidence.image_counts import load_image_counts
@@ -32,11 +33,12 @@ from sweeps.stages.guard import (
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import CamFolder, RunFolder, Store
 from wsss.data.errors import DataError
 from wsss.evaluation.voc_server import check_server_tar
 from wsss.labels.cam_files import read_cams
 from wsss.labels.sources import source_in
+from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
@@ -212,6 +214,8 @@ def read_counts(path: Path) -> object:
 @pytest.mark.parametrize(
     ("name", "read"),
     [
+        ("counts.npz", lambda path: CamFolder(path.parent).has_whole(path.name)),
+        ("epoch_0001.pt", lambda path: CheckpointFolder(path.parent).restore(nn.Linear(1, 1))),
         ("a.npz", read_cams),
         ("a.npz", source_in),
         ("a.png", source_in),
@@ -239,6 +243,7 @@ def test_no_reader_takes_an_error_of_the_drive_for_broken_content(
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
         read(path)
     assert caught.value.filename == str(path)
+    assert path.exists()
 
 
 def test_the_code_version_follows_the_contents_of_the_sources(tmp_path: Path) -> None:

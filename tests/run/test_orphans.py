@@ -5,23 +5,15 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from sweeps.run.ray import train as ray_train
-from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.train import end_with_raylet
 from sweeps.run.ray.tune import drawn_trial, sweep_trial
-from sweeps.stages import trial
-from sweeps.stages.stage import Place
-from sweeps.store.store import Store
-from wsss.config import RunConfig
-from wsss.training import process
 
 REPO = Path(__file__).parents[2]
 
@@ -69,38 +61,25 @@ def test_a_worker_ends_with_a_raylet_that_is_still_a_zombie_and_with_no_other_pa
     assert not end_with_raylet()
 
 
-@pytest.fixture
-def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a process did, in order: took care of its raylet's end, worked."""
-    found: list[str] = []
-
-    def work(*_: Any, **__: Any) -> Iterator[dict[str, float]]:
-        found.append("work")
-        return iter(())
-
-    monkeypatch.setattr(ray_train, "end_with_raylet", lambda: found.append("watch"))
-    monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
-    monkeypatch.setattr(trial, "run_group", work)
-    monkeypatch.setattr(trial, "search_trial", work)
-    return found
+class Watched(Exception):  # noqa: N818
+    """The process has taken care of its raylet's end."""
 
 
-def test_trials_of_sweeps_and_searches_watch_their_raylet_before_they_work(done: list[str]) -> None:
-    resources: Any = Resources(cpus=1.0)
-    place = Place(Store(Path("store")), Path("data"))
-    sweep_trial({"cam_id": "a"}, {"a": (RunConfig(),)}, place, resources)
-    search: Any = SimpleNamespace(config=lambda settings: RunConfig(), objective="best")
-    drawn_trial({"settings": {}}, search, place, 1.0)
-    assert done == ["watch", "work"] * 2
-
-
-def test_workers_of_ray_train_watch_their_raylet_first(
-    done: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda nothing: sweep_trial({}, {}, nothing, nothing),
+        lambda nothing: drawn_trial({}, nothing, nothing, 1.0),
+        lambda nothing: ray_train._worker({}),
+    ],
+    ids=["a trial", "a trial of a search", "a worker of Ray Train"],
+)
+def test_processes_of_ray_watch_their_raylet_before_anything_else(
+    start: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent() -> None:
-        raise RuntimeError("no context of Ray Train here")
+    def watch() -> None:
+        raise Watched
 
-    monkeypatch.setattr("ray.train.get_context", absent)
-    with pytest.raises(RuntimeError, match="no context"):
-        ray_train._worker({})
-    assert done == ["watch"]
+    monkeypatch.setattr(ray_train, "end_with_raylet", watch)
+    with pytest.raises(Watched):
+        start(None)

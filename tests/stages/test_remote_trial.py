@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, keys
-from outcomes import figures, metrics, step_losses
+from outcomes import figures, step_losses
 
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_trial
@@ -107,7 +107,6 @@ def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
     assert keys(port, "killed") == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "all"])
 def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
     port: int,
     config: RunConfig,
@@ -115,27 +114,19 @@ def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
     mirror: Path,
     unbroken: Store,
     caplog: pytest.LogCaptureFixture,
-    damage: str,
 ) -> None:
-    stopped_after(config, drawn, damage, epochs=2)
-    s3, folder = client(port), f"{damage}/cams/{cam_id(config)}/checkpoints"
-    for name in ("epoch_0001.pt", "epoch_0002.pt")[0 if damage == "all" else 1 :]:
-        key = f"{folder}/{name}"
-        found = s3.get_object(Bucket=BUCKET, Key=key)
-        content = bytearray(found["Body"].read())
-        if damage == "cut":
-            content = content[: len(content) // 2]
-        else:
-            content[len(content) // 2] ^= 1  # one bit
-        s3.put_object(Bucket=BUCKET, Key=key, Body=bytes(content), Metadata=found["Metadata"])
+    stopped_after(config, drawn, "damaged", epochs=2)
+    s3, key = client(port), f"damaged/cams/{cam_id(config)}/checkpoints/epoch_0002.pt"
+    found = s3.get_object(Bucket=BUCKET, Key=key)
+    half = found["Body"].read()[: found["ContentLength"] // 2]
+    s3.put_object(Bucket=BUCKET, Key=key, Body=half, Metadata=found["Metadata"])
     shutil.rmtree(mirror)
     with caplog.at_level(logging.WARNING):
-        records = list(run_trial(config, place(drawn, damage)))
-    first = 1 if damage == "all" else 2
-    assert [r["epoch"] for r in records if "loss" in r] == list(range(first, 4))
-    assert f"s3://{BUCKET}/{folder}/epoch_0002.pt: altered or cut" in caplog.text
+        records = list(run_trial(config, place(drawn, "damaged")))
+    assert [r["epoch"] for r in records if "loss" in r] == [2, 3]
+    assert f"s3://{BUCKET}/{key}: altered or cut" in caplog.text
     assert "falling back to the checkpoint before it" in caplog.text
-    store = open_store(f"s3://{BUCKET}/{damage}")
+    store = open_store(f"s3://{BUCKET}/damaged")
     assert step_losses(store, config) == step_losses(unbroken, config)
     assert figures(store, config) == figures(unbroken, config)
 
@@ -162,19 +153,6 @@ def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it
     assert figures(store, config) == figures(unbroken, config)
 
 
-def test_an_older_checkpoint_here_gives_way_to_the_newer_one_in_the_bucket(
-    port: int, config: RunConfig, drawn: Path, mirror: Path, tmp_path: Path, unbroken: Store
-) -> None:
-    stopped_after(config, drawn, "older", epochs=1)
-    shutil.copytree(mirror, tmp_path / "old")
-    stopped_after(config, drawn, "older", epochs=1)  # goes on: the second epoch's checkpoint
-    shutil.rmtree(mirror)
-    (tmp_path / "old").rename(mirror)
-    records = list(run_trial(config, place(drawn, "older")))
-    assert [r["epoch"] for r in records if "loss" in r] == [3]
-    assert step_losses(open_store(f"s3://{BUCKET}/older"), config) == step_losses(unbroken, config)
-
-
 def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
     port: int, tmp_path: Path
 ) -> None:
@@ -196,19 +174,11 @@ def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
     (there / names[-1]).unlink()
     second.pull_training("cams/c")  # ours is the newer: nothing comes
     assert sorted(path.name for path in there.iterdir()) == [names[-2], newer.name]
-
-
-@pytest.mark.usefixtures("port", "mirror")
-def test_another_score_uses_the_counts_in_the_bucket_without_training_or_inference(
-    config: RunConfig, drawn: Path, unbroken: Store
-) -> None:
-    for room in ("cams", "counts", "runs"):
-        Remote(f"s3://{BUCKET}/counts", unbroken.root).push_folder(room)
-    other = apply_overrides(config, {"labels.background_score": 0.3})
-    records = list(run_trial(other, place(drawn, "counts")))
-    assert not any("loss" in record for record in records)
-    assert [record["progress"] for record in records] == [1.0]  # no inference
-    assert metrics(open_store(f"s3://{BUCKET}/counts"), other)["fixed_threshold"] == 0.3
+    older = Remote(first.url, tmp_path / "c")
+    (older.mirror / folder).mkdir(parents=True)
+    (older.mirror / folder / names[0]).touch()
+    older.pull_training("cams/c")  # the bucket's are newer
+    assert {path.name for path in (older.mirror / folder).iterdir()} >= {*names[-2:]}
 
 
 @pytest.fixture
@@ -232,16 +202,15 @@ def fill(disk: Path, leave: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("leave", [0, 65536])
 def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
-    config: RunConfig, drawn: Path, small_disk: Path, unbroken: Store, leave: int
+    config: RunConfig, drawn: Path, small_disk: Path, unbroken: Store
 ) -> None:
     store = Store(small_disk / "store")
     asked = Place(store, drawn)
     loop = run_trial(config, asked)
     next(loop)
     next(loop)
-    filler = fill(small_disk, leave)
+    filler = fill(small_disk, 65536)
     with pytest.raises(StoreError, match=FULL):
         list(loop)
     checkpoints = sorted(path.name for path in store.cam(cam_id(config)).checkpoints.iterdir())

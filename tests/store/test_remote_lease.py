@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.lease import Lease, LeaseHeldError
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Store
 
 KEY = "x/leases/sweeps/s"
 
@@ -218,13 +217,3 @@ def test_heartbeats_survive_an_outage(port: int, tmp_path: Path) -> None:
             time.sleep(0.05)
         assert content(port)["beat"] > beat
         assert not held.lost
-
-
-def test_a_lock_is_a_file_lock_or_a_lease(port: int, tmp_path: Path) -> None:
-    path = tmp_path / "local" / "driver.lock"
-    assert isinstance(Store(path.parent).remote.lock("sweeps/s", path), FileLock)
-    remote = Remote(f"s3://{BUCKET}/x", tmp_path / "mirror")
-    with remote.lock("sweeps/s", tmp_path / "mirror/sweeps/s/driver.lock").acquire(timeout=0):
-        assert content(port)["machine"] == remote.machine()
-        with pytest.raises(Timeout):
-            lease(tmp_path / "b").acquire(timeout=0)

@@ -1,7 +1,6 @@
 """The store: records that survive a crash, and files that are whole or absent."""
 
 import errno
-import io
 import json
 import math
 import os
@@ -14,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from torch import nn
 
 from sweeps.store.errors import StoreError
 from sweeps.store.store import CamFolder, RunFolder, Store, open_store, read_json, write_json
 from wsss.identity import cam_id, run_id
 from wsss.presets import TINY
+from wsss.training.checkpoint import CheckpointFolder
 
 
 @pytest.fixture
@@ -81,26 +82,6 @@ def test_a_zip_is_whole_or_it_does_not_count(cam: CamFolder, harm: str) -> None:
     assert cam.has_whole("counts.npz") == (harm == "none")
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
-def test_a_zip_that_cannot_be_read_may_be_whole(
-    cam: CamFolder, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A finished training would be trained again."""
-    path = cam.path / "counts.npz"
-    path.parent.mkdir(parents=True)
-    np.savez(path, a=np.arange(1000))
-
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(io, "open", refuse)
-        with pytest.raises(OSError, match=os.strerror(number)) as caught:
-            cam.has_whole("counts.npz")
-    assert caught.value.filename == str(path)
-    assert cam.has_whole("counts.npz")
-
-
 def test_folders_that_cannot_be_read_do_not_count_as_empty(
     cam: CamFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +95,10 @@ def test_folders_that_cannot_be_read_do_not_count_as_empty(
 
     for name in ("listdir", "scandir"):
         monkeypatch.setattr(os, name, refuse)
-    for read in (cam.epochs, cam.attempts, cam.checkpoint_names, cam.file_names, store.sweep_names):
+    for read in (
+        *(cam.epochs, cam.attempts, cam.checkpoint_names, cam.file_names, store.sweep_names),
+        lambda: CheckpointFolder(cam.checkpoints).restore(nn.Linear(1, 1)),
+    ):
         with pytest.raises(PermissionError):
             read()
 
