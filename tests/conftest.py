@@ -98,6 +98,12 @@ def wild(small: RunConfig) -> RunConfig:
 
 
 @pytest.fixture(scope="session")
+def stuck(small: RunConfig) -> RunConfig:
+    """`small` at a rate so small that nothing is learnt."""
+    return apply_overrides(small, {"train.lr": 1e-12})
+
+
+@pytest.fixture(scope="session")
 def tiny_chain(small: RunConfig) -> ChainConfig:
     """Return a chain of all stages that takes a quarter of a minute on the drawn tree.
 

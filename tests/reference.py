@@ -460,6 +460,5 @@ def multi_scale_cams(
             raw = raw[:, :, ::-1] if number == 1 else raw
             full = np.stack([resize_bilinear(cam, *large) for cam in raw])[:, :height, :width]
             total = full + (0 if total is None else total)
-    assert total is not None
     chosen = np.stack([total[k] for k in labels])
     return np.stack([cam / (cam.max() + EPSILON) for cam in chosen])

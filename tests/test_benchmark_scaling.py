@@ -49,11 +49,3 @@ def test_a_replay_tells_every_event_and_logs_every_trial_once(figures: Figures) 
 def test_a_store_of_finished_runs_is_listed_and_shown(figures: Figures) -> None:
     found = figures("store", "--trials", "100")
     assert {"list_names", "read_metrics", "status", "table", "plan"} <= found.keys()
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(280)
-def test_a_sweep_over_logical_gpus_ends_every_trial(figures: Figures) -> None:
-    found = figures("sweep", "--trials", "10", "--gpus", "4", "--nodes", "2", "--no-tracking")
-    assert found["trials_done"] == 10
-    assert found["events"] == 10 * (1 + 8 + 1)

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.pool import pool_map
@@ -141,14 +142,14 @@ def test_workers_end_with_an_owner_that_is_stopped_or_killed(
     owner = subprocess.Popen(
         [sys.executable, str(script), str(pids)], stderr=subprocess.PIPE, start_new_session=True
     )
-    wait_until(lambda: len(list(pids.iterdir())) == 2, seconds=60)
+    wait_for(lambda: len(list(pids.iterdir())) == 2, seconds=60)
     if how == signal.SIGINT:
         os.killpg(owner.pid, how)  # a terminal's Ctrl-C reaches every process of the group
     else:
         owner.kill()
     _, errors = owner.communicate(timeout=30)
     assert owner.returncode == -how
-    wait_until(lambda: not any(alive(int(path.name)) for path in pids.iterdir()), seconds=30)
+    wait_for(lambda: not any(alive(int(path.name)) for path in pids.iterdir()), seconds=30)
     if how == signal.SIGINT:
         assert errors.decode().count("Traceback") == 1  # the owner's own, none of a worker
 
@@ -159,10 +160,3 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status[0] != "Z"
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

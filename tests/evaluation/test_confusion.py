@@ -73,17 +73,6 @@ def test_the_grid_holds_every_hundredth_and_the_fixed_score() -> None:
         assert grid[threshold_index(grid, score)] == np.float32(score)
 
 
-def test_a_cam_equal_to_the_threshold_is_background_and_a_tie_goes_to_the_lower_class() -> None:
-    cams = np.array([[[0.25, 0.5, 0.0]], [[0.25, 0.5, 0.75]]], np.float32)  # 2 classes, 3 pixels
-    mask = np.array([[2, 2, 5]], np.uint8)
-    thresholds = np.array([0.0, 0.25, 0.5, 0.75], np.float32)
-    found = count([(cams, (1, 4), mask)], thresholds, 6).confusions()
-    assert [found[t, 2, 2] for t in range(4)] == [2, 1, 0, 0]
-    assert [found[t, 2, 0] for t in range(4)] == [0, 1, 2, 2]
-    assert [found[t, 5, 5] for t in range(4)] == [1, 1, 1, 0]
-    assert [found[t, 5, 0] for t in range(4)] == [0, 0, 0, 1]
-
-
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.99])
 def test_miou_and_iou_equal_torchmetrics(threshold: float) -> None:
     images = [random_image(seed, num_labels=9) for seed in range(3)]

@@ -17,7 +17,6 @@ from sweeps.evidence.image_counts import (
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
 from sweeps.store.store import RunFolder, Store
-from wsss.evaluation.confusion import ThresholdCounts
 
 
 @pytest.fixture
@@ -33,37 +32,21 @@ def run(tmp_path: Path, trial: Trial) -> RunFolder:
     return store.run(trial.run_id)
 
 
-def slow_counts(counts: ThresholdCounts, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Intersection and union [N, L], entry by entry."""
-    shape = (len(counts.image_ids), counts.num_labels)
-    both, truth_or, label_or = (np.zeros(shape, np.int64) for _ in range(3))
-    entries = zip(counts.image_index, counts.codes, counts.counts, strict=True)
-    for image, code, pixels in entries:
-        pair, bucket = divmod(int(code), len(counts.thresholds) + 1)
-        truth, label = divmod(pair, counts.num_labels)
-        above = sum(t <= np.float32(threshold) + 1e-7 for t in counts.thresholds)
-        label = label if bucket > above - 1 else 0
-        truth_or[image, truth] += pixels
-        label_or[image, label] += pixels
-        both[image, truth] += pixels * (truth == label)
-    return both, truth_or + label_or - both
-
-
-def test_intersection_and_union_are_those_of_a_slow_count() -> None:
+def test_intersection_and_union_are_those_of_each_images_confusion() -> None:
     counts = made_up_counts(5, 0.6, rng_seed=1)
     found = count_images(counts, fixed=0.15, best=0.4)
     assert found.image_ids == counts.image_ids
     for part, threshold in ((found.fixed, 0.15), (found.best, 0.4)):
-        both, either = slow_counts(counts, threshold)
+        matrices = counts.image_confusions(threshold)  # [N, L, L], whose test has a slow count
+        both = matrices.diagonal(axis1=1, axis2=2)
         assert part.intersection.dtype == part.union.dtype == np.int64
         np.testing.assert_array_equal(part.intersection, both)
-        np.testing.assert_array_equal(part.union, either)
+        np.testing.assert_array_equal(part.union, matrices.sum(1) + matrices.sum(2) - both)
 
 
 def test_they_sum_to_the_miou_of_the_run(run: RunFolder) -> None:
     saved = run.metrics()
     fixed, best = (load_image_counts(run, threshold)[1] for threshold in THRESHOLDS)
-    assert saved is not None
     assert fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
     assert best.miou() == pytest.approx(saved["miou_best"], abs=1e-9)
     counts = made_up_counts(6, 0.7, rng_seed=0)

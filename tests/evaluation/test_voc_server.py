@@ -74,7 +74,6 @@ def test_the_archive_holds_the_split_where_the_server_looks(archive: Path, folde
             assert (member.mtime, member.uid, member.gid, member.uname) == (0, 0, 0, "")
             assert member.mode == 0o644
             file = tar.extractfile(member)
-            assert file is not None
             assert file.read() == (folder / Path(member.name).name).read_bytes()
     check_server_tar(archive, IDS, SIZES)
 

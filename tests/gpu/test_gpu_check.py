@@ -449,7 +449,6 @@ def test_the_hours_of_the_tables_are_those_of_a_calculation_by_hand() -> None:
     found = hours_of_tables(measured(), "tf32")
     steps = 5 * 661
     training = steps * (1 * 0.1 + 6 * 0.2 + 2 * 0.4 + 16 * 0.6)  # one view less is .2 s less
-    assert found is not None
     assert found.training == pytest.approx(3 * training / 3600)
     assert found.inference == pytest.approx(3 * 25 * 1464 / 10 / 3600)
     assert not found.bound_by_loading
@@ -459,7 +458,6 @@ def test_the_hours_of_the_tables_are_those_of_a_calculation_by_hand() -> None:
 def test_slow_loading_is_part_of_the_hours() -> None:
     slow = replace(measured(), loaded=[LoadingSpeed(4, 20.0)])  # .8 s a batch
     found = hours_of_tables(slow, "tf32")
-    assert found is not None
     assert found.bound_by_loading
     assert found.training == pytest.approx(3 * 5 * 661 * 25 * 0.8 / 3600)
 

@@ -158,20 +158,6 @@ def test_the_steps_wait_for_nothing_in_bf16() -> None:
     assert waits_of(lambda: deeplab_step(network, maps, settings)[0], CPU) == NO_WAITS
 
 
-@pytest.mark.parametrize("num_pixels", [SMALL_MAP_PIXELS, BLOCK_PIXELS + 1])
-@pytest.mark.parametrize("temperature", [None, 0.1])
-def test_the_context_association_waits_for_nothing_in_bf16(
-    num_pixels: int, temperature: float | None
-) -> None:
-    features = torch.ones(1, num_pixels, 8, requires_grad=True)
-
-    def loss() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return associate(features, temperature=temperature).sum()
-
-    assert waits_of(loss, CPU) == NO_WAITS
-
-
 # Whole steps
 
 

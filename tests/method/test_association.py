@@ -69,7 +69,6 @@ def test_autocast_gives_gradients_near_those_of_fp32(
             mixed = associate(x, temperature=temperature)
         assert mixed.dtype == torch.float32
         (mixed * pixels(1, num_pixels, 32, rng_seed=1).float()).sum().backward()
-        assert x.grad is not None
         gradients.append(x.grad.float())
     first, second = gradients
     assert (first - second).norm() < 0.05 * second.norm()

@@ -117,7 +117,6 @@ def test_new_classifiers_start_small_and_without_bias() -> None:
     torch.manual_seed(0)
     for layer in DeepLab(config(backbone="resnet18", rates=(6, 12)), 20).classifiers:
         assert isinstance(layer, nn.Conv2d)
-        assert layer.bias is not None
         assert float(layer.weight.detach().std()) == pytest.approx(
             0.01, rel=0.02
         )  # of 96,768 draws

@@ -49,7 +49,6 @@ def test_pulls_are_norms_and_cosines_of_each_losss_own_gradient() -> None:
         cams = some_cams().requires_grad_()
         losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, BOTH, transfer)
         (factor * getattr(losses, term)).backward()
-        assert cams.grad is not None
         gradients.append(cams.grad.flatten())
 
     def losses_of(cams: Tensor) -> CamLosses:

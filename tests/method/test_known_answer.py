@@ -1,8 +1,7 @@
-"""Positive and negative control: data on which it is known whether a view can help, and noise."""
+"""Positive and negative control: data on which it is known whether a view can help."""
 
 import colorsys
 from collections import deque
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import torch
 from scored import scored
 
-from sweeps.evidence.verdict import table_verdicts
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.drawn.folder import draw_voc
 from wsss.data.drawn.pictures import LOOKS, Drawing, draw_lamp_picture
@@ -86,30 +84,6 @@ def test_an_object_tells_its_class_by_its_hue_in_every_view(view: str) -> None:
         colour = np.median(seen(drawing, view)[only.body | only.part], axis=0)
         told.append(nearest_class(colour) == only.name)
     assert np.mean(told) > 0.9
-
-
-def noisy_table(rng: np.random.Generator, effect: float, sd: float = 1.0) -> Mapping[str, object]:
-    """Verdicts of four cells and three seeds, the last cell `effect` mIoU above the others."""
-    cells = {
-        name: dict(enumerate(rng.normal(40, sd, 3))) for name in ("none", "one", "other", "both")
-    }
-    cells["both"] = {seed: miou + effect for seed, miou in cells["both"].items()}
-    return table_verdicts({}, cells, dict.fromkeys(("one", "other", "both"), "none"), 0.5)
-
-
-def test_a_table_of_noise_shows_a_difference_no_more_often_than_the_tool_says() -> None:
-    """5 % of all tables, over all their cells (Holm), with three seeds and any paired noise."""
-    rng, num = np.random.default_rng(0), 600
-    wrong = sum(
-        any(evidence.differs for evidence in noisy_table(rng, 0).values()) for _ in range(num)
-    )
-    assert wrong / num < 0.05 + 3 * np.sqrt(0.05 * 0.95 / num)
-
-
-def test_a_large_difference_between_cells_is_shown() -> None:
-    rng = np.random.default_rng(1)
-    found = [noisy_table(rng, 12, sd=0.7)["both"].differs for _ in range(100)]
-    assert np.mean(found) > 0.9
 
 
 def scores_on(root: Path, views: dict[str, Any]) -> dict[str, float]:

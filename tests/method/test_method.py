@@ -167,7 +167,6 @@ def test_a_cam_without_a_positive_value_normalises_to_zero_with_a_finite_gradien
     normalised = normalise_cam(cams, PRESENT)
     assert not normalised.any()
     normalised.sum().backward()
-    assert cams.grad is not None
     assert cams.grad.isfinite().all()
 
 
@@ -272,9 +271,7 @@ def test_the_loss_equals_the_loop_where_maps_are_empty(name: str, views: str) ->
     found = cam_losses(logits, cams, PRESENT, VIEWS[views], transfer)
     expected = reference.total_loss(logits.numpy(), cams.numpy(), PRESENT.numpy(), transfer)
     assert found.total.item() == pytest.approx(expected[0], rel=1e-12)
-    assert found.similarity is not None
     full = cam_losses(logits, random_cams(len(cams), rng_seed=2), PRESENT, VIEWS[views], transfer)
-    assert full.similarity is not None
     assert found.similarity.item() != pytest.approx(full.similarity.item(), rel=1e-3)
 
 
@@ -331,7 +328,6 @@ def test_the_gradient_equals_finite_differences_of_the_loop(name: str, views: st
     cams = random_cams(1 + len(VIEWS[views].names), rng_seed=5).requires_grad_()
     logits = cams.mean((3, 4))
     cam_losses(logits, cams, PRESENT, VIEWS[views], transfer).total.backward()
-    assert cams.grad is not None
     start = cams.detach().numpy()
     fixed = None
     if transfer.merged_gradient == "stop":

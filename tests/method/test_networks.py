@@ -37,12 +37,6 @@ from wsss.weights import file_digest
 
 PART_NAMES = ("channel_attention", "spatial_attention", "multi_scale_atrous", "context_association")
 ALL_PARTS = dict.fromkeys(PART_NAMES, True)
-CHANNELS = {
-    "resnet50": (256, 512, 1024, 2048),
-    "resnet18": (64, 128, 256, 512),
-    "mobilenet_v2": (24, 32, 96, 1280),
-    "resnet10_narrow": (24, 48, 96, 128),
-}
 
 
 def build(config: NetworkConfig, *, rng_seed: int = 0, weights_file: Path | None = None) -> CamNet:
@@ -61,18 +55,6 @@ def torchvision_model(name: str, path: Path) -> nn.Module:
 
 
 # Backbones
-
-
-@pytest.mark.parametrize("name", CHANNELS)
-def test_every_backbone_ends_at_output_stride_16(name: str) -> None:
-    with torch.no_grad():
-        maps = build_backbone(network(backbone=name))(torch.zeros(1, 3, 64, 96))
-    shapes = [tuple(m.shape[1:]) for m in maps]
-    strides = (4, 8, 16, 16)
-    assert shapes == [
-        (channels, 64 // stride, 96 // stride)
-        for channels, stride in zip(CHANNELS[name], strides, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
@@ -191,19 +173,6 @@ def test_a_folded_convolution_equals_convolution_and_norm_in_value_and_gradient(
         torch.testing.assert_close(found, expected)
 
 
-def test_in_training_mode_a_conv_norm_uses_and_updates_the_statistics_of_its_batch() -> None:
-    torch.manual_seed(0)
-    module = ConvNorm(nn.Conv2d(3, 6, 1, bias=False), nn.BatchNorm2d(6)).train()
-    x = 3 + 2 * picture(4, 3, 8, 8)
-    normed = module(x)
-    torch.testing.assert_close(normed.mean((0, 2, 3)), torch.zeros(6), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        normed.var((0, 2, 3), correction=0), torch.ones(6), rtol=1e-3, atol=0
-    )
-    assert module.norm.running_mean is not None
-    torch.testing.assert_close(module.norm.running_mean, 0.1 * module.conv(x).mean((0, 2, 3)))
-
-
 def test_frozen_norms_stay_frozen_in_training_mode_and_others_do_not() -> None:
     for mode in ("frozen", "train"):
         model = build(network(batch_norm=mode, multi_scale_atrous=True)).train()
@@ -313,7 +282,6 @@ def test_channel_attention_equals_the_loop_and_squeezes_by_its_ratio() -> None:
 def test_spatial_attention_equals_the_loop() -> None:
     torch.manual_seed(0)
     part = SpatialAttention().double()
-    assert part.conv.bias is not None
     x = picture(2, 6, 5, 9).double()
     for image in range(2):
         expected = reference.spatial_attention(
@@ -339,7 +307,6 @@ def test_the_atrous_stack_reaches_as_far_as_its_dilations_say(
     assert mixed.shape == (1, 4 if start == "identity" else 16, 25, 25)
     assert part.out_channels == mixed.shape[1]
     mixed[0, :, 12, 12].sum().backward()
-    assert x.grad is not None
     touched = x.grad[0].abs().sum(0).nonzero()
     assert touched.min(0).values.tolist() == [12 - reach, 12 - reach]
     assert touched.max(0).values.tolist() == [12 + reach, 12 + reach]

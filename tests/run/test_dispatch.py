@@ -42,7 +42,6 @@ class Scene:
 
     def start(self) -> str:
         target = self.dispatch.next()
-        assert target is not None
         self.dispatch.begun(target.run_id)
         return target.run_id
 
@@ -153,7 +152,6 @@ def test_an_error_of_three_trials_stops_all_and_is_kept_once(tmp_path: Path) -> 
         scene.fail(name, "no such row")
     assert scene.dispatch.stop_all()
     found = scene.dispatch.common_error
-    assert found is not None
     assert found.note.message == "no such row"
     assert "IndexError: no such row" in found.traceback_file.read_text()
     said = list(scene.said)

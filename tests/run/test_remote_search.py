@@ -24,19 +24,12 @@ from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, open_store
 from wsss.training.diagnosis.learning import PriorLimits
 
-REPO = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def search(drawn: Path) -> Search:
     return make_search(
         parse_space([]), preset="tiny", data=drawn, weights=None, overrides={"train.epochs": 3}
     )[0]
-
-
-def content(port: int, key: str) -> str:
-    body: bytes = client(port).get_object(Bucket=BUCKET, Key=key)["Body"].read()
-    return body.decode()
 
 
 def trial(number: int, status: Any, *objectives: float) -> SearchTrial:
@@ -66,8 +59,9 @@ def test_the_history_goes_up_with_every_epoch_and_to_the_next_machine(
         for known in (trial(0, "running", 10.0), trial(0, "running", 10.0, 20.0)):
             subject.history.save(known)
             subject.share(known)
-            file = content(port, f"history/searches/{search.name}/trials/0000.json")
-            assert json.loads(file)["epochs"] == known.epochs
+            key = f"history/searches/{search.name}/trials/0000.json"
+            file = client(port).get_object(Bucket=BUCKET, Key=key)["Body"]
+            assert json.load(file)["epochs"] == known.epochs
         row = {"objective": 20.0, "threshold": 0.3, "held_out": 19.0}
         subject.history.add_held_out("cam0", row)
         subject.share(None)

@@ -9,18 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import torch
 import torch.distributed as dist
-from ray import tune
 from ray.cluster_utils import Cluster
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from targets import Piece, Pieces
 from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
@@ -85,61 +82,6 @@ def test_the_nodes_of_a_cluster_are_counted(
 def test_a_trial_larger_than_the_cluster_is_refused(address: str) -> None:
     with pytest.raises(CapacityError, match="5 such workers fit"):
         concurrency(Resources(address=address, workers=6, gpus=1.0))
-
-
-def hold_two_gpus(space: dict[str, Any]) -> None:
-    """A trial which holds two whole GPUs for a moment, as a Ray Train run does; notes when."""
-    group = placement_group([{"CPU": 1, "GPU": 1}] * 2, strategy="PACK")
-    ray.get(group.ready(), timeout=60)
-    begun = time.time()
-    work = ray.remote(num_cpus=1, num_gpus=1)(lambda: time.sleep(0.5))
-    places = [
-        PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-        for index in range(2)
-    ]
-    ray.get([work.options(scheduling_strategy=place).remote() for place in places], timeout=60)
-    span = f"{begun} {time.time()}"
-    remove_placement_group(group)
-    (Path(space["folder"]) / str(space["number"])).write_text(span)
-    tune.report({"epoch": 1.0})
-
-
-def run(resources: Resources, folder: Path, num_trials: int, shut: Any) -> int:
-    """Run trials as a sweep does; return how many were given to Tune."""
-    spans = folder / "spans"
-    spans.mkdir()
-    source = Pieces(folder, [f"{number}" for number in range(num_trials)])
-    end: Any = SimpleNamespace(
-        reason=lambda: "enough" if shut() else None, is_due=lambda at_work, epochs: False
-    )
-    dispatch = Dispatch[Piece](source, [], end, print)
-    TuneRound[Piece](
-        source,
-        hold_two_gpus,
-        lambda piece: {"number": piece.run_id, "folder": str(spans)},
-        folder / "ray/pairs",
-        resources,
-    ).run(dispatch, concurrency(resources))
-    assert not dispatch.breaks
-    return num_trials - len(source.waiting)
-
-
-def spans_in(folder: Path) -> list[tuple[float, float]]:
-    lines = [path.read_text().split() for path in (folder / "spans").iterdir()]
-    return [(float(begun), float(ended)) for begun, ended in lines]
-
-
-def test_trials_of_two_workers_end_as_many_at_once_as_fit_and_none_after_the_gate_is_shut(
-    address: str, tmp_path: Path
-) -> None:
-    def shut() -> bool:
-        return len(list((tmp_path / "spans").iterdir())) >= 3
-
-    started = run(Resources(address=address, workers=2, gpus=1.0), tmp_path, 7, shut)
-    spans = spans_in(tmp_path)
-    assert 3 <= started == len(spans) <= 4  # the fourth was at work when the third ended
-    overlaps = [sum(b <= begun < e for b, e in spans) for begun, _ in spans]
-    assert max(overlaps) == 2  # on 5 GPUs: a third would have waited for its second worker
 
 
 def note(folder: str, name: str, **facts: Any) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sweeps.cli.method.predict import read_network
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders, counts_id
-from sweeps.stages.labels import LearnAffinity, WriteLabels
+from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store
@@ -28,7 +28,6 @@ from wsss.labels.cam_files import cams_of, read_cams, write_cams
 from wsss.labels.refine.refined import label_map
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
-from wsss.training.execution import Execution
 
 
 def chain(labels: dict[str, Any] | None = None, **segmentation: Any) -> ChainConfig:
@@ -261,18 +260,6 @@ def test_what_is_missing_is_done_and_nothing_else(
     assert lost.read_bytes() == content
     kept = {p: p.stat().st_mtime_ns for p in before if p != lost}
     assert kept == {p: t for p, t in before.items() if p != lost}
-
-
-def test_processes_that_load_change_nothing_in_an_affinity_network(
-    store: Path, drawn: Path, tiny_chain: ChainConfig
-) -> None:
-    stage, place = LearnAffinity(tiny_chain), Place(Store(store), drawn, execution=Execution(1))
-    folder = place.store.folder(stage.rel)
-    (before,) = folder.epochs()
-    shutil.rmtree(folder.path)
-    assert [record.stage.title for record in complete(stage, place)] == ["learn affinity"]
-    (after,) = folder.epochs()
-    assert after["loss"] == before["loss"]
 
 
 def test_the_supervised_bound_trains_on_the_masks_alone(

@@ -67,7 +67,6 @@ def pngs(store: Store, split: str) -> Path:
 def test_a_split_without_masks_becomes_a_checked_archive(data: Path, store: Store) -> None:
     assert export(store, data, "test") == [1 / 3, 2 / 3, 1]
     found = read_export(store, CHAIN, "test")
-    assert found is not None
     assert (found.num_images, found.miou) == (3, None)
     with tarfile.open(found.tar) as archive:
         names = archive.getnames()
@@ -97,7 +96,6 @@ def test_an_interrupted_export_predicts_only_what_is_missing(data: Path, store: 
 def test_a_split_with_masks_is_scored_too(data: Path, store: Store) -> None:
     export(store, data, "train")
     found, dataset = read_export(store, CHAIN, "train"), VocDataset(data)
-    assert found is not None
     expected = score_folder(pngs(store, "train"), dataset, dataset.image_ids("train"))
     assert found.miou == expected.miou
 

@@ -224,7 +224,6 @@ def held_for_a_second(cam: CamFolder) -> Iterator["subprocess.Popen[str]"]:
     )
     command = [sys.executable, "-c", code, str(cam.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         threading.Timer(1.0, other.kill).start()  # a killed process leaves no lock behind
         yield other
@@ -306,7 +305,6 @@ def test_a_later_score_is_announced_so_that_its_error_is_looked_for_where_it_is_
     with pytest.raises(IsADirectoryError):
         next(group)
     note = take_note(folder)
-    assert note is not None
     assert note.kind == "IsADirectoryError"
 
 
@@ -319,7 +317,6 @@ def test_a_training_that_diverges_fails_every_run_of_its_group_once(
     assert len(store.cam(cam_id(wild)).attempts()) == 1
     for one in row:
         failure = store.run(run_id(one)).failure()
-        assert failure is not None
         assert failure["kind"] == "diverged"
 
 

@@ -75,23 +75,16 @@ def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv:
     assert "it is not known which trainings it uses" in refused.output
 
 
-def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_alone(
-    store: Store, vi: Sweep, iv: Sweep
-) -> None:
-    run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
-    write_json(store.run(run).path / "done.json", {"miou_fixed": "high"})
-    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
-    assert f"{run}/done.json: miou_fixed: Input should be a valid number" in newest["problem"]
-    assert (oldest["problem"], oldest["done"]) == ("", oldest["total"])
-
-
-def test_a_damaged_result_of_another_sweep_is_left_out_of_the_cost_and_an_own_one_refused(
+def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_cost_of_others(
     store: Store, vi: Sweep, iv: Sweep, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
     path = store.run(run).path / "done.json"
     found, before = json.loads(path.read_text()), cost_of(iv, store).num_measured
     write_json(path, found | {"miou_fixed": "high"})
+    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
+    assert f"{run}/done.json: miou_fixed: Input should be a valid number" in newest["problem"]
+    assert (oldest["problem"], oldest["done"]) == ("", oldest["total"])
     own, other = (sweeps(store, "status", "--sweep", sweep.name) for sweep in (vi, iv))
     assert (own.exit_code, other.exit_code) == (2, 0), own.output
     for said in (own.output, caplog.text):

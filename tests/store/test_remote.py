@@ -299,7 +299,6 @@ def test_one_setting_says_where_everything_is(
     store = open_store("s3://bucket/some/prefix/")
     digest = hashlib.sha256(b"s3://bucket/some/prefix").hexdigest()[:16]
     assert store.root == tmp_path / ".cache" / "wsss" / digest
-    assert store.remote is not None
     assert store.artifact_location == "s3://bucket/some/prefix/mlartifacts"
     assert store.remote.key("runs/a") == "some/prefix/runs/a"
     assert Remote("s3://bucket", tmp_path).key("runs/a") == "runs/a"

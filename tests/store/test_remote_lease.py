@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy
 from filelock import Timeout
+from waiting import wait_for
 
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.bucket import Times
@@ -188,13 +188,6 @@ def test_no_error_ends_the_heartbeats_and_each_is_said(
     assert not held.file_lock.is_locked
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_lease_whose_creation_was_answered_by_a_hang_up_is_ours(
     port: int, tmp_path: Path
 ) -> None:
@@ -208,12 +201,7 @@ def test_a_lease_whose_creation_was_answered_by_a_hang_up_is_ours(
 def test_heartbeats_survive_an_outage(port: int, tmp_path: Path) -> None:
     with faulty_proxy(port) as proxy, lease(tmp_path / "a").acquire(timeout=0) as held:
         proxy.faults = [("PUT", "refuse")] * 6
-        until = time.monotonic() + 30
-        while proxy.faults and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not proxy.faults
+        wait_for(lambda: not proxy.faults)
         beat = content(port)["beat"]
-        while content(port)["beat"] == beat and time.monotonic() < until:
-            time.sleep(0.05)
-        assert content(port)["beat"] > beat
+        wait_for(lambda: content(port)["beat"] > beat)
         assert not held.lost

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock, Timeout
 from torch import nn
 
 from sweeps.store.errors import StoreError
@@ -311,20 +310,6 @@ def test_a_relative_root_stays_where_it_was(
     store = Store(Path("results"))
     monkeypatch.chdir("/")
     assert store.root == tmp_path / "results"
-
-
-def test_only_one_holds_the_lock_of_a_training(cam: CamFolder) -> None:
-    with cam.lock().acquire():
-        child = os.fork()
-        if child == 0:  # pragma: no cover - another process
-            try:
-                FileLock(cam.path / "stage.lock").acquire(timeout=0.1)
-            except Timeout:
-                os._exit(7)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    with cam.lock().acquire(timeout=0) as lock:
-        assert lock.is_locked
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -19,6 +19,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from torch import nn
+from waiting import wait_for
 
 from sweeps.store.store import Store, read_json
 from sweeps.track import tracker as tracking
@@ -92,7 +93,6 @@ def sync(store: Store, *runs: RunView, name: str = "parent") -> None:
 def logged(store: Store, **tags: str) -> list[Run]:
     client = MlflowClient(tracking_uri(store))
     experiment = client.get_experiment_by_name("made")
-    assert experiment is not None
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     return list(client.search_runs([experiment.experiment_id], wanted))
 
@@ -213,7 +213,6 @@ def test_a_run_that_is_gone_while_a_tracker_works_is_made_anew(store: Store) -> 
     gone = the_run(store).info.run_id
     delete_for_good(MlflowClient(tracker.uri), gone)
     assert not tracker.sync()
-    assert tracker.problem is not None
     assert tracker.problem.is_temporary
     assert tracker.sync(), tracker.problem
     assert the_run(store).info.run_id != gone
@@ -433,7 +432,6 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, step, once_more)
         assert not tracker.sync()
-        assert tracker.problem is not None
         assert tracker.problem.is_temporary
     assert tracker.sync()
     assert tracker.problem is None
@@ -526,13 +524,6 @@ class SlowTracker:
 
 def thread_of(tracker: SlowTracker, warn: Callable[[str], None] = print) -> TrackingThread:
     return TrackingThread(cast(Tracker, tracker), warn)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(300):
-        if condition():
-            return
-        threading.Event().wait(0.1)
 
 
 def test_every_trial_is_logged_while_the_sweep_goes_on() -> None:

@@ -87,7 +87,6 @@ def test_a_trial_is_warned_of_prior_and_dead_maps_until_it_fails(store: Store) -
     train(store, TRIAL.cam_id, 0.1, 0.1, 0.8)
     store.cam(TRIAL.cam_id).warn({"iteration": 100, "message": "at the prior"})
     warning = the_trial(store).current_tags["wsss.warning"]
-    assert warning is not None
     assert warning.startswith("at the prior; 80 % of the maps of present classes are empty")
     fail(store)
     tags = the_trial(store).current_tags
@@ -119,8 +118,6 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
     for name in (checkpoint_name(3), checkpoint_name(2, 90)):
         (folder / name).touch()
     at_end, metrics = the_trial(store).at_end, run.metrics()
-    assert at_end is not None
-    assert metrics is not None
     curve = np.array(metrics["curve"])[5:81]
     assert at_end.mark == "miou/fixed"
     assert at_end.values["miou/fixed"] == metrics["miou_fixed"]
@@ -142,13 +139,11 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
 def test_the_papers_figure_stands_beside_a_trial_of_its_cell(store: Store) -> None:
     finish(store, TRIAL, 0.5)
     at_end = the_trial(store).at_end
-    assert at_end is not None
     assert at_end.values["miou/paper_as_printed"] == 47.82
     own = Table("mine", "mine", ("row",), (Row(("a",), (Cell({}, 51.5),)),))
     sweep = replace(SWEEP, table_names=("mine",), own_tables=(own,))
     finish(store, sweep.plan.trials[0], 0.5)
     (child,) = SweepRuns(store, sweep).children(None, ())
-    assert child.at_end is not None
     assert child.at_end.values["miou/paper_as_printed"] == 51.5
 
 
@@ -172,7 +167,6 @@ def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Stor
         finish(store, trial, 0.6 if trial is others[1] else 0.5)
     assert runs.is_complete()
     said, metrics = runs.closing(), store.run(others[1].run_id).metrics()
-    assert metrics is not None
     assert said.values["miou/best_cell"] == metrics["miou_fixed"]
     assert said.tags["wsss.best_cell"] == ", ".join(others[1].cells)
     kept = [key for key, view in views(runs).items() if view.at_end and view.at_end.network]
@@ -272,7 +266,6 @@ def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(st
         for epoch in (1, 2)
     }
     warning = view.current_tags["wsss.warning"]
-    assert warning is not None
     assert warning.startswith("at the prior; 80 % of the maps of present classes are empty")
 
 
@@ -284,8 +277,6 @@ def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store:
     for trial in (trials[1], drawn(2, "stopped", 1), drawn(3, "running", 2)):
         runs.history.save(trial)
     after = runs.progress()
-    assert before is not None
-    assert after is not None
     assert (before.step, dict(before.values)) == (1, {"objective/best_so_far": 3.0})
     assert (after.step, dict(after.values)) == (3, {"objective/best_so_far": 13.0})
     assert after.tags == {"wsss.best_trial": "1"}
@@ -335,7 +326,6 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
     folder = predicted(store, crf, 45.0)
     view = views(runs)[crf.prediction_id]
     assert (view.status, view.name) == ("FINISHED", "CAM + dense CRF -> DeepLabv2")
-    assert view.at_end is not None
     assert view.at_end.values == {
         "miou/val": 40.0,
         "miou/pixel_accuracy": 80.0,

@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import start_ray
-from wsss.training import process
 from wsss.training.execution import keep_freed_memory, let_children_keep_memory
+from wsss.training.process import pick_device
 
 MEASURE = """
 import resource, sys, threading
@@ -72,14 +73,16 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert keep_freed_memory.__wrapped__() is False
 
 
-def test_the_device_of_a_training_on_the_cpu_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[str] = []
-    monkeypatch.setattr(process.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(process, "keep_freed_memory", lambda: called.append("kept"))
-    monkeypatch.setattr(process.torch, "set_num_threads", lambda count: called.append(f"{count}"))
-    assert process.pick_device().type == "cpu"
-    assert process.pick_device(0.5).type == "cpu"
-    assert called == ["kept", "1", "kept"]
+@pytest.mark.skipif(torch.cuda.is_available(), reason="trainings are not on the CPU")
+def test_a_training_on_the_cpu_computes_in_the_threads_it_may_have() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert pick_device(3.0).type == "cpu"
+        assert torch.get_num_threads() == 3
+        pick_device(0.5)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @glibc

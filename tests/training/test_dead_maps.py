@@ -23,7 +23,7 @@ from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.pictures import figures
 from sweeps.stages.stage import Place
-from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
+from sweeps.stages.training_warnings import dead_from_record, to_record
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
 from wsss.config import RunConfig
@@ -122,14 +122,6 @@ def train(store: Store, trial: Trial, *dead: float) -> None:
     for epoch, share in enumerate([dead[0]] * others + list(dead), start=1):
         record = {"epoch": epoch, "seconds": 1.0, "loss": 1.0, "step_losses": [1.0] * 5}
         store.cam(trial.cam_id).add_epoch(record | {"dead": dict.fromkeys(views, share)})
-
-
-def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:
-    record = to_record(DEAD)
-    assert all(isinstance(value, float) for value in record.values())
-    assert dead_from_record(record | {"epoch": 6.0}) == DEAD
-    assert from_record(record) is None
-    assert dead_from_record({"epoch": 6.0}) is None
 
 
 def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_once(

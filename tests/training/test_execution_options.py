@@ -172,23 +172,23 @@ def test_every_training_of_a_chain_is_carried_out_alike(
 
 
 @pytest.mark.parametrize(
-    ("gpus", "share"), [(0.0, 1.0), (0.25, 0.25), (0.5, 0.5), (1.0, 1.0), (2.0, 1.0)]
+    ("workers", "gpus", "num_workers", "share"),
+    [
+        (None, 0.0, 0, 1.0),
+        (None, 0.25, 1, 0.25),
+        (None, 2.0, 1, 1.0),
+        (0, 1.0, 0, 1.0),
+        (3, 0.0, 3, 1.0),
+        (1, 0.0, 1, 1.0),
+    ],
 )
-def test_a_process_may_fill_its_share_of_a_gpu(gpus: float, share: float) -> None:
-    resources = Resources(gpus=gpus, execution=ASKED)
-    assert resources.execution == Execution(2, 4, 1.5, gpu_share=share)
-
-
-@pytest.mark.parametrize(
-    ("workers", "gpus", "found"),
-    [(None, 0.0, 0), (None, 0.5, 1), (None, 2.0, 1), (0, 1.0, 0), (3, 0.0, 3), (1, 0.0, 1)],
-)
-def test_a_trial_on_gpus_has_one_train_worker_unless_asked_otherwise(
-    workers: int | None, gpus: float, found: int
+def test_a_trial_on_gpus_has_one_train_worker_unless_asked_otherwise_which_may_fill_its_share(
+    workers: int | None, gpus: float, num_workers: int, share: float
 ) -> None:
-    resources = Resources(workers=workers, gpus=gpus)
-    assert resources.num_workers == found
-    assert resources.inline == (found == 0)
+    resources = Resources(workers=workers, gpus=gpus, execution=ASKED)
+    assert resources.num_workers == num_workers
+    assert resources.inline == (num_workers == 0)
+    assert resources.execution == Execution(2, 4, 1.5, gpu_share=share)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

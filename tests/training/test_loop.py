@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -33,7 +32,6 @@ from wsss.training.loop import (
     loader_for,
     measured,
     num_loader_workers,
-    split,
 )
 from wsss.training.segmentation import segmentation_step
 
@@ -132,15 +130,6 @@ def test_parts_of_a_batch_give_its_losses_and_its_gradient(
     assert any(gradient.abs().max() > 1e-4 for gradient in whole.values())
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
-
-
-def test_a_batch_is_cut_in_order_and_whole() -> None:
-    batch = random_batch(label_maps())
-    for micro_batch, sizes in ((1, [1, 1, 1, 1]), (3, [3, 1]), (4, [4]), (9, [4])):
-        parts = split(batch, micro_batch)
-        assert [len(part.pixels) for part in parts] == sizes
-        for whole, *pieces in zip(batch, *parts, strict=True):
-            assert torch.equal(torch.cat(pieces), whole)
 
 
 def test_a_part_of_a_batch_is_refused_where_batch_norm_is_trained(
@@ -270,39 +259,33 @@ def test_a_training_that_dies_within_an_epoch_ends_at_the_weights_and_losses_of_
     assert training.gi_frame is not None  # type: ignore[attr-defined]
 
 
+BETWEEN = ["epoch_0001.pt", "epoch_0002.pt", "epoch_0003.pt"]
+WITHIN = ["epoch_0000_0000003.pt", "epoch_0001_0000007.pt", "epoch_0002_0000011.pt"]
+
+
+@pytest.mark.parametrize(
+    ("execution", "names"),
+    [(Execution(), sorted(BETWEEN + WITHIN)), (Execution(checkpoint_minutes=0), BETWEEN)],
+    ids=["ten minutes", "none"],
+)
 def test_within_an_epoch_a_checkpoint_comes_only_after_the_minutes(
-    small: RunConfig, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    execution: Execution,
+    names: list[str],
+    small: RunConfig,
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
     monkeypatch.setattr(loop.time, "monotonic", lambda: now)
     saved: list[str] = []
     model = build_cam_net(small, samples, K)
     folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
-    for found in cam_training(model, small, samples, checkpoints=folder).run():
+    training = cam_training(model, small, samples, checkpoints=folder, execution=execution)
+    for found in training.run():
         if isinstance(found, Reading):
             now += 240  # seconds a step
-    assert saved == [
-        "epoch_0000_0000003.pt",
-        "epoch_0001.pt",
-        "epoch_0001_0000007.pt",
-        "epoch_0002.pt",
-        "epoch_0002_0000011.pt",
-        "epoch_0003.pt",
-    ]
-
-
-def test_zero_minutes_leave_checkpoints_between_epochs(
-    small: RunConfig, samples: list[Sample], tmp_path: Path
-) -> None:
-    saved: list[str] = []
-    model = build_cam_net(small, samples, K)
-    folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
-    list(
-        train_cam(
-            model, small, samples, checkpoints=folder, execution=Execution(checkpoint_minutes=0)
-        )
-    )
-    assert saved == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0003.pt"]
+    assert saved == names
 
 
 # What the host reads
@@ -342,15 +325,6 @@ def test_beside_a_gpu_numbers_are_read_some_steps_later_and_all_at_the_end(
     rest = list(readings.arrived(all_of_them=True))
     assert [reading.iteration for reading in rest] == list(range(20 - LAG + 1, 21))
     assert [float(reading.values[0]) for reading in rest] == list(range(20 - LAG + 1, 21))
-
-
-def test_on_the_cpu_a_number_is_read_at_once() -> None:
-    readings = Readings(torch.device("cpu"))
-    readings.post(7, torch.tensor([1.0, 2.0]))
-    (found,) = readings.arrived()
-    assert found.iteration == 7
-    np.testing.assert_array_equal(found.values, [1, 2])
-    assert list(readings.arrived(all_of_them=True)) == []
 
 
 def test_with_a_lag_a_broken_step_is_reported_later_but_moves_no_weight(

@@ -20,20 +20,15 @@ from sweeps.report.live.progress import Board
 from sweeps.report.search import render_search
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
-from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
-from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray import tune as trials
-from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.search import Draws
-from sweeps.run.subjects.tables import MissingTrials
 from sweeps.stages.stage import Conduct, Place
-from sweeps.stages.training_warnings import from_record, to_record
+from sweeps.stages.training_warnings import to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id
-from wsss.overrides import apply_overrides
 from wsss.training.diagnosis.learning import NotLearningError, PriorLimits, PriorWarning
 from wsss.training.loop import DivergedError
 
@@ -54,13 +49,6 @@ def warn(store: Store, trial: Trial) -> None:
 def left_the_prior(store: Store, trial: Trial) -> None:
     record = {"epoch": 2, "collapsed": 0.0, "step_losses": [1.0] * 60}
     store.cam(trial.cam_id).add_epoch(record)
-
-
-def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:
-    record = to_record(WARNING)
-    assert all(isinstance(value, float) for value in record.values())
-    assert from_record(record | {"epoch": 1.0}) == WARNING
-    assert from_record({"epoch": 1.0}) is None
 
 
 def test_kinds_of_failures_have_words_and_meanings() -> None:
@@ -129,17 +117,6 @@ def test_the_board_says_a_warning_at_once_and_shows_it_while_it_lasts(sweep: Swe
     assert "at the prior" not in view()
 
 
-def test_a_failure_is_said_when_it_happens_and_once(store: Store, sweep: Sweep) -> None:
-    trial, said = cell(sweep, "no,no"), list[str]()
-    end = OrderlyEnd(store, Interrupts(), None, said.append)
-    dispatch = Dispatch(MissingTrials(store, [trial]), [], end, said.append)
-    dispatch.next()
-    store.run(trial.run_id).fail(DIVERGED, "diverged at iteration 3", "trace")
-    dispatch.ended(trial.cam_id)
-    dispatch.ended(trial.cam_id)
-    assert said == ["VI[no,no] seed 0: diverged: diverged at iteration 3"]
-
-
 def test_the_tracking_thread_hears_of_a_warning_in_mid_epoch(sweep: Sweep) -> None:
     heard: list[str] = []
     thread: Any = SimpleNamespace(notice=lambda run_id, running: heard.append(run_id))
@@ -169,33 +146,36 @@ def test_the_report_lists_failures_with_their_meaning_and_warnings(
 # A search
 
 
-@pytest.fixture(scope="module")
-def stuck(small: RunConfig) -> RunConfig:
-    return apply_overrides(small, {"train.lr": 1e-12})
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Tune is told."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(trials.tune, "report", found.append)
+    return found
+
+
+def draw(config: RunConfig, store: Store, data: Path, limits: PriorLimits) -> None:
+    """Run a trial of a search that draws this configuration."""
+    search: Any = SimpleNamespace(config=lambda settings: config, objective="best")
+    place = Place(store, data, conduct=Conduct(limits=limits))
+    trials.drawn_trial({"settings": {}}, search, place, 1.0)
 
 
 def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
-    stuck: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stuck: RunConfig, drawn: Path, store: Store, told: list[dict[str, Any]]
 ) -> None:
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(trials.tune, "report", told.append)
-    place = Place(Store(tmp_path), drawn, conduct=Conduct(limits=PriorLimits(5, 9)))
-    search: Any = SimpleNamespace(config=lambda settings: stuck, objective="best")
-    trials.drawn_trial({"settings": {}}, search, place, 1.0)
+    draw(stuck, store, drawn, PriorLimits(5, 9))
     assert [record["epoch"] for record in told] == [1, 2, 3]
     assert [record.get("warned_at") for record in told] == [None, 5, None]
     assert (told[-1]["objective"], told[-1]["failed"]) == (0, "not learning")
     assert "after 9 iterations" in told[-1]["message"]
-    assert Store(tmp_path).cam(cam_id(stuck)).warning() is not None
+    assert store.cam(cam_id(stuck)).warning() is not None
 
 
 def test_a_searchs_trial_that_diverges_is_worth_nothing_and_no_error(
-    wild: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wild: RunConfig, drawn: Path, store: Store, told: list[dict[str, Any]]
 ) -> None:
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(trials.tune, "report", told.append)
-    search: Any = SimpleNamespace(config=lambda settings: wild, objective="best")
-    trials.drawn_trial({"settings": {}}, search, Place(Store(tmp_path), drawn), 1.0)
+    draw(wild, store, drawn, PriorLimits())
     (record,) = told
     assert (record["epoch"], record["objective"], record["failed"]) == (1, 0, DIVERGED)
     assert "lower train.lr" in record["message"]
@@ -214,7 +194,6 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     store, heard = Store(tmp_path), list[str]()
 
     def share(trial: SearchTrial | None) -> None:
-        assert trial is not None
         heard.append(f"{trial.status}: {trial.warning[:37]}")
 
     draws, history = Draws(search, store, 1, share), History(search.folder(store))

@@ -19,7 +19,6 @@ from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample, VocDataset
 from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
-from wsss.networks.backbone import resized_map
 from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER_DEEPLAB, PRESETS, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig
@@ -154,11 +153,6 @@ def test_the_cross_entropy_is_that_of_a_loop_and_ignores_255() -> None:
     assert float(found) == pytest.approx(mean * (truth != 255).sum())
 
 
-def test_logits_are_upsampled_between_pixel_centres() -> None:
-    found = resized_map(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
-    assert found.flatten().tolist() == [0, 1, 3, 4]  # centres at -1/4, 1/4, 3/4, 5/4 of a step
-
-
 @pytest.mark.parametrize("size", [(321, 41), (321, 21), (193, 13), (97, 7), (513, 65), (3, 3)])
 def test_labels_on_the_feature_map_are_those_of_pillows_nearest_neighbour(
     size: tuple[int, int],
@@ -169,16 +163,6 @@ def test_labels_on_the_feature_map_are_those_of_pillows_nearest_neighbour(
     image = Image.fromarray(numbers[0].float().numpy())
     expected = np.array(image.resize((coarse, coarse), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(nearest_labels(numbers, (coarse, coarse))[0], expected)
-
-
-def test_labels_on_a_coarser_grid_are_those_under_the_centres_of_its_places() -> None:
-    assert nearest_labels(torch.arange(9)[None, None], (1, 3)).tolist() == [[[1, 4, 7]]]
-    assert nearest_labels(torch.arange(8)[None, None], (1, 4)).tolist() == [[[1, 3, 5, 7]]]
-    labels = np.random.default_rng(0).integers(0, 256, (2, 37, 52), dtype=np.uint8)
-    found = nearest_labels(torch.from_numpy(labels), (5, 7))
-    assert found.dtype == torch.uint8
-    for one, whole in zip(found.numpy(), labels, strict=True):
-        np.testing.assert_array_equal(one, reference.coarse_labels(whole, 5, 7))
 
 
 def formula_batch(labels: list[int]) -> CropBatch:
@@ -217,16 +201,6 @@ def test_a_batch_without_any_label_changes_nothing_but_by_decay() -> None:
     assert (loss, accuracy, norm) == (0, 0, 0)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-
-
-def test_an_unlabelled_image_does_not_weaken_the_others() -> None:
-    found = []
-    for pixel_labels in ([3, 255], [3]):
-        model, step = make_step(FROZEN)
-        step(formula_batch(pixel_labels))
-        found.append([p.grad for p in model.parameters() if p.grad is not None])
-    for half, alone in zip(*found, strict=True):
-        torch.testing.assert_close(half, alone, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("decays", [False, True])

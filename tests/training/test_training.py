@@ -109,18 +109,6 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
         }
 
 
-def test_without_an_adjusted_view_the_transfer_terms_are_left_out(
-    small: RunConfig, samples: list[Sample]
-) -> None:
-    config = apply_overrides(small, {"train.epochs": 1})
-    record = train(config, samples)[1][0]
-    assert record.loss_s is None
-    assert record.loss_bs is None
-    assert record.loss == record.loss_cls
-    assert "loss_s" not in record.metrics()
-    assert "step_losses" not in record.metrics()
-
-
 def test_the_same_seed_trains_the_same_network_and_another_does_not(
     small: RunConfig, samples: list[Sample]
 ) -> None:
@@ -157,7 +145,6 @@ def test_a_network_which_says_the_label_frequencies_counts_as_collapsed(
     overrides = {"train.epochs": 1, "train.lr": 1e-12, "network.fpn_channels": 16} | settings
     config = apply_overrides(small, overrides)
     model = build_cam_net(config, samples, K)
-    assert model.neck is not None
     rates = [sum(k in sample.labels for sample in samples) / 16 for k in range(K)]
     odds = [math.log(r / (1 - r)) if 0 < r < 1 else -30.0 for r in rates]
     with torch.no_grad():

@@ -147,7 +147,6 @@ def check_that_it_calibrates_nothing(output: str, store: Path) -> None:
     assert "48.3" not in output
     (folder,) = (store / "sweeps").iterdir()
     written = read(Store(store), folder.name)
-    assert written is not None
     assert written.outcome is Outcome.calibrates_nothing
     assert "CALIBRATES NOTHING HERE" in (folder / "calibration.txt").read_text()
     assert "calibrates nothing here" in (folder / "report" / "report.md").read_text()

@@ -68,6 +68,12 @@ def test_a_probe_takes_the_steps_of_the_real_training_across_epochs(
     samples = VocDataset(drawn).samples("train_aug")
     assert found.prior == configured_prior(small, samples, 20)
     assert (found.failure, found.diverged) == ("", False)
+    assert 0 < found.seconds_per_step < 60
+    assert found.images_per_second == pytest.approx(4 / found.seconds_per_step)
+    assert found.training_seconds == pytest.approx(12 * found.seconds_per_step)
+    assert 50 * 2**20 < found.peak_bytes < 2**36
+    assert 0 < found.largest_norm < math.inf
+    assert not found.on_gpu
 
 
 def test_a_probe_of_more_steps_than_there_are_ends_with_the_training(
@@ -78,16 +84,6 @@ def test_a_probe_of_more_steps_than_there_are_ends_with_the_training(
     assert (found.num_steps, found.total_steps) == (4, 4)
 
 
-def test_time_memory_and_norm_are_positive_numbers(small: RunConfig, drawn: Path) -> None:
-    found = probe(small, ProbeOptions(10, drawn), Process())
-    assert 0 < found.seconds_per_step < 60
-    assert found.images_per_second == pytest.approx(4 / found.seconds_per_step)
-    assert found.training_seconds == pytest.approx(12 * found.seconds_per_step)
-    assert 50 * 2**20 < found.peak_bytes < 2**36
-    assert 0 < found.largest_norm < math.inf
-    assert not found.on_gpu
-
-
 def test_a_probe_ends_where_the_training_would_diverge(wild: RunConfig, drawn: Path) -> None:
     found = probe(wild, ProbeOptions(10, drawn), Process())
     assert found.diverged
@@ -96,9 +92,8 @@ def test_a_probe_ends_where_the_training_would_diverge(wild: RunConfig, drawn: P
 
 
 def test_a_probe_ends_where_the_training_would_be_ended_at_the_prior(
-    small: RunConfig, drawn: Path
+    stuck: RunConfig, drawn: Path
 ) -> None:
-    stuck = apply_overrides(small, {"train.lr": 1e-12})
     found = probe(stuck, ProbeOptions(10, drawn, limits=PriorLimits(5, 7)), Process())
     assert not found.diverged
     assert "after 7 iterations" in found.failure
