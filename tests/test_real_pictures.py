@@ -9,13 +9,11 @@ import pytest
 import reference
 import torch
 from PIL import Image
-from torch import nn
 
-from wsss.config import NetworkConfig, RunConfig
+from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.voc import Sample, VocDataset
 from wsss.labels.infer import infer_cams
-from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
@@ -45,17 +43,6 @@ def test_all_pictures_pass_the_check_and_sbd_labels_come_from_masks(dataset: Voc
         names.update(set(re.findall(r"<object>\s*<name>(\w+)</name>", text)))
     expected = [names[name] for name in dataset.classes]
     assert report.images_per_class["trainval"] == expected
-
-
-def test_the_first_block_of_the_backbone_has_the_weights_of_the_file(shared_weights: Path) -> None:
-    state = torch.load(shared_weights, weights_only=True)
-    network = NetworkConfig(backbone="mobilenet_v2", weights=file_digest(shared_weights))
-    backbone = build_backbone(network, shared_weights)
-    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
-    norm = next(m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))
-    assert torch.equal(first.weight, state["features.0.0.weight"])
-    assert norm.running_mean is not None
-    assert torch.equal(norm.running_mean, state["features.0.1.running_mean"])
 
 
 def pictures_of_one_class(dataset: VocDataset) -> list[Sample]:

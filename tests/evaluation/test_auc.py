@@ -1,6 +1,5 @@
-"""Area under the threshold curve, against numbers by hand and NumPy's trapezoid."""
+"""Area under the threshold curve, against numbers by hand."""
 
-import numpy as np
 import pytest
 
 from wsss.config import LabelsConfig
@@ -15,13 +14,6 @@ def test_thresholds_that_are_not_evenly_spread_count_by_their_distance() -> None
     curve = [(0.0, 99.0), (0.1, 10.0), (0.15, 30.0), (0.3, 50.0), (0.4, 99.0)]
     # .05 x (10 + 30) / 2 + .15 x (30 + 50) / 2 = 7, over .2
     assert area_under_curve(curve, labels(0.1, 0.3)) == pytest.approx(35)
-
-
-def test_it_is_the_trapezoid_rule_over_the_range_alone() -> None:
-    thresholds = np.arange(100) / 100
-    values = np.random.default_rng(3).uniform(10, 60, 100)
-    found = area_under_curve(list(zip(thresholds, values, strict=True)), labels(0.05, 0.8))
-    assert found == pytest.approx(np.trapezoid(values[5:81], thresholds[5:81]) / 0.75)
 
 
 def test_a_range_of_one_threshold_is_its_miou() -> None:

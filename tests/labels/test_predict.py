@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from commands import wsss
 from PIL import Image
-from typer.testing import CliRunner
 
-from sweeps.cli.method import app
 from wsss.data.errors import DataError
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.labels.predict import Prediction, predict_images
@@ -152,8 +151,7 @@ def save_network(folder: Path, classes: tuple[str, ...], owner: str = "a") -> No
 
 
 def predict(network: Path, out: Path, *pictures: Path) -> Result:
-    words = ["predict", "--network", network, "--out", out, *pictures]
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return wsss("predict", "--network", network, "--out", out, *pictures)
 
 
 def test_a_gallery_shows_the_labels_in_vocs_colours(tmp_path: Path) -> None:

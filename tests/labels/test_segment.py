@@ -81,14 +81,6 @@ def test_probabilities_equal_the_loop(
         assert probs.std() > 0.02  # not indifferent: the comparison sees something
 
 
-def test_inference_leaves_the_network_in_evaluation_mode(
-    model: DeepLab, smooth: list[Sample], tmp_path: Path
-) -> None:
-    model.train()
-    next(write_segmentation(model, smooth, BASE, tmp_path, device=CPU))
-    assert not model.training
-
-
 def test_the_crf_moves_a_ragged_border_to_the_edge_of_the_picture() -> None:
     pytest.importorskip("pydensecrf")
     image = np.zeros((40, 40, 3), dtype=np.uint8)

@@ -181,15 +181,11 @@ def test_what_is_no_archive_is_refused_in_a_line(archive: Path, tmp_path: Path) 
     (tmp_path / "cut.zip").write_bytes(archive.read_bytes()[:-1000])
     (tmp_path / "text.zip").write_text("mine")
     shutil.make_archive(str(tmp_path / "other"), "zip", Path(__file__).parents[1], "chaos")
-    with ZipFile(tmp_path / "out.zip", "w") as file:
-        file.writestr(FILE, json.dumps(_manifest(archive) | {"files": {"../x": "0"}}))
+    with ZipFile(archive) as whole, ZipFile(tmp_path / "out.zip", "w") as file:
+        manifest = json.loads(whole.read(FILE)) | {"files": {"../x": "0"}}
+        file.writestr(FILE, json.dumps(manifest))
         file.writestr("../x", "out")
     for name in ("cut", "text", "other", "out", "missing"):
         code, said = verify(tmp_path / f"{name}.zip")
         assert (code, said.count("\n")) == (2, 1), said
     assert not (tmp_path.parent / "x").exists()
-
-
-def _manifest(archive: Path) -> dict[str, object]:
-    with ZipFile(archive) as file:
-        return dict(json.loads(file.read(FILE)))

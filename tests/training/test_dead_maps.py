@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import wsss
 from finished import cell, finish, finished_sweep, status_of
 from rich.console import Console
-from typer.testing import CliRunner
 
-from sweeps.cli.method import app
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.figures.lines import SeedCurve, dead_curves
@@ -137,8 +136,8 @@ def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_on
         assert dead is None or dead.share == record[f"dead_{dead.view}"]
     settings = tmp_path / "settings.yaml"
     settings.write_text(json.dumps(config.model_dump(mode="json", exclude={"data"})))
-    words = ["train-cam", "--run", str(tmp_path / "run"), "--data", str(drawn), "--preset", "tiny"]
-    told = CliRunner().invoke(app, [*words, "--config", str(settings)]).output
+    where = ("--run", tmp_path / "run", "--data", drawn, "--preset", "tiny")
+    told = wsss("train-cam", *where, "--config", settings).output
     assert [line.split("(epoch ")[1][0] for line in told.splitlines() if "warning" in line] == ["3"]
 
 
@@ -149,7 +148,7 @@ def test_the_board_says_it_once_and_again_after_the_maps_have_recovered(sweep: S
     told = []
     for record in (dead, dead, {"progress": 0.5}, alive, dead):
         board.update(trial, status="running", record=record)
-        told.append(file.getvalue().count(f"warning: III[yes,yes] seed 0: {WORDS}"))
+        told.append(file.getvalue().count(f"warning: III[yes,yes] seed 0: {WORDS}: L_s is"))
     assert told == [1, 1, 1, 1, 2]
 
 

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from commands import sweeps, wsss
 from ray.train.torch import TorchConfig
-from typer.testing import CliRunner
 
-import sweeps.cli
-from sweeps.cli import method
 from sweeps.cli.method.run_folder import Run
 from sweeps.cli.options import execution
 from sweeps.plan.chains.chain import ChainConfig
@@ -42,7 +40,7 @@ COMMANDS = {
 
 def sweeps_command(name: str, data: Path, store: Path, *more: str) -> Result:
     words = [*COMMANDS[name], "--preset", "tiny", "--data", str(data), "--store", str(store)]
-    return CliRunner().invoke(sweeps.cli.app, [*words, *more])
+    return sweeps(*words, *more)
 
 
 @pytest.fixture
@@ -113,14 +111,14 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     )
     project = ("--working-dir", str(tmp_path))
     for words in ((), more):
-        CliRunner().invoke(sweeps.cli.app, ["submit", "VI", "--gpus", "1", *project, *words])
+        sweeps("submit", "VI", "--gpus", 1, *project, *words)
     plain, asked = (call[1] for call in calls)
     assert plain.arguments() == ["sweeps", "run", "VI", "--gpus", "1.0", "--address", "auto"]
     there = ["VI", "--gpus", "1.0", "--table", "mine.yaml", *more[2:], "--address", "auto"]
     assert sorted(asked.arguments()[2:]) == sorted(there)
     assert (asked.files, asked.names[1]) == (("mine.yaml",), "mine")
     elsewhere = ("--working-dir", str(tmp_path / "x"))
-    done = CliRunner().invoke(sweeps.cli.app, ["submit", *more, *elsewhere])
+    done = sweeps("submit", *more, *elsewhere)
     assert (done.exit_code, "only files in it are uploaded" in done.output) == (2, True)
 
 
@@ -128,8 +126,7 @@ def test_one_training_on_the_command_line_is_carried_out_so(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
     calls = given("sweeps.stages.train_cam.train_cam")
-    words = ["train-cam", "--run", str(tmp_path / "run"), "--data", str(drawn), "--preset", "tiny"]
-    CliRunner().invoke(method.app, [*words, *OPTIONS])
+    wsss("train-cam", "--run", tmp_path / "run", "--data", drawn, "--preset", "tiny", *OPTIONS)
     assert calls[0][-1]["execution"] == ASKED
 
 
@@ -146,7 +143,7 @@ def test_pseudo_labels_learn_their_affinities_so(
     monkeypatch.setattr("sweeps.cli.method.run_folder.recall", lambda folder: run)
     given("sweeps.cli.method.stages._refuse_unfinished")
     calls = given("sweeps.cli.method.stages._complete")
-    CliRunner().invoke(method.app, ["pseudo-label", "--run", str(tmp_path), *OPTIONS])
+    wsss("pseudo-label", "--run", tmp_path, *OPTIONS)
     assert calls[0][1].execution == ASKED
 
 
@@ -196,7 +193,6 @@ def test_gpus_on_a_machine_without_one_are_refused_with_the_remedy_before_any_wo
     monkeypatch: pytest.MonkeyPatch, drawn: Path, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     done = sweeps_command(name, drawn, tmp_path, "--gpus", "1")
     assert done.exit_code == 2
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
