@@ -355,13 +355,15 @@ def test_with_a_lag_a_broken_step_is_reported_later_but_moves_no_weight(
 def test_data_is_loaded_by_processes_where_a_gpu_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert num_loader_workers(Execution(), cpu) == 0
-    assert num_loader_workers(Execution(), gpu) == 8
-    assert [num_loader_workers(Execution(3), device) for device in (cpu, gpu)] == [3, 3]
-    assert num_loader_workers(Execution(0), gpu) == 0
-    assert num_loader_workers(Execution(gpu_share=0.25), gpu) == 3
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert num_loader_workers(Execution(), gpu) == 3
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
-    assert num_loader_workers(Execution(), gpu) == 1
+    for num_gpus, execution, device, expected in (
+        (1, Execution(), cpu, 0),
+        (1, Execution(3), cpu, 3),
+        (1, Execution(3), gpu, 3),
+        (1, Execution(0), gpu, 0),
+        (1, Execution(), gpu, 8),
+        (1, Execution(gpu_share=0.25), gpu, 3),
+        (4, Execution(), gpu, 3),
+        (16, Execution(), gpu, 1),
+    ):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=num_gpus: count)
+        assert num_loader_workers(execution, device) == expected
