@@ -239,6 +239,7 @@ def total_loss(
     *,
     over_classes: str = "mean",
     over_views: str = "mean",
+    progress: float = 1.0,
     merged: Sequence[Array] | None = None,
 ) -> tuple[float, float, float | None, float | None]:
     """Eq. 7: logits [V, B, K], cams [V, B, K, h, w] -> L, L_cls, L_s, L_bs, means over images."""
@@ -250,7 +251,10 @@ def total_loss(
         for b in range(len(targets))
     ]
     l_s, l_bs = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-    return cls + transfer.lambda_s * l_s + transfer.lambda_bs * l_bs, cls, l_s, l_bs
+    weight = 1.0 if progress >= transfer.start else 0.0
+    if weight and transfer.ramp > 0:
+        weight = min(1.0, (progress - transfer.start) / transfer.ramp)
+    return cls + weight * (transfer.lambda_s * l_s + transfer.lambda_bs * l_bs), cls, l_s, l_bs
 
 
 def poly(iteration: int, num_iterations: int, power: float) -> float:
@@ -460,5 +464,6 @@ def multi_scale_cams(
             raw = raw[:, :, ::-1] if number == 1 else raw
             full = np.stack([resize_bilinear(cam, *large) for cam in raw])[:, :height, :width]
             total = full + (0 if total is None else total)
+    assert total is not None
     chosen = np.stack([total[k] for k in labels])
     return np.stack([cam / (cam.max() + EPSILON) for cam in chosen])

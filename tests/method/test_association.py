@@ -25,21 +25,37 @@ def pixels(*shape: int, rng_seed: int = 0) -> Tensor:
 
 
 @TEMPERATURES
-@pytest.mark.parametrize("block", [1, 7, 20, None])  # of 20 pixels; None: a small map's matrix
-def test_the_association_has_the_values_and_gradients_of_the_full_matrix(
-    block: int | None, temperature: float | None
+@pytest.mark.parametrize("block", [1, 7, 20, 512])  # of 20 pixels
+def test_blocks_give_the_values_and_gradients_of_the_full_matrix(
+    block: int, temperature: float | None
 ) -> None:
-    def ours(x: Tensor, values: Tensor) -> Tensor:
-        if block is None:
-            return associate(x, values, temperature=temperature)
-        return by_blocks(F.normalize(x, dim=2), values, temperature=temperature, block=block)
-
     results = []
-    for mix in (ours, lambda x, values: full_matrix(F.normalize(x, dim=2), values, temperature)):
+    for mix in (
+        lambda u, v: by_blocks(u, v, temperature=temperature, block=block),
+        lambda u, v: full_matrix(u, v, temperature),
+    ):
         x, values = pixels(2, 20, 6).requires_grad_(), pixels(2, 20, 3, rng_seed=1).requires_grad_()
-        mixed = mix(x, values)
+        mixed = mix(F.normalize(x, dim=2), values)
         (mixed * pixels(2, 20, 3, rng_seed=2)).sum().backward()
         results.append((mixed, x.grad, values.grad))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@TEMPERATURES
+@pytest.mark.parametrize("small_map", [0, 20])  # of 20 pixels: by blocks, by the matrix
+def test_maps_of_any_size_give_the_values_and_gradients_of_the_full_matrix(
+    small_map: int, temperature: float | None
+) -> None:
+    results = []
+    for mix in (
+        lambda x: associate(x, temperature=temperature, small_map=small_map),
+        lambda x: full_matrix(F.normalize(x, dim=2), x, temperature),
+    ):
+        x = pixels(2, 20, 6).requires_grad_()
+        mixed = mix(x)
+        (mixed * pixels(2, 20, 6, rng_seed=2)).sum().backward()
+        results.append((mixed, x.grad))
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected)
 
@@ -56,6 +72,14 @@ def test_a_pixel_without_features_stays_empty_and_passes_no_gradient_on(small_ma
     assert torch.isfinite(x.grad).all()
 
 
+def test_bf16_is_near_fp64_and_sums_in_fp32() -> None:
+    x = pixels(1, 1100, 32)  # three blocks
+    expected = full_matrix(F.normalize(x, dim=2), x, None)
+    found = associate(x.bfloat16(), temperature=None)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=0.02, rtol=0.02)
+
+
 @TEMPERATURES
 @pytest.mark.parametrize("num_pixels", [20, 1100])  # a small map, blocks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -69,6 +93,7 @@ def test_autocast_gives_gradients_near_those_of_fp32(
             mixed = associate(x, temperature=temperature)
         assert mixed.dtype == torch.float32
         (mixed * pixels(1, num_pixels, 32, rng_seed=1).float()).sum().backward()
+        assert x.grad is not None
         gradients.append(x.grad.float())
     first, second = gradients
     assert (first - second).norm() < 0.05 * second.norm()

@@ -10,9 +10,15 @@ from torch import Tensor
 
 from wsss.config import TrainConfig, TransferConfig, ViewsConfig
 from wsss.method.cam import activate_cam, background_map, belongs_to, merge_cams, normalise_cam
-from wsss.method.losses import cam_losses, l1_distance, transfer_weight
+from wsss.method.losses import (
+    cam_losses,
+    classification_loss,
+    l1_distance,
+    merged_cam,
+    transfer_weight,
+)
 from wsss.method.views import adjust, content_mask, network_inputs
-from wsss.training.optim import clip_gradients, lr_factor
+from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 
 READINGS = (
     "beta_tenth",
@@ -135,6 +141,16 @@ def test_eq2_gives_the_values_computed_by_hand(
         torch.testing.assert_close(adjusted, torch.tensor(expected).float().expand(3, 1, 3))
 
 
+def test_padding_is_zero_in_every_view_unless_eq2_acts_after_it() -> None:
+    pixels, boxes = random_batch()
+    outside = (content_mask(boxes, 8) == 0).expand(2, 3, 8, 8)
+    for padding in ("before", "after"):
+        views = ViewsConfig.model_validate({"enhanced": True, "padding": padding})
+        original, enhanced = network_inputs(pixels, boxes, views)
+        torch.testing.assert_close(original[outside], torch.zeros(int(outside.sum())))
+        assert bool((enhanced[outside].abs() < 1e-5).all()) == (padding == "before")
+
+
 def test_what_lies_in_the_padding_never_reaches_the_network() -> None:
     pixels, boxes = random_batch()
     views = ViewsConfig(enhanced=True, decreased=True, reading="about_mean", padding="after")
@@ -162,12 +178,31 @@ def test_an_unknown_reading_of_eq2_is_refused_by_name() -> None:
 # CAM arithmetic
 
 
+def test_normalised_cams_equal_the_loop_and_lie_in_the_unit_interval() -> None:
+    cams = random_cams(1)[0]
+    found = normalise_cam(cams, PRESENT)
+    for image in range(3):
+        expected = reference.normalise(cams[image].numpy(), PRESENT[image].numpy())
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12)
+    assert 0 <= found.min() < 0.999 < found.max() < 1
+
+
 def test_a_cam_without_a_positive_value_normalises_to_zero_with_a_finite_gradient() -> None:
     cams = (-random_cams(1)[0].abs()).requires_grad_()
     normalised = normalise_cam(cams, PRESENT)
     assert not normalised.any()
     normalised.sum().backward()
+    assert cams.grad is not None
     assert cams.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("activation", ["relu_max", "min_max", "raw", "sigmoid"])
+def test_activated_cams_equal_the_loop(activation: str) -> None:
+    cams = random_cams(1)[0]
+    found = activate_cam(cams, PRESENT, activation)
+    for image in range(3):
+        expected = reference.activate(cams[image].numpy(), PRESENT[image].numpy(), activation)
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12)
 
 
 def test_an_unknown_activation_or_background_map_is_refused_by_name() -> None:
@@ -176,6 +211,17 @@ def test_an_unknown_activation_or_background_map_is_refused_by_name() -> None:
         activate_cam(cams, PRESENT, "softmax")
     with pytest.raises(ValueError, match=r"'none'.*transfer\.background_map"):
         background_map(cams, PRESENT, 0.15, "none")
+
+
+@pytest.mark.parametrize("rule", ["argmax", "threshold"])
+@pytest.mark.parametrize("score", [0.0, 0.15, 0.6, 1.0])
+def test_pixels_belong_to_the_classes_that_the_loop_finds(rule: str, score: float) -> None:
+    cams = normalise_cam(random_cams(1)[0], PRESENT)
+    found = belongs_to(cams, PRESENT, score, rule)
+    for image in range(3):
+        expected = reference.belongs(cams[image].numpy(), PRESENT[image].numpy(), score, rule)
+        np.testing.assert_array_equal(found[image], expected)
+    assert found.any() == (score < 1)
 
 
 def test_belonging_is_strict_and_ties_go_to_background_then_to_the_lower_class() -> None:
@@ -201,6 +247,58 @@ def test_the_merge_rule_follows_its_four_cases() -> None:
     assert torch.equal(swapped, merged)
 
 
+@pytest.mark.parametrize("activation", ["relu_max", "raw", "sigmoid"])
+@pytest.mark.parametrize("rule", ["argmax", "threshold"])
+@pytest.mark.parametrize("half_of", ["cam", "sigmoid"])
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_the_merged_cam_equals_the_loop(
+    activation: str, rule: str, half_of: str, num_views: int
+) -> None:
+    transfer = TransferConfig.model_validate(
+        {"cam_activation": activation, "belongs": rule, "half_of": half_of, "belongs_score": 0.3}
+    )
+    cams = random_cams(num_views)
+    found = merged_cam(cams, PRESENT, transfer)
+    for image in range(3):
+        raw = [view[image].numpy() for view in cams]
+        expected = reference.merge(raw, PRESENT[image].numpy(), transfer)
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12, atol=1e-15)
+
+
+def test_the_random_cams_reach_every_case_of_the_merge_rule() -> None:
+    enhanced, decreased = (normalise_cam(cam, PRESENT) for cam in random_cams(2))
+    in_e, in_d = (belongs_to(cam, PRESENT, 0.3, "argmax") for cam in (enhanced, decreased))
+    sure = torch.maximum(enhanced, decreased) > 0.5
+    for case in (in_e & in_d, (in_e ^ in_d) & sure, (in_e ^ in_d) & ~sure, ~in_e & ~in_d & sure):
+        assert case.sum() >= 3
+
+
+def test_on_sigmoid_probabilities_the_third_case_of_the_merge_rule_never_occurs() -> None:
+    """A pixel which belongs to a class has a positive CAM there, so its sigmoid is above .5."""
+    cams = random_cams(2)
+    for rule in ("argmax", "threshold"):
+        transfer = TransferConfig.model_validate({"half_of": "sigmoid", "belongs": rule})
+        shown = [normalise_cam(cam, PRESENT) for cam in cams]
+        in_either = belongs_to(shown[0], PRESENT, 0.15, rule) | belongs_to(
+            shown[1], PRESENT, 0.15, rule
+        )
+        larger = torch.maximum(*shown)
+        merged = merged_cam(cams, PRESENT, transfer)
+        torch.testing.assert_close(merged, torch.where(in_either, larger, 0.0))
+        weak = in_either & (larger < 0.5)
+        by_cam = merged_cam(cams, PRESENT, transfer.model_copy(update={"half_of": "cam"}))
+        assert (by_cam[weak] == 0).any()
+
+
+@pytest.mark.parametrize("kind", ["one_minus_max", "fixed_score", "peaks", "background"])
+def test_the_background_map_equals_the_loop(kind: str) -> None:
+    cam = normalise_cam(random_cams(1)[0], PRESENT)
+    found = background_map(cam, PRESENT, 0.375, kind)
+    for image in range(3):
+        expected = reference.background_map(cam[image].numpy(), 0.375, kind)
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12, atol=1e-15)
+
+
 def test_the_background_map_keeps_the_strongest_class_alone() -> None:
     cam = torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.125, 0.25]])[None, :, None]  # [1, 2, 1, 3]
     present = torch.ones(1, 2)
@@ -211,6 +309,18 @@ def test_the_background_map_keeps_the_strongest_class_alone() -> None:
 
 
 # Eq. 4 to 8
+
+
+@pytest.mark.parametrize("over_classes", ["mean", "sum"])
+@pytest.mark.parametrize("over_views", ["mean", "sum"])
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_the_classification_loss_equals_eq4(
+    over_classes: str, over_views: str, num_views: int
+) -> None:
+    logits = random_cams(num_views).mean((3, 4)) * 3
+    found = classification_loss(logits, PRESENT, over_classes=over_classes, over_views=over_views)
+    expected = reference.cross_entropy(logits.numpy(), PRESENT.numpy(), over_classes, over_views)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_l1_distance_counts_present_classes_as_its_reduction_says() -> None:
@@ -271,8 +381,24 @@ def test_the_loss_equals_the_loop_where_maps_are_empty(name: str, views: str) ->
     found = cam_losses(logits, cams, PRESENT, VIEWS[views], transfer)
     expected = reference.total_loss(logits.numpy(), cams.numpy(), PRESENT.numpy(), transfer)
     assert found.total.item() == pytest.approx(expected[0], rel=1e-12)
+    assert found.similarity is not None
     full = cam_losses(logits, random_cams(len(cams), rng_seed=2), PRESENT, VIEWS[views], transfer)
+    assert full.similarity is not None
     assert found.similarity.item() != pytest.approx(full.similarity.item(), rel=1e-3)
+
+
+def test_an_empty_map_spoils_no_other_view_when_it_is_skipped() -> None:
+    for empty_maps, spoils in (("skip", False), ("compare", True)):
+        cams = random_cams(3, rng_seed=2)
+        cams[1, 0, 0] = -1.0
+        cams.requires_grad_()
+        transfer = TransferConfig.model_validate({"empty_maps": empty_maps})
+        losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, VIEWS["both"], transfer)
+        assert losses.similarity is not None
+        losses.similarity.backward()
+        assert cams.grad is not None
+        assert bool(cams.grad[0, 0, 0].any()) == spoils
+        assert cams.grad[0, 0, 2].any()  # the image's other class is compared
 
 
 @pytest.mark.parametrize(
@@ -292,14 +418,14 @@ def test_the_lambdas_rise_over_the_training_as_start_and_ramp_say(
     points = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
     assert [transfer_weight(p, transfer) for p in points] == pytest.approx(weights)
     cams = random_cams(3)
-    for progress, weight in zip(points, weights, strict=True):
+    for progress in points:
         found = cam_losses(
             cams.mean((3, 4)), cams, PRESENT, VIEWS["both"], transfer, progress=progress
         )
-        assert found.similarity is not None
-        assert found.background is not None
-        terms = transfer.lambda_s * found.similarity + transfer.lambda_bs * found.background
-        assert found.total.item() == pytest.approx((found.cls + weight * terms).item())
+        expected = reference.total_loss(
+            cams.mean((3, 4)).numpy(), cams.numpy(), PRESENT.numpy(), transfer, progress=progress
+        )
+        assert found.total.item() == pytest.approx(expected[0], rel=1e-12)
 
 
 def test_without_a_view_the_total_loss_is_the_classification_loss_alone() -> None:
@@ -318,6 +444,40 @@ def test_a_number_of_maps_that_does_not_fit_the_views_is_refused(num_maps: int) 
         cam_losses(cams.mean((3, 4)), cams, PRESENT, VIEWS["both"], TransferConfig())
 
 
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_absent_classes_never_contribute_to_similarity_or_background(name: str) -> None:
+    transfer = TransferConfig.model_validate(TRANSFERS[name])
+    cams = random_cams(3, rng_seed=4)
+    absent = (PRESENT == 0)[None, :, :, None, None].expand_as(cams)
+    others = torch.where(absent, 50 + 100 * torch.rand_like(cams), cams).requires_grad_()
+    logits = torch.zeros(3, 3, 4, dtype=torch.float64)
+    plain = cam_losses(logits, cams, PRESENT, VIEWS["both"], transfer)
+    losses = cam_losses(logits, others, PRESENT, VIEWS["both"], transfer)
+    assert plain.similarity is not None
+    assert plain.background is not None
+    assert losses.similarity is not None
+    assert losses.background is not None
+    assert torch.equal(losses.similarity, plain.similarity)
+    assert torch.equal(losses.background, plain.background)
+    (losses.similarity + losses.background).backward()
+    assert others.grad is not None
+    assert not others.grad[absent].any()
+    assert others.grad[~absent].any()
+
+
+def test_a_stopped_merged_cam_takes_no_gradient_and_a_flowing_one_does() -> None:
+    for gradient in ("stop", "flow"):
+        transfer = TransferConfig.model_validate({"merged_gradient": gradient})
+        for views in VIEWS.values():
+            cams = random_cams(1 + len(views.names)).requires_grad_()
+            losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, views, transfer)
+            assert losses.background is not None
+            losses.background.backward()
+            assert cams.grad is not None
+            assert cams.grad[0].any()
+            assert bool(cams.grad[1:].any()) == (gradient == "flow")
+
+
 @pytest.mark.parametrize("views", ["enhanced", "both"])
 @pytest.mark.parametrize(
     "name",
@@ -328,6 +488,7 @@ def test_the_gradient_equals_finite_differences_of_the_loop(name: str, views: st
     cams = random_cams(1 + len(VIEWS[views].names), rng_seed=5).requires_grad_()
     logits = cams.mean((3, 4))
     cam_losses(logits, cams, PRESENT, VIEWS[views], transfer).total.backward()
+    assert cams.grad is not None
     start = cams.detach().numpy()
     fixed = None
     if transfer.merged_gradient == "stop":
@@ -348,6 +509,31 @@ def test_the_gradient_equals_finite_differences_of_the_loop(name: str, views: st
         assert float(cams.grad[place]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.parametrize("reduction", ["present", "all", "sum"])
+def test_equal_shards_of_a_batch_average_to_the_loss_and_gradient_of_the_whole(
+    reduction: str,
+) -> None:
+    present = torch.tensor(
+        [[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.float64
+    )
+    transfer = TransferConfig.model_validate({"l1_reduction": reduction})
+    generator = torch.Generator().manual_seed(0)
+    cams = torch.randn(3, 4, 4, 3, 3, generator=generator, dtype=torch.float64)
+
+    def loss_and_gradient(images: slice) -> tuple[float, Tensor]:
+        part = cams[:, images].clone().requires_grad_()
+        losses = cam_losses(part.mean((3, 4)), part, present[images], VIEWS["both"], transfer)
+        losses.total.backward()
+        assert part.grad is not None
+        return losses.total.item(), part.grad
+
+    whole, gradient = loss_and_gradient(slice(0, 4))
+    first, second = (loss_and_gradient(slice(start, start + 2)) for start in (0, 2))
+    assert first[0] != pytest.approx(second[0], rel=1e-3)
+    assert (first[0] + second[0]) / 2 == pytest.approx(whole, rel=1e-12)
+    torch.testing.assert_close(torch.cat([first[1], second[1]], 1) / 2, gradient)
+
+
 def test_the_rate_follows_the_poly_schedule_of_eq8() -> None:
     train = TrainConfig()
     for iteration in (0, 1, 50, 99):
@@ -361,6 +547,27 @@ def test_warm_up_rises_linearly_and_joins_the_poly_schedule() -> None:
     train = TrainConfig(warmup_iterations=4)
     rising = [lr_factor(i, 100, train) / reference.poly(i, 100, 0.9) for i in range(6)]
     assert rising == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [("standard", 0.9), ("legacy", 1e-4)])
+def test_sgd_gives_new_layers_ten_times_the_rate_and_the_momentum_of_its_reading(
+    momentum: str, expected: float
+) -> None:
+    old, new = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    train = TrainConfig.model_validate({"momentum": momentum, "lr": 0.1, "weight_decay": 1e-4})
+    optimizer = build_sgd({"backbone": [old], "head": [new]}, train)
+    set_lr(optimizer, 0.5)
+    position = {"old": 1.0, "new": 1.0}
+    speed = {"old": 0.0, "new": 0.0}
+    for _ in range(3):  # SGD by hand: v = m v + (g + decay x), x = x - lr v, with gradient 1
+        for parameter in (old, new):
+            parameter.grad = torch.ones(1)
+        optimizer.step()
+        for name, lr in (("old", 0.05), ("new", 0.5)):
+            speed[name] = expected * speed[name] + 1 + 1e-4 * position[name]
+            position[name] -= lr * speed[name]
+    assert old.item() == pytest.approx(position["old"], rel=1e-6)
+    assert new.item() == pytest.approx(position["new"], rel=1e-6)
 
 
 def test_clipping_scales_the_gradient_to_the_norm_and_reports_the_norm_before() -> None:
