@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from finished import finished_sweep
 from fuzzing import ESCAPE, refusal
-from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
@@ -16,89 +15,15 @@ from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
 from wsss.basics.printable import web_address
 from wsss.config import RunConfig
-from wsss.data.classes import ClassListError, read_class_list
 from wsss.data.errors import DataError
-from wsss.data.voc import VocDataset
 from wsss.labels.cam_files import CamFile, require_fitting
 from wsss.overrides import ConfigError, apply_overrides
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A data set of one picture, `a`, and no annotation."""
-    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
-        (tmp_path / "voc" / folder).mkdir(parents=True)
-    Image.new("RGB", (3, 2)).save(tmp_path / "voc/JPEGImages/a.jpg")
-    Image.new("L", (3, 2), 1).save(tmp_path / "voc/SegmentationClass/a.png")
-    (tmp_path / "voc/ImageSets/Segmentation/train.txt").write_text("a\n")
-    return tmp_path / "voc"
-
-
-# Data sets
-
-
-@pytest.mark.parametrize("split", ["../../secret", "/etc/passwd", "a\x00b", "x" * 300, "", ESCAPE])
-def test_the_name_of_a_split_cannot_lead_out_of_its_folder(root: Path, split: str) -> None:
-    (root / "secret.txt").write_text("secret\n")  # would be read as ImageSets/.../../../secret.txt
-    message = refusal(lambda: VocDataset(root).image_ids(split), DataError)
-    assert "is no valid name of a split" in message
-    for key in (
-        "data.train_split",
-        "data.eval_split",
-        "data.name",
-        "data.fingerprint",
-        "data.train_fingerprint",
-    ):
-        refusal(lambda key=key: apply_overrides(RunConfig(), {key: split}), ConfigError)
-
-
-def test_a_long_split_with_an_id_twice_is_refused_without_delay(root: Path) -> None:
-    ids = [f"i{n}" for n in range(200_000)]  # counting each id in the list took hours
-    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join([*ids, "i199999"]))
-    message = refusal(lambda: VocDataset(root).image_ids("train"), DataError)
-    assert "i199999 is listed twice" in message
-
-
-@pytest.mark.parametrize(
-    ("xml", "reason"),
-    [
-        ('<!DOCTYPE a [<!ENTITY x "cat">]><a><object><name>&x;</name></object></a>', "DOCTYPE"),
-        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', "DOCTYPE"),
-        ('<!DOCTYPE a SYSTEM "http://127.0.0.1:9/x.dtd"><a/>', "DOCTYPE"),
-        ("<a><object><name>" + "x" * 900_000 + "</name></object></a>", "unknown class"),
-        (f"<a><object><name>cat{ESCAPE[1:4]}</name></object></a>", "unknown class"),
-        ("<a>" * 300_000 + "</a>" * 300_000, "no class present"),
-        ("<a>" + " " * (5 << 20) + "</a>", "over 4,194,304 bytes"),
-    ],
-)
-def test_xml_that_grows_or_fetches_is_refused_by_file(root: Path, xml: str, reason: str) -> None:
-    path = root / "Annotations/a.xml"
-    path.write_text(xml)
-    message = refusal(lambda: VocDataset(root).sample("a"), DataError)
-    assert message.startswith(f"{path}: ")
-    assert reason in message
-
-
-def test_senseless_coordinates_change_no_label(root: Path) -> None:
-    box = f"<bndbox><xmin>-{'9' * 4000}</xmin><ymax>1e999</ymax></bndbox>"
-    xml = f"<a><size><width>{'9' * 99}</width></size><object><name>cat</name>{box}</object></a>"
-    (root / "Annotations/a.xml").write_text(xml)
-    assert VocDataset(root).sample("a").labels == (7,)  # cat is VOC's eighth class
-
-
-def test_a_class_list_that_cannot_be_read_is_refused_and_not_taken_for_none(root: Path) -> None:
-    path = root / "classes.txt"
-    path.symlink_to(root / "nowhere")
-    assert refusal(lambda: read_class_list(root), ClassListError).startswith(f"{path}: No such")
-    path.unlink()
-    path.mkdir()
-    assert refusal(lambda: read_class_list(root), ClassListError).startswith(f"{path}: Is a dir")
-    path.rmdir()
-    path.symlink_to("/dev/zero")
-    assert "socket or device" in refusal(lambda: read_class_list(root), ClassListError)
-    path.unlink()
-    path.write_bytes(b"a" * (2**20 + 1))
-    assert "over 1,048,576 bytes" in refusal(lambda: read_class_list(root), ClassListError)
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a\x00b", "x" * 300, "", ESCAPE])
+def test_no_setting_takes_a_name_that_leads_out_of_its_folder(name: str) -> None:
+    for key in ("train_split", "eval_split", "name", "fingerprint", "train_fingerprint"):
+        refusal(lambda key=key: apply_overrides(RunConfig(), {f"data.{key}": name}), ConfigError)
 
 
 @pytest.mark.parametrize(
