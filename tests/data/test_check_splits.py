@@ -54,18 +54,6 @@ def report_of(root: Path, official: Mapping[str, OfficialSplit] = OFFICIAL_SPLIT
     return split_report(dataset, dataset.split_names(), official)
 
 
-def test_images_and_pixels_are_counted_per_class_and_split(root: Path) -> None:
-    counts = report_of(root).counts
-    train, aug = counts["train"], counts["train_aug"]
-    assert (train.num_images, train.num_masks) == (1, 1)
-    assert (train.images[0], train.images[19], sum(train.images)) == (1, 1, 2)
-    assert (train.pixels[0], train.pixels[19], sum(train.pixels)) == (2, 1, 3)
-    assert (train.background_pixels, train.ignored_pixels) == (3, 2)
-    assert (aug.num_images, aug.images[0], aug.images[19]) == (2, 2, 1)
-    assert (aug.pixels[0], aug.background_pixels, aug.ignored_pixels) == (6, 7, 2)
-    assert counts["val"].pixels[2] == 2
-
-
 def test_the_page_shows_images_and_shares_of_scored_pixels(root: Path) -> None:
     dataset = VocDataset(root)
     found = check_data(dataset, dataset.split_names(), scored=["train"])
