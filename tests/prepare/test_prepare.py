@@ -26,7 +26,7 @@ from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, split_report
 from wsss.data.classes import voc_palette
 from wsss.data.errors import DataError
 from wsss.data.prepare import assemble as preparation
-from wsss.data.prepare.archives import PrepareRequest, Source, public_sources
+from wsss.data.prepare.archives import PrepareRequest, Source
 from wsss.data.prepare.assemble import Prepared, prepare_voc
 from wsss.data.voc import VocDataset
 
@@ -198,6 +198,9 @@ def test_only_what_is_needed_is_taken_unchanged_from_the_archive(
     made |= {"ImageSets/Segmentation/train_aug.txt", "prepared.json"}
     assert found.keys() == wanted.keys() | made
     assert {name: found[name] for name in wanted} == wanted
+    for name in (A, B, C, D):  # copied, not written anew
+        own = f"{name}.png"
+        assert found[f"SegmentationClassAug/{own}"] == archives.voc[f"SegmentationClass/{own}"]
     left = {path.name for path in tmp_path.iterdir()} - {".voc.lock"}
     assert left == {"archives", "voc"}
 
@@ -457,19 +460,7 @@ def test_what_is_derived_is_made_once_another_is_moved_away_as_told(
     assert prepare(root, archives, "sbd").done == ["sbd"]
 
 
-# Addresses, the command, and real pictures
-
-
-def test_addresses_and_digests_are_those_that_torchvision_knows() -> None:
-    sources = public_sources()
-    assert sources["voc"].filename == "VOCtrainval_11-May-2012.tar"
-    assert sources["voc"].md5 == "6cd6e144f989b92b3379bac3b3de84fd"
-    assert sources["sbd"].filename == "benchmark.tgz"
-    assert sources["sbd"].md5 == "82b4d87ceb2ed10f6038a1cba92111cb"
-    for step in ("voc", "sbd"):
-        url = sources[step].url or ""
-        assert url.startswith("https://")
-        assert url.endswith(f"/{sources[step].filename}")
+# The command
 
 
 def test_the_command_prepares_tells_and_refuses(tmp_path: Path, archives: Archives) -> None:
@@ -491,43 +482,3 @@ def test_the_command_prepares_tells_and_refuses(tmp_path: Path, archives: Archiv
     no_test = runner.invoke(app, [*words, "--with-test", "--allow-partial"])
     assert no_test.exit_code == 2
     assert "VOC2012test.tar: has no public address" in no_test.stderr
-
-
-@pytest.mark.shared
-def test_real_pictures_packed_as_published_come_out_as_they_were(
-    tmp_path: Path, shared_voc: Path
-) -> None:
-    root, lists = tmp_path / "voc", shared_voc / "ImageSets/Segmentation"
-    ids = {s: (lists / f"{s}.txt").read_text().split() for s in ("train", "val", "train_aug")}
-    train, val = ids["train"][:12], ids["val"][:6]
-    extra = sorted({*ids["train_aug"]} - {*ids["train"]})[::16]
-    small = Archives(tmp_path, {}, {}, {})
-    for folder, names in {
-        "JPEGImages": [*train, *val, *extra],
-        "Annotations": [*train, *val],
-        "SegmentationClass": [*train, *val],
-    }.items():
-        paths = [path for name in names for path in (shared_voc / folder).glob(f"{name}.*")]
-        assert len(paths) == len(names)
-        small.voc.update({f"{folder}/{path.name}": path.read_bytes() for path in paths})
-    for split, names in {"train": train, "val": val, "trainval": [*train, *val]}.items():
-        small.voc[f"ImageSets/Segmentation/{split}.txt"] = lines(*names)
-    small.sbd.update({"train.txt": lines(*extra[:4]), "val.txt": lines(*extra[4:])})
-    for name in extra:
-        with Image.open(shared_voc / f"SegmentationClassAug/{name}.png") as image:
-            small.sbd[f"cls/{name}.mat"] = mat(np.asarray(image), tmp_path)
-    prepare(root, small.pack(), allow_partial=True)
-    list_made = (root / "ImageSets/Segmentation/train_aug.txt").read_bytes()
-    assert list_made == lines(*sorted([*train, *extra]))
-    masks = {path.name for path in (root / "SegmentationClassAug").iterdir()}
-    assert masks == {f"{name}.png" for name in (*train, *val, *extra)}
-    for name in (*train, *val):  # copied, not written anew
-        original = (shared_voc / f"SegmentationClass/{name}.png").read_bytes()
-        assert (root / f"SegmentationClassAug/{name}.png").read_bytes() == original
-    for name in extra:
-        with (
-            Image.open(shared_voc / f"SegmentationClassAug/{name}.png") as real,
-            Image.open(root / f"SegmentationClassAug/{name}.png") as ours,
-        ):
-            assert np.array_equal(np.asarray(real), np.asarray(ours))
-            assert real.getpalette() == ours.getpalette()
