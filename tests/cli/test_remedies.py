@@ -39,6 +39,13 @@ def refused(*words: str | Path) -> str:
     return result.stderr
 
 
+@pytest.fixture
+def address() -> str:
+    """An address at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
 def wrong_weights(path: Path) -> Path:
     torch.save({"features.weight": torch.zeros(1)}, path)
     return path
@@ -133,18 +140,9 @@ def test_a_refused_start_leaves_no_sweep_and_what_is_said_then_starts_one(
     assert line == command("sweeps", "run", "V", "--store", tmp_path / "none")
 
 
-def test_a_headline_whose_cluster_is_away_is_not_in_the_store(drawn: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    words = ("none", "--data", drawn, "--preset", "tiny", "--store", tmp_path / "st")
-    assert "nothing listens" in refused("sweeps", "headline", *words, "--address", address)
-    listing = sweeps("list", "--store", tmp_path / "st")
-    assert "no sweep, search or headline yet" in listing.stdout
-
-
-def test_where_nothing_is_left_to_run_no_cluster_is_needed(drawn: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+def test_where_nothing_is_left_to_run_no_cluster_is_needed(
+    drawn: Path, tmp_path: Path, address: str
+) -> None:
     words = ["run", "VI", "--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "st")]
     joining = [*words, "--address", address]
     assert "nothing listens" in refused("sweeps", *joining)
@@ -161,11 +159,9 @@ def test_where_nothing_is_left_to_run_no_cluster_is_needed(drawn: Path, tmp_path
 
 
 @pytest.mark.parametrize("words", [("run", "V"), ("search",), ("headline", "none"), ("calibrate",)])
-def test_a_dead_cluster_is_told_before_torch_is_loaded(
-    words: tuple[str, ...], drawn: Path, tmp_path: Path
+def test_a_dead_cluster_is_told_before_torch_is_loaded_and_nothing_is_in_the_store(
+    words: tuple[str, ...], drawn: Path, tmp_path: Path, address: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
     code = "import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))\n"
     code += "from sweeps.cli import app\napp()"
     common = ["--data", drawn, "--preset", "tiny", "--store", tmp_path, "--address", address]
@@ -178,6 +174,7 @@ def test_a_dead_cluster_is_told_before_torch_is_loaded(
     assert done.returncode == 2, done.stderr
     assert "nothing listens" in done.stderr
     assert done.stdout == "False\n"
+    assert "no sweep, search or headline yet" in sweeps("list", "--store", tmp_path).stdout
 
 
 def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path: Path) -> None:
@@ -189,7 +186,9 @@ def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path:
     line = command("wsss", *words, "--set", f"{remedy}=16")
     (infer,) = re.findall("trained; now: (.*)", give(line))
     assert "CAMs of 10 images (10 new)" in give(infer)
+    before = (run / "run.json").read_bytes()
     assert "other settings; choose another --run" in refused("wsss", *words, "--set", "rng_seed=3")
+    assert (run / "run.json").read_bytes() == before
 
 
 def test_files_are_missing_until_the_printed_command_has_written_them(

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client
+from bucket_server import BUCKET
 from commands import program
 from ray.job_submission import JobStatus
 
 from sweeps.cluster import job_server
 from sweeps.cluster.fetch import fetch_from_bucket
 from sweeps.cluster.jobs import find_job, in_project, require_on_cluster, start
-from sweeps.run.ray.resources import Demand, Machine, Resources, number_at_once
+from sweeps.run.ray.resources import Demand, Machine, number_at_once
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import open_store
 from wsss.basics.errors import ForeseenError
@@ -44,13 +44,6 @@ def remote(port: int, tmp_path: Path) -> Remote:
     return Remote(there.url, tmp_path / "here")
 
 
-def test_a_bucket_is_used_once_it_is_made_as_told(port: int, tmp_path: Path) -> None:
-    bucket = Remote("s3://not-made-yet/x", tmp_path)
-    told(bucket.check_writable, "create the bucket, or give another with --store")
-    client(port).create_bucket(Bucket="not-made-yet")
-    bucket.check_writable()
-
-
 def test_keys_are_found_once_they_are_set_as_told(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,23 +55,6 @@ def test_keys_are_found_once_they_are_set_as_told(
     for name, key in keys.items():
         monkeypatch.setenv(name, key)
     Remote(remote.url, remote.mirror).check_writable()
-
-
-@pytest.mark.parametrize("mended", ["delete the object", "upload the right file"])
-def test_an_altered_object_is_no_hindrance_once_it_is_mended_as_told(
-    port: int, remote: Remote, tmp_path: Path, mended: str
-) -> None:
-    key = remote.key("runs/a/done.json")
-    client(port).put_object(Bucket=BUCKET, Key=key, Body=b"[]")
-    (url,) = told(lambda: remote.pull_folder("runs/a"), rf"(s3://\S+): altered.*{mended}")
-    assert url == f"s3://{BUCKET}/{key}"
-    if mended == "delete the object":
-        client(port).delete_object(Bucket=BUCKET, Key=key)
-        assert remote.pull_folder("runs/a") == []
-    else:
-        (tmp_path / "there/.synced/runs/a/done.json").unlink()
-        assert Remote(remote.url, tmp_path / "there").push_folder("runs/a") == ["runs/a/done.json"]
-        assert remote.pull_folder("runs/a") == ["runs/a/done.json"]
 
 
 def test_a_place_is_opened_once_it_is_given_as_told(
@@ -205,20 +181,6 @@ def test_what_goes_to_a_cluster_is_taken_once_it_lies_as_told(project: Path) -> 
 
 
 # Ray
-
-
-@pytest.mark.parametrize("wrong", ["http://head:8265", "ray://head:10001", "head", ""])
-def test_a_cluster_is_named_as_told(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    auto, port = told(lambda: Resources(address=wrong), r"`--address (\w+)`.*e\.g\. (\S+:\d+)")
-    for right in (auto, port):
-        assert Resources(address=right).address == right
-    monkeypatch.setenv("RAY_ADDRESS", wrong or "x")
-    (name, port) = told(lambda: Resources(address="auto"), r"unset (\w+), .* e\.g\. (\S+:\d+)")
-    monkeypatch.setenv(name, port)
-    Resources(address="auto")
-    monkeypatch.delenv(name)
-    Resources(address="auto")
 
 
 LAB = [Machine(8, 2, 2), Machine(8, 1)]
