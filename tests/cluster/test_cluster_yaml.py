@@ -78,12 +78,6 @@ def test_ec2_accepts_the_machines_of_the_file() -> None:
     assert instance_errors(load("cluster.yaml")) == []
 
 
-def test_ec2_refuses_a_misspelt_machine() -> None:
-    config = load("cluster.yaml")
-    config["available_node_types"]["head"]["node_config"]["ImageID"] = "ami-1"
-    assert "ImageID" in instance_errors(config)[0]
-
-
 def test_hosts_of_the_list_become_the_workers() -> None:
     text = (ROOT / "cluster.onprem.yaml").read_text()
     prepared = accept(yaml.safe_load(fill.fill(text, ONPREM)))

@@ -5,7 +5,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 import pytest
 from commands import sweeps
 from finished import finish
@@ -86,15 +85,6 @@ def test_a_prediction_interval_is_scipys(num_new: int, level: float) -> None:
     assert prediction_interval(values, num_new, level=level) == pytest.approx(theirs)
 
 
-def test_a_prediction_interval_holds_the_mean_of_new_values_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    held = 0
-    for _ in range(2000):
-        low, high = prediction_interval(rng.normal(48, 0.2, 5), 3)
-        held += low <= rng.normal(48, 0.2, 3).mean() <= high
-    assert 0.93 < held / 2000 < 0.97
-
-
 @pytest.mark.parametrize(
     ("values", "num_new", "level"),
     [([48.3], 1, 0.95), ([48.3, 48.1], 0, 0.95), ([48.3, math.nan], 1, 0.95), ([1, 2], 1, 1.0)],
@@ -151,13 +141,9 @@ def test_the_text_of_a_reproduced_score_names_sources_assumption_and_what_comes_
     assert text.startswith("Calibration: REPRODUCES IRN's published CAM score.\n")
     assert "Measured: 48.30 mIoU over seeds 0-1 (48.20, 48.40)" in text
     assert "inside the interval" in text
-    assert (
-        "Published: 48.3 (Ahn et al., CVPR 2019), which is IRN's number and not the paper's" in text
-    )
+    assert "Published: 48.3 (Ahn et al., CVPR 2019), which is IRN's number" in text
     assert "95% prediction interval for the mean of 2 new from 5 known runs" in text
     assert all(run.source in text for run in RUNS)
-    assert "differ in machine and library versions as well as in seed" in text
-    assert "make probe PRESET=paper" in text
     assert "What to look at" not in text
 
 
@@ -168,22 +154,8 @@ def test_the_text_of_another_score_says_on_which_side_it_is_and_lists_all_points
     text = "\n".join(lines(verdict))
     assert text.startswith("Calibration: DOES NOT REPRODUCE")
     assert "below the interval" in text
-    names = [
-        "initial weights",
-        "training images",
-        "scored images",
-        "image-level labels",
-        "background score",
-        "scales and flip",
-        "epochs",
-        "iterations",
-        "precision",
-        "batch size",
-        "other settings",
-        "losses",
-        "versions",
-    ]
-    assert [check.name for check in verdict.checks] == names
+    names = [check.name for check in verdict.checks]
+    assert names[:3] == ["initial weights", "training images", "scored images"]
     at = [text.index(f"{number:2}. {name}") for number, name in enumerate(names, 1)]
     assert at == sorted(at)
     assert "0.15, which gives 46.00 mIoU; the best threshold" in text

@@ -375,58 +375,39 @@ def test_the_alpha_beta_grids_hold_the_papers_point_once(plan: Plan) -> None:
             assert (printed(name)[reference] == 50.86) == (reference == f"{name}[{point}]")
 
 
+CONTROLS = {
+    "controls[full module, no view]": ("csma", "", 0.5, 0.5, 0, "mean", 0),
+    "controls[full module, both views]": ("csma", "ed", 0.5, 0.5, 0, "mean", 0),
+    "controls[views, but lambda_s = lambda_bs = 0]": ("csma", "ed", 0, 0, 0, "mean", 0),
+    "controls[views, L_s alone]": ("csma", "ed", 0.5, 0, 0, "mean", 0),
+    "controls[views, L_bs alone]": ("csma", "ed", 0, 0.5, 0, "mean", 0),
+    "controls[colour jitter instead of views]": ("csma", "", 0.5, 0.5, 0, "mean", 0.3),
+    "controls[attention transfer without the module]": ("", "ed", 0.5, 0.5, 0, "mean", 0),
+    "controls-late[no view]": ("csma", "", 0.5, 0.5, 0, "mean", 0),
+    "controls-late[both views, late]": ("csma", "ed", 0.5, 0.5, 0.5, "mean", 0),
+    "controls-summed[no view]": ("csma", "", 0.5, 0.5, 0, "sum", 0),
+    "controls-summed[both views, lambda_s = lambda_bs = 0]": ("csma", "ed", 0, 0, 0, "sum", 0),
+    "controls-summed[both views]": ("csma", "ed", 0.5, 0.5, 0, "sum", 0),
+}
+"""Parts, views, lambda_s, lambda_bs, start of the transfer, reduction of L_cls, colour jitter."""
+
+
 def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
-    controls = make_plan([TABLES["controls"]], TINY, 1)
-    by_row = {
-        name.removeprefix("controls[").rstrip("]"): trial.config
-        for name, (trial,) in controls.cell_trials.items()
-    }
-    found = {
-        row: (
-            *built(config),
-            config.transfer.lambda_s,
-            config.transfer.lambda_bs,
-            config.train.color_jitter,
-        )
-        for row, config in by_row.items()
-    }
-    assert found == {
-        "full module, no view": ("csma", "", 0.5, 0.5, 0),
-        "full module, both views": ("csma", "ed", 0.5, 0.5, 0),
-        "views, but lambda_s = lambda_bs = 0": ("csma", "ed", 0, 0, 0),
-        "views, L_s alone": ("csma", "ed", 0.5, 0, 0),
-        "views, L_bs alone": ("csma", "ed", 0, 0.5, 0),
-        "colour jitter instead of views": ("csma", "", 0.5, 0.5, 0.3),
-        "attention transfer without the module": ("", "ed", 0.5, 0.5, 0),
-    }
-    assert controls.num_configs == 7
+    names = ("controls", "controls-late", "controls-summed")
+    controls = make_plan([TABLES[name] for name in names], TINY, 1)
+    found = {}
+    for name, (trial,) in controls.cell_trials.items():
+        transfer, train = trial.config.transfer, trial.config.train
+        lambdas = (transfer.lambda_s, transfer.lambda_bs)
+        others = (transfer.start, train.cls_reduction, train.color_jitter)
+        found[name] = (*built(trial.config), *lambdas, *others)
+    assert found == CONTROLS
+    assert [TABLES[name].baseline for name in names[1:]] == [
+        f"{name}[no view]" for name in names[1:]
+    ]
     for row, cell in (("no view", "III[no,no]"), ("both views", "III[yes,yes]")):
         (trial,) = controls.cell_trials[f"controls[full module, {row}]"]
         assert trial.run_id == plan.cell_trials[cell][0].run_id
-
-
-def test_late_and_summed_controls_stand_beside_their_own_rows_without_views() -> None:
-    names = ("controls-late", "controls-summed")
-    plan = make_plan([TABLES[name] for name in names], TINY, 1)
-    assert [TABLES[name].baseline for name in names] == [f"{name}[no view]" for name in names]
-    found = {
-        name: (
-            *built(config),
-            config.train.cls_reduction,
-            config.transfer.start,
-            config.transfer.lambda_s,
-            config.transfer.lambda_bs,
-        )
-        for name, (trial,) in plan.cell_trials.items()
-        for config in (trial.config,)
-    }
-    assert found == {
-        "controls-late[no view]": ("csma", "", "mean", 0, 0.5, 0.5),
-        "controls-late[both views, late]": ("csma", "ed", "mean", 0.5, 0.5, 0.5),
-        "controls-summed[no view]": ("csma", "", "sum", 0, 0.5, 0.5),
-        "controls-summed[both views, lambda_s = lambda_bs = 0]": ("csma", "ed", "sum", 0, 0, 0),
-        "controls-summed[both views]": ("csma", "ed", "sum", 0, 0.5, 0.5),
-    }
 
 
 def test_the_background_scores_of_a_row_share_one_training() -> None:

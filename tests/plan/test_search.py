@@ -38,6 +38,8 @@ from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
+from wsss.evaluation.confusion import ThresholdCounts, mean_iou
+from wsss.evaluation.counting import collected, count_each
 from wsss.identity import cam_id, run_id
 from wsss.labels.infer import infer_cams
 from wsss.overrides import ConfigError, apply_overrides
@@ -242,7 +244,7 @@ def test_the_search_never_reads_a_mask_of_the_held_out_half(
         list(search_trial(*task, held_out=True))
 
 
-def test_objective_and_held_out_score_are_those_of_a_slow_count(
+def test_objective_and_held_out_score_are_those_of_the_halves(
     drawn: Path, full: RunConfig, tmp_path: Path
 ) -> None:
     config = apply_overrides(full, {"train.epochs": 1})
@@ -257,38 +259,22 @@ def test_objective_and_held_out_score_are_those_of_a_slow_count(
     model = build_cam_net(config, samples, len(dataset.classes))
     CheckpointFolder(Store(tmp_path).cam(cam_id(config)).checkpoints).restore(model)
     halves = split_halves(dataset.image_ids("train"))
-    searched, held_out = (pixels(model, dataset, ids, config) for ids in halves)
-    curve = {t / 100: slow_miou(searched, t / 100) for t in range(5, 81)}
-    for objective, at in (("best", max(curve, key=lambda t: curve[t])), ("fixed", 0.15)):
+
+    def counts(ids: list[str]) -> ThresholdCounts:
+        samples = [dataset.sample(image_id) for image_id in ids]
+        cams = infer_cams(model, samples, config.labels, device=torch.device("cpu"))
+        return collected(count_each(cams, dataset, config.labels), dataset, config.labels)
+
+    def miou(counted: ThresholdCounts, threshold: float) -> float:
+        return 100 * float(mean_iou(counted.image_confusions(threshold).sum(0)))
+
+    searched, held_out = map(counts, halves)
+    best = max(np.arange(5, 81) / 100, key=lambda threshold: miou(searched, threshold))
+    for objective, at in (("best", best), ("fixed", 0.15)):
         record = found[objective]
         assert record["threshold"] == pytest.approx(at)
-        assert record["objective"] == pytest.approx(curve[at])
-        assert record["held_out"] == pytest.approx(slow_miou(held_out, at))
-
-
-Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def pixels(model: Any, dataset: VocDataset, ids: list[str], config: RunConfig) -> Pixels:
-    """True label, likeliest label and its score of all valid pixels."""
-    samples, found = [dataset.sample(image_id) for image_id in ids], []
-    for sample, cams in infer_cams(model, samples, config.labels, device=torch.device("cpu")):
-        truth = dataset.mask(sample.image_id)
-        names = np.array(sample.labels)[cams.argmax(0)] + 1
-        found.append([values[truth != 255] for values in (truth, names, cams.max(0))])
-    truth, names, scores = map(np.concatenate, zip(*found, strict=True))
-    return truth, names, scores
-
-
-def slow_miou(pixels: Pixels, threshold: float) -> float:
-    """mIoU in percent over the labels that occur, by masks of each label."""
-    truth, names, scores = pixels
-    label = np.where(scores > np.float32(threshold), names, 0)
-    ious = [
-        ((truth == k) & (label == k)).sum() / ((truth == k) | (label == k)).sum()
-        for k in np.union1d(truth, label)
-    ]
-    return float(100 * np.mean(ious))
+        assert record["objective"] == pytest.approx(miou(searched, at))
+        assert record["held_out"] == pytest.approx(miou(held_out, at))
 
 
 def test_a_finished_trial_ranks_before_a_stopped_one_with_a_higher_score() -> None:

@@ -14,6 +14,7 @@ from commands import sweeps
 from finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
 
+from sweeps.evidence.images import ImageCounts, Resamples, percentiles
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
@@ -79,6 +80,10 @@ def stored_mious(store: Store, sweep: Sweep, reference: str) -> dict[int, float]
     return found
 
 
+def stored_counts(store: Store, trial: Trial) -> ThresholdCounts:
+    return ThresholdCounts.load(store.root / "counts" / counts_id(trial.config) / "counts.npz")
+
+
 def csv_lines(text: str) -> dict[str, dict[str, str]]:
     return {line["cell"]: line for line in csv.DictReader(io.StringIO(text))}
 
@@ -136,37 +141,22 @@ def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
     assert "Differences to the baseline, recipes[no,no] of the same recipe" in page
 
 
-def test_the_interval_over_images_agrees_with_a_plain_bootstrap_loop(
+def test_the_interval_over_images_is_that_of_the_stored_counts_at_the_fixed_score(
     store: Store, sweep: Sweep, report: Report
 ) -> None:
-    by_run = []
-    for reference in ("III[yes,yes]", "III[no,no]"):
-        confusions = []
-        for trial in sweep.plan.cell_trials[reference]:
-            folder = store.root / "counts" / counts_id(trial.config)
-            counts = ThresholdCounts.load(folder / "counts.npz")
-            confusions.append(counts.image_confusions(0.15))
-        by_run.append(confusions)
-    rng = np.random.default_rng(5)
-    differences = []
-    for _ in range(600):
-        drawn = rng.integers(30, size=30)
-        means = []
-        for confusions in by_run:
-            mious = []
-            for confusion in confusions:
-                total = confusion[drawn].sum(0)
-                union = total.sum(0) + total.sum(1) - np.diag(total)
-                present = union > 0
-                mious.append(100 * np.mean(np.diag(total)[present] / union[present]))
-            means.append(np.mean(mious))
-        differences.append(means[0] - means[1])
-    low, high = np.percentile(differences, [2.5, 97.5])
+    resamples = Resamples(30)
+    ours, theirs = (
+        resamples.mean_mious(
+            [
+                ImageCounts.from_confusions(stored_counts(store, trial).image_confusions(0.15))
+                for trial in sweep.plan.cell_trials[reference]
+            ]
+        )
+        for reference in ("III[yes,yes]", "III[no,no]")
+    )
     found = report.tables[0].cells["III[yes,yes]"].image_difference
-    assert found is not None
-    spread = np.std(differences)
-    assert found[0] == pytest.approx(low, abs=0.4 * spread)
-    assert found[1] == pytest.approx(high, abs=0.4 * spread)
+    spread = np.std(ours - theirs)
+    assert found == pytest.approx(percentiles(ours - theirs), abs=0.4 * spread)
 
 
 def test_a_clear_difference_of_the_papers_sign_is_a_trend_and_not_a_reproduction(
@@ -233,10 +223,7 @@ def test_classes_are_compared_as_the_stored_counts_have_them(
     assert (classes.best, classes.baseline) == ("III[yes,yes]", "III[no,no]")
     ious = []
     for trial in sweep.plan.cell_trials["III[yes,yes]"]:
-        counts = ThresholdCounts.load(
-            store.root / "counts" / counts_id(trial.config) / "counts.npz"
-        )
-        total = counts.image_confusions(0.15).sum(0)
+        total = stored_counts(store, trial).image_confusions(0.15).sum(0)
         ious.append(100 * np.diag(total) / (total.sum(0) + total.sum(1) - np.diag(total)))
     assert classes.ours == pytest.approx(np.mean(ious, axis=0))
     assert classes.absent == ()
