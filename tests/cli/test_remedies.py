@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SHRUNK, options, program, sweeps
-from finished import fill, finished_sweep
+from finished import fill, finished_sweep, tiny_sweep
 from torchvision.models import mobilenet_v2
 
 from sweeps.plan.run_command import run_command
@@ -146,10 +146,7 @@ def test_where_nothing_is_left_to_run_no_cluster_is_needed(
     words = ["run", "VI", "--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "st")]
     joining = [*words, "--address", address]
     assert "nothing listens" in refused("sweeps", *joining)
-    sweep, _ = make_sweep(
-        ["VI"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={}
-    )
-    fill(Store(tmp_path / "st"), sweep, lambda trial: 0.5)
+    fill(Store(tmp_path / "st"), tiny_sweep(drawn, "VI"), lambda trial: 0.5)
     done = sweeps(*joining)
     assert done.exit_code == 0, done.output
     assert "4 of 4 trials done, 0 to run" in done.stdout

@@ -148,37 +148,3 @@ def test_custom_classes_and_custom_ids_are_not_held_against_the_official_lists(r
 
 def test_an_unknown_split_is_never_official() -> None:
     assert not is_official("trainval", [A])
-
-
-@pytest.mark.shared
-def test_real_pictures_have_no_problem_and_the_known_numbers(shared_voc: Path) -> None:
-    report = report_of(shared_voc)
-    assert report.problems == []
-    assert {split: counts.num_masks for split, counts in report.counts.items()} == {
-        "train": 311,
-        "train_aug": 411,
-        "trainval": 632,
-        "val": 321,
-    }
-    assert report.official == {"train": False, "train_aug": False, "val": False}
-    assert not any("no split" in note or "without" in note for note in report.notes)
-    expected = np.zeros(256, np.int64)
-    ids = (shared_voc / "ImageSets/Segmentation/val.txt").read_text().split()
-    for image_id in ids[:20]:
-        with Image.open(shared_voc / f"SegmentationClass/{image_id}.png") as mask:
-            for count, value in mask.getcolors() or []:  # Pillow's own count
-                assert isinstance(value, int)
-                expected[value] += count
-    (part,) = split_report(_first(shared_voc, ids[:20]), ["val"]).counts.values()
-    assert part.pixels == expected[1:21].tolist()
-    assert (part.background_pixels, part.ignored_pixels) == (expected[0], expected[255])
-
-
-def _first(root: Path, ids: list[str]) -> VocDataset:
-    """The data set with a shorter `val`."""
-
-    class Shorter(VocDataset):
-        def image_ids(self, split: str) -> list[str]:
-            return ids
-
-    return Shorter(root)

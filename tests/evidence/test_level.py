@@ -129,14 +129,6 @@ def test_the_auc_of_a_report_is_that_of_the_stored_curves(report: Report) -> Non
     assert cell.mious[Measure.auc] == pytest.approx(cell.mious[Measure.best], abs=1e-3)
 
 
-def test_the_sentence_on_the_whole_table_comes_first_and_level_or_shape_second(
-    report: Report,
-) -> None:
-    first, second, *_ = report.tables[0].findings
-    assert first.startswith("The 4 cells span ")
-    assert second.startswith("Level or shape, of 3 differences. III[yes,yes] is of level (")
-
-
 def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
     document = sweep_document(report)
     texts = {

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import tiny_sweep
 from PIL import Image
 
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.plan.chains.headline import Headline, make_chains
 from sweeps.plan.scale import Scale
-from sweeps.plan.sweep import make_sweep
 from sweeps.report.document import Document
 from sweeps.report.formats.csv_file import csv_text
 from sweeps.report.formats.html import html
@@ -39,9 +39,7 @@ LABELS = {"none": 45.0, "pamr": 47.75, "masks": None}
 
 
 def planned(data: Path, *sources: str) -> Headline:
-    sweep, _ = make_sweep(
-        ["III"], preset="tiny", data=data, weights=None, num_seeds=1, overrides={}
-    )
+    sweep = tiny_sweep(data, "III")
     chains = make_chains(
         sweep, "III[yes,yes]", list(sources), PseudoLabelConfig(), TINY_DEEPLAB, {"val": "0123"}
     )

@@ -302,17 +302,6 @@ def test_the_line_of_a_configuration_is_the_mean_over_its_seeds() -> None:
         assert first == pytest.approx(second)
 
 
-def test_lines_differ_in_their_dashes_as_well_as_in_colour() -> None:
-    svg = loss_curves([SeedCurve(c, [[1.0, 2.0]]) for c in "abcd"], 2, name="l", title="t")
-    dashes = {
-        match[1] if (match := re.search("stroke-dasharray: ([^;]+)", e.attrib["style"])) else ""
-        for colour in PALETTE[:4]
-        for e in elements(svg)
-        if f"stroke: {colour}" in e.attrib.get("style", "") and "opacity" not in e.attrib["style"]
-    }
-    assert len(dashes) == 4
-
-
 def test_a_long_training_keeps_its_spikes_but_not_all_its_points() -> None:
     losses = [1.0] * 5000
     losses[3210] = 9.0

@@ -19,9 +19,7 @@ from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.markdown import escape as markdown_escape
 from wsss.basics.printable import printable
 from wsss.config import RunConfig
-from wsss.data.errors import DataError
 from wsss.data.prepare.archives import ArchiveError, extract
-from wsss.data.prepare.sbd import read_id_list
 from wsss.identity import idle, run_id
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
 from wsss.presets import TINY
@@ -101,15 +99,6 @@ def test_any_space_is_searched_or_refused(words: list[str]) -> None:
 
 
 # Files
-
-
-@fuzz
-@given(st.binary(max_size=60) | ANY_TEXT.map(lambda t: t.encode(errors="replace")))
-def test_any_list_of_sbd_is_read_or_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "train.txt"
-    path.write_bytes(content)
-    refusal = own_refusal(lambda: read_id_list(path), DataError)
-    assert not refusal or refusal.startswith("train.txt: ")
 
 
 def test_damaged_archives_are_unpacked_or_refused_by_name(tmp_path: Path) -> None:

@@ -219,12 +219,3 @@ def shown(*words: str, code: int = 0) -> str:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["settings", *words])
     assert result.exit_code == code
     return result.output
-
-
-@pytest.mark.parametrize(
-    "key", ["views.beta_decreased", "transfer.lambda_s", "labels.background_score"]
-)
-def test_minus_zero_is_zero(key: str) -> None:
-    settings = apply_overrides(RunConfig(), {key: -0.0})
-    section, name = key.split(".")
-    assert str(getattr(getattr(settings, section), name)) == "0.0"
