@@ -7,13 +7,14 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from wsss.basics.printable import printable
 
+T = TypeVar("T")
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 """Clears a terminal and renames its window."""
 
@@ -43,6 +44,16 @@ def refusal(call: Callable[[], object], kind: type[Exception]) -> str:
     assert len(message) < 1500
     assert message == printable(message)
     return message
+
+
+def value_or_refusal(call: Callable[[], T], *kinds: type[Exception]) -> tuple[T | None, str]:
+    """Return what a call returns, or the message of its own kind of error; others come through."""
+    try:
+        return call(), ""
+    except kinds as error:
+        message = str(error)
+    assert message == printable(message)
+    return None, message
 
 
 class Malicious:

@@ -15,7 +15,7 @@ import pytest
 from bucket_server import BUCKET, client, moto_server
 from commands import sweeps
 
-from sweeps.cluster.doctor.check import Check, to_json
+from sweeps.cluster.doctor.check import Check, from_json, to_json
 from sweeps.cluster.doctor.machine import (
     Service,
     check_bucket,
@@ -60,6 +60,11 @@ def server(status: int) -> Iterator[int]:
 
 def states(checks: list[Check]) -> dict[str, str]:
     return {check.name: check.state for check in checks}
+
+
+def test_checks_survive_json() -> None:
+    checks = [Check("disk", "ok", "1 GiB", "", "n1")]
+    assert from_json(to_json(checks)) == checks
 
 
 def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
-from fuzzing import EXAMPLES, damaged, fuzz
+from fuzzing import EXAMPLES, T, damaged, fuzz, value_or_refusal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -24,8 +23,6 @@ from wsss.data.errors import DataError
 from wsss.data.pictures.image import image_size, read_image
 from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import VocDataset
-
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -47,14 +44,8 @@ def root(drawn: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def value_or_refusal(read: Callable[[], T]) -> tuple[T | None, str]:
-    """Return what `read` returns, or the message of the error with which the reader refuses it."""
-    try:
-        return read(), ""
-    except (DataError, ClassListError) as error:
-        message = str(error)
-    assert printable(message) == message
-    return None, message
+def value_or(read: Callable[[], T]) -> tuple[T | None, str]:
+    return value_or_refusal(read, DataError, ClassListError)
 
 
 ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=80)
@@ -93,7 +84,7 @@ LIST = st.lists(st.lists(WORD, max_size=3).map(" ".join), max_size=4).map(
 @example(b"\xff\xfe<\x00a\x00")
 def test_any_annotation_is_read_or_refused(root: Path, content: bytes) -> None:
     (root / "Annotations/a.xml").write_bytes(content)
-    sample, refusal = value_or_refusal(lambda: VocDataset(root).sample("a"))
+    sample, refusal = value_or(lambda: VocDataset(root).sample("a"))
     if sample is None:
         assert "Annotations/a.xml" in refusal
     else:
@@ -107,7 +98,7 @@ def test_any_annotation_is_read_or_refused(root: Path, content: bytes) -> None:
 @example("\ufeff2007_000032\n".encode())
 def test_any_list_is_read_or_refused(root: Path, content: bytes) -> None:
     (root / "ImageSets/Segmentation/train.txt").write_bytes(content)
-    ids, refusal = value_or_refusal(lambda: VocDataset(root).image_ids("train"))
+    ids, refusal = value_or(lambda: VocDataset(root).image_ids("train"))
     if ids is None:
         assert "Segmentation/train.txt" in refusal
     else:
@@ -123,7 +114,7 @@ def test_any_list_is_read_or_refused(root: Path, content: bytes) -> None:
 @example(b"caf\xe9\n")
 def test_any_class_list_is_read_or_refused(root: Path, content: bytes) -> None:
     (root / "classes.txt").write_bytes(content)
-    names, refusal = value_or_refusal(lambda: VocDataset(root).classes)
+    names, refusal = value_or(lambda: VocDataset(root).classes)
     if names is None:
         assert "classes.txt" in refusal
     else:
@@ -161,7 +152,7 @@ def test_any_mask_is_the_numbers_it_was_made_of_or_refused(
     else:
         picture = Image.fromarray(values).convert(mode, dither=Image.Dither.NONE)
     picture.save(path, **({"bits": bits} if mode == "P" and values.max() < 1 << bits else {}))
-    mask, refusal = value_or_refusal(lambda: read_mask(path, num_classes))
+    mask, refusal = value_or(lambda: read_mask(path, num_classes))
     fits = ((values <= num_classes) | (values == 255)).all()
     if mask is None:
         assert str(path) in refusal
@@ -203,11 +194,11 @@ def test_damaged_pictures_and_masks_are_read_or_refused(
     for seed in range(EXAMPLES or 250):
         path.write_bytes(damaged(FILES[name], seed))
         if name == "mask.png":
-            mask, refusal = value_or_refusal(lambda: read_mask(path, 20))
+            mask, refusal = value_or(lambda: read_mask(path, 20))
             assert refusal or mask is not None
         else:
-            size, _ = value_or_refusal(lambda: image_size(path))
-            pixels, refusal = value_or_refusal(lambda: read_image(path))
+            size, _ = value_or(lambda: image_size(path))
+            pixels, refusal = value_or(lambda: read_image(path))
             assert pixels is None or (size and pixels.shape == (3, *size[::-1]))
         assert not refusal or str(path) in refusal
         refused += bool(refusal)
@@ -252,7 +243,7 @@ def test_what_the_check_finds_whole_can_be_used(root: Path, name: str, seed: int
 
 
 def _use(root: Path) -> None:
-    dataset, _ = value_or_refusal(lambda: VocDataset(root))
+    dataset, _ = value_or(lambda: VocDataset(root))
     if dataset is None:
         return
     report = check_data(dataset, ["train", "train_aug"], scored=["train"], decode=True)

@@ -80,15 +80,6 @@ def test_a_crop_depends_on_seed_epoch_and_image_alone(
     assert not torch.equal(twice[0, 0][0], twice[0, 1][0])
 
 
-def test_global_randomness_leaves_the_crops_alone(crops: CropDataset) -> None:
-    torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002 - the global state is what is tested
-    first = batches(crops)
-    torch.manual_seed(2)
-    np.random.seed(2)  # noqa: NPY002
-    assert_equal(first, batches(crops))
-
-
 class Parents(Crops):
     """A data set whose boxes tell which process made the one that loads."""
 

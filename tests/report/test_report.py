@@ -5,7 +5,6 @@ import io
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -332,13 +331,6 @@ def noise(*shape: int, sd: float = 1.0, rng_seed: int = 0) -> NDArray[np.float64
     return 40 + np.random.default_rng(rng_seed).normal(0, sd, shape)
 
 
-def test_one_seed_has_no_sd_and_the_sentence_says_so() -> None:
-    values = noise(1, 4, 4)
-    text = table_summary(V, values, None, [])
-    assert text.startswith("Seed noise is unknown, as no cell has two seeds")
-    assert f"the 16 cells span {np.ptp(values):.2f} mIoU" in text
-
-
 def test_noise_alone_tells_no_lambda_from_another() -> None:
     values = noise(3, 4, 4)
     text = table_summary(V, values, (1.0, 32), [])
@@ -411,37 +403,17 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
 # Formats
 
 
-class Page(HTMLParser):
-    """Collects tags, and addresses that the page would load."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loads: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for key, value in attrs:
-            if key == "id":
-                self.ids.append(value or "")
-            if key in ("src", "srcset", "data") or (key == "href" and tag == "link"):
-                self.loads.append(value or "")
-            if key == "href" and tag == "a":
-                self.links.append(value or "")
-
-
 def test_the_page_loads_nothing_and_runs_nothing(outputs: dict[str, str]) -> None:
-    page = Page(outputs["html"])
-    assert "script" not in page.tags
-    assert "svg" in page.tags
-    assert page.loads
-    assert all(address.startswith("data:image/jpeg;base64,") for address in page.loads)
-    assert not re.search(r"url\(\s*['\"]?https?:|@import", outputs["html"])
-    assert len(page.ids) == len(set(page.ids))
-    assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
+    page = outputs["html"]
+    assert "<svg" in page
+    assert "<script" not in page
+    loads = re.findall(r'<(?!a )[^>]*\s(?:src|srcset|data|href)="([^"]*)"', page)
+    assert any(address.startswith("data:image/jpeg;base64,") for address in loads)
+    assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in loads)
+    assert not re.search(r"url\(\s*['\"]?https?:|@import", page)
+    ids = re.findall(r'\sid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'<a [^>]*href="#([^"]*)"', page)) <= set(ids)
 
 
 def test_latex_has_one_float_a_table_in_the_papers_layout(outputs: dict[str, str]) -> None:

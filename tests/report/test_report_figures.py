@@ -270,18 +270,11 @@ def test_oscillation_of_a_diverged_or_vanished_loss_is_nan() -> None:
     assert np.isnan(oscillation([0.0] * 10, 3))
 
 
-@pytest.mark.parametrize(
-    ("num_steps", "window", "message"),
-    [
-        (10, 2, "over 2 steps; give at least 3"),
-        (9, 5, "at least 10 steps or a window of at most 4"),
-    ],
-)
-def test_oscillation_refuses_windows_that_cannot_show_it(
-    num_steps: int, window: int, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        oscillation([1.0] * num_steps, window)
+def test_oscillation_refuses_windows_that_cannot_show_it() -> None:
+    with pytest.raises(ValueError, match="over 2 steps; give at least 3"):
+        oscillation([1.0] * 10, 2)
+    with pytest.raises(ValueError, match="at least 10 steps or a window of at most 4"):
+        oscillation([1.0] * 9, 5)
 
 
 def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:

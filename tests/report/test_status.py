@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from commands import sweeps
-from finished import finish, finished_sweep, status_of
+from finished import cell, finish, finished_sweep, status_of
 from rich.console import Console
 
 from sweeps.cluster.jobs import ToolResult
@@ -32,10 +32,6 @@ from sweeps.store.store import Store, write_json
 def sweep() -> Sweep:
     """Table VI, two seeds: 4 cells, 8 trials."""
     return finished_sweep(("VI",), 2)
-
-
-def cell(sweep: Sweep, name: str, seed: int = 0) -> Trial:
-    return sweep.plan.cell_trials[f"VI[{name}]"][seed]
 
 
 def miou(store: Store, trial: Trial) -> float:
@@ -330,7 +326,8 @@ def test_a_boards_view_holds_the_same_matrix_as_the_status(sweep: Sweep) -> None
 
 def test_a_low_terminal_cuts_off_tables_on_which_nothing_is_at_work() -> None:
     board, file = board_of(sweep := finished_sweep(("III", "VI"), 1))
-    board.update(cell(sweep, "no,no"), status="running", record={"epoch": 2, "progress": 0.25})
+    (running,) = sweep.plan.cell_trials["VI[no,no]"]
+    board.update(running, status="running", record={"epoch": 2, "progress": 0.25})
     board.console.print(board.view())
     shown = [file.getvalue().index(part) for part in (" of 8 trials", "Table VI", "Table III")]
     assert shown == sorted(shown)

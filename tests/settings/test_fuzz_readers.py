@@ -4,11 +4,10 @@ import io
 import random
 import re
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from fuzzing import damaged, fuzz
+from fuzzing import damaged, fuzz, value_or_refusal
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.progress import Progress
@@ -46,18 +45,6 @@ YAML_LIKE = st.lists(
 ).map("".join)
 
 
-def own_refusal(call: Callable[[], object], *kinds: type[Exception]) -> str:
-    """Return the message of an error of the given kinds, "" for none; any other comes through."""
-    try:
-        call()
-    except kinds as error:
-        message = str(error)
-    else:
-        return ""
-    assert message == printable(message)
-    return message
-
-
 # Settings
 
 
@@ -66,10 +53,10 @@ def own_refusal(call: Callable[[], object], *kinds: type[Exception]) -> str:
 def test_any_words_are_settings_or_refused(words: list[str]) -> None:
     def use() -> None:
         overrides = parse_assignments(words)
-        own_refusal(lambda: apply_overrides(PseudoLabelConfig(), overrides), ConfigError)
+        value_or_refusal(lambda: apply_overrides(PseudoLabelConfig(), overrides), ConfigError)
         assert set(idle(apply_overrides(RunConfig(), overrides), overrides, run_id)) <= {*overrides}
 
-    own_refusal(use, ConfigError)
+    value_or_refusal(use, ConfigError)
 
 
 @fuzz
@@ -81,9 +68,9 @@ def test_any_words_are_settings_or_refused(words: list[str]) -> None:
 def test_any_configuration_file_is_read_or_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
-    refusal = own_refusal(lambda: read_config_file(path), ConfigError)
+    _, refusal = value_or_refusal(lambda: read_config_file(path), ConfigError)
     assert not refusal or refusal.startswith(f"{path}: ")
-    own_refusal(lambda: apply_overrides(RunConfig(), read_config_file(path)), ConfigError)
+    value_or_refusal(lambda: apply_overrides(RunConfig(), read_config_file(path)), ConfigError)
 
 
 @fuzz
@@ -94,7 +81,7 @@ def test_any_space_is_searched_or_refused(words: list[str]) -> None:
         assert isinstance(space, SearchSpace)
         space.check(RunConfig())
 
-    refusal = own_refusal(use, ConfigError)
+    _, refusal = value_or_refusal(use, ConfigError)
     assert not refusal or "--space" in refusal
 
 
@@ -122,7 +109,7 @@ def test_damaged_archives_are_unpacked_or_refused_by_name(tmp_path: Path) -> Non
         archive.write_bytes(content)
         folder.mkdir()
         with Progress(disable=True) as progress:
-            refusal = own_refusal(
+            _, refusal = value_or_refusal(
                 lambda a=archive, f=folder, p=progress: extract(
                     a, f, re.compile(r"(?s)\W*(\w{1,50}).*"), progress=p
                 ),
