@@ -249,6 +249,10 @@ def test_a_crop_plan_keeps_to_the_image_and_the_crop_and_to_one_scale(
     assert 0 <= left < right <= crop
     assert 0 <= top < bottom <= crop
     assert flip or not plan.flip
+    upright = train_config(crop, low, low + more, horizontal_flip=False)
+    straight = plan_crop(width, height, upright, np.random.default_rng(seed)).box
+    mirrored = (straight[0], crop - straight[3], straight[2], crop - straight[1])
+    assert plan.box == (mirrored if plan.flip else straight)
     assert low <= max(plan.size) <= low + more
     for size, scaled, first, length in (
         (height, plan.size[0], plan.start[0], bottom - top),
