@@ -280,17 +280,6 @@ def test_a_run_file_of_an_earlier_version_is_refused_as_such(run: Path) -> None:
     assert "has no trained_on, as an earlier version wrote it" in fail("infer", "--run", run)
 
 
-def test_a_diverged_training_names_the_rate(
-    drawn: Path, settings_file: Path, tmp_path: Path
-) -> None:
-    words = ("--run", tmp_path / "run", "--data", drawn, "--preset", "tiny", "--config")
-    wild = {"train.lr": 10, "train.head_lr_multiplier": 1e6, "train.clip_norm": "null"}
-    told = fail(
-        "train-cam", *words, settings_file, *options(wild | {"network.batch_norm": "frozen"})
-    )
-    assert "lower train.lr (now 10.0)" in told
-
-
 def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_say(
     drawn: Path, settings_file: Path, tmp_path: Path
 ) -> None:

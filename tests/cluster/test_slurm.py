@@ -71,10 +71,8 @@ def test_a_job_is_a_script_that_bash_can_read(path: str, job: Path) -> None:
         (("--address", "auto"), "the job starts a Ray of its own"),
         (("--set", "train.epochz=1"), "train.epochz"),
         (("--partition", "a b"), "not the name of a SLURM partition"),
-        (("--seeds", "none"), "--seeds"),
         (("--micro-batch", "0"), "--micro-batch"),
         (("--probe", "50", "--notify", "x"), "exclude each other"),
-        (("--no-such-option",), "--no-such-option"),
     ],
 )
 def test_what_cannot_run_is_refused_and_nothing_written(

@@ -21,7 +21,6 @@ from sweeps.report.tables.build import build_report
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.irn_runs import AUTHOR_LOSSES, AUTHOR_STEPS, PUBLISHED, RUNS
-from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
 from wsss.data import check_splits
 from wsss.data.check_splits import OFFICIAL_SPLITS
@@ -166,7 +165,6 @@ def test_the_text_of_another_score_says_on_which_side_it_is_and_lists_all_points
 @pytest.mark.parametrize(
     ("settings", "name", "said"),
     [
-        ({"network__backbone": "resnet18"}, "other settings", "network.backbone resnet18"),
         ({"network__weights": "imagenet_v2"}, "initial weights", "imagenet_v2"),
         ({"network__weights": "none"}, "initial weights", "none"),
         ({"network__weights": f"sha256:{'11ad3fa6':0<64}"}, "initial weights", "neither of"),
@@ -319,14 +317,6 @@ def test_a_table_is_marked_small_scale_by_what_was_run_and_not_by_the_presets_na
 ) -> None:
     assert "SMALL SCALE" not in render_tables(sweep_of(), Store(tmp_path))
     assert "SMALL SCALE" in render_tables(sweep_of(train__crop_size=96), Store(tmp_path))
-
-
-def test_the_table_is_one_cell_of_irns_configuration_without_a_number_of_the_paper() -> None:
-    ((_, cell),) = TABLES["calibrate"].cells()
-    assert cell.paper is None
-    (trial,) = sweep_of().plan.trials
-    assert not trial.config.views.names
-    assert trial.config.network == IRN.network
 
 
 # The command

@@ -93,12 +93,10 @@ def test_a_range_is_read_with_its_bounds_and_scale() -> None:
         (["transfer.lambda_s"], "write it as transfer.lambda_s=0.05:2:log"),
         (["transfer.lambda_s=1"], "setting=low:high"),
         (["transfer.lambda_s=1:2:3:4"], "setting=low:high"),
-        (["=1:2"], "setting=low:high"),
         (["transfer.lambda_s=1:2:ln"], "'ln' is no scale"),
         (["transfer.lambda_s=a:2"], "'a' is not a number"),
         (["transfer.lambda_s=0:inf"], "'inf' is not a number"),
         (["transfer.lambda_s=2:1"], "low 2 is not below high 1; swap"),
-        (["transfer.lambda_s=1:1"], "low 1 is not below high 1"),
         (["transfer.lambda_s=0:2:log"], "starts above 0"),
         (["train.lr=0.1:1", "train.lr=0.2:1"], "train.lr twice"),
     ],
@@ -152,13 +150,6 @@ def test_an_image_is_in_the_half_that_its_hash_says() -> None:
     assert halves.search == ["2007_000033", "2007_000039", "2011_003276"]
     assert halves.held_out == ["2007_000032", "2008_000008"]
     assert split_halves(ids[1:]).search == halves.search
-
-
-def test_halves_are_disjoint_and_about_equal() -> None:
-    ids = [f"2007_{number:06}" for number in range(2000)]
-    halves = split_halves(ids)
-    assert sorted(halves.search + halves.held_out) == ids
-    assert 900 < len(halves.search) < 1100  # 4.5 standard deviations of a fair coin
 
 
 def test_a_half_without_an_image_is_refused(drawn: Path, tmp_path: Path) -> None:

@@ -238,18 +238,9 @@ def test_a_second_source_is_val(pictures: Path) -> None:
             "categories": [{"id": "c", "name": category}],
         }
         (pictures / folder / "labels.json").write_text(json.dumps(tree))
-    result = CliRunner().invoke(
-        data_app,
-        [
-            "import",
-            str(pictures / "a/labels.json"),
-            str(pictures.with_name("made")),
-            "--val",
-            str(pictures / "b/labels.json"),
-        ],
-    )
+    result = run(pictures / "a/labels.json", "--val", pictures / "b/labels.json")
     assert result.exit_code == 0, result.output
-    dataset = VocDataset(pictures.with_name("made"))
+    dataset = VocDataset(pictures / "a/made")
     assert labels(dataset) == {"a_x": ("dog",), "b_x": ("cat",)}
     assert dataset.image_ids("val") == ["b_x"]
 

@@ -252,20 +252,9 @@ def test_ids_of_what_lies_in_stores_stay() -> None:
 
 def test_what_a_single_view_is_compared_with_matters_where_its_loss_does() -> None:
     def ids(**transfer: Any) -> int:
-        found = {
-            cam_id(
-                apply_overrides(
-                    RunConfig(),
-                    ENHANCED
-                    | {
-                        f"transfer.{key}": value
-                        for key, value in {**transfer, "single_view": kind}.items()
-                    },
-                )
-            )
-            for kind in ("half", "full", "merged")
-        }
-        return len(found)
+        given = ENHANCED | {f"transfer.{key}": value for key, value in transfer.items()}
+        kinds = [given | {"transfer.single_view": kind} for kind in ("half", "full", "merged")]
+        return len({cam_id(apply_overrides(RunConfig(), kind)) for kind in kinds})
 
     assert ids() == 3
     assert ids(lambda_s=0) == 2  # M^o is merged or not

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from sweeps.cli.method import app
 from sweeps.cluster.jobs import Request
-from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.sweep import make_sweep
 from wsss.config import RunConfig, Settings
@@ -167,20 +166,6 @@ def test_settings_without_effect_are_known() -> None:
     assert idle(default, ["network.atrous_channels"], run_id) == ["network.atrous_channels"]
     huge = apply_overrides(default, {"train.lr": 10})
     assert idle(huge, ["train.lr"], run_id) == []
-
-
-def test_any_setting_of_labels_and_segmentation_can_be_asked_for_its_effect() -> None:
-    chain = ChainConfig(run=TINY, labels=PseudoLabelConfig(), segmentation=DeepLabConfig())
-    for name in ("labels", "segmentation"):
-        part: Settings = getattr(chain, name)
-        unused = idle(
-            part,
-            part.flat(),
-            lambda each, name=name: chain.model_copy(update={name: each}).prediction_id,
-        )
-        assert ("crf.iterations" in unused) == (name == "labels")
-        assert "background_score" not in unused
-        assert "lr" not in unused
 
 
 # wsss settings
