@@ -159,7 +159,7 @@ def test_settings_without_effect_are_known() -> None:
     without = ["network.se_ratio", "network.affinity", "network.fpn_channels"]
     without += ["views.beta_decreased", "transfer.similarity_pairs"]
     live = ["views.alpha_enhanced", "transfer.lambda_s", "train.lr", "labels.scales"]
-    live += ["train.clip_norm", "rng_seed", "data.train_split"]
+    live += ["train.clip_norm", "rng_seed", "data.train_split", "labels.flip"]
     assert idle(start, [*without, *live], run_id) == without
     # Also with the default, which would be taken for "not given".
     default = apply_overrides(TINY, {"network.atrous_channels": 256})
