@@ -55,6 +55,7 @@ def test_cells_differ_by_their_settings_and_their_mean_over_seeds(
     shown = diff(store, "VI[no,no]", "VI[no,yes]").output
     assert f"{fixed['b'] - fixed['a']:+.2f}" in shown
     assert "network.spatial_attention" in shown
+    assert "no interval" not in shown  # both are scored on the same images
 
 
 def test_only_seeds_that_both_have_are_compared(store: Store, sweep: Sweep) -> None:
