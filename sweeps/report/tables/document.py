@@ -32,8 +32,7 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
-from sweeps.report.figures.rows import per_class_differences
-from sweeps.report.figures.svg import slug
+from sweeps.report.figures.rows import bars
 from sweeps.report.formats.write import write_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import TONES, named
@@ -280,30 +279,19 @@ def _classes(found: TableReport) -> tuple[Block, ...]:
     classes = found.classes
     if classes is None:
         return ()
-    differences = classes.ours - classes.theirs
+    intervals = list(zip(classes.low, classes.high, strict=True))
+    differences = list(zip(classes.names, classes.ours - classes.theirs, strict=True))
     rows = tuple(
-        Row((name,), (number(theirs), number(ours), signed(d), interval((low, high), sign=True)))
-        for name, theirs, ours, d, low, high in zip(
-            classes.names,
-            classes.theirs,
-            classes.ours,
-            differences,
-            classes.low,
-            classes.high,
-            strict=True,
+        Row((name,), (number(theirs), number(ours), signed(d), interval(ends, sign=True)))
+        for (name, d), theirs, ours, ends in zip(
+            differences, classes.theirs, classes.ours, intervals, strict=True
         )
     )
     columns = tuple(map(Column, (classes.baseline, classes.best, "difference", "95 % over images")))
     title = f"IoU per class: {classes.best} against {classes.baseline}"
     grid = Grid(title, ("class",), columns, in_one_group(rows), style="numbers")
-    svg = per_class_differences(
-        classes.names,
-        differences,
-        classes.low,
-        classes.high,
-        name=f"classes-{slug(found.table.name)}",
-        title=title,
-    )
+    axis = "difference in IoU (percentage points)"
+    svg = bars(differences, axis=axis, title=title, intervals=intervals)
     caption = (
         f"{classes.best}, the best measured, minus {classes.baseline}, in percentage points, mean "
         f"over {counted(classes.num_seeds, 'seed')}; bars: 95 % over images."
