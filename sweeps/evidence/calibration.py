@@ -6,13 +6,13 @@ seed.
 """
 
 from enum import StrEnum
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from pydantic import ValidationError
 
 from sweeps.evidence.calibration_checks import DataFacts, Point, compare
-from sweeps.evidence.seeds import LEVEL, mean_sd, prediction_interval
+from sweeps.evidence.seeds import LEVEL, prediction_interval
 from sweeps.plan.sweep import Sweep
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import Store, read_json, write_json
@@ -154,7 +154,7 @@ def _evidence(calibration: Calibration, interval: tuple[float, float]) -> list[s
     if not low <= calibration.mean <= high:
         side = "below" if calibration.mean < low else "above"
     each = ", ".join(f"{value:.2f}" for value in calibration.values.values())
-    mean, sd = mean_sd([run.miou for run in RUNS])
+    mious = [run.miou for run in RUNS]
     known = "; ".join(f"{run.miou:g} ({run.source})" for run in RUNS)
     return [
         f"Measured: {calibration.mean:.2f} mIoU over {_seeds(calibration)} ({each}), VOC train, at "
@@ -163,7 +163,7 @@ def _evidence(calibration: Calibration, interval: tuple[float, float]) -> list[s
         "paper's.",
         f"Expected: {low:.2f} to {high:.2f}, a {LEVEL:.0%} prediction interval for the mean of "
         f"{len(calibration.values)} new from {len(RUNS)} known runs of IRN's code, mean "
-        f"{mean:.2f}, SD {sd:.2f}: {known}.",
+        f"{fmean(mious):.2f}, SD {stdev(mious):.2f}: {known}.",
         "It assumes that new and known runs are of the same kind and normally distributed. The "
         "known runs differ in machine and library versions as well as in seed. With more seeds the "
         "interval narrows as if all of their spread came from the seed.",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import CHANGE_WORDS, Change
 from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
-from sweeps.evidence.seeds import ALPHA, holm, two_way_anova
+from sweeps.evidence.seeds import ALPHA, Effect, holm, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
@@ -93,10 +93,7 @@ def table_summary(
 
 def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
     """Return `name matters (Holm p ...)` for each significant factor or interaction."""
-    anova = two_way_anova(values)
-    found = {" with ".join(table.row_names): anova.rows, table.column_name: anova.columns}
-    if anova.interaction:
-        found["their interaction"] = anova.interaction
+    found = factors(table, values)
     adjusted = holm([effect.p for effect in found.values()])
     return [
         f"{name} matters (Holm {p_words(p)})"
@@ -175,8 +172,6 @@ def _resolution(cells: Cells) -> list[str]:
     spread = float(np.sqrt(np.mean(np.square([sd for sd, _ in paired]))))
     n = min(n for _, n in paired)
     smallest, needed = minimum_detectable(spread, n), seeds_needed(TARGET, spread)
-    if smallest is None:
-        return []
     price = f"; to resolve {TARGET:g}: {needed:,} seeds" if needed else ""
     return [
         f"Differences between two configurations on the same seed have an SD of {number(spread)}: "
@@ -238,26 +233,21 @@ def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
 
 
 def _factors(table: Table, values: NDArray[np.float64]) -> list[str]:
-    """Say how much of a grid's variance each factor explains; `_effects` tests them.
-
-    values: [S, rows, columns], S >= 2.
-    """
+    """Say how much of a grid's variance each factor explains; `_effects` tests them."""
     if min(values.shape[1:]) < 2:
         return []
-    parts = [f"{name} explains {100 * share:.0f} %" for name, share in factor_shares(table, values)]
+    found = factors(table, values)
+    parts = [f"{name} explains {100 * e.eta_squared:.0f} %" for name, e in found.items()]
     return [f"Of the variance over {counted(len(values), 'seed')}, {listed(parts)}."]
 
 
-def factor_shares(table: Table, values: NDArray[np.float64]) -> list[tuple[str, float]]:
-    """Return (factor, share of the variance in [0, 1]) of rows, columns and their interaction.
+def factors(table: Table, values: NDArray[np.float64]) -> dict[str, Effect]:
+    """Return the effects of rows, columns and their interaction, by name.
 
-    values: [S, rows, columns], S >= 2, two rows and two columns or more.
+    values: [S, rows, columns], at least two of each.
     """
-    anova = two_way_anova(values)
-    effects = [(" and ".join(table.row_names), anova.rows), (table.column_name, anova.columns)]
-    if anova.interaction:
-        effects.append(("their interaction", anova.interaction))
-    return [(name, effect.eta_squared) for name, effect in effects]
+    names = " with ".join(table.row_names), table.column_name, "their interaction"
+    return dict(zip(names, two_way_anova(values), strict=True))
 
 
 def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list[str]:

@@ -11,7 +11,7 @@ from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
-from sweeps.report.tables.findings import complete_grid, factor_shares, pooled_sd
+from sweeps.report.tables.findings import complete_grid, factors, pooled_sd
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
 from sweeps.tables.table import Table
@@ -95,7 +95,7 @@ def _factors(table: Table, cells: Cells, where: str) -> list[Picture]:
     values = complete_grid(table, cells)
     if values is not None and len(values) > 1:
         title = "What explains the spread"
-        shares = [(name, 100 * share) for name, share in factor_shares(table, values)]
+        shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
         svg = bars(shares, axis="share of the variance (%)", title=f"{title}, {where}")
         caption = (
             "Sums of squares of the two-way analysis of variance, seeds as blocks. The first "
