@@ -19,9 +19,9 @@ from sweeps.plan.search import (
 )
 from sweeps.report.document import (
     DASH,
+    HTML,
     Column,
     Document,
-    Format,
     Grid,
     Picture,
     Pictures,
@@ -101,7 +101,7 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
         ),
     )
     blocks = (Pictures(pictures),)
-    return (Section(title, title, "figures", blocks, formats=frozenset({Format.html})),)
+    return (Section(title, title, "figures", blocks, formats=HTML),)
 
 
 def _rank_correlation(values: Sequence[float], scores: Sequence[float]) -> float:

@@ -7,14 +7,15 @@ from sweeps.plan.chains.headline import SUPERVISED, Headline, describe, describe
 from sweeps.report.document import (
     ALL,
     DASH,
+    HTML,
     ON_PAGES,
+    TERMINAL,
     Block,
     Bullets,
     Column,
     Details,
     Document,
     Facts,
-    Format,
     Grid,
     Only,
     Records,
@@ -44,9 +45,7 @@ MEASURED = "measured here"
 OURS_IN_FULL = "Ours (the paper)"
 IMAGE_LABELS, SALIENCY = "image labels", "image labels, saliency"
 
-_TERMINAL = frozenset({Format.terminal})
-_FILES = ALL - _TERMINAL
-_HTML = frozenset({Format.html})
+_FILES = ALL - TERMINAL
 
 _TABLE_I = (
     Column("val"),
@@ -80,17 +79,17 @@ def headline_document(report: HeadlineReport) -> Document:
         head=(
             answer(report),
             Only(_FILES, (Text(_network_scale(report)),)),
-            Only(_TERMINAL, tuple(map(Text, describe(report.headline).splitlines()))),
+            Only(TERMINAL, tuple(map(Text, describe(report.headline).splitlines()))),
             *((Text(report.scale.warning, "mark"),) if report.scale.word else ()),
             *((Bullets(report.findings),) if report.findings else ()),
             Only(_FILES, (Facts(("about", "this report"), report.about),)),
-            Only(_HTML, (Details(HOW_TO_READ, legend),)),
+            Only(HTML, (Details(HOW_TO_READ, legend),)),
         ),
         sections=(
             *sections,
             paper_section(notes_on(("I", "II")), ON_PAGES),
             Section("Provenance", "Provenance", "provenance", provenance, formats=ON_PAGES),
-            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
+            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - HTML),
         ),
         records=Records.of(list(_records(report))),
         mark=report.scale.word,

@@ -70,9 +70,9 @@ def build_report(
                 scale=scale,
                 findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
-                figures=table_figures(table, cells, plan, results),
                 classes=compare_classes(cells, results),
                 gallery=gallery(cells, results),
+                figures=table_figures(table, cells, plan, results),
             )
         )
     outcomes = {trial.name: results.by_id[trial.run_id] for trial in plan.trials}

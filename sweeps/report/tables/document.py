@@ -8,7 +8,10 @@ from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
     DASH,
+    HTML,
+    LATEX,
     ON_PAGES,
+    TERMINAL,
     Badge,
     Block,
     Bullets,
@@ -24,7 +27,6 @@ from sweeps.report.document import (
     Links,
     Measured,
     Only,
-    Picture,
     Pictures,
     Records,
     Row,
@@ -32,7 +34,6 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
-from sweeps.report.figures.rows import bars
 from sweeps.report.formats.write import write_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import TONES, named
@@ -57,10 +58,6 @@ from wsss.basics.printable import counted
 
 MAX_REASONS = 8
 """If there are more reasons of verdicts than this, a terminal does not list them."""
-
-_HTML = frozenset({Format.html})
-_LATEX = frozenset({Format.latex})
-_TERMINAL = frozenset({Format.terminal})
 
 _EVIDENCE = (
     Column("paper"),
@@ -103,15 +100,13 @@ def sweep_document(report: Report) -> Document:
             *warning,
             Text(report.sweep.describe()),
             Command("Command", report.command),
-            Only(_LATEX, (Facts(("about", "this report"), report.about),)),
-            Only(_HTML, (Details(HOW_TO_READ, legend(report)),)),
+            Only(LATEX, (Facts(("about", "this report"), report.about),)),
+            Only(HTML, (Details(HOW_TO_READ, legend(report)),)),
         ),
         sections=(
             *(_table_section(report, table) for table in report.tables),
             paper_section(
-                notes,
-                ALL if notes else _HTML,
-                Only(_HTML, (_printed_table_i(), _printed_table_ii())),
+                notes, ALL if notes else HTML, Only(HTML, (_printed_table_i(), _printed_table_ii()))
             ),
             _settings_section(report),
             _provenance_section(report),
@@ -134,6 +129,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
     """
     table, single = found.table, len(found.table.columns) == 1
     what = report.measure.describe(report.sweep.base.labels)
+    figures = (Heading("Figures"), Pictures(found.figures)) if found.figures else ()
     return Section(
         title=f"Table {table.name}. {table.title}",
         short=f"Table {table.name}",
@@ -144,15 +140,15 @@ def _table_section(report: Report, found: TableReport) -> Section:
         blocks=(
             Only(ALL - ON_PAGES if len(report.tables) == 1 else ALL, (found.answer,)),
             Bullets((*found.findings, *remarks(found))),
-            Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
-            Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
+            Only(HTML if single else HTML | LATEX, (_as_printed(found),)),
+            Only(ALL - LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
             Heading("Evidence"),
             *_evidence_blocks(found),
             *_measures(found),
             *_reasons(found),
             *_links(found),
-            *_classes(found),
-            *_pictures(found),
+            *found.classes,
+            Only(HTML, (*found.gallery, *figures)),
         ),
     )
 
@@ -191,7 +187,7 @@ def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
     whole = _evidence(found)
     cells = whole.cut(range(_NUM_OWN))
     differences = whole.cut(range(_NUM_OWN, len(whole.columns)))
-    narrow = _TERMINAL | (_LATEX if len(found.table.columns) == 1 else frozenset())
+    narrow = TERMINAL | (LATEX if len(found.table.columns) == 1 else frozenset())
     heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
     return Only(narrow, (whole,)), Only(ON_PAGES, (cells, heading, differences))
 
@@ -259,9 +255,9 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
         return ()
     all_of_them = Details("Reasons of the verdicts", (Bullets(tuple(reasons)),))
     if len(reasons) <= MAX_REASONS:
-        return (Only(ALL - _LATEX, (all_of_them,)),)
+        return (Only(ALL - LATEX, (all_of_them,)),)
     told = "The reasons of the verdicts are in report.md and report.html."
-    return Only(ON_PAGES, (all_of_them,)), Only(_TERMINAL, (Bullets((told,)),))
+    return Only(ON_PAGES, (all_of_them,)), Only(TERMINAL, (Bullets((told,)),))
 
 
 def _links(found: TableReport) -> tuple[Block, ...]:
@@ -272,48 +268,6 @@ def _links(found: TableReport) -> tuple[Block, ...]:
         for words, url in cell.links
     )
     return (Only(frozenset({Format.markdown}), (Links("MLflow runs", links),)),) if links else ()
-
-
-def _classes(found: TableReport) -> tuple[Block, ...]:
-    """Compare the best cell with its baseline class by class, in a table and a figure."""
-    classes = found.classes
-    if classes is None:
-        return ()
-    intervals = list(zip(classes.low, classes.high, strict=True))
-    differences = list(zip(classes.names, classes.ours - classes.theirs, strict=True))
-    rows = tuple(
-        Row((name,), (number(theirs), number(ours), signed(d), interval(ends, sign=True)))
-        for (name, d), theirs, ours, ends in zip(
-            differences, classes.theirs, classes.ours, intervals, strict=True
-        )
-    )
-    columns = tuple(map(Column, (classes.baseline, classes.best, "difference", "95 % over images")))
-    title = f"IoU per class: {classes.best} against {classes.baseline}"
-    grid = Grid(title, ("class",), columns, in_one_group(rows), style="numbers")
-    axis = "difference in IoU (percentage points)"
-    svg = bars(differences, axis=axis, title=title, intervals=intervals)
-    caption = (
-        f"{classes.best}, the best measured, minus {classes.baseline}, in percentage points, mean "
-        f"over {counted(classes.num_seeds, 'seed')}; bars: 95 % over images."
-    )
-    figure = Picture("Differences by class", caption, svg)
-    absent = (Text(f"In no scored image: {', '.join(classes.absent)}.", "soft"),)
-    shown = (Heading(title), grid, *(absent if classes.absent else ()))
-    return (Only(ON_PAGES, shown), Only(_HTML, (figure,)))
-
-
-def _pictures(found: TableReport) -> tuple[Block, ...]:
-    """Return the pictures of the baseline and the best cells, then the figures."""
-    blocks: list[Block] = []
-    if found.gallery:
-        blocks += [
-            Heading("The same images under the baseline and the best cells"),
-            Pictures(found.gallery.pictures, in_a_row=True),
-            Text(found.gallery.left_out, "soft"),
-        ]
-    if found.figures:
-        blocks += [Heading("Figures"), Pictures(found.figures)]
-    return (Only(_HTML, tuple(blocks)),)
 
 
 # The other sections
@@ -373,7 +327,7 @@ def _provenance_section(report: Report) -> Section:
         if rows:
             blocks += [Heading(title), Facts(header, rows)]
     title = "Provenance and costs"
-    return Section(title, title, "provenance", tuple(blocks), formats=ALL - _LATEX)
+    return Section(title, title, "provenance", tuple(blocks), formats=ALL - LATEX)
 
 
 # Words on a cell
