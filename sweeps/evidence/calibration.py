@@ -5,6 +5,7 @@ m known ones (`sweeps.tables.irn_runs`), which differ in machine and library ver
 seed.
 """
 
+import textwrap
 from enum import StrEnum
 from statistics import fmean, stdev
 from typing import Any
@@ -73,8 +74,7 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
             raise StoreError(f"{trial.name} is not finished; run `sweeps calibrate` again")
         values[trial.config.rng_seed] = float(metrics["miou_fixed"])
     checks = compare(sweep, store, facts)
-    interval = None
-    outcome = Outcome.calibrates_nothing
+    interval, outcome = None, Outcome.calibrates_nothing
     if not any(point.state == "differs" for point in checks):
         interval = expected(len(values))
         inside = interval[0] <= fmean(values.values()) <= interval[1]
@@ -137,9 +137,7 @@ def _nothing(calibration: Calibration) -> list[str]:
         "of IRN's published CAM score, so the mIoU above cannot be compared with it:"
     ]
     for point in calibration.reasons:
-        found = point.found
-        if len(found) > MAX_SHOWN:
-            found = f"{found[:MAX_SHOWN].rpartition(', ')[0]}, ..."
+        found = textwrap.shorten(point.found, MAX_SHOWN, placeholder=" ...")
         texts.append(f"  - {point.name}: {found} [{point.reference}]")
     texts.append(
         "To calibrate: make calibrate DATA=/data/VOC2012 GPUS=1, with the full VOC 2012 and SBD "

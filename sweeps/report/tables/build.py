@@ -121,13 +121,11 @@ class _TableEvidence:
 
     def cells(self, pages: Mapping[str, str]) -> dict[str, CellReport]:
         """Return the table's cells by reference, in its order. pages: MLflow page by run id."""
-        found = {}
-        for row in self.table.rows:
-            for column, cell in zip(self.table.columns, row.cells, strict=True):
-                reference = self.table.reference(row, column)
-                labels = self.table.labels(row, column)
-                found[reference] = self._cell(reference, labels, cell.paper, pages)
-        return found
+        labels = self.table.cell_labels()
+        return {
+            reference: self._cell(reference, labels[reference], cell.paper, pages)
+            for reference, cell in self.table.cells()
+        }
 
     def _read(self, measure: Measure) -> dict[str, dict[int, float]]:
         return {
@@ -175,10 +173,11 @@ class _TableEvidence:
         mine, theirs = values[reference], values[baseline]
         mean, sd = mean_sd(list(mine.values()))
         common = sorted(mine.keys() & theirs.keys())
-        pairs = [(mine[seed], theirs[seed]) for seed in common]
-        against = None
+        against, better = None, None
         if own != base:
             against = results.against([own[s] for s in common], [base[s] for s in common])
+            if len(common) > 1:
+                better = float(argmax_stability([(mine[s], theirs[s]) for s in common])[0])
         trials = self.plan.cell_trials[reference]
         return CellReport(
             reference=reference,
@@ -189,14 +188,14 @@ class _TableEvidence:
             run_ids=own,
             values=mine,
             mious={measure: self.mious[measure][reference] for measure in Measure},
-            level=None if own == base else self._level(reference),
+            level=self._level(reference),
             mean=mean,
             sd=sd,
             seed_interval=seed_interval(list(mine.values())),
             image_interval=results.image_interval([own[s] for s in mine]),
-            evidence=None if own == base else self.evidence[results.measure].get(reference),
+            evidence=self.evidence[results.measure].get(reference),
             image_difference=against[0] if against else None,
-            better_over_seeds=None if own == base else _better(pairs),
+            better_over_seeds=better,
             better_over_images=against[1] if against else None,
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
@@ -213,11 +212,6 @@ class _TableEvidence:
         found = {m: e for m in Measure if (e := self.evidence[m].get(reference))}
         fixed = found.pop(Measure.fixed, None)
         return level_or_shape(fixed, {m.heading: e for m, e in found.items()}) if fixed else None
-
-
-def _better(pairs: list[tuple[float, float]]) -> float | None:
-    """Return the share of resamples of the seeds in which the mean of the first is higher."""
-    return float(argmax_stability(pairs)[0]) if len(pairs) > 1 else None
 
 
 def _run_pages(store: Store, url: str | None) -> dict[str, str]:

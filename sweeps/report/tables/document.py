@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from sweeps.plan.scale import changed_settings, readings
 from sweeps.plan.sweep import Sweep, report_folder
@@ -50,6 +51,7 @@ from sweeps.report.words import (
     paper_section,
     share,
     signed,
+    table_rows,
 )
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on
@@ -155,10 +157,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
 
 def _as_printed(found: TableReport) -> Grid:
     table = found.table
-    rows = tuple(
-        Row(row.labels, tuple(_entry(found, table.reference(row, c)) for c in table.columns))
-        for row in table.rows
-    )
+    rows = table_rows(table, partial(_entry, found))
     group = "" if len(table.columns) == 1 else table.column_name
     columns = tuple(Column(name, group=group, align="center") for name in table.columns)
     return Grid(f"Table {table.name}", table.row_names, columns, in_one_group(rows), style="layout")
