@@ -6,6 +6,7 @@ over fixed points, because scipy's studentised range takes a second, a fifth of 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -122,17 +123,10 @@ def _least(enough: Callable[[float], bool]) -> float:
 
 
 def _smallest(enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and bisection."""
-    high = 2
-    while not enough(high):
-        if high >= MAX_SEEDS:
-            return None
-        high = min(2 * high, MAX_SEEDS)
-    low = max(high // 2, 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    """Return the smallest n in 2..MAX_SEEDS that is enough, by bisection."""
+    numbers = range(2, MAX_SEEDS + 1)
+    at = bisect_left(numbers, True, key=enough)
+    return numbers[at] if at < len(numbers) else None
 
 
 class NoiseRange(NamedTuple):
