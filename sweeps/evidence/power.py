@@ -125,7 +125,7 @@ def _least(enough: Callable[[float], bool]) -> float:
 def _smallest(enough: Callable[[int], bool]) -> int | None:
     """Return the smallest n in 2..MAX_SEEDS that is enough, by bisection."""
     numbers = range(2, MAX_SEEDS + 1)
-    at = bisect_left(numbers, True, key=enough)
+    at = bisect_left(numbers, 1, key=enough)
     return numbers[at] if at < len(numbers) else None
 
 
