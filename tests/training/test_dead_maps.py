@@ -193,7 +193,8 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
     said = "Maps died: III[yes,yes] in 1 of 1 seed; the most in III[yes,yes] seed 0: 46 % of the"
     assert [sentence.startswith(said) for sentence in table.findings].count(True) == 1
     assert table.answer.answer.endswith("2 cells missing. Maps died in 1 of 2 trials.")
-    assert [name for name, text in report.warnings if "empty" in text] == ["III[yes,yes] seed 0"]
+    warnings = dict(report.closing)["Warnings"].rows
+    assert [name for name, text in warnings if "empty" in text] == ["III[yes,yes] seed 0"]
     document = sweep_document(report)
     for text in (as_text(document, width=400), markdown(document), html(document)):
         assert "the most in III" in text

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from sweeps.evidence import calibration
 from sweeps.evidence.images import argmax_stability
@@ -14,6 +13,7 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
+from sweeps.report.document import Facts
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.mlflow_pages import run_page, server_of
 from sweeps.report.tables.answer import answer
@@ -22,7 +22,7 @@ from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures.classes import compare_classes
 from sweeps.report.tables.pictures.figures import table_figures
 from sweeps.report.tables.pictures.gallery import gallery
-from sweeps.report.tables.results import Result, Results
+from sweeps.report.tables.results import Results
 from sweeps.report.words import about, mean_sd
 from sweeps.store import records
 from sweeps.store.failures import meanings
@@ -75,8 +75,6 @@ def build_report(
                 figures=table_figures(table, cells, plan, results),
             )
         )
-    outcomes = {trial.name: results.by_id[trial.run_id] for trial in plan.trials}
-    failed = {name: r.failure for name, r in outcomes.items() if r.failure}
     return Report(
         sweep=sweep,
         measure=measure,
@@ -85,11 +83,7 @@ def build_report(
         command=command(sweep.num_seeds),
         about=about(r.metrics["environment"] for r in results.by_id.values() if r.metrics),
         tables=tuple(tables),
-        provenance=_provenance(sweep, results, None if portable else store),
-        failures=tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items()),
-        failure_meanings=meanings(failure["kind"] for failure in failed.values()),
-        warnings=_warnings(outcomes),
-        costs=_costs(plan, results),
+        closing=_closing(sweep, results, None if portable else store),
     )
 
 
@@ -225,14 +219,26 @@ def _run_pages(store: Store, url: str | None) -> dict[str, str]:
     return pages
 
 
-def _warnings(outcomes: Mapping[str, Result]) -> tuple[tuple[str, str], ...]:
-    """Return (trial, warning) of trainings at the label prior or with dead maps."""
-    return tuple(
+def _closing(sweep: Sweep, results: Results, store: Store | None) -> tuple[tuple[str, Facts], ...]:
+    """Return headings with their facts: failures, warnings, costs and provenance."""
+    outcomes = {trial.name: results.by_id[trial.run_id] for trial in sweep.plan.trials}
+    failed = {name: r.failure for name, r in outcomes.items() if r.failure}
+    warnings = tuple(
         (name, str(warning))
         for name, result in outcomes.items()
-        for warning in (result.warning, result.dead)
+        for warning in (result.warning, result.dead)  # at the label prior; dead maps
         if warning
     )
+    reasons = tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items())
+    meant = meanings(failure["kind"] for failure in failed.values())
+    found = (
+        ("Failed trials", Facts(("trial", "reason"), reasons)),
+        ("What the failures mean", Facts(("failure", "meaning"), meant)),
+        ("Warnings", Facts(("trial", "warning"), warnings)),
+        ("Costs", Facts(("what", "how much"), _costs(sweep.plan, results))),
+        ("Provenance", Facts(("what", "value"), _provenance(sweep, results, store))),
+    )
+    return tuple((heading, facts) for heading, facts in found if facts.rows)
 
 
 def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tuple[str, str], ...]:
@@ -247,9 +253,7 @@ def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tu
         ("weights", sweep.base.network.weights),
         ("sweep", sweep.name),
     ]
-    environments: list[dict[str, Any]] = [
-        r.metrics["environment"] for r in results.by_id.values() if r.metrics
-    ]
+    environments = [r.metrics["environment"] for r in results.by_id.values() if r.metrics]
     for key in dict.fromkeys(key for env in environments for key in env):
         counts = Counter(str(env.get(key)) for env in environments)
         mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())

@@ -111,7 +111,7 @@ def sweep_document(report: Report) -> Document:
                 notes, ALL if notes else HTML, Only(HTML, (_printed_table_i(), _printed_table_ii()))
             ),
             _settings_section(report),
-            _provenance_section(report),
+            _closing_section(report),
             legend_section(report),
         ),
         records=Records.of(
@@ -179,26 +179,22 @@ def _label_names(found: TableReport) -> tuple[str, ...]:
 
 
 def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
-    """Return the evidence as one table; on pages, which show more columns, as two.
+    """Return a row per cell: the measured and the paper's mIoU, and both differences.
 
-    In LaTeX, a table of several columns has none, as it shows the paper's layout.
+    As one table; on pages, which show more columns, as two. In LaTeX, a table of several columns
+    has none, as it shows the paper's layout.
     """
-    whole = _evidence(found)
-    cells = whole.cut(range(_NUM_OWN))
-    differences = whole.cut(range(_NUM_OWN, len(whole.columns)))
-    narrow = TERMINAL | (LATEX if len(found.table.columns) == 1 else frozenset())
-    heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
-    return Only(narrow, (whole,)), Only(ON_PAGES, (cells, heading, differences))
-
-
-def _evidence(found: TableReport) -> Grid:
-    """Return a row per cell: the measured and the paper's mIoU, and both differences."""
-    rows = tuple(Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values())
-    name = f"Evidence for table {found.table.name}"
+    rows = [Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values()]
     columns = _EVIDENCE
     if found.scale.other_classes:
         columns = (Column("paper, on VOC", short="paper (VOC)", faint=True), *_EVIDENCE[1:])
-    return Grid(name, _label_names(found), columns, in_one_group(rows), style="evidence")
+    name = f"Evidence for table {found.table.name}"
+    whole = Grid(name, _label_names(found), columns, in_one_group(rows), style="evidence")
+    cells = whole.cut(range(_NUM_OWN))
+    differences = whole.cut(range(_NUM_OWN, len(columns)))
+    narrow = TERMINAL | (LATEX if len(found.table.columns) == 1 else frozenset())
+    heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
+    return Only(narrow, (whole,)), Only(ON_PAGES, (cells, heading, differences))
 
 
 def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]:
@@ -313,18 +309,12 @@ def _settings(
     return Grid(name, ("setting",), columns, in_one_group(rows), style="settings")
 
 
-def _provenance_section(report: Report) -> Section:
-    parts: tuple[tuple[str, tuple[str, str], tuple[tuple[str, str], ...]], ...] = (
-        ("Failed trials", ("trial", "reason"), report.failures),
-        ("What the failures mean", ("failure", "meaning"), report.failure_meanings),
-        ("Warnings", ("trial", "warning"), report.warnings),
-        ("Costs", ("what", "how much"), report.costs),
-        ("Provenance", ("what", "value"), report.provenance),
-    )
-    blocks: list[Block] = [] if report.failures else [Text("No trial failed.")]
-    for title, header, rows in parts:
-        if rows:
-            blocks += [Heading(title), Facts(header, rows)]
+def _closing_section(report: Report) -> Section:
+    blocks: list[Block] = []
+    if "Failed trials" not in dict(report.closing):
+        blocks.append(Text("No trial failed."))
+    for heading, facts in report.closing:
+        blocks += [Heading(heading), facts]
     title = "Provenance and costs"
     return Section(title, title, "provenance", tuple(blocks), formats=ALL - LATEX)
 
@@ -388,7 +378,9 @@ def remarks(found: TableReport) -> list[str]:
 
 
 def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, object]:
-    sweep = report.sweep
+    sweep, evidence = report.sweep, cell.evidence
+    differences = evidence.differences if evidence else None
+    verdict = evidence.verdict if evidence else None
     return {
         "table": found.table.name,
         "cell": cell.reference,
@@ -403,7 +395,15 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         **_ends("image", cell.image_interval),
         "difference_to_paper": cell.to_paper,
         "baseline": cell.baseline,
-        **_against_baseline(found, cell),
+        "paper_difference": evidence and evidence.paper_difference,
+        "difference": differences and differences.mean,
+        "difference_sd": differences and differences.sd,
+        **_ends("difference_seed", differences.interval if differences else None),
+        **_ends("difference_image", cell.image_difference),
+        "p_holm": evidence and evidence.holm_p,
+        "seeds_to_resolve_paper": evidence and evidence.seeds_needed,
+        "verdict": verdict_word(found, cell),
+        "reason": verdict.reason if verdict else "",
         "values": _by_seed(cell.values),
         "run_ids": " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
         "failures": "; ".join(cell.failures),
@@ -420,22 +420,6 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         "level_or_shape_reason": cell.level.reason if cell.level else "",
         "above_baseline_seeds": cell.better_over_seeds,
         "above_baseline_images": cell.better_over_images,
-    }
-
-
-def _against_baseline(found: TableReport, cell: CellReport) -> dict[str, object]:
-    evidence = cell.evidence
-    verdict = evidence.verdict if evidence else None
-    return {
-        "paper_difference": evidence.paper_difference if evidence else None,
-        "difference": evidence.differences.mean if evidence else None,
-        "difference_sd": evidence.differences.sd if evidence else None,
-        **_ends("difference_seed", evidence.differences.interval if evidence else None),
-        **_ends("difference_image", cell.image_difference),
-        "p_holm": evidence.holm_p if evidence else None,
-        "seeds_to_resolve_paper": evidence.seeds_needed if evidence else None,
-        "verdict": verdict_word(found, cell),
-        "reason": verdict.reason if verdict else "",
     }
 
 

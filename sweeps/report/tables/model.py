@@ -11,7 +11,7 @@ from sweeps.evidence.level import LevelOrShape
 from sweeps.evidence.verdict import CellEvidence
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
-from sweeps.report.document import Block, Picture, Strip
+from sweeps.report.document import Block, Facts, Picture, Strip
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
 from wsss.training.diagnosis.learning import DeadMaps
@@ -141,14 +141,8 @@ class Report:
     about: tuple[tuple[str, str], ...]
     """The code, the device and the paper."""
     tables: tuple[TableReport, ...]
-    provenance: tuple[tuple[str, str], ...]
-    failures: tuple[tuple[str, str], ...]
-    """(trial, kind and message)."""
-    failure_meanings: tuple[tuple[str, str], ...]
-    """(kind, meaning) of the kinds among the failures."""
-    warnings: tuple[tuple[str, str], ...]
-    """(trial, warning) of trainings at the label prior or with dead maps."""
-    costs: tuple[tuple[str, str], ...]
+    closing: tuple[tuple[str, Facts], ...]
+    """(heading, facts): failures, warnings, costs, and what the results were made with."""
 
     @property
     def title(self) -> str:
