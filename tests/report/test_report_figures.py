@@ -413,7 +413,7 @@ def test_dots_stand_at_their_values() -> None:
     }
     assert {24.0, 26.0, 27.0} <= dots
     found = texts(svg)
-    assert {"seed", "95 % interval of the", "mean over seeds", "printed in the paper"} <= set(found)
+    assert {"seed", "mean over seeds,", "95 % interval", "printed in the paper"} <= set(found)
 
 
 def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() -> None:
@@ -449,4 +449,4 @@ def test_lines_go_through_their_settings_to_their_score() -> None:
 def test_the_legend_of_dots_names_only_what_is_there() -> None:
     found = texts(cell_dots([DotRow("a", [24.0])], title="t"))
     assert "seed" in found
-    assert not {"mean over seeds", "95 % interval of the", "printed in the paper"} & set(found)
+    assert not {"mean over seeds,", "95 % interval", "printed in the paper"} & set(found)

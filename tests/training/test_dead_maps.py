@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sweeps.cli.method import app
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.figures.lines import SeedCurve, dead_curves
+from sweeps.report.figures.lines import dead_curves
 from sweeps.report.formats.html import html
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
@@ -204,23 +204,23 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
 def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
     store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[SeedCurve] = []
+    drawn: dict[str, list[list[float]]] = {}
     monkeypatch.setattr(
-        figures, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
+        figures, "dead_curves", lambda curves, title: drawn.update(curves) or "<svg/>"
     )
     finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
     assert build_report(sweep, store).tables[0].findings
-    assert drawn == []
+    assert drawn == {}
     finish(store, cell(sweep, "yes,no"), 0.5)
     folder = store.cam(cell(sweep, "yes,no").cam_id)
     for record in training(0.6, 0.5, 0.3, enhanced=(0.5, 0.6, 0.4)):
         folder.add_epoch({"seconds": 1.0, "step_losses": [1.0] * 5} | record)
     build_report(sweep, store)
-    assert drawn == [SeedCurve("III[yes,no]", [[0.6, 0.6, 0.4]])]
+    assert drawn == {"III[yes,no]": [[0.6, 0.6, 0.4]]}
 
 
 def test_the_figure_names_its_lines_and_the_limit() -> None:
-    curves = [SeedCurve("none", [[0.6, 0.1]]), SeedCurve("both", [[0.6, 0.5], [0.5, 0.4, 0.3]])]
-    svg = dead_curves(curves, name="d", title="t")
+    curves = {"none": [[0.6, 0.1]], "both": [[0.6, 0.5], [0.5, 0.4, 0.3]]}
+    svg = dead_curves(curves, title="t")
     for text in ("none (1 seed)", "both (mean of 2 seeds)", "limit: 40 %"):
         assert f">{text}<" in svg

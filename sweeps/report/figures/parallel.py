@@ -87,9 +87,7 @@ def _number(axes: Axes, at: int, setting: Setting) -> None:
     kept = dict(sorted(zip(places.tolist(), values.tolist(), strict=True)))
     if not setting.labels and len(kept) > NUM_TICKS:
         wanted = np.linspace(0, 1, NUM_TICKS)
-        known = np.array(list(kept))
-        near = sorted({float(known[np.abs(known - place).argmin()]) for place in wanted})
-        kept = {place: kept[place] for place in near}
+        kept = dict(min(kept.items(), key=lambda item: abs(item[0] - at)) for at in wanted)
     side = -1 if at == 0 else 1  # no line lies left of the first axis
     for place, value in kept.items():
         text = setting.labels[round(value)] if setting.labels else f"{value:.4g}"

@@ -6,18 +6,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sweeps.report.figures.svg import (
-    FONT_SIZE,
-    INK,
-    PALETTE,
-    draw_svg,
-    label_rows,
-    num_lines,
-    wrapped,
-)
+from sweeps.report.figures.svg import FONT_SIZE, INK, PALETTE, draw_svg, num_lines, wrapped
 
 WIDTH = 560
 LINE_HEIGHT = 15
@@ -39,7 +32,7 @@ class DotRow:
     """One per seed, at least one."""
     paper: float | None = None
     interval: Interval | None = None
-    """95 % interval of the mean over seeds, if there is one."""
+    """95 % interval around the mean over seeds; None for a single one."""
 
 
 def cell_dots(cells: Sequence[DotRow], *, title: str) -> str:
@@ -99,11 +92,11 @@ def bars(
     """
 
     def draw(axes: Axes, _: Axes) -> None:
-        for index, (_label, value) in enumerate(rows):
-            colour = MEASURED if value >= 0 else NEGATIVE
-            axes.barh(index, value, height=0.62, color=colour, alpha=0.75)
-        for index, ends in enumerate(intervals):
-            axes.plot(ends, [index, index], **_INTERVAL)
+        values = [value for _, value in rows]
+        colours = [MEASURED if value >= 0 else NEGATIVE for value in values]
+        axes.barh(range(len(rows)), values, height=0.62, color=colours, alpha=0.75)
+        if intervals:
+            _intervals(axes, intervals, fmt="none")
         axes.axvline(0, color=INK, linewidth=1.2)
         axes.set_xlabel(axis)
 
@@ -123,7 +116,8 @@ def _rows(
     def draw_rows(figure: Figure) -> None:
         ratios = (2, 1) if apart else (1,)
         panels = figure.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)[0]
-        label_rows(panels[0], labels)
+        panels[0].set_yticks(range(len(labels)), labels, fontsize=FONT_SIZE - 1)
+        panels[0].set_ylim(len(labels) - 0.4, -0.6)
         draw(panels[0], panels[-1])
         for panel in panels:
             panel.spines["left"].set_visible(False)
@@ -144,14 +138,6 @@ _DOT: dict[str, Any] = {
     "markeredgewidth": 0.7,
     "zorder": 3,
 }
-_TICK: dict[str, Any] = {
-    "marker": "|",
-    "linestyle": "none",
-    "markersize": 15,
-    "markeredgewidth": 2.4,
-    "color": INK,
-    "zorder": 4,
-}
 _DIAMOND: dict[str, Any] = {
     "marker": "D",
     "linestyle": "none",
@@ -161,27 +147,29 @@ _DIAMOND: dict[str, Any] = {
     "markeredgewidth": 1.8,
     "zorder": 5,
 }
-_INTERVAL: dict[str, Any] = {
-    "color": INK,
-    "linewidth": 1.6,
-    "marker": "|",
-    "markersize": 6,
-    "markeredgewidth": 1.2,
-    "zorder": 2.5,
-}
+_INTERVAL: dict[str, Any] = {"color": INK, "elinewidth": 1.6, "capsize": 3, "zorder": 2.5}
 
 
 def _dots(cells: Sequence[DotRow], axes: Axes, paper: Axes) -> None:
-    """Draw per row its seeds, from two on their mean, the interval, and the paper's number."""
+    """Draw per row its seeds, from two on their mean with its interval, and the paper's number."""
     for row, cell in enumerate(cells):
         axes.plot(cell.values, [row] * len(cell.values), **_DOT, label="seed")
-        if len(cell.values) > 1:
-            axes.plot(float(np.mean(cell.values)), row, **_TICK, label="mean over seeds")
         if cell.interval:
-            label = wrapped("95 % interval of the mean over seeds", 22)
-            axes.plot(cell.interval, [row, row], **_INTERVAL, label=label)
+            bar = _intervals(
+                axes, [cell.interval], row, fmt="|", markersize=15, markeredgewidth=2.4
+            )
+            bar.set_label(wrapped("mean over seeds, 95 % interval", 17))
         if cell.paper is not None:
             paper.plot(cell.paper, row, **_DIAMOND, label="printed in the paper")
+
+
+def _intervals(
+    axes: Axes, intervals: Sequence[Interval], first_row: int = 0, **look: Any
+) -> ErrorbarContainer:
+    """Draw an interval with end caps per row."""
+    low, high = np.transpose(intervals)
+    rows = range(first_row, first_row + len(intervals))
+    return axes.errorbar((low + high) / 2, rows, xerr=(high - low) / 2, **_INTERVAL | look)
 
 
 def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:

@@ -12,7 +12,6 @@ from io import StringIO
 from xml.etree import ElementTree
 
 import matplotlib.style
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -98,14 +97,6 @@ def num_lines(label: str) -> int:
 def line_style(index: int) -> tuple[str, tuple[float, ...]]:
     """Return colour and dashes of a line; the first 28 pairs are all different."""
     return PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
-
-
-def label_rows(axes: Axes, labels: list[str]) -> None:
-    """Label the rows of a horizontal chart, the first at the top, without ticks."""
-    axes.set_yticks(range(len(labels)), labels, fontsize=FONT_SIZE - 1)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
 
 
 def _inline(svg: str, *, title: str, width: float) -> str:
