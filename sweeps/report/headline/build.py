@@ -324,12 +324,20 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     path = headline.report_folder(store) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     names = ["true masks" if chain.labels is None else chain.name for chain in finished]
+    rows = [
+        GalleryRow(
+            name,
+            as_array(read_image(dataset.image_path(name))),
+            dataset.mask(name),
+            tuple(
+                read_mask(_prediction(store, chain, name), len(dataset.classes))
+                for chain in finished
+            ),
+        )
+        for name in shown
+    ]
     draw_segmentation_gallery(
-        path,
-        [_row(dataset, store, finished, image_id) for image_id in shown],
-        names=names,
-        class_names=dataset.classes,
-        dots_per_inch=DOTS_PER_INCH,
+        path, rows, names=names, class_names=dataset.classes, dots_per_inch=DOTS_PER_INCH
     )
     caption = (
         f"Image, ground truth, and the prediction of the network trained on: {'; '.join(names)}. "
@@ -337,17 +345,6 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     )
     uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     return Picture(f"Segmentations of {split}", caption, image=uri, file=path.name, wide=True)
-
-
-def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id: str) -> GalleryRow:
-    return GalleryRow(
-        image_id,
-        as_array(read_image(dataset.image_path(image_id))),
-        dataset.mask(image_id),
-        tuple(
-            read_mask(_prediction(store, chain, image_id), len(dataset.classes)) for chain in chains
-        ),
-    )
 
 
 def _prediction(store: Store, chain: ChainConfig, image_id: str) -> Path:

@@ -39,10 +39,10 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
     return (
         *summary,
         *_levels(cells),
-        *(_noise(cells) if pooled or not summary else ()),
+        *(_noise(cells, pooled) if pooled or not summary else ()),
         *_resolution(cells),
         *_repeats(table, cells),
-        *_paper_span(cells),
+        *(_paper_span(cells, pooled) if pooled else ()),
         *(_factors(table, values) if values is not None and len(values) > 1 else ()),
         *(_winner(cells, values, results) if values is not None and len(cells) > 2 else ()),
         *_dead_maps(cells),
@@ -149,8 +149,7 @@ def _repeated(cells: Cells) -> list[list[float]]:
     return [values for values in groups.values() if len(values) > 1]
 
 
-def _noise(cells: Cells) -> list[str]:
-    pooled = pooled_sd(cells)
+def _noise(cells: Cells, pooled: tuple[float, int] | None) -> list[str]:
     if pooled is None:
         return ["Seed noise is unknown, as no cell has two seeds: any difference may be chance."]
     spreads = [float(np.std(values, ddof=1)) for values in _repeated(cells)]
@@ -201,11 +200,10 @@ def _repeats(table: Table, cells: Cells) -> list[str]:
     return sentences
 
 
-def _paper_span(cells: Cells) -> list[str]:
+def _paper_span(cells: Cells, pooled: tuple[float, int]) -> list[str]:
     """Compare the span of the printed numbers with that of cells that differ only by noise."""
     printed = [c.paper for c in cells.values() if c.paper is not None and c.comparable]
-    pooled = pooled_sd(cells)
-    if len(printed) < 3 or pooled is None:
+    if len(printed) < 3:
         return []
     span = max(printed) - min(printed)
     noise = range_of_noise(pooled[0], len(printed), df=pooled[1])
@@ -260,20 +258,17 @@ def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list
     again = []
     if len(values) > 1:
         share = argmax_stability(values.reshape(len(values), -1))[best]
-        again.append(f"{100 * share:.0f} % of resamples of seeds{_few(len(values))}")
+        few = {
+            2: " (2 seeds have only 3 different ones)",
+            3: " (3 seeds have only 10 different ones)",
+        }
+        again.append(f"{100 * share:.0f} % of resamples of seeds{few.get(len(values), '')}")
     if over_images is not None:
         again.append(f"{100 * over_images[best]:.0f} % of resamples of images")
     if not again:
         return [start]
     caveat = "" if len(values) > 1 else ", which say nothing about another training"
     return [f"{start} It is the highest in {listed(again)}{caveat}."]
-
-
-def _few(num_seeds: int) -> str:
-    """Say how many different resamples two or three seeds have; "" for more seeds."""
-    if num_seeds > 3:
-        return ""
-    return f" ({num_seeds} seeds have only {3 if num_seeds == 2 else 10} different ones)"
 
 
 def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:
