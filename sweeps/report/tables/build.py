@@ -126,7 +126,7 @@ class _TableEvidence:
             reference: {
                 seed: miou
                 for seed, run in by_seed.items()
-                if (miou := self.results.miou(run, measure)) is not None
+                if (miou := self.results.by_id[run].mious.get(measure)) is not None
             }
             for reference, by_seed in self.run_ids.items()
         }

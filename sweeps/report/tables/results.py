@@ -66,10 +66,6 @@ class Results:
         dead = find_dead_maps(cam.epochs(), trial.config)
         return Result(metrics, failure, cam.warning(), dead, mious)
 
-    def miou(self, run_id: str, measure: Measure) -> float | None:
-        """Return a trial's mIoU in percent; None if it is not finished."""
-        return self.by_id[run_id].mious.get(measure)
-
     def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
         """Return (image ids, counts per image) of a finished trial.
 
