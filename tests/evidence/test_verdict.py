@@ -76,6 +76,13 @@ def test_a_difference_of_exactly_the_margin_counts_as_within_it() -> None:
     assert decide([0.69, 0.7, 0.71], 0.7, holm_p=0.9).word == Word.NOT_RESOLVABLE
 
 
+def test_a_margin_of_zero_reproduces_nothing_and_is_no_error() -> None:
+    measured = {"B0": {0: 50.0, 1: 51.0}, "A": {0: 51.7, 1: 52.8}}
+    found = table_verdicts({"B0": 48.0, "A": 49.74}, measured, {"A": "B0"}, 0.0)["A"].verdict
+    assert found is not None
+    assert found.word in (Word.TREND_ONLY, Word.NOT_RESOLVABLE)
+
+
 def test_reasons_hold_the_figures() -> None:
     reason = decide([0.0, 0.1, 0.2], 1.74).reason
     assert "measured +0.10 ± 0.10 over 3 seeds" in reason
