@@ -107,25 +107,21 @@ def _check_files(archive: ZipFile, manifest: Manifest, root: Path) -> Finding:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
             raise StoreError(f"{archive.filename}: {name} is outside the archive; nothing is used")
-        if _unpacked(archive, name, root.joinpath(*parts)) != manifest.files[name]:
+        if _digest(archive, name) != manifest.files[name]:
             problems.append(f"{name} is altered")
+        elif not name.endswith(NETWORKS):
+            archive.extract(name, root)
     num_files = counted(len(manifest.files), "file")
     return _finding(f"{num_files}: each is as the manifest's SHA-256 says", sorted(problems))
 
 
-def _unpacked(archive: ZipFile, name: str, target: Path) -> str:
-    """Write a file unless it is a network; return its SHA-256, "" if it is damaged."""
-    digest = hashlib.sha256()
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _digest(archive: ZipFile, name: str) -> str:
+    """Return the SHA-256 of a file, "" if it is damaged."""
     try:
-        with archive.open(name) as source, target.open("wb") as file:
-            while chunk := source.read(1 << 20):
-                digest.update(chunk)
-                if not name.endswith(NETWORKS):
-                    file.write(chunk)
+        with archive.open(name) as source:
+            return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
     except (BadZipFile, zlib.error, EOFError):
         return ""
-    return digest.hexdigest()
 
 
 def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Iterator[Finding]:
@@ -133,13 +129,9 @@ def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Itera
     yield _check_ids(sweep, store, manifest)
     yield from _check_figures(sweep, store)
     yield from _check_tables(sweep, store, manifest)
-    yield (
-        _check_data(sweep, data)
-        if data
-        else Finding(
-            "open", f"data: not checked; with --data FOLDER, {sweep.base.data.name} is checked"
-        )
-    )
+    name = sweep.base.data.name
+    unchecked = Finding("open", f"data: not checked; with --data FOLDER, {name} is checked")
+    yield _check_data(sweep, data) if data else unchecked
     yield from _what_is_open(sweep, store, manifest)
 
 
@@ -175,27 +167,22 @@ def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
 
 def _check_figures(sweep: Sweep, store: Store) -> Iterator[Finding]:
     """Score the counted pixels of each finished trial again."""
-    problems, done, lacking = list[str](), 0, list[str]()
-    for trial in sweep.plan.trials:
-        metrics = store.run(trial.run_id).metrics()
-        if metrics is None:
-            continue
-        if not (store.root / "counts" / counts_id(trial.config)).exists():
-            lacking.append(trial.name)
-            continue
-        done += 1
-        wrong = list(_wrong_figures(trial, store, metrics))
-        problems += [f"{trial.name}: {name}" for name in wrong]
-    if done:
-        yield _finding(
-            f"figures: those of {counted(done, 'trial')} follow from the counted pixels", problems
-        )
+
+    def has_counts(trial: Trial) -> bool:
+        return (store.root / "counts" / counts_id(trial.config)).exists()
+
+    finished = [trial for trial in sweep.plan.trials if store.run(trial.run_id).metrics()]
+    lacking = [trial.name for trial in finished if not has_counts(trial)]
+    if scored := list(filter(has_counts, finished)):
+        text = f"figures: those of {counted(len(scored), 'trial')} follow from the counted pixels"
+        yield _finding(text, (f"{t.name}: {name}" for t in scored for name in _wrong(t, store)))
     if lacking:
         yield Finding("open", f"figures: no counted pixels of {first_of(lacking, SHOWN)}")
 
 
-def _wrong_figures(trial: Trial, store: Store, metrics: dict[str, Any]) -> Iterator[str]:
+def _wrong(trial: Trial, store: Store) -> Iterator[str]:
     """Yield the names of a trial's scores that do not follow from its counted pixels."""
+    metrics = store.run(trial.run_id).metrics() or {}
     counts = load_threshold_counts(store, trial.config)
     score = score_counts(counts, trial.config.labels)
     for field in fields(Score):
@@ -225,8 +212,8 @@ def _check_tables(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Fi
     }
     problems = []
     for name, found in records.items():
-        wrong = list(_differences(store.root / name, records_text(found), sentences=same_code))
-        problems += [f"{name}: {first_of(wrong, 1)}"] if wrong else []
+        if wrong := list(_differences(store.root / name, records_text(found), same_code=same_code)):
+            problems.append(f"{name}: {first_of(wrong, 1)}")
     there, ours = _text(store.root / REPORT / "table.tex"), latex_tables(document)
     if there != ours and (same_code or NUMBER.findall(there) != NUMBER.findall(ours)):
         problems.append(f"{REPORT}/table.tex")
@@ -239,17 +226,14 @@ def _check_tables(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Fi
         yield Finding("open", f"sentences: not compared, as {manifest.written_by} wrote them")
 
 
-def _differences(path: Path, text: str, *, sentences: bool) -> Iterator[str]:
-    """Yield where the values of a CSV file differ from those of a text.
-
-    sentences: compare the columns of reasons, too.
-    """
+def _differences(path: Path, text: str, *, same_code: bool) -> Iterator[str]:
+    """Yield where a CSV file differs from a text, in sentences only if the same code wrote it."""
     there, ours = (list(csv.reader(each.splitlines())) for each in (_text(path), text))
     lines = zip_longest(there, ours, fillvalue=list[str]())
     for line, (left, right) in enumerate(lines, start=1):
         for column, (a, b) in enumerate(zip_longest(left, right, fillvalue="")):
             name = ours[0][column] if column < len(ours[0]) else f"column {column + 1}"
-            if not _same(a, b) and (sentences or not name.endswith("reason")):
+            if not _same(a, b) and (same_code or not name.endswith("reason")):
                 yield f"line {line}, {name}"
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections import Counter
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -32,8 +31,6 @@ PACKED = (".npz", ".pt")
 RECORDS = ("*.json", "epochs/*.json", "attempts/*.json")
 """Of a training's folder."""
 LOCK = "requirements.lock"
-CHUNK = 1 << 20
-"""Bytes read at a time."""
 
 README = """\
 The sweep {name}, as `sweeps export` wrote it.
@@ -155,12 +152,6 @@ def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
     info = ZipInfo(name, DATE)
     info.compress_type = ZIP_STORED if name.endswith(PACKED) else ZIP_DEFLATED
     info.external_attr = 0o644 << 16
-    digest = hashlib.sha256()
-    with (
-        content.open("rb") if isinstance(content, Path) else BytesIO(content) as source,
-        archive.open(info, "w", force_zip64=True) as target,
-    ):
-        while chunk := source.read(CHUNK):
-            digest.update(chunk)
-            target.write(chunk)
-    return digest.hexdigest()
+    data = content.read_bytes() if isinstance(content, Path) else content
+    archive.writestr(info, data)
+    return hashlib.sha256(data).hexdigest()

@@ -5,14 +5,15 @@ m known ones (`sweeps.tables.irn_runs`), which differ in machine and library ver
 seed.
 """
 
+import textwrap
 from enum import StrEnum
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from pydantic import ValidationError
 
 from sweeps.evidence.calibration_checks import DataFacts, Point, compare
-from sweeps.evidence.seeds import LEVEL, mean_sd, prediction_interval
+from sweeps.evidence.seeds import LEVEL, prediction_interval
 from sweeps.plan.sweep import Sweep
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import Store, read_json, write_json
@@ -73,8 +74,7 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
             raise StoreError(f"{trial.name} is not finished; run `sweeps calibrate` again")
         values[trial.config.rng_seed] = float(metrics["miou_fixed"])
     checks = compare(sweep, store, facts)
-    interval = None
-    outcome = Outcome.calibrates_nothing
+    interval, outcome = None, Outcome.calibrates_nothing
     if not any(point.state == "differs" for point in checks):
         interval = expected(len(values))
         inside = interval[0] <= fmean(values.values()) <= interval[1]
@@ -137,9 +137,7 @@ def _nothing(calibration: Calibration) -> list[str]:
         "of IRN's published CAM score, so the mIoU above cannot be compared with it:"
     ]
     for point in calibration.reasons:
-        found = point.found
-        if len(found) > MAX_SHOWN:
-            found = f"{found[:MAX_SHOWN].rpartition(', ')[0]}, ..."
+        found = textwrap.shorten(point.found, MAX_SHOWN, placeholder=" ...")
         texts.append(f"  - {point.name}: {found} [{point.reference}]")
     texts.append(
         "To calibrate: make calibrate DATA=/data/VOC2012 GPUS=1, with the full VOC 2012 and SBD "
@@ -154,7 +152,7 @@ def _evidence(calibration: Calibration, interval: tuple[float, float]) -> list[s
     if not low <= calibration.mean <= high:
         side = "below" if calibration.mean < low else "above"
     each = ", ".join(f"{value:.2f}" for value in calibration.values.values())
-    mean, sd = mean_sd([run.miou for run in RUNS])
+    mious = [run.miou for run in RUNS]
     known = "; ".join(f"{run.miou:g} ({run.source})" for run in RUNS)
     return [
         f"Measured: {calibration.mean:.2f} mIoU over {_seeds(calibration)} ({each}), VOC train, at "
@@ -163,7 +161,7 @@ def _evidence(calibration: Calibration, interval: tuple[float, float]) -> list[s
         "paper's.",
         f"Expected: {low:.2f} to {high:.2f}, a {LEVEL:.0%} prediction interval for the mean of "
         f"{len(calibration.values)} new from {len(RUNS)} known runs of IRN's code, mean "
-        f"{mean:.2f}, SD {sd:.2f}: {known}.",
+        f"{fmean(mious):.2f}, SD {stdev(mious):.2f}: {known}.",
         "It assumes that new and known runs are of the same kind and normally distributed. The "
         "known runs differ in machine and library versions as well as in seed. With more seeds the "
         "interval narrows as if all of their spread came from the seed.",

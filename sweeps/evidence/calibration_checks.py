@@ -3,7 +3,6 @@
 The points are in the order in which to look if IRN's score is not reproduced.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,16 +22,14 @@ if TYPE_CHECKING:
 V1_FILES = {"0676ba61": "resnet50-0676ba61.pth", "19c8e357": "resnet50-19c8e357.pth"}
 """Start of the SHA-256 -> file. Both have the same tensors; IRN loads the second, older one."""
 
-IMPORTANT = (
-    "network.backbone",
-    "network.feature_map",
-    "train.crop_size",
-    "train.lr",
-    "network.frozen_stages",
-    "network.batch_norm",
-    "train.momentum",
-)
-"""Named first among the settings that differ."""
+COMPARED = {
+    "background score": ("labels.background_score",),
+    "scales and flip": ("labels.scales", "labels.flip", "labels.resize", "labels.upsampling"),
+    "epochs": ("train.epochs",),
+    "precision": ("train.precision",),
+    "batch size": ("train.batch_size",),
+}
+"""Point -> the settings that it compares."""
 NOT_COMPARED = (
     "network.weights",
     "data.name",
@@ -119,51 +116,45 @@ def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Point, ...]:
     metrics = [found for t in sweep.plan.trials if (found := store.run(t.run_id).metrics())]
     epochs = [store.cam(trial.cam_id).epochs() for trial in sweep.plan.trials]
     steps = [[loss for e in one for loss in e.get("step_losses", ())] for one in epochs]
-    settings = _Settings(sweep)
+    ours = sweep.plan.trials[0].config.flat()  # canonical, as every trial's
+    irns = canonical(IRN).flat()
+
+    def check(name: str, more: str = "") -> Point:
+        """Compare some settings. more: appended to what was found."""
+        keys = COMPARED[name]
+        same = all(ours[key] == irns[key] for key in keys)
+        return _point(name, _said(keys, irns), _said(keys, ours) + more, same=same)
+
     return (
         _weights(sweep),
         _list("training images", facts.trained, "train_aug"),
         _list("scored images", facts.scored, "train"),
         _labels(facts),
-        settings.check("background score", ("labels.background_score",), _thresholds(metrics)),
-        settings.check(
-            "scales and flip",
-            ("labels.scales", "labels.flip", "labels.resize", "labels.upsampling"),
-        ),
-        settings.check("epochs", ("train.epochs",)),
+        check("background score", _thresholds(metrics)),
+        check("scales and flip"),
+        check("epochs"),
         _iterations(steps),
-        settings.check("precision", ("train.precision",)),
-        settings.check("batch size", ("train.batch_size",)),
-        settings.rest(),
+        check("precision"),
+        check("batch size"),
+        _other_settings(ours, irns),
         _losses(steps),
         _versions(metrics),
     )
 
 
-class _Settings:
-    """The settings of a sweep's only cell beside those of the preset irn."""
+def _point(name: str, reference: str, found: str, *, same: bool) -> Point:
+    return Point(name, reference, found, "same" if same else "differs")
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.ours = sweep.plan.trials[0].config.flat()  # canonical, as every trial's
-        self.irns = canonical(IRN).flat()
-        self.left = [key for key in self.irns if key not in NOT_COMPARED]
 
-    def check(self, name: str, keys: tuple[str, ...], more: str = "") -> Point:
-        """Compare some settings, which `rest` then leaves out. more: appended to what was found."""
-        self.left = [key for key in self.left if key not in keys]
-        same = all(self.ours[key] == self.irns[key] for key in keys)
-        found = _said(keys, self.ours) + more
-        return Point(name, _said(keys, self.irns), found, "same" if same else "differs")
-
-    def rest(self) -> Point:
-        """Compare every setting that no other check has compared."""
-        changed = [key for key in self.left if self.ours[key] != self.irns[key]]
-        changed.sort(key=lambda key: (key not in IMPORTANT, self.left.index(key)))
-        found = ", ".join(
-            f"{key} {_value(self.ours[key])} (IRN: {_value(self.irns[key])})" for key in changed
-        )
-        state: State = "differs" if changed else "same"
-        return Point("other settings", "the preset irn", found or "the preset irn", state)
+def _other_settings(ours: dict[str, Any], irns: dict[str, Any]) -> Point:
+    """Compare every setting that no other point compares."""
+    elsewhere = {*NOT_COMPARED, *(key for keys in COMPARED.values() for key in keys)}
+    found = ", ".join(
+        f"{key} {_value(ours[key])} (IRN: {_value(irns[key])})"
+        for key in irns
+        if key not in elsewhere and ours[key] != irns[key]
+    )
+    return _point("other settings", "the preset irn", found or "the preset irn", same=not found)
 
 
 def _said(keys: tuple[str, ...], settings: dict[str, Any]) -> str:
@@ -186,7 +177,7 @@ def _weights(sweep: Sweep) -> Point:
     elif network.backbone == "resnet50" and network.weights == "imagenet_v1":
         same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}{_cached_digest()}"
     reference = f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}"
-    return Point("initial weights", reference, found, "same" if same else "differs")
+    return _point("initial weights", reference, found, same=same)
 
 
 def _cached_digest() -> str:
@@ -211,11 +202,11 @@ def _list(name: str, found: ListFacts, split: str) -> Point:
     other = "" if same else ", another list"
     if not same and found.num_images == official.num_images:
         other += " of the same length: restore it with `wsss data prepare`"
-    return Point(
+    return _point(
         name,
         f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
         f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
-        "same" if same else "differs",
+        same=same,
     )
 
 
@@ -246,18 +237,17 @@ def _iterations(steps: list[list[float]]) -> Point:
 
 def _losses(steps: list[list[float]]) -> Point:
     """Compare the losses with the author's, to tell training from scoring as a cause."""
-
-    def means(mean_up_to: Callable[[int], float]) -> str:
-        return ", ".join(f"{step}: {mean_up_to(step):.4f}" for step in known)
-
     known = [step for step in AUTHOR_LOSSES if all(len(one) > step for one in steps)]
-    # The author's meter is reset after step 0, 100, 200, ...
-    found = means(lambda step: fmean(fmean(one[step - 99 : step + 1]) for one in steps))
     if not known:
-        reference, found = f"the author's log, {AUTHOR_LOG}", "fewer than 101 steps recorded"
-    else:
-        theirs = means(AUTHOR_LOSSES.__getitem__)
-        reference = f"mean L_cls of 100 steps up to {theirs} ({AUTHOR_LOG})"
+        log = f"the author's log, {AUTHOR_LOG}"
+        return Point("losses", log, "fewer than 101 steps recorded", "note")
+    # The author's meter is reset after step 0, 100, 200, ...
+    means = {step: fmean(fmean(one[step - 99 : step + 1]) for one in steps) for step in known}
+    found, theirs = (
+        ", ".join(f"{step}: {losses[step]:.4f}" for step in known)
+        for losses in (means, AUTHOR_LOSSES)
+    )
+    reference = f"mean L_cls of 100 steps up to {theirs} ({AUTHOR_LOG})"
     return Point("losses", reference, found, "note")
 
 

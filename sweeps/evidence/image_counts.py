@@ -4,6 +4,8 @@ All statistics over images need no more than this, and reading it is a hundred t
 counting again from all thresholds. Legend: N images, L labels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,13 +48,19 @@ def load_threshold_counts(store: Store, config: RunConfig) -> ThresholdCounts:
     """
     folder = store.folder(f"counts/{counts_id(config)}")
     folder.pull()
-    path = folder.path / COUNTS
-    try:
+    with _readable(folder.path / COUNTS) as path:
         return ThresholdCounts.load(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """Raise StoreError, with its remedy, if a file is missing or broken."""
+    try:
+        yield path
     except BROKEN_ZIP as error:
         let_through(error, path)
         raise StoreError(
-            f"{path}: cannot be read ({error}); delete {folder.path} and run its table again"
+            f"{path}: cannot be read ({error}); delete {path.parent} and run its table again"
         ) from None
 
 
@@ -84,12 +92,6 @@ def load_image_counts(run: RunFolder, threshold: Threshold) -> tuple[tuple[str, 
     path = run.path / FILE_NAME
     if not path.exists() and run.metrics() is None:
         raise StoreError(f"{run.path}: not finished; run its table first")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            counts = ImageCounts(*(data[f"{threshold}_{part}"] for part in PARTS))
-            return tuple(data["image_ids"].tolist()), counts
-    except BROKEN_ZIP as error:
-        let_through(error, path)
-        raise StoreError(
-            f"{path}: cannot be read ({error}); delete {run.path} and run its table again"
-        ) from None
+    with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        counts = ImageCounts(*(data[f"{threshold}_{part}"] for part in PARTS))
+        return tuple(data["image_ids"].tolist()), counts

@@ -6,6 +6,7 @@ over fixed points, because scipy's studentised range takes a second, a fifth of 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,7 +23,7 @@ WIDEST = 16.0
 """SDs; the cells of no table span more by chance."""
 
 
-def t_test_power(effect: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
+def t_test_power(effect: float, sd: float, n: int) -> float:
     """Return the power of a paired two-sided t-test over n >= 2 seeds for a true mean difference.
 
     sd: the SD of the paired differences, above 0.
@@ -30,7 +31,7 @@ def t_test_power(effect: float, sd: float, n: int, *, alpha: float = ALPHA) -> f
     from scipy.special import ndtr, stdtrit
 
     shift = abs(effect) / sd * math.sqrt(n)
-    critical = float(stdtrit(n - 1, 1 - alpha / 2))
+    critical = float(stdtrit(n - 1, 1 - ALPHA / 2))
     turn, width = shift / critical, 9 / critical  # rejected nearly always below, never above
     return over_sample_sds(
         lambda s: ndtr(shift - critical * s) + ndtr(-shift - critical * s),
@@ -39,14 +40,12 @@ def t_test_power(effect: float, sd: float, n: int, *, alpha: float = ALPHA) -> f
     )
 
 
-def minimum_detectable(sd_of_difference: float, n: int) -> float | None:
-    """Return the smallest true difference that a paired two-sided t-test over n seeds resolves.
+def minimum_detectable(sd_of_difference: float, n: int) -> float:
+    """Return the smallest true difference that a paired two-sided t-test resolves.
 
-    sd_of_difference: of the seed-paired differences, percent (seed noise). None for fewer than two
-    seeds, 0 without noise. For a single comparison; Holm's correction over a table takes more.
+    sd_of_difference: of the seed-paired differences, percent (seed noise). n: seeds, at least two.
+    For a single comparison; Holm's correction over a table takes more.
     """
-    if n < 2:
-        return None
     return sd_of_difference * _least(lambda effect: t_test_power(effect, 1.0, n) >= POWER)
 
 
@@ -75,12 +74,12 @@ def seeds_for_equivalence(margin: float, sd_of_difference: float) -> int | None:
     return _smallest(lambda n: tost_power(margin, sd_of_difference, n) >= POWER)
 
 
-def tost_power(margin: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
-    """Return how often `tost` over n >= 2 seeds gives p < alpha if the true mean is the centre."""
+def tost_power(margin: float, sd: float, n: int) -> float:
+    """Return how often `tost` over n >= 2 seeds gives p < ALPHA if the true mean is the centre."""
     from scipy.special import ndtr, stdtrit
 
     reach = margin / sd * math.sqrt(n)
-    critical = float(stdtrit(n - 1, 1 - alpha))
+    critical = float(stdtrit(n - 1, 1 - ALPHA))
     turn, width = reach / critical, 9 / critical
     return over_sample_sds(
         lambda s: np.maximum(2 * ndtr(reach - critical * s) - 1, 0), n - 1, (turn - width, turn)
@@ -124,17 +123,10 @@ def _least(enough: Callable[[float], bool]) -> float:
 
 
 def _smallest(enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and bisection."""
-    high = 2
-    while not enough(high):
-        if high >= MAX_SEEDS:
-            return None
-        high = min(2 * high, MAX_SEEDS)
-    low = max(high // 2, 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    """Return the smallest n in 2..MAX_SEEDS that is enough, by bisection."""
+    numbers = range(2, MAX_SEEDS + 1)
+    at = bisect_left(numbers, 1, key=enough)
+    return numbers[at] if at < len(numbers) else None
 
 
 class NoiseRange(NamedTuple):

@@ -57,29 +57,14 @@ class SeedDifferences:
         return len(self.values)
 
 
-def mean_sd(values: ArrayLike) -> tuple[float, float | None]:
-    """Return mean and sample SD (n - 1) over seeds; the SD is None for one value.
-
-    values: [S] percent. Raises ValueError if there are none, or one is not finite.
-    """
-    array = finite_vector(values)
-    if array.size == 0:
-        raise ValueError("no values to average; leave cells without results out")
-    if array.size == 1:
-        return float(array[0]), None
-    return float(array.mean()), _sd(array)
-
-
 def seed_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None:
     """Return the t interval of the mean over seeds (seed noise); None for fewer than two.
 
-    values: [S] percent. Equal values give an interval without width. Raises ValueError if a value
-    is not finite or the level is not in (0, 1).
+    values: [S] percent. Equal values give an interval without width.
     """
     from scipy.special import stdtrit
 
-    check_level(level)
-    array = finite_vector(values)
+    array = np.asarray(values, np.float64)
     n = array.size
     if n < 2:
         return None
@@ -88,21 +73,17 @@ def seed_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None
     return Interval(mean - half, mean + half)
 
 
-def prediction_interval(values: ArrayLike, num_new: int, *, level: float = LEVEL) -> Interval:
-    """Return where the mean of `num_new` further trainings lies, with probability `level`.
+def prediction_interval(values: ArrayLike, num_new: int) -> Interval:
+    """Return where the mean of `num_new` further trainings lies, with a probability of 95 %.
 
     values: [m] percent, m >= 2 trainings of one kind. mean ± t(m - 1) SD √(1/m + 1/n) for n new
-    ones of the same kind, normal and independent (seed noise). Raises ValueError for fewer than two
-    values, for none to come, if a value is not finite or the level is not in (0, 1).
+    ones of the same kind, normal and independent (seed noise).
     """
     from scipy.special import stdtrit
 
-    check_level(level)
-    array = finite_vector(values)
+    array = np.asarray(values, np.float64)
     m = array.size
-    if m < 2 or num_new < 1:
-        raise ValueError(f"{m} values, {num_new} to come: need at least 2, and 1 to come")
-    t = float(stdtrit(m - 1, (1 + level) / 2))
+    t = float(stdtrit(m - 1, (1 + LEVEL) / 2))
     half = t * _sd(array) * math.sqrt(1 / m + 1 / num_new)
     return Interval(float(array.mean()) - half, float(array.mean()) + half)
 
@@ -114,7 +95,7 @@ def seed_differences(a: Mapping[int, float], b: Mapping[int, float]) -> SeedDiff
     equal, p is the t-test's limit: 1 if they are 0, else 0.
     """
     seeds = tuple(sorted(a.keys() & b.keys()))
-    values = finite_vector([a[seed] - b[seed] for seed in seeds])
+    values = np.array([a[seed] - b[seed] for seed in seeds])
     p = None
     if values.size >= 2:
         p = min(1.0, 2 * _upper_tail(abs(float(values.mean())), values))
@@ -132,15 +113,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return the p-values adjusted for their number (Holm 1979), in the order given.
 
     None (no test was possible) stays None and does not count. The adjustment is valid however the
-    tests depend on each other, e.g. through a common baseline. Raises ValueError if a p is not in
-    [0, 1].
+    tests depend on each other, e.g. through a common baseline.
     """
     known = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, at) in enumerate(known):
-        if not 0 <= p <= 1:
-            raise ValueError(f"p-value {p} is not in [0, 1]; give None where there is no test")
         largest = max(largest, min(1.0, p * (len(known) - rank)))
         adjusted[at] = largest
     return adjusted
@@ -149,29 +127,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def tost(differences: ArrayLike, *, centre: float, margin: float) -> float | None:
     """Return the p of "the mean difference is not within centre ± margin" (two one-sided t-tests).
 
-    differences: [n] paired by seed (seed noise). A p below alpha shows equivalence to the centre.
-    None for fewer than two seeds. Raises ValueError if the margin is not above 0. (Schuirmann 1987)
+    differences: [n] paired by seed (seed noise); margin: above 0. A p below alpha shows equivalence
+    to the centre. None for fewer than two seeds. (Schuirmann 1987)
     """
-    if not (math.isfinite(margin) and margin > 0 and math.isfinite(centre)):
-        raise ValueError(f"centre {centre}, margin {margin}: the margin must be above 0")
-    array = finite_vector(differences)
+    array = np.asarray(differences, np.float64)
     if array.size < 2:
         return None
     return _upper_tail(margin - abs(float(array.mean()) - centre), array)
-
-
-def finite_vector(values: ArrayLike) -> FloatArray:
-    """Return the values as [n] float64; ValueError unless they are a flat list of numbers."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"{array} is not a list of finite numbers; leave missing seeds out")
-    return array
-
-
-def check_level(level: float) -> None:
-    """Raise ValueError unless the level is strictly between 0 and 1."""
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} is not in (0, 1); give a share, e.g. 0.95")
 
 
 def _sd(values: FloatArray) -> float:
@@ -203,40 +165,25 @@ class TwoWayAnova(NamedTuple):
 
     rows: Effect
     columns: Effect
-    interaction: Effect | None
-    """None for one seed: it cannot be told from noise, and serves as the residual."""
+    interaction: Effect
 
 
-def two_way_anova(values: ArrayLike) -> TwoWayAnova:
+def two_way_anova(grid: FloatArray) -> TwoWayAnova:
     """Return the analysis of variance of a rows x columns grid, seeds as blocks (seed noise).
 
-    values: [S, rows, cols] percent, balanced, at least two rows and two columns. With S = 1 the
-    model is additive, and p is too large where rows and columns interact. Raises ValueError for a
-    missing cell (NaN). (fixed effects, randomised complete blocks)
+    grid: [S, rows, cols] percent, balanced, at least two of each. (fixed effects, randomised
+    complete blocks)
     """
     from scipy.special import fdtrc
 
-    grid = np.asarray(values, dtype=np.float64)
-    if grid.ndim != 3 or grid.shape[0] < 1 or min(grid.shape[1:]) < 2:
-        raise ValueError(f"values of shape {grid.shape}; give [seeds, >= 2 rows, >= 2 columns]")
-    for seed, row, column in np.argwhere(~np.isfinite(grid)):
-        raise ValueError(
-            f"seed {seed}, row {row}, column {column} (counted from 0) is missing; the analysis "
-            "needs each cell with each seed: train it, or leave out its seed, row or column"
-        )
     num_seeds, num_rows, num_columns = grid.shape
     mean = grid.mean()
     row = grid.mean((0, 2), keepdims=True) - mean  # [1, rows, 1]
     column = grid.mean((0, 1), keepdims=True) - mean  # [1, 1, cols]
     both = grid.mean(0, keepdims=True) - mean - row - column  # [1, rows, cols]
     block = grid.mean((1, 2), keepdims=True) - mean  # [S, 1, 1]
-    interaction_df = (num_rows - 1) * (num_columns - 1)
-    if num_seeds == 1:
-        residual, residual_df = both, interaction_df
-    else:
-        residual = grid - mean - row - column - both - block
-        residual_df = (num_seeds - 1) * (num_rows * num_columns - 1)
-    residual_ss = _sum_of_squares(residual, grid.shape)
+    residual_df = (num_seeds - 1) * (num_rows * num_columns - 1)
+    residual_ss = _sum_of_squares(grid - mean - row - column - both - block, grid.shape)
     total_ss = _sum_of_squares(grid - mean, grid.shape)
 
     def effect(deviation: FloatArray, df: int) -> Effect:
@@ -250,7 +197,7 @@ def two_way_anova(values: ArrayLike) -> TwoWayAnova:
     return TwoWayAnova(
         effect(row, num_rows - 1),
         effect(column, num_columns - 1),
-        effect(both, interaction_df) if num_seeds > 1 else None,
+        effect(both, (num_rows - 1) * (num_columns - 1)),
     )
 
 

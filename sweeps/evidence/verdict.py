@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from numpy.typing import ArrayLike
-
 from sweeps.evidence.power import seeds_for_equivalence, seeds_needed
 from sweeps.evidence.seeds import (
     ALPHA,
     ROUNDING,
     SeedDifferences,
-    finite_vector,
     holm,
-    mean_sd,
     seed_differences,
     seed_interval,
     tost,
@@ -71,12 +67,8 @@ def table_verdicts(
 
     paper: reference -> percent as printed; measured: reference -> seed -> percent. baselines: each
     cell to be judged -> the one it is compared with. The p-values of all these cells are
-    adjusted together. Raises ValueError if neither of the first two has a baseline.
+    adjusted together.
     """
-    for baseline in baselines.values():
-        if baseline not in paper and baseline not in measured:
-            cells = sorted({*paper, *measured})
-            raise ValueError(f"baseline {baseline} is none of the cells {cells}")
     found = [
         seed_differences(measured.get(reference, {}), measured.get(baseline, {}))
         for reference, baseline in baselines.items()
@@ -89,7 +81,7 @@ def table_verdicts(
         expected = _paper_difference(paper.get(reference), paper.get(baseline))
         verdict, needed = None, None
         if expected is not None:
-            verdict = judge(differences.values, paper=expected, margin=margin, holm_p=holm_p)
+            verdict = judge(differences, paper=expected, margin=margin, holm_p=holm_p)
             if differences.sd is not None:
                 needed = seeds_needed(expected, differences.sd)
         differs = None if holm_p is None else holm_p < ALPHA
@@ -97,11 +89,13 @@ def table_verdicts(
     return evidence
 
 
-def judge(differences: ArrayLike, *, paper: float, margin: float, holm_p: float | None) -> Verdict:
+def judge(
+    differences: SeedDifferences, *, paper: float, margin: float, holm_p: float | None
+) -> Verdict:
     """Return whether the seeds confirm a difference printed in the paper (seed noise).
 
-    differences: [n] measured, paired by seed; paper: the paper's difference; holm_p: two-sided p
-    of "no difference", adjusted over the table, None only for n < 2.
+    paper: the paper's difference; holm_p: two-sided p of "no difference", adjusted over the table,
+    None only for n < 2.
 
     If the paper's difference is above the margin, `reproduced` needs d equivalent to it (TOST) and
     significantly of its sign; the latter alone is `trend only`; `not reproduced` is significantly
@@ -109,22 +103,19 @@ def judge(differences: ArrayLike, *, paper: float, margin: float, holm_p: float 
     difference is within the margin, it claims no sign, and only equivalence or that interval
     decide. Otherwise `not resolvable`. Equivalence and interval are per cell, not adjusted.
     """
-    values = finite_vector(differences)
-    p_equivalent = tost(values, centre=paper, margin=margin)
-    interval = seed_interval(values, level=1 - 2 * ALPHA)
-    if interval is None or p_equivalent is None:
+    n, mean, sd = differences.n, differences.mean, differences.sd
+    p_equivalent = tost(differences.values, centre=paper, margin=margin)
+    interval = seed_interval(differences.values, level=1 - 2 * ALPHA)
+    if interval is None or p_equivalent is None or holm_p is None or mean is None or sd is None:
         none = "no seed was measured for both the cell and its baseline"
-        reason = "one seed: seed noise unknown" if values.size else none
-        return Verdict(Word.NOT_RESOLVABLE, reason)
-    if holm_p is None:
-        raise ValueError(f"holm_p is None for {values.size} seeds; give the p adjusted by holm()")
-    mean, sd = mean_sd(values)
-    measured = f"measured {mean:+.2f} ± {sd:.2f} over {values.size} seeds"
+        return Verdict(Word.NOT_RESOLVABLE, "one seed: seed noise unknown" if n else none)
+    measured = f"measured {mean:+.2f} ± {sd:.2f} over {n} seeds"
     expected = f"the paper's {paper:+.2f}"
     span = f"{100 * (1 - 2 * ALPHA):.0f} % interval {interval.low:+.2f} to {interval.high:+.2f}"
-    equivalent = p_equivalent < ALPHA
+    equivalent, differs = p_equivalent < ALPHA, holm_p < ALPHA
+    has_sign = abs(paper) > margin + ROUNDING
     outside = interval.low > paper + margin or interval.high < paper - margin
-    if abs(paper) > margin + ROUNDING and holm_p < ALPHA:
+    if has_sign and differs:
         if mean * paper < 0:
             reason = f"{measured}, the opposite sign of {expected} (Holm {p_words(holm_p)})"
             return Verdict(Word.NOT_REPRODUCED, reason)
@@ -135,19 +126,17 @@ def judge(differences: ArrayLike, *, paper: float, margin: float, holm_p: float 
     if outside:
         reason = f"{measured}, {span}, wholly outside {expected} ± {margin:.2f}"
         return Verdict(Word.NOT_REPRODUCED, reason)
-    missing = _missing(paper, margin, float(sd or 0), values.size)
     if not equivalent:
         reason = f"{measured}, {span}, neither shows nor rules out {expected} ± {margin:.2f}"
-        return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {missing}")
-    reason = (
-        f"{measured}, within ± {margin:.2f} of {expected} (equivalence {p_words(p_equivalent)})"
-    )
-    if abs(paper) <= margin + ROUNDING:
-        return Verdict(Word.REPRODUCED, reason)
-    if holm_p < ALPHA:
-        return Verdict(Word.REPRODUCED, f"{reason} and not 0 (Holm {p_words(holm_p)})")
-    reason += f", but not shown to differ from 0 (Holm {p_words(holm_p)})"
-    return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {missing}")
+    else:
+        same = f"within ± {margin:.2f} of {expected} (equivalence {p_words(p_equivalent)})"
+        reason = f"{measured}, {same}"
+        if not has_sign:
+            return Verdict(Word.REPRODUCED, reason)
+        if differs:
+            return Verdict(Word.REPRODUCED, f"{reason} and not 0 (Holm {p_words(holm_p)})")
+        reason += f", but not shown to differ from 0 (Holm {p_words(holm_p)})"
+    return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {_missing(paper, margin, sd, n)}")
 
 
 def _paper_difference(cell: float | None, baseline: float | None) -> float | None:

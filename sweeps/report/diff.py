@@ -97,7 +97,9 @@ def compare(
     ids_b = [seeds_b[seed] for seed in common or sorted(seeds_b)]
     measures = {}
     for measure in Measure:
-        means = (_mean([fixed.miou(run, measure) for run in ids]) for ids in (ids_a, ids_b))
+        means = (
+            _mean([fixed.by_id[run].mious.get(measure) for run in ids]) for ids in (ids_a, ids_b)
+        )
         counted_at = by_measure.get(measure)
         against = counted_at.against(ids_b, ids_a) if counted_at else None
         measures[measure.value] = Figure(*means, *(against[0] if against else (None, None)))
@@ -170,10 +172,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _figures(name: str, figures: Mapping[str, Figure]) -> Grid:
     rows = []
     for key, figure in figures.items():
-        bounds = None
-        if figure.low is not None and figure.high is not None:
-            bounds = (figure.low, figure.high)
+        ends = None if figure.low is None or figure.high is None else (figure.low, figure.high)
         entries = number(figure.a), number(figure.b), signed(figure.difference)
-        rows.append(Row((key,), (*entries, interval(bounds, sign=True))))
+        rows.append(Row((key,), (*entries, interval(ends, sign=True))))
     columns = tuple(map(Column, ("A", "B", "B - A", PAIRED)))
     return Grid(name, (name,), columns, in_one_group(rows))

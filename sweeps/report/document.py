@@ -25,6 +25,9 @@ DASH = "–"
 ALL = frozenset(Format)
 ON_PAGES = frozenset({Format.html, Format.markdown})
 """Formats that scroll, and so have room for everything."""
+HTML = frozenset({Format.html})
+LATEX = frozenset({Format.latex})
+TERMINAL = frozenset({Format.terminal})
 
 BadgeTone = Literal["good", "fair", "bad", "open", "plain"]
 """good, fair and bad: how well a claim holds; open: not decided; plain: no claim."""

@@ -19,9 +19,9 @@ from sweeps.plan.search import (
 )
 from sweeps.report.document import (
     DASH,
+    HTML,
     Column,
     Document,
-    Format,
     Grid,
     Picture,
     Pictures,
@@ -84,33 +84,24 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
         Setting(r.key.split(".")[-1], [trial.settings[r.key] for trial, _ in trials], log=r.log)
         for r in search.space.ranges
     ]
-    lines = parallel_coordinates(
-        settings, scores, name="parallel", title="Settings and their score"
-    )
-    correlations = [(s.name, _rank_correlation(s.values, scores)) for s in settings]
-    correlation_bars = bars(
-        correlations,
-        axis="rank correlation with mIoU (%)",
-        name="importance",
-        title="What goes with a high score",
-    )
+    first, title = "Settings and their score", "What goes with a high score"
+    correlations = [(s.name, 100 * _rank_correlation(s.values, scores)) for s in settings]
     pictures = (
         Picture(
-            "Settings and their score",
+            first,
             "A line per finished trial, by the search half's mIoU: dark is low, yellow high, the "
             "best is thick.",
-            lines,
+            parallel_coordinates(settings, scores, title=first),
         ),
         Picture(
-            "What goes with a high score",
+            title,
             f"Spearman's rank correlation over {counted(len(scores), 'finished trial')}. The "
             "search draws more settings near high scores, so this is a hint, not a test.",
-            correlation_bars,
+            bars(correlations, axis="rank correlation with mIoU (%)", title=title),
         ),
     )
-    title = "What goes with a high score"
     blocks = (Pictures(pictures),)
-    return (Section(title, title, "figures", blocks, formats=frozenset({Format.html})),)
+    return (Section(title, title, "figures", blocks, formats=HTML),)
 
 
 def _rank_correlation(values: Sequence[float], scores: Sequence[float]) -> float:

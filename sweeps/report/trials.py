@@ -94,10 +94,7 @@ def _outcome(trial: Trial, results: Results) -> dict[str, Any]:
     found = result.metrics
     names = ("background", *found["classes"])
     return {
-        "miou_fixed": result.mious[Measure.fixed],
-        "miou_held_out": result.mious[Measure.held_out],
-        "miou_best": result.mious[Measure.best],
-        "miou_auc": result.mious[Measure.auc],
+        **{f"miou_{measure.name}": miou for measure, miou in result.mious.items()},
         "best_threshold": found["best_threshold"],
         "iou_fixed": dict(zip(names, found["iou_fixed"], strict=True)),
         "iou_best": dict(zip(names, found["iou_best"], strict=True)),

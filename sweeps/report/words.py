@@ -1,13 +1,14 @@
 """What all reports share: how they write numbers and lists, and the notes on the paper."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeps.report.document import DASH, Block, Bullets, Format, Section, Text
+from sweeps.report.document import DASH, Block, Bullets, Entry, Format, Row, Section, Text
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.paper import CITATION
+from sweeps.tables.table import Table
 
 _LAMBDA = re.compile(r"(?<![\w./-])lambda_(?=b?s(?![\w-]))")
 """In text, not in names of settings (transfer.lambda_s), tables (grid-lambda_s) or paths."""
@@ -49,6 +50,14 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
     if mean is None:
         return MISSING
     return number(mean) if sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def table_rows(table: Table, entry: Callable[[str], Entry]) -> tuple[Row, ...]:
+    """Return a table's rows as the paper prints them. entry: of a cell, by its reference."""
+    return tuple(
+        Row(row.labels, tuple(entry(table.reference(row, column)) for column in table.columns))
+        for row in table.rows
+    )
 
 
 def greek(text: str) -> str:

@@ -4,6 +4,7 @@ Qin et al., TCSVT 2024, Section IV-D. 28 cells, 25 distinct configurations: III-
 III-both is V(.5, .5) and IV-none is VI-none.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.tables.table import Cell, Row, Table
@@ -26,9 +27,35 @@ BOTH_VIEWS = {"views.enhanced": True, "views.decreased": True}
 LAMBDAS = (0.1, 0.2, 0.5, 1.0)
 
 
-def row(labels: tuple[str, ...], overrides: dict[str, Any], paper: float | None) -> Row:
+Changes = Mapping[str, Any]
+"""Dotted settings -> values."""
+
+
+def row(labels: tuple[str, ...], overrides: Changes, paper: float | None) -> Row:
     """Return a line with a single number."""
     return Row(labels, (Cell(overrides, paper),))
+
+
+def grid(
+    rows: Mapping[tuple[str, ...], Changes],
+    columns: Mapping[str, Changes],
+    paper: Sequence[Sequence[float | None]] = (),
+) -> tuple[Row, ...]:
+    """Return lines whose cells combine the settings of their row and column, each by its labels.
+
+    paper: the printed numbers; default: none.
+    """
+    printed = paper or [[None] * len(columns)] * len(rows)
+    return tuple(
+        Row(
+            labels,
+            tuple(
+                Cell({**changes, **across}, miou)
+                for across, miou in zip(columns.values(), mious, strict=True)
+            ),
+        )
+        for (labels, changes), mious in zip(rows.items(), printed, strict=True)
+    )
 
 
 TABLE_III = Table(
@@ -55,33 +82,21 @@ TABLE_IV = Table(
     ),
 )
 
-_TABLE_V_MIOU = (
-    (50.79, 50.79, 50.81, 50.78),
-    (50.79, 50.82, 50.83, 50.80),
-    (50.81, 50.84, 50.86, 50.83),
-    (50.79, 50.81, 50.84, 50.85),
-)
-
 TABLE_V = Table(
     name="V",
     title="Hyper-parameters lambda_s (rows) and lambda_bs (columns), full module and both views",
     row_names=("lambda_s",),
     column_name="lambda_bs",
     columns=tuple(f"{value:g}" for value in LAMBDAS),
-    rows=tuple(
-        Row(
-            (f"{lambda_s:g}",),
-            tuple(
-                Cell(
-                    FULL_MODULE
-                    | BOTH_VIEWS
-                    | {"transfer.lambda_s": lambda_s, "transfer.lambda_bs": lambda_bs},
-                    miou,
-                )
-                for lambda_bs, miou in zip(LAMBDAS, mious, strict=True)
-            ),
-        )
-        for lambda_s, mious in zip(LAMBDAS, _TABLE_V_MIOU, strict=True)
+    rows=grid(
+        {(f"{v:g}",): FULL_MODULE | BOTH_VIEWS | {"transfer.lambda_s": v} for v in LAMBDAS},
+        {f"{v:g}": {"transfer.lambda_bs": v} for v in LAMBDAS},
+        (
+            (50.79, 50.79, 50.81, 50.78),
+            (50.79, 50.82, 50.83, 50.80),
+            (50.81, 50.84, 50.86, 50.83),
+            (50.79, 50.81, 50.84, 50.85),
+        ),
     ),
     baseline="V[0.5,0.5]",
 )

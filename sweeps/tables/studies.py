@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.tables.paper import (
     ATROUS,
+    ATTENTION,
     BOTH_VIEWS,
     CONTEXT,
     FULL_MODULE,
@@ -16,6 +17,7 @@ from sweeps.tables.paper import (
     PAPER_TABLES,
     TABLE_III,
     YES,
+    grid,
     row,
 )
 from sweeps.tables.table import Cell, Row, Table
@@ -77,14 +79,11 @@ CONTROLS_SUMMED = Table(
     ),
 )
 
-_FACTORIAL_PAPER = {
-    (NO, NO, NO, NO): 47.82,
-    (YES, NO, NO, NO): 48.50,
-    (NO, YES, NO, NO): 48.64,
-    (NO, NO, YES, NO): 48.69,
-    (NO, NO, NO, YES): 48.12,
-    (NO, NO, YES, YES): 48.90,
-    (YES, YES, YES, YES): 49.12,
+_ATTENTIONS = {
+    "none": {},
+    "channel": {"network.channel_attention": True},
+    "spatial": {"network.spatial_attention": True},
+    "both": ATTENTION,
 }
 
 FACTORIAL = Table(
@@ -92,22 +91,16 @@ FACTORIAL = Table(
     title="All 16 combinations of the module's parts, original view only",
     row_names=("multi-scale atrous", "context association"),
     column_name="attention",
-    columns=("none", "channel", "spatial", "both"),
-    rows=tuple(
-        Row(
-            (atrous, context),
-            tuple(
-                Cell(
-                    (ATROUS if atrous == YES else {})
-                    | (CONTEXT if context == YES else {})
-                    | ({"network.channel_attention": True} if channel == YES else {})
-                    | ({"network.spatial_attention": True} if spatial == YES else {}),
-                    _FACTORIAL_PAPER.get((atrous, context, channel, spatial)),
-                )
-                for channel, spatial in ((NO, NO), (YES, NO), (NO, YES), (YES, YES))
-            ),
-        )
-        for atrous, context in ((NO, NO), (YES, NO), (NO, YES), (YES, YES))
+    columns=tuple(_ATTENTIONS),
+    rows=grid(
+        {(NO, NO): {}, (YES, NO): ATROUS, (NO, YES): CONTEXT, (YES, YES): ATROUS | CONTEXT},
+        _ATTENTIONS,
+        (
+            (47.82, 48.69, 48.12, 48.90),
+            (48.50, None, None, None),
+            (48.64, None, None, None),
+            (None, None, None, 49.12),
+        ),
     ),
 )
 
@@ -115,24 +108,17 @@ FACTORIAL = Table(
 def _alpha_beta(view: str, alphas: tuple[float, ...], betas: tuple[float, ...]) -> Table:
     """Return a grid over one view's alpha and beta; the other view keeps the paper's values."""
     printed = {"enhanced": (1.5, 300.0), "decreased": (0.8, 150.0)}[view]
+    columns = {f"{beta:g}": {f"views.beta_{view}": beta} for beta in betas}
     return Table(
         name=f"alpha-beta-{view}",
         title=f"alpha (rows) and beta (columns) of the {view} view, full module and both views",
         row_names=("alpha",),
         column_name="beta",
-        columns=tuple(f"{beta:g}" for beta in betas),
-        rows=tuple(
-            Row(
-                (f"{alpha:g}",),
-                tuple(
-                    Cell(
-                        F3 | {f"views.alpha_{view}": alpha, f"views.beta_{view}": beta},
-                        50.86 if (alpha, beta) == printed else None,
-                    )
-                    for beta in betas
-                ),
-            )
-            for alpha in alphas
+        columns=tuple(columns),
+        rows=grid(
+            {(f"{alpha:g}",): F3 | {f"views.alpha_{view}": alpha} for alpha in alphas},
+            columns,
+            [[50.86 if (a, b) == printed else None for b in betas] for a in alphas],
         ),
         baseline=f"alpha-beta-{view}[{printed[0]:g},{printed[1]:g}]",
         notes=("beta is as the paper prints it; the setting views.reading says what it does.",),
@@ -239,14 +225,12 @@ RECIPES_TABLE = Table(
         Row(
             third.labels,
             tuple(
-                Cell(
-                    {**recipe, **third.cells[0].overrides},
-                    third.cells[0].paper if name == "default" else None,
-                )
+                Cell({**recipe, **cell.overrides}, cell.paper if name == "default" else None)
                 for name, recipe in RECIPES.items()
             ),
         )
         for third in TABLE_III.rows
+        for cell in third.cells
     ),
     baseline=f"recipes[{NO},{NO}]",
     notes=("Each recipe is compared with its own first row: the recipes differ there, too.",),
@@ -272,12 +256,9 @@ BACKGROUND_SCORE = Table(
     row_names=("configuration",),
     column_name="score",
     columns=tuple(f"{score:g}" for score in BACKGROUND_SCORES),
-    rows=tuple(
-        Row(
-            (label,),
-            tuple(Cell(config | {"labels.background_score": s}, None) for s in BACKGROUND_SCORES),
-        )
-        for label, config in (("B0", B0), ("F0", F0), ("F3", F3))
+    rows=grid(
+        {("B0",): B0, ("F0",): F0, ("F3",): F3},
+        {f"{score:g}": {"labels.background_score": score} for score in BACKGROUND_SCORES},
     ),
     baseline="background-score[B0,0.15]",
     notes=("The paper does not print its background score.",),

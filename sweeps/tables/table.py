@@ -59,16 +59,15 @@ class Table:
                     f"{len(row.cells)} cells, expected {len(self.row_names)} and "
                     f"{len(self.columns)}"
                 )
-        seen: set[str] = set()
-        for reference, _ in self.cells():
-            if reference in seen:
+        references = [reference for reference, _ in self.cells()]
+        for reference in references:
+            if references.count(reference) > 1:
                 raise ValueError(
                     f"two cells are called {reference}; give rows and columns unique labels"
                 )
-            seen.add(reference)
         if not self.baseline:
-            object.__setattr__(self, "baseline", next(self.cells())[0])
-        elif self.baseline not in seen and self._baseline_row is None:
+            object.__setattr__(self, "baseline", references[0])
+        elif self.baseline not in references and self._baseline_row is None:
             raise ValueError(
                 f"table {self.name}: baseline {self.baseline} is not one of its cells or rows"
             )
@@ -101,6 +100,14 @@ class Table:
         if len(set(self.baselines().values())) == 1:
             return self.baseline
         return f"{self.baseline} of the same {self.column_name}"
+
+    def cell_labels(self) -> dict[str, tuple[str, ...]]:
+        """Return the reference of each cell -> its labels."""
+        return {
+            self.reference(row, column): self.labels(row, column)
+            for row in self.rows
+            for column in self.columns
+        }
 
     def labels(self, row: Row, column: str) -> tuple[str, ...]:
         """Return a cell's labels: the row's, and the column's unless there is only one."""

@@ -157,12 +157,14 @@ def test_other_classes_than_vocs_leave_the_printed_rows_of_table_ii_out(
     assert not any(row["table"] == "II" and row["origin"].startswith("printed") for row in rows)
 
 
-def test_labels_are_compared_with_the_cams_as_they_are(report: HeadlineReport) -> None:
+def test_labels_are_compared_with_the_cams_as_they_are(
+    report: HeadlineReport, document: Document
+) -> None:
     assert [(row.name, row.miou, row.gain) for row in report.labels] == [
         ("CAM", 45.0, None),
         ("CAM + PAMR", 47.75, 2.75),
     ]
-    assert report.labels_paper == 50.86
+    assert "| paper, III\\[yes,yes\\] (printed by the paper) | 50.86 |" in markdown(document)
 
 
 def test_findings_weigh_refinement_and_bound(report: HeadlineReport) -> None:

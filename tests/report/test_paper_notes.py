@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from finished import finished_sweep
 
@@ -10,7 +11,8 @@ from sweeps.report.formats.write import as_text
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.store.store import Store
-from sweeps.tables.notes import notes_on, paper_notes
+from sweeps.tables.notes import NOTES, notes_on
+from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from sweeps.tables.studies import TABLES
 
 HEADLINE = {"I", "II"}
@@ -30,10 +32,10 @@ LOOKED_AT = {"noise-floor"}.union(*STANDS_IN.values())
 
 
 def test_every_table_of_the_paper_has_a_note_and_every_note_its_tables() -> None:
-    named = {table for note in paper_notes() for table in note.tables}
+    named = {table for note in NOTES for table in note.tables}
     assert named >= {"I", "II", "III", "IV", "V", "VI"}
     assert named <= TABLES.keys() | HEADLINE
-    assert all(note.tables for note in paper_notes())
+    assert all(note.tables for note in NOTES)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,32 @@ def test_notes_state_the_figures_worked_out_by_hand(table: str, figures: list[st
         assert re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", text), figure
 
 
+def test_the_figures_follow_from_the_printed_tables() -> None:
+    def gain(table: str, cell: str, base: str) -> str:
+        printed = {name: each.paper or 0 for name, each in TABLES[table].cells()}
+        return f"{printed[f'{table}[{cell}]'] - printed[f'{table}[{base}]']:+.2f}"
+
+    text = "\n".join(note.text for note in NOTES)
+    gains = [gain("III", cell, "no,no") for cell in ("yes,no", "no,yes", "yes,yes")]
+    assert "({2}) than the sum of what each gains alone ({0} and {1}".format(*gains) in text
+    cells = ("yes,no,no", "no,yes,no", "yes,yes,yes")
+    atrous, context, whole = (gain("IV", cell, "no,no,no") for cell in cells)
+    assert f"{atrous} (multi-scale atrous), {context} (context association)" in text
+    assert f"{gain('VI', 'yes,yes', 'no,no')} (channel and spatial attention)" in text
+    assert f"all of them gains {whole}" in text
+    lambdas = [cell.paper or 0 for _, cell in TABLES["V"].cells()]
+    assert f"span {np.ptp(lambdas):.2f} mIoU (SD {np.std(lambdas):.3f})" in text
+    assert f"span about {3.532 * 0.17:.2f}" in text
+    *others, ours = TABLE_II
+    apart = max(abs(row.computed_mean - row.printed_mean) for row in others)
+    assert f"average {ours.computed_mean:.3f}, not the printed {ours.printed_mean}" in text
+    assert f"within {apart:.2f}" in text
+    behind = np.max([row.ious for row in others], axis=0) - ours.ious
+    assert TABLE_II_CLASSES[int(behind.argmax())] == "person"
+    assert f"as far behind ({-behind.max():+.1f})" in text
+    assert f"{TABLE_I[-1].val - 50.86:.1f} more" in text
+
+
 @pytest.mark.parametrize("table", sorted(LOOKED_AT))
 def test_a_note_stands_in_the_report_of_its_tables_and_in_no_other(
     table: str, tmp_path: Path
@@ -66,5 +94,5 @@ def test_a_note_stands_in_the_report_of_its_tables_and_in_no_other(
 
 
 def test_the_persons_iou_is_a_note_on_table_ii_alone() -> None:
-    (note,) = (note for note in paper_notes() if "person" in note.text)
+    (note,) = (note for note in NOTES if "person" in note.text)
     assert note.tables == ("II",)

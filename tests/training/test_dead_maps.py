@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.figures.lines import SeedCurve, dead_curves
+from sweeps.report.figures.lines import dead_curves
 from sweeps.report.formats.html import html
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
@@ -184,7 +184,8 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
     said = "Maps died: III[yes,yes] in 1 of 1 seed; the most in III[yes,yes] seed 0: 46 % of the"
     assert [sentence.startswith(said) for sentence in table.findings].count(True) == 1
     assert table.answer.answer.endswith("2 cells missing. Maps died in 1 of 2 trials.")
-    assert [name for name, text in report.warnings if "empty" in text] == ["III[yes,yes] seed 0"]
+    warnings = dict(report.closing)["Warnings"].rows
+    assert [name for name, text in warnings if "empty" in text] == ["III[yes,yes] seed 0"]
     document = sweep_document(report)
     for text in (as_text(document, width=400), markdown(document), html(document)):
         assert "the most in III" in text
@@ -194,23 +195,23 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
 def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
     store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[SeedCurve] = []
+    drawn: dict[str, list[list[float]]] = {}
     monkeypatch.setattr(
-        figures, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
+        figures, "dead_curves", lambda curves, title: drawn.update(curves) or "<svg/>"
     )
     finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
     assert build_report(sweep, store).tables[0].findings
-    assert drawn == []
+    assert drawn == {}
     finish(store, cell(sweep, "yes,no"), 0.5)
     folder = store.cam(cell(sweep, "yes,no").cam_id)
     for record in training(0.6, 0.5, 0.3, enhanced=(0.5, 0.6, 0.4)):
         folder.add_epoch({"seconds": 1.0, "step_losses": [1.0] * 5} | record)
     build_report(sweep, store)
-    assert drawn == [SeedCurve("III[yes,no]", [[0.6, 0.6, 0.4]])]
+    assert drawn == {"III[yes,no]": [[0.6, 0.6, 0.4]]}
 
 
 def test_the_figure_names_its_lines_and_the_limit() -> None:
-    curves = [SeedCurve("none", [[0.6, 0.1]]), SeedCurve("both", [[0.6, 0.5], [0.5, 0.4, 0.3]])]
-    svg = dead_curves(curves, name="d", title="t")
+    curves = {"none": [[0.6, 0.1]], "both": [[0.6, 0.5], [0.5, 0.4, 0.3]]}
+    svg = dead_curves(curves, title="t")
     for text in ("none (1 seed)", "both (mean of 2 seeds)", "limit: 40 %"):
         assert f">{text}<" in svg

@@ -4,7 +4,7 @@ Legend: R rows, C columns of the table.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,65 +24,50 @@ MAX_COLUMNS_BESIDE = 5
 LABEL_CHARACTERS = 16
 
 
-@dataclass(frozen=True)
-class Map:
-    """A table's mIoU in percent."""
-
-    measured: NDArray[np.float64]
-    """[R, C], nan where nothing is measured."""
-    paper: NDArray[np.float64]
-    """[R, C], nan where nothing is printed."""
-    row_labels: Sequence[str]
-    column_labels: Sequence[str]
-    row_name: str
-    column_name: str
-    noise: float | None
-    """Percentage points within which measured cells cannot be told apart; None: not known."""
-
-
-def heatmap(table: Map, *, name: str, title: str) -> str:
+def heatmap(
+    measured: NDArray[np.float64],
+    paper: NDArray[np.float64],
+    *,
+    rows: tuple[str, Sequence[str]],
+    columns: tuple[str, Sequence[str]],
+    noise: float | None,
+    title: str,
+) -> str:
     """Draw a table, measured and as printed in the paper, as SVG.
+
+    measured, paper: [R, C] mIoU in percent, nan where there is none. rows, columns: their name and
+    labels. noise: percentage points within which measured cells cannot be told apart, if known.
 
     Without any printed number there is only one panel. Measured cells within the noise of the best
     one get a dashed frame. Colours span each panel's own values, so panels compare patterns, not
     levels.
     """
-    panels = [("measured", table.measured, "missing", table.noise)]
-    if not np.isnan(table.paper).all():
-        panels.append(("printed in the paper", table.paper, "none", None))
-    beside = len(table.column_labels) <= MAX_COLUMNS_BESIDE
+    panels = [("measured", measured, "missing", noise)]
+    if not np.isnan(paper).all():
+        panels.append(("printed in the paper", paper, "none", None))
+    (row_name, row_labels), (column_name, column_labels) = rows, columns
+    beside = len(column_labels) <= MAX_COLUMNS_BESIDE
     layout = (1, len(panels)) if beside else (len(panels), 1)
-    rows = [wrapped(label, LABEL_CHARACTERS) for label in table.row_labels]
-    columns = [wrapped(label, LABEL_CHARACTERS) for label in table.column_labels]
+    row_labels = [wrapped(label, LABEL_CHARACTERS) for label in row_labels]
+    column_labels = [wrapped(label, LABEL_CHARACTERS) for label in column_labels]
     width = 0.75 * WIDTH if beside and len(panels) == 1 else WIDTH
-    legend = _legend(table.measured, table.noise, round(width / CHARACTER_WIDTH))
+    legend = _legend(measured, noise, round(width / CHARACTER_WIDTH))
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(*layout, squeeze=False).flat
-        for axes, panel in zip(grid, panels, strict=True):
+        grid = figure.subplots(*layout, squeeze=False, sharey=True)
+        for axes, panel in zip(grid.flat, panels, strict=True):
             _draw_panel(axes, *panel)
-            axes.set_xticks(range(len(columns)), columns)
-            axes.set_xlabel(wrapped(table.column_name))
-            if panel is panels[0] or not beside:
-                axes.set_yticks(range(len(rows)), rows)
-                axes.set_ylabel(wrapped(table.row_name))
-            else:
-                axes.set_yticks([])
+            axes.set_xticks(range(len(column_labels)), column_labels)
+            axes.set_xlabel(wrapped(column_name))
+        for axes in grid[:, 0]:
+            axes.set_yticks(range(len(row_labels)), row_labels)
+            axes.set_ylabel(wrapped(row_name))
         figure.supxlabel(legend, x=0.01, ha="left", fontsize=FONT_SIZE - 1)
 
-    return draw_svg(
-        draw,
-        name=name,
-        title=title,
-        width=width,
-        height=layout[0] * _panel_height(rows, columns) + LINE_HEIGHT * num_lines(legend),
-    )
-
-
-def _panel_height(rows: list[str], columns: list[str]) -> float:
-    """Return the height of cells that hold the row labels, with heading and column labels."""
-    cell = max(CELL_HEIGHT, LINE_HEIGHT * max(map(num_lines, rows)) + 8)
-    return cell * len(rows) + LINE_HEIGHT * (max(map(num_lines, columns)) - 1) + 100
+    cell = max(CELL_HEIGHT, LINE_HEIGHT * max(map(num_lines, row_labels)) + 8)
+    panel = cell * len(row_labels) + LINE_HEIGHT * (max(map(num_lines, column_labels)) - 1) + 100
+    height = layout[0] * panel + LINE_HEIGHT * num_lines(legend)
+    return draw_svg(draw, title=title, width=width, height=height)
 
 
 def within_noise(values: NDArray[np.float64], noise: float | None) -> NDArray[np.bool_]:
@@ -104,8 +89,7 @@ def _draw_panel(
     axes: Axes, heading: str, values: NDArray[np.float64], absent: str, noise: float | None
 ) -> None:
     """Draw one map [R, C]. absent: word in a cell without a value; noise: for frames."""
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xlim(-0.5, values.shape[1] - 0.5)
     axes.set_ylim(values.shape[0] - 0.5, -0.5)
@@ -113,61 +97,37 @@ def _draw_panel(
     low, high = (present.min(), present.max()) if len(present) else (0.0, 0.0)
     span = f"{low:.2f} to {high:.2f}, span {high - low:.2f}" if len(present) else "no value yet"
     axes.set_title(f"{heading}\n{span}", fontsize=FONT_SIZE)
-    near, colours = within_noise(values, noise), matplotlib.colormaps["cividis"]
+    near = within_noise(values, noise)
     for (row, column), value in np.ndenumerate(values):
+        corner = (column - 0.48, row - 0.47)
         if np.isnan(value):
-            _absent_cell(axes, row, column, absent)
+            grey = Rectangle(corner, 0.96, 0.94, facecolor="#808080", hatch="///", alpha=0.3)
+            grey.set_linewidth(0)
+            axes.add_artist(grey)
+            _write(axes, row, column, absent, color=INK, fontsize=FONT_SIZE - 2)
             continue
         share = (value - low) / (high - low) if high > low else 0.5
-        red, green, blue, _ = colours(float(share))
+        red, green, blue, _ = matplotlib.colormaps["cividis"](float(share))
         ink = text_colour((red, green, blue))
-        axes.add_artist(  # as add_patch, which would also look for new limits of the axes
-            Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=(red, green, blue))
-        )
-        axes.text(
-            column,
-            row,
-            f"{value:.2f}",
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=FONT_SIZE,
-            fontweight="bold" if value == high else "normal",
-            in_layout=False,  # it lies within the axes
-        )
+        axes.add_artist(Rectangle(corner, 0.96, 0.94, facecolor=(red, green, blue)))
+        weight = "bold" if value == high else "normal"
+        _write(axes, row, column, f"{value:.2f}", color=ink, fontsize=FONT_SIZE, fontweight=weight)
         if near[row, column]:
-            _dashed_frame(axes, row, column, ink)
+            frame = Rectangle((column - 0.42, row - 0.39), 0.84, 0.78, fill=False, edgecolor=ink)
+            frame.set(linewidth=1.4, linestyle=(0, (3, 2)))
+            axes.add_artist(frame)
 
 
-def _dashed_frame(axes: Axes, row: int, column: int, colour: str) -> None:
-    """Frame a cell that cannot be told from the best one."""
-    axes.add_patch(
-        Rectangle(
-            (column - 0.42, row - 0.39),
-            0.84,
-            0.78,
-            facecolor="none",
-            edgecolor=colour,
-            linewidth=1.4,
-            linestyle=(0, (3, 2)),
-        )
-    )
-
-
-def _absent_cell(axes: Axes, row: int, column: int, word: str) -> None:
-    """Draw a hatched grey cell with a word that says why there is no number."""
-    box = ((column - 0.48, row - 0.47), 0.96, 0.94)
-    axes.add_patch(Rectangle(*box, facecolor="#808080", alpha=0.15))
-    axes.add_patch(Rectangle(*box, facecolor="none", hatch="///", alpha=0.4, linewidth=0))
-    axes.text(column, row, word, ha="center", va="center", color=INK, fontsize=FONT_SIZE - 2)
+def _write(axes: Axes, row: int, column: int, text: str, **look: Any) -> None:
+    """Write into a cell, within the axes, so that the layout need not make room for it."""
+    axes.text(column, row, text, ha="center", va="center", in_layout=False, **look)
 
 
 def _legend(measured: NDArray[np.float64], noise: float | None, characters: int) -> str:
     """Return what colours, bold numbers and dashed frames mean, wrapped at this width."""
     colours = "colours: dark is the lowest, yellow the highest of each map; bold: highest"
-    if noise is None:
-        frames = "no frames: the noise between seeds is not known"
-    else:
+    frames = "no frames: the noise between seeds is not known"
+    if noise is not None:
         count = int(within_noise(measured, noise).sum())
         others = max(int(np.isfinite(measured).sum()) - 1, 0)
         frames = (

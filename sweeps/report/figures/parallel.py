@@ -35,7 +35,7 @@ class Setting:
 
 
 def parallel_coordinates(
-    settings: Sequence[Setting], scores: Sequence[float], *, name: str, title: str
+    settings: Sequence[Setting], scores: Sequence[float], *, title: str
 ) -> str:
     """Draw a line per configuration through its settings to its score (percent mIoU), as SVG.
 
@@ -61,11 +61,10 @@ def parallel_coordinates(
         axes.tick_params(length=0)
         axes.set_yticks([])
         axes.set_xlim(-0.35, len(axes_shown) - 0.45)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        axes.spines[:].set_visible(False)
 
     height = 260 + LINE_HEIGHT * max(map(num_lines, heads))
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=height)
+    return draw_svg(draw, title=title, width=WIDTH, height=height)
 
 
 def _head(name: str, width: float) -> str:
@@ -88,9 +87,7 @@ def _number(axes: Axes, at: int, setting: Setting) -> None:
     kept = dict(sorted(zip(places.tolist(), values.tolist(), strict=True)))
     if not setting.labels and len(kept) > NUM_TICKS:
         wanted = np.linspace(0, 1, NUM_TICKS)
-        known = np.array(list(kept))
-        near = sorted({float(known[np.abs(known - place).argmin()]) for place in wanted})
-        kept = {place: kept[place] for place in near}
+        kept = dict(min(kept.items(), key=lambda item: abs(item[0] - at)) for at in wanted)
     side = -1 if at == 0 else 1  # no line lies left of the first axis
     for place, value in kept.items():
         text = setting.labels[round(value)] if setting.labels else f"{value:.4g}"

@@ -12,7 +12,6 @@ from io import StringIO
 from xml.etree import ElementTree
 
 import matplotlib.style
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -24,9 +23,6 @@ INK = "#010203"
 
 PALETTE = ("#1a80bb", "#d55e00", "#009e73", "#b8639a", "#b07a00", "#7c6fd0", "#808080")
 """Okabe and Ito's colours, darkened or lightened to a contrast of 3 on white and on #14171a."""
-
-LineStyle = tuple[str, tuple[float, ...]]
-"""Colour and dashes."""
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 1.5, 2))
 """So that lines can be told apart without their colour. Lengths in line widths."""
@@ -53,6 +49,7 @@ _STYLE = {
     "legend.facecolor": "none",
     "legend.frameon": False,
     "legend.labelcolor": INK,
+    "path.simplify_threshold": 1.0,  # pixels; a long, noisy line keeps its peaks
     "savefig.dpi": 72,
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
@@ -63,25 +60,19 @@ _STYLE = {
     "ytick.color": INK,
 }
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _LONG_NUMBER = re.compile(r"\d+\.\d{3,}")
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
-def draw_svg(
-    draw: Callable[[Figure], None], *, name: str, title: str, width: float, height: float
-) -> str:
+def draw_svg(draw: Callable[[Figure], None], *, title: str, width: float, height: float) -> str:
     """Return what `draw` puts on an empty figure as one inline `<svg>` element.
 
-    width, height: CSS pixels; a narrower page scales the figure down. name: letters, digits and
-    hyphens, unique in the page; every id starts with it. title: read out by screen readers and
-    shown on hovering, not drawn. Equal input gives equal text. Raises ValueError for a name with
-    other characters.
+    width, height: CSS pixels; a narrower page scales the figure down. title: unique in the page, as
+    every id starts with it; read out by screen readers and shown on hovering, not drawn. Equal
+    input gives equal text.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"figure name {name!r}: use a-z, A-Z, 0-9 and '-', a letter first")
     text = StringIO()
     with matplotlib.style.context(_STYLE, after_reset=True), warnings.catch_warnings():
         # The browser draws the text; matplotlib's font only serves to measure it.
@@ -89,12 +80,7 @@ def draw_svg(
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         draw(figure)
         FigureCanvasSVG(figure).print_svg(text, metadata=_NO_METADATA)  # savefig would draw twice
-    return _inline(text.getvalue(), name=name, title=title, width=width)
-
-
-def slug(text: str) -> str:
-    """Return text as a part of a figure's name: lower-case letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return _inline(text.getvalue(), title=title, width=width)
 
 
 def wrapped(label: str, width: int = 32) -> str:
@@ -108,25 +94,18 @@ def num_lines(label: str) -> int:
     return label.count("\n") + 1
 
 
-def line_style(index: int) -> LineStyle:
+def line_style(index: int) -> tuple[str, tuple[float, ...]]:
     """Return colour and dashes of a line; the first 28 pairs are all different."""
     return PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
 
 
-def label_rows(axes: Axes, labels: list[str]) -> None:
-    """Label the rows of a horizontal chart, the first at the top, without ticks."""
-    axes.set_yticks(range(len(labels)), labels, fontsize=FONT_SIZE - 1)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-
-
-def _inline(svg: str, *, name: str, title: str, width: float) -> str:
+def _inline(svg: str, *, title: str, width: float) -> str:
     """Rewrite matplotlib's SVG document as an element of an HTML page.
 
     Its style sheet, which would apply to the whole page, becomes attributes of the root; ids and
-    references get the name as a prefix; prolog, comments and namespace prefixes are removed.
+    references get the title as a prefix; prolog, comments and namespace prefixes are removed.
     """
+    name = "figure-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     root = ElementTree.fromstring(svg)
     view_box = root.attrib["viewBox"]
     for parent in list(root.iter()):

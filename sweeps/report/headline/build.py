@@ -4,15 +4,16 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.plan.chains.headline import (
     SUPERVISED,
     Headline,
     chain_metrics,
-    describe_segmentation,
     headline_scale,
     source_of,
 )
@@ -20,7 +21,7 @@ from sweeps.plan.run_command import headline_command
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
 from sweeps.report.words import about
-from sweeps.stages.export import read_export
+from sweeps.stages.export import Archive, read_export
 from sweeps.store.store import Store
 from wsss.data.pictures.image import as_array, read_image
 from wsss.data.pictures.mask import read_mask
@@ -40,12 +41,7 @@ MOST_SEEDS = 20
 class NetworkRow:
     """One segmentation network, trained on one kind of labels."""
 
-    source: str
-    """As on the command line, e.g. "random_walk"."""
-    name: str
-    """In words, e.g. "CAM + random walk"."""
-    supervision: str
-    backbone: str
+    chain: ChainConfig
     saw: str
     """What pixel masks were used for, from the CAMs to this figure."""
     miou: float | None
@@ -56,13 +52,18 @@ class NetworkRow:
     """By label, background first; None for a label that does not occur."""
     num_images: int
     """Scored images."""
-    ids: tuple[tuple[str, str], ...]
-    """(stage, id) from the CAMs to the predictions."""
-    tar: str | None
-    """The exported archive, relative to the store."""
-    tar_split: str | None
-    tar_miou: float | None
-    """mIoU of the exported split, where it has masks."""
+    archive: Archive | None
+    """The exported split."""
+
+    @property
+    def source(self) -> str:
+        """As on the command line, e.g. "random_walk"."""
+        return source_of(self.chain)
+
+    @property
+    def name(self) -> str:
+        """In words, e.g. "CAM + random walk"."""
+        return self.chain.name
 
     @property
     def finds_background_alone(self) -> bool:
@@ -75,13 +76,13 @@ class LabelRow:
     """The labels of the training images, with one kind of refinement."""
 
     name: str
-    miou: float | None
-    """None for labels that are not scored, e.g. because they leave pixels out."""
-    pixel_accuracy: float | None
-    num_images: int
-    gain: float | None
-    """mIoU minus that of the unrefined CAMs, in percentage points."""
     saw: str
+    miou: float | None = None
+    """None for labels that are not scored, e.g. because they leave pixels out."""
+    pixel_accuracy: float | None = None
+    num_images: int = 0
+    gain: float | None = None
+    """mIoU minus that of the unrefined CAMs, in percentage points."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,6 @@ class HeadlineReport:
     """Everything that `sweeps headline` writes."""
 
     headline: Headline
-    created: str
     scale: Scale
     command: str
     """Resumes the headline; if all networks are finished, trains them with another seed."""
@@ -97,21 +97,12 @@ class HeadlineReport:
     """The results in sentences."""
     networks: tuple[NetworkRow, ...]
     labels: tuple[LabelRow, ...]
-    labels_paper: float | None
-    """The paper's pseudo-label mIoU for the cell."""
-    network_scale: str
-    """Data, images and network of Tables I and II."""
     class_names: tuple[str, ...]
     """Background first."""
     gallery: Picture | None
     about: tuple[tuple[str, str], ...]
     """The code, the device and the paper."""
     provenance: tuple[tuple[str, str], ...]
-
-    @property
-    def title(self) -> str:
-        """The report's title."""
-        return f"Tables I and II: from {self.headline.cell} to segmentation"
 
     @property
     def split(self) -> str:
@@ -121,51 +112,47 @@ class HeadlineReport:
 
 def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     """Read the chains' results. An unfinished chain is a row without numbers."""
-    found = [chain_metrics(store, chain) for chain in headline.chains]
-    networks = tuple(_network(headline, store, chain) for chain in headline.chains)
+    found = [chain_metrics(store, chain) or {} for chain in headline.chains]
+    networks = tuple(map(partial(_network, headline, store), headline.chains, found))
     labels = _label_rows(headline, store)
     class_names = ("background", *VocDataset(headline.sweep.data).classes)
-    cells = dict(cell for table in headline.sweep.plan.tables for cell in table.cells())
-    is_finished = all(row.miou is not None for row in networks)
-    known = set.intersection(*(set(row.by_seed) for row in networks))
-    next_seed = next(seed for seed in count() if seed not in known) if is_finished else None
+    next_seed = None
+    if all(found):
+        known = set.intersection(*(set(row.by_seed) for row in networks))
+        next_seed = next(seed for seed in count() if seed not in known)
     return HeadlineReport(
         headline=headline,
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         scale=headline_scale(headline, class_names[1:]),
         command=headline_command(headline, store, next_seed),
         findings=_findings(networks, labels, headline.chains[0].eval_split),
         networks=networks,
         labels=labels,
-        labels_paper=cells[headline.cell].paper,
-        network_scale=_network_scale(headline, networks),
         class_names=class_names,
         gallery=_gallery(headline, store),
         about=about(metrics["environment"] for metrics in found if metrics),
-        provenance=_provenance(headline, store, networks),
+        provenance=_provenance(headline, store, networks, found),
     )
 
 
-def _network(headline: Headline, store: Store, chain: ChainConfig) -> NetworkRow:
-    metrics = chain_metrics(store, chain) or {}
-    source = source_of(chain)
-    export = None
+def _network(
+    headline: Headline, store: Store, chain: ChainConfig, metrics: dict[str, Any]
+) -> NetworkRow:
+    saw = "scoring only"
+    if chain.labels is None:
+        saw = "training and scoring"
+    elif headline.chosen_by_masks:
+        saw = "scoring, and the choice of the CAM configuration on training images"
+    archive = None
     if headline.export and chain in headline.exported:
-        export = read_export(store, chain, headline.export)
+        archive = read_export(store, chain, headline.export)
     return NetworkRow(
-        source=source,
-        name=chain.name,
-        supervision="pixel masks" if source == SUPERVISED else "image labels",
-        backbone=chain.segmentation.backbone,
-        saw=_saw_masks(source, headline),
+        chain=chain,
+        saw=saw,
         miou=metrics.get("miou"),
         by_seed=_by_seed(store, chain),
         ious=metrics.get("iou", {}),
         num_images=metrics.get("eval_images", 0),
-        ids=chain_ids(chain),
-        tar=str(export.tar.relative_to(store.root)) if export else None,
-        tar_split=export.split if export else None,
-        tar_miou=export.miou if export else None,
+        archive=archive,
     )
 
 
@@ -207,79 +194,58 @@ def _label_rows(headline: Headline, store: Store) -> tuple[LabelRow, ...]:
     saw = "scoring only"
     if headline.chosen_by_masks:
         saw = "scoring, and the choice of the CAM configuration by these images"
-    rows: list[LabelRow] = []
-    if source_of(chains[0]) != PLAIN and (plain := _plain(store, chains[0], saw)):
-        rows.append(plain)
+    rows = [] if source_of(chains[0]) == PLAIN else _plain(store, chains[0], saw)
     for chain in chains:
-        found = (chain_metrics(store, chain) or {}).get("labels_score") or {}
-        miou = found.get("miou")
+        scores = (chain_metrics(store, chain) or {}).get("labels_score")
+        if not scores:
+            rows.append(LabelRow(chain.name, "not scored"))
+            continue
         before = rows[0].miou if rows else None
-        rows.append(
-            LabelRow(
-                name=chain.name,
-                miou=miou,
-                pixel_accuracy=found.get("pixel_accuracy"),
-                num_images=found.get("num_images", 0),
-                gain=None if before is None or miou is None else miou - before,
-                saw=saw if found else "not scored",
-            )
-        )
+        gain = None if before is None else scores["miou"] - before
+        accuracy, images = scores["pixel_accuracy"], scores["num_images"]
+        rows.append(LabelRow(chain.name, saw, scores["miou"], accuracy, images, gain))
     return tuple(rows)
 
 
-def _plain(store: Store, chain: ChainConfig, saw: str) -> LabelRow | None:
-    assert chain.labels is not None
+def _plain(store: Store, chain: ChainConfig, saw: str) -> list[LabelRow]:
+    """Return the row of the CAM's own run, if it is scored at the labels' background score."""
     metrics = store.run(run_id(chain.run)).metrics()
-    if metrics is None or chain.labels.background != "fixed":
-        return None
-    score = chain.labels.background_score
-    miou = next((m for t, m in metrics["curve"] if abs(t - score) < 1e-6), None)
-    images = metrics["data"]["eval_images"]
-    return LabelRow("CAM", miou, None, images, None, saw) if miou is not None else None
-
-
-def _network_scale(headline: Headline, networks: tuple[NetworkRow, ...]) -> str:
-    data, sweep = headline.sweep.base.data, headline.sweep
-    images = next((str(row.num_images) for row in networks if row.num_images), "no")
-    return (
-        f"data {data.name} [{data.fingerprint}]: {sweep.num_train_images} images trained "
-        f"({data.train_split}), {images} scored ({headline.chains[0].eval_split}) | "
-        f"{describe_segmentation(headline)} | one training per row"
-    )
+    if metrics is None or chain.labels is None or chain.labels.background != "fixed":
+        return []
+    score, images = chain.labels.background_score, metrics["data"]["eval_images"]
+    return [
+        LabelRow("CAM", saw, miou, num_images=images)
+        for threshold, miou in metrics["curve"]
+        if abs(threshold - score) < 1e-6
+    ]
 
 
 def _provenance(
-    headline: Headline, store: Store, networks: tuple[NetworkRow, ...]
+    headline: Headline,
+    store: Store,
+    networks: Sequence[NetworkRow],
+    metrics: Sequence[dict[str, Any]],
 ) -> tuple[tuple[str, str], ...]:
+    base = headline.sweep.base
     found = [
-        ("data", f"{headline.sweep.base.data.name}, {headline.sweep.base.data.fingerprint}"),
-        ("CAM weights", headline.sweep.base.network.weights),
+        ("data", f"{base.data.name}, {base.data.fingerprint}"),
+        ("CAM weights", base.network.weights),
         ("DeepLab weights", headline.chains[0].segmentation.weights),
         ("store", store.root.name),
     ]
-    found += [
-        (f"ids of {row.name}", ", ".join(f"{stage} {value}" for stage, value in row.ids))
-        for row in networks
-    ]
-    for chain in headline.chains:
-        metrics = chain_metrics(store, chain)
-        if metrics:
-            versions = ", ".join(f"{k} {v}" for k, v in metrics["environment"].items())
-            seconds = f"DeepLab trained {metrics['train_seconds']:.0f} s"
-            found.append((f"run of {chain.name}", f"{seconds}; {versions}"))
-    found += [
-        (f"archive of {row.name}", f"{row.tar_split}: {row.tar}") for row in networks if row.tar
-    ]
-    return tuple(found)
-
-
-def _saw_masks(source: str, headline: Headline) -> str:
-    """Return what pixel masks were used for, from the CAMs to a network's score."""
-    if source == SUPERVISED:
-        return "training and scoring"
-    if headline.chosen_by_masks:
-        return "scoring, and the choice of the CAM configuration on training images"
-    return "scoring only"
+    for row in networks:
+        ids = ", ".join(f"{stage} {value}" for stage, value in chain_ids(row.chain))
+        found.append((f"ids of {row.name}", ids))
+    for row, seen in zip(networks, metrics, strict=True):
+        if seen:
+            versions = ", ".join(f"{k} {v}" for k, v in seen["environment"].items())
+            seconds = f"DeepLab trained {seen['train_seconds']:.0f} s"
+            found.append((f"run of {row.name}", f"{seconds}; {versions}"))
+    for row in networks:
+        if row.archive:
+            tar = row.archive.tar.relative_to(store.root)
+            found.append((f"archive of {row.name}", f"{row.archive.split}: {tar}"))
+    return (*found, ("report written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")))
 
 
 # Findings
@@ -293,52 +259,46 @@ def _findings(
     mIoU in percent, differences in percentage points. Networks that learnt nothing are named and
     not compared. Empty if no network is finished.
     """
-    finished = [row for row in networks if row.miou is not None]
-    done = [row for row in finished if not row.finds_background_alone]
-    weak = [row for row in done if row.source != SUPERVISED]
+    finished = [(row, row.miou) for row in networks if row.miou is not None]
+    done = [(row, miou) for row, miou in finished if not row.finds_background_alone]
+    weak = [(row, miou) for row, miou in done if row.source != SUPERVISED]
+    bounds = [miou for row, miou in done if row.source == SUPERVISED]
+    gains = {
+        row.name: f", {row.gain:+.2f} for its labels on the training images"
+        for row in labels
+        if row.gain is not None
+    }
     sentences = [
-        f"The network on {row.name} finds only the background ({_miou(row):.2f} mIoU), so it is "
-        "not compared."
-        for row in finished
+        f"The network on {row.name} finds only the background ({miou:.2f} mIoU), so it is not "
+        "compared."
+        for row, miou in finished
         if row.finds_background_alone
     ]
     if weak:
-        best = max(weak, key=_miou)
+        best, highest = max(weak, key=lambda pair: pair[1])
         sentences.append(
-            f"From image labels, the network on {best.name} reaches {_miou(best):.2f} mIoU on "
+            f"From image labels, the network on {best.name} reaches {highest:.2f} mIoU on "
             f"{best.num_images} images ({split})."
         )
-    plain = next((row for row in weak if row.source == PLAIN), None)
-    for row in weak:
-        if plain and row is not plain:
-            sentences.append(
-                f"{row.name} against plain CAM: {_miou(row) - _miou(plain):+.2f} points on {split}"
-                f"{_label_gain(row.name, labels)}."
-            )
-    bound = next((row for row in done if row.source == SUPERVISED), None)
-    if weak and bound:
-        share = 100 * _miou(best) / _miou(bound) if _miou(bound) else 0
+    for plain in [miou for row, miou in weak if row.source == PLAIN]:
+        for row, miou in weak:
+            if row.source != PLAIN:
+                sentences.append(
+                    f"{row.name} against plain CAM: {miou - plain:+.2f} points on {split}"
+                    f"{gains.get(row.name, '')}."
+                )
+    for bound in bounds:
+        share = 100 * highest / bound if weak and bound else 0
         sentences.append(
-            f"The supervised bound reaches {_miou(bound):.2f}: image labels reach {share:.0f} % "
-            "of it."
+            f"The supervised bound reaches {bound:.2f}: image labels reach {share:.0f} % of it."
+            if weak
+            else f"The supervised bound reaches {bound:.2f} mIoU ({split})."
         )
-    elif bound:
-        sentences.append(f"The supervised bound reaches {_miou(bound):.2f} mIoU ({split}).")
     if len(done) > 1:
         sentences.append(
             "Each network is one training: differences of a point or two may be seed noise."
         )
     return tuple(sentences)
-
-
-def _miou(row: NetworkRow) -> float:
-    assert row.miou is not None
-    return row.miou
-
-
-def _label_gain(name: str, labels: Sequence[LabelRow]) -> str:
-    gain = next((row.gain for row in labels if row.name == name and row.gain is not None), None)
-    return "" if gain is None else f", {gain:+.2f} for its labels on the training images"
 
 
 # Gallery
@@ -350,25 +310,34 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     The images are evenly spaced over the split, not hand-picked. The picture is also written
     beside the report, as gallery.png.
     """
-    finished = [chain for chain in headline.chains if chain_metrics(store, chain)]
-    if not finished:
-        return None
-    finished.sort(key=lambda chain: chain.labels is None)  # the bound last
-    dataset, split = VocDataset(headline.sweep.data), finished[0].eval_split
+    dataset, split = VocDataset(headline.sweep.data), headline.chains[0].eval_split
     ids = dataset.image_ids(split)
     shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
-    finished = [c for c in finished if all(_prediction(store, c, name).exists() for name in shown)]
+    finished = [
+        chain
+        for chain in sorted(headline.chains, key=lambda c: c.labels is None)  # the bound last
+        if chain_metrics(store, chain)
+        and all(_prediction(store, chain, name).exists() for name in shown)
+    ]
     if not finished:
         return None
     path = headline.report_folder(store) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     names = ["true masks" if chain.labels is None else chain.name for chain in finished]
+    rows = [
+        GalleryRow(
+            name,
+            as_array(read_image(dataset.image_path(name))),
+            dataset.mask(name),
+            tuple(
+                read_mask(_prediction(store, chain, name), len(dataset.classes))
+                for chain in finished
+            ),
+        )
+        for name in shown
+    ]
     draw_segmentation_gallery(
-        path,
-        [_row(dataset, store, finished, image_id) for image_id in shown],
-        names=names,
-        class_names=dataset.classes,
-        dots_per_inch=DOTS_PER_INCH,
+        path, rows, names=names, class_names=dataset.classes, dots_per_inch=DOTS_PER_INCH
     )
     caption = (
         f"Image, ground truth, and the prediction of the network trained on: {'; '.join(names)}. "
@@ -376,17 +345,6 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     )
     uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     return Picture(f"Segmentations of {split}", caption, image=uri, file=path.name, wide=True)
-
-
-def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id: str) -> GalleryRow:
-    return GalleryRow(
-        image_id,
-        as_array(read_image(dataset.image_path(image_id))),
-        dataset.mask(image_id),
-        tuple(
-            read_mask(_prediction(store, chain, image_id), len(dataset.classes)) for chain in chains
-        ),
-    )
 
 
 def _prediction(store: Store, chain: ChainConfig, image_id: str) -> Path:

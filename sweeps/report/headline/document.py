@@ -1,20 +1,21 @@
 """A headline's report as a document: the paper's Tables I and II with our rows, and the labels."""
 
 from collections.abc import Iterator
+from statistics import fmean
 
-from sweeps.evidence.seeds import mean_sd
-from sweeps.plan.chains.headline import SUPERVISED, Headline, describe
+from sweeps.plan.chains.headline import SUPERVISED, Headline, describe, describe_segmentation
 from sweeps.report.document import (
     ALL,
     DASH,
+    HTML,
     ON_PAGES,
+    TERMINAL,
     Block,
     Bullets,
     Column,
     Details,
     Document,
     Facts,
-    Format,
     Grid,
     Only,
     Records,
@@ -26,7 +27,15 @@ from sweeps.report.document import (
     in_one_group,
 )
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
-from sweeps.report.words import HOW_TO_READ, MISSING, mean_and_sd, number, paper_section, signed
+from sweeps.report.words import (
+    HOW_TO_READ,
+    MISSING,
+    mean_and_sd,
+    mean_sd,
+    number,
+    paper_section,
+    signed,
+)
 from sweeps.tables.notes import notes_on
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II, SegmentationRow
 from wsss.basics.printable import counted
@@ -36,9 +45,7 @@ MEASURED = "measured here"
 OURS_IN_FULL = "Ours (the paper)"
 IMAGE_LABELS, SALIENCY = "image labels", "image labels, saliency"
 
-_TERMINAL = frozenset({Format.terminal})
-_FILES = ALL - _TERMINAL
-_HTML = frozenset({Format.html})
+_FILES = ALL - TERMINAL
 
 _TABLE_I = (
     Column("val"),
@@ -59,37 +66,45 @@ _LABELS = (
 
 def headline_document(report: HeadlineReport) -> Document:
     """Return the report as a document for every format."""
-    head: list[Block] = [
-        answer(report),
-        Only(_FILES, (Text(report.network_scale),)),
-        Only(_TERMINAL, tuple(map(Text, describe(report.headline).splitlines()))),
-    ]
-    if report.scale.word:
-        head.append(Text(report.scale.warning, "mark"))
-    if report.findings:
-        head.append(Bullets(report.findings))
+    legend = tuple(Text(line, "soft") for line in _legend(report.headline))
     sections = [_table_i(report), _table_ii(report)]
     if report.labels:
         sections.append(_labels(report))
     if report.gallery:
         title = report.gallery.title
         sections.append(Section(title, "Gallery", "gallery", (report.gallery,), formats=ON_PAGES))
-    sections.append(paper_section(notes_on(("I", "II")), ON_PAGES))
-    legend = tuple(Text(line, "soft") for line in _legend(report.headline))
+    provenance = (Facts(("what", "value"), report.provenance),)
     return Document(
-        title=report.title,
+        title=f"Tables I and II: from {report.headline.cell} to segmentation",
         head=(
-            *head,
+            answer(report),
+            Only(_FILES, (Text(_network_scale(report)),)),
+            Only(TERMINAL, tuple(map(Text, describe(report.headline).splitlines()))),
+            *((Text(report.scale.warning, "mark"),) if report.scale.word else ()),
+            *((Bullets(report.findings),) if report.findings else ()),
             Only(_FILES, (Facts(("about", "this report"), report.about),)),
-            Only(_HTML, (Details(HOW_TO_READ, legend),)),
+            Only(HTML, (Details(HOW_TO_READ, legend),)),
         ),
         sections=(
             *sections,
-            _provenance_section(report),
-            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
+            paper_section(notes_on(("I", "II")), ON_PAGES),
+            Section("Provenance", "Provenance", "provenance", provenance, formats=ON_PAGES),
+            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - HTML),
         ),
         records=Records.of(list(_records(report))),
         mark=report.scale.word,
+    )
+
+
+def _network_scale(report: HeadlineReport) -> str:
+    """Return data, images and network of Tables I and II."""
+    sweep = report.headline.sweep
+    data = sweep.base.data
+    images = next((str(row.num_images) for row in report.networks if row.num_images), "no")
+    return (
+        f"data {data.name} [{data.fingerprint}]: {sweep.num_train_images} images trained "
+        f"({data.train_split}), {images} scored ({report.split}) | "
+        f"{describe_segmentation(report.headline)} | one training per row"
     )
 
 
@@ -131,22 +146,31 @@ def _table_i(report: HeadlineReport) -> Section:
         "Table I. Segmentation mIoU (%)",
         "Table I",
         "table-I",
-        (grid, *_below(report, report.network_scale)),
+        (grid, *_below(report, _network_scale(report))),
         "I",
         "Segmentation mIoU in percent.",
     )
 
 
 def _measured_row(report: HeadlineReport, row: NetworkRow) -> Row:
+    on_split = "" if report.split == "val" else f" ({report.split})"
+    test = "server only"
+    if row.archive and row.archive.split == "test":
+        miou = row.archive.miou
+        test = "archive for the server" if miou is None else number(miou)
     entries = (
-        _miou_on_split(report, row),
-        _test_entry(row),
-        row.backbone,
-        row.supervision,
+        MISSING if row.miou is None else f"{number(row.miou)}{on_split}",
+        test,
+        row.chain.segmentation.backbone,
+        _supervision(row),
         DASH,
         row.saw,
     )
     return Row((row.name,), entries, strong=True)
+
+
+def _supervision(row: NetworkRow) -> str:
+    return "pixel masks" if row.source == SUPERVISED else IMAGE_LABELS
 
 
 def _printed_row(row: SegmentationRow, *, faint: bool) -> Row:
@@ -163,22 +187,9 @@ def _printed_row(row: SegmentationRow, *, faint: bool) -> Row:
     return Row((name,), entries, is_ours, faint, ALL if is_ours else _FILES)
 
 
-def _miou_on_split(report: HeadlineReport, row: NetworkRow) -> str:
-    """Return a network's mIoU, with the name of the split unless it is val."""
-    if row.miou is None:
-        return MISSING
-    return number(row.miou) if report.split == "val" else f"{number(row.miou)} ({report.split})"
-
-
-def _test_entry(row: NetworkRow) -> str:
-    if row.tar is None or row.tar_split != "test":
-        return "server only"
-    return "archive for the server" if row.tar_miou is None else number(row.tar_miou)
-
-
 def _table_ii(report: HeadlineReport) -> Section:
     """Return the section of Table II, a row per class, in the paper's number of digits."""
-    printed, measured = TABLE_II if not report.scale.other_classes else (), report.networks
+    printed = () if report.scale.other_classes else TABLE_II
     columns = [
         Column(
             row.method,
@@ -188,35 +199,29 @@ def _table_ii(report: HeadlineReport) -> Section:
         )
         for row in printed
     ]
-    columns += [Column(row.name, group=MEASURED, shaded=True) for row in measured]
-    classes = tuple(
-        Row(
-            (name,),
-            (*(f"{row.ious[at]:.1f}" for row in printed), *(_iou(row, name) for row in measured)),
-        )
-        for at, name in enumerate(report.class_names)
-    )
-    means = [f"{row.printed_mean:.1f}" for row in printed]
-    means += [MISSING if row.miou is None else f"{row.miou:.1f}" for row in measured]
-    groups = RowGroup("", classes), RowGroup("", (Row(("mean",), tuple(means), strong=True),))
+    columns += [Column(row.name, group=MEASURED, shaded=True) for row in report.networks]
+    classes = []
+    for at, name in enumerate(report.class_names):
+        ious = [row.ious[at] for row in printed] + [row.ious.get(name) for row in report.networks]
+        classes.append(Row((name,), tuple(map(_one_digit, ious))))
+    means = [_one_digit(row.printed_mean) for row in printed]
+    means += [MISSING if row.miou is None else _one_digit(row.miou) for row in report.networks]
+    mean = Row(("mean",), tuple(means), strong=True)
+    groups = RowGroup("", tuple(classes)), RowGroup("", (mean,))
     grid = Grid("Table II", ("class",), tuple(columns), groups, style="numbers")
     other = "The data set has other classes than VOC, so the paper's rows are left out."
+    left_out = (Text(other, "soft"),) if report.scale.other_classes else ()
     return Section(
         f"Table II. IoU per class (%), {report.split}",
         "Table II",
         "table-II",
-        (
-            grid,
-            *(() if not report.scale.other_classes else (Text(other, "soft"),)),
-            *_below(report, report.network_scale),
-        ),
+        (grid, *left_out, *_below(report, _network_scale(report))),
         "II",
         f"IoU per class in percent, {report.split}.",
     )
 
 
-def _iou(row: NetworkRow, name: str) -> str:
-    value = row.ious.get(name)
+def _one_digit(value: float | None) -> str:
     return DASH if value is None else f"{value:.1f}"
 
 
@@ -234,9 +239,11 @@ def _labels(report: HeadlineReport) -> Section:
         )
         for row in report.labels
     ]
-    if report.labels_paper is not None:
+    cells = (cell for table in report.headline.sweep.plan.tables for cell in table.cells())
+    paper = dict(cells)[report.headline.cell].paper
+    if paper is not None:
         name = f"paper, {report.headline.cell} ({PRINTED})"
-        entries = (number(report.labels_paper), DASH, DASH, DASH, "not stated")
+        entries = (number(paper), DASH, DASH, DASH, "not stated")
         rows.append(Row((name,), entries, faint=report.scale.other_classes))
     grid = Grid("Labels", ("labels",), _LABELS, in_one_group(rows), style="numbers")
     split = report.headline.sweep.base.data.eval_split
@@ -260,15 +267,6 @@ def _below(report: HeadlineReport, scale: str) -> tuple[Block, ...]:
     return Only(_FILES, (Text(scale, "soft"),)), *mark
 
 
-# The other sections
-
-
-def _provenance_section(report: HeadlineReport) -> Section:
-    facts = (*report.provenance, ("report written", report.created))
-    blocks = (Facts(("what", "value"), facts),)
-    return Section("Provenance", "Provenance", "provenance", blocks, formats=ON_PAGES)
-
-
 # Records
 
 
@@ -277,24 +275,35 @@ Line = dict[str, object]
 
 def _records(report: HeadlineReport) -> Iterator[Line]:
     """Yield a row per number; `origin` says whether the paper printed it or it was measured."""
-    yield from _printed_records(report)
+    printed: Line = {"origin": PRINTED, "quantity": "mIoU"}
+    for method in TABLE_I:
+        supervision = SALIENCY if method.saliency else IMAGE_LABELS
+        line = {"method": method.method, "publication": method.publication, "table": "I"}
+        line |= {"backbone": method.backbone, "supervision": supervision}
+        yield printed | line | {"split": "val", "percent": method.val}
+        yield printed | line | {"split": "test", "percent": method.test}
+    for classes in () if report.scale.other_classes else TABLE_II:
+        ious = zip(report.class_names, classes.ious, strict=True)
+        for name, value in (*ious, ("mIoU", classes.printed_mean)):
+            line = {"table": "II", "method": classes.method, "split": "val"}
+            yield printed | line | {"quantity": name, "percent": value}
     for row in report.networks:
-        ious = {("II", name): row.ious.get(name) for name in report.class_names}
-        for (table, quantity), percent in {("I", "mIoU"): row.miou, **ious}.items():
+        found = ((name, row.ious.get(name)) for name in report.class_names)
+        for quantity, percent in (("mIoU", row.miou), *found):
             yield {
-                "table": table,
+                "table": "I" if quantity == "mIoU" else "II",
                 "origin": MEASURED,
                 "method": row.name,
                 "publication": None,
-                "backbone": row.backbone,
-                "supervision": row.supervision,
+                "backbone": row.chain.segmentation.backbone,
+                "supervision": _supervision(row),
                 "split": report.split,
                 "quantity": quantity,
                 "percent": percent,
                 "pixel_masks": row.saw,
                 "images": row.num_images,
                 **_common(report),
-                "prediction_id": dict(row.ids)["prediction"],
+                "prediction_id": row.chain.prediction_id,
             }
     for label in report.labels:
         yield {
@@ -309,33 +318,6 @@ def _records(report: HeadlineReport) -> Iterator[Line]:
             "images": label.num_images,
             **_common(report),
         }
-
-
-def _printed_records(report: HeadlineReport) -> Iterator[Line]:
-    for row in TABLE_I:
-        for split, value in (("val", row.val), ("test", row.test)):
-            yield {
-                "table": "I",
-                "origin": PRINTED,
-                "method": row.method,
-                "publication": row.publication,
-                "backbone": row.backbone,
-                "supervision": SALIENCY if row.saliency else IMAGE_LABELS,
-                "split": split,
-                "quantity": "mIoU",
-                "percent": value,
-            }
-    for classes in TABLE_II if not report.scale.other_classes else ():
-        ious = zip(report.class_names, classes.ious, strict=True)
-        for name, value in (*ious, ("mIoU", classes.printed_mean)):
-            yield {
-                "table": "II",
-                "origin": PRINTED,
-                "method": classes.method,
-                "split": "val",
-                "quantity": name,
-                "percent": value,
-            }
 
 
 def _common(report: HeadlineReport) -> Line:
@@ -370,20 +352,21 @@ def answer(report: HeadlineReport) -> Strip:
 
 def _why(report: HeadlineReport) -> str:
     """Return the result, and why it cannot be decided."""
-    weak = [(r.miou, r) for r in report.networks if r.source != SUPERVISED and r.miou is not None]
+    weak = [r for r in report.networks if r.source != SUPERVISED and r.miou is not None]
     if not weak:
         return "no network from image labels is finished"
-    found = [(miou, row) for miou, row in weak if not row.finds_background_alone]
+    found = [row for row in weak if not row.finds_background_alone]
     if not found:
         return "no network from image labels finds more than the background"
-    _, best = max(found, key=lambda pair: pair[0])
+    best = max(found, key=lambda row: row.miou or 0)
     paper = next(row.val for row in TABLE_I if row.method == OURS)
-    mean, sd = mean_sd(list(best.by_seed.values()))
-    seeds = f"over {len(best.by_seed)} seeds" if sd is not None else "with one seed"
-    reaches = f"reaches {mean_and_sd(mean, sd)} mIoU on {report.split} {seeds}"
+    values = list(best.by_seed.values())
+    seeds = "with one seed" if len(values) == 1 else f"over {len(values)} seeds"
+    reaches = f"reaches {mean_and_sd(*mean_sd(values))} mIoU on {report.split} {seeds}"
     measured = f"the network on {best.name} {reaches}"
     if report.scale.word:
         return f"{measured}; the paper's {paper:.1f} is on other data or at another scale"
     if report.split != "val":
         return f"{measured}; the paper prints {paper:.1f} for val"
-    return f"{measured}, {mean - paper:+.2f} from the paper's {paper:.1f}, which has no spread"
+    apart = f"{fmean(values) - paper:+.2f} from the paper's {paper:.1f}"
+    return f"{measured}, {apart}, which has no spread"

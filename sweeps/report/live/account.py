@@ -7,7 +7,7 @@ training. Idle is the capacity of a driver that no attempt used.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -48,24 +48,22 @@ def add_up(book: Book) -> Account:
     """Return the totals of a ledger; open attempts count up to their driver's last sign of life."""
     unit = book.unit
     uses = dict.fromkeys(USES, 0.0)
-    for attempt, parts in classify(book):
-        for use, hours in parts:
-            uses[use] += hours * attempt.devices(unit)
+    for _, use, hours in classify(book):
+        uses[use] += hours
     reasons: Counter[str] = Counter(attempt.why or "running" for attempt in book.attempts)
     return Account(unit, **uses, idle=_idle(book, unit), reasons=dict(reasons))
 
 
-def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Use, float]]]]:
-    """Yield each attempt with the (use, hours per device) of each part of its time."""
+def classify(book: Book) -> Iterator[tuple[Attempt, Use, float]]:
+    """Yield (attempt, use, hours of the ledger's unit) of each part of each attempt's time."""
     last = {attempt.run: attempt for attempt in book.attempts}
     served = {attempt.cam for attempt in book.attempts if attempt.why == "finished"}
     given_up = {a.run for a in last.values() if a.why == "failed" and a.cam not in served}
     best: dict[str, int] = defaultdict(int)
     for attempt in book.attempts:
-        parts = list(_parts(attempt, best, book.last_sign(attempt)))
-        if attempt.run in given_up:
-            parts = [("lost" if use == "useful" else use, hours) for use, hours in parts]
-        yield attempt, parts
+        for use, hours in _parts(attempt, best, book.last_sign(attempt)):
+            is_lost = use == "useful" and attempt.run in given_up
+            yield attempt, "lost" if is_lost else use, hours * attempt.devices(book.unit)
 
 
 def _parts(attempt: Attempt, best: dict[str, int], until: float) -> Iterator[tuple[Use, float]]:
@@ -111,15 +109,13 @@ def print_account(console: Console, name: str, book: Book) -> None:
     """Print the hours by use and by trial, and why attempts ended."""
     account = add_up(book)
     unit = account.unit
-    trials: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for attempt, parts in classify(book):
-        row = trials[attempt.title]
-        row["attempts"] += 1.0
-        for use, hours in parts:
-            row[use] += hours * attempt.devices(unit)
+    attempts = Counter(attempt.title for attempt in book.attempts)
+    spent: dict[tuple[str, Use], float] = defaultdict(float)
+    for attempt, use, hours in classify(book):
+        spent[attempt.title, use] += hours
     rows = tuple(
-        Row((title,), (f"{row['attempts']:.0f}", *(format_hours(row[use]) for use in USES)))
-        for title, row in trials.items()
+        Row((title,), (f"{number}", *(format_hours(spent[title, use]) for use in USES)))
+        for title, number in attempts.items()
     )
     totals = (format_hours(getattr(account, use)) for use in USES)
     groups = RowGroup("", rows), RowGroup("", (Row(("all",), (f"{len(book.attempts)}", *totals)),))

@@ -18,23 +18,18 @@ def cell_rows(sweep: Sweep, store: Store) -> list[CellRow]:
     """
     plan = sweep.plan
     states = read_states(store, plan.trials)
-    found: list[CellRow] = []
-    for table in plan.tables:
-        for row in table.rows:
-            for column, cell in zip(table.columns, row.cells, strict=True):
-                reference = table.reference(row, column)
-                trials = [states[trial.run_id] for trial in plan.cell_trials[reference]]
-                found.append(
-                    {
-                        "table": table.name,
-                        "cell": reference,
-                        "labels": ", ".join(table.labels(row, column)),
-                        "measure": "fixed",
-                        "paper_miou": cell.paper,
-                        **_outcome(trials),
-                    }
-                )
-    return found
+    return [
+        {
+            "table": table.name,
+            "cell": name,
+            "labels": ", ".join(table.cell_labels()[name]),
+            "measure": "fixed",
+            "paper_miou": cell.paper,
+            **_outcome([states[trial.run_id] for trial in plan.cell_trials[name]]),
+        }
+        for table in plan.tables
+        for name, cell in table.cells()
+    ]
 
 
 def _outcome(trials: Sequence[TrialState]) -> CellRow:

@@ -7,13 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.plan.cost import CostEstimate, estimate_cost
-from sweeps.plan.states import STATUSES, TrialState, count_statuses, read_metrics, read_states
+from sweeps.plan.cost import CostEstimate
+from sweeps.plan.states import STATUSES, TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Column, Grid, Row, in_one_group
 from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
+from sweeps.report.live.status import Status
 from sweeps.store.store import Store
 from wsss.basics.printable import counted
 
@@ -31,9 +32,8 @@ class PlanView:
 
     def __init__(self, sweep: Sweep, store: Store) -> None:
         self.sweep, self.plan = sweep, sweep.plan
-        metrics = read_metrics(store, own=self.plan.run_ids)
-        self.states = read_states(store, self.plan.trials, metrics)
-        self.cost = estimate_cost(self.plan, store, self.states, metrics)
+        status = Status(store, sweep)
+        self.states, self.cost = status.states, status.cost
 
     def print(self, console: Console, *, concurrent: int, show_all: bool) -> None:
         """Print a line per configuration, or per table if there are many, then the totals."""

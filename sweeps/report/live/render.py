@@ -8,22 +8,12 @@ from rich.console import Console
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.document import (
-    Badge,
-    Block,
-    Column,
-    Grid,
-    Heading,
-    Measured,
-    Row,
-    RowGroup,
-    Text,
-)
+from sweeps.report.document import Badge, Block, Column, Grid, Heading, Measured, RowGroup, Text
 from sweeps.report.formats.terminal import print_blocks
-from sweeps.report.words import mean_and_sd, mean_sd
+from sweeps.report.words import mean_and_sd, mean_sd, table_rows
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
-from sweeps.tables.table import Cell, Table
+from sweeps.tables.table import Table
 from wsss.evaluation.auc import area_under_curve
 from wsss.training.diagnosis.learning import find_dead_maps
 
@@ -62,19 +52,20 @@ def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:
 
 def _grid(table: Table, plan: Plan, store: Store, printed: str) -> Grid:
     """Return a table with the results so far. printed: the word before the paper's numbers."""
-    rows = []
-    for row in table.rows:
-        cells = (
-            _cell(cell, plan.cell_trials[table.reference(row, column)], store, printed)
-            for column, cell in zip(table.columns, row.cells, strict=True)
-        )
-        rows.append(RowGroup("", (Row(row.labels, tuple(cells)),)))
+    printed_numbers = {reference: cell.paper for reference, cell in table.cells()}
+
+    def entry(name: str) -> Measured:
+        paper = printed_numbers[name]
+        shown = "" if paper is None else f"{printed} {paper:.2f}"
+        return _cell(plan.cell_trials[name], store, shown)
+
+    rows = (RowGroup("", (row,)) for row in table_rows(table, entry))
     prefix = "" if len(table.columns) == 1 else f"{table.column_name} "
     columns = tuple(Column(f"{prefix}{column}", align="center") for column in table.columns)
     return Grid(table.name, table.row_names, columns, tuple(rows))
 
 
-def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Measured:
+def _cell(trials: Sequence[Trial], store: Store, printed: str) -> Measured:
     labels = trials[0].config.labels
     runs = [store.run(trial.run_id) for trial in trials]
     metrics = [found for found in (run.metrics() for run in runs) if found]
@@ -94,8 +85,7 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Me
         badges.append(Badge(str(failures[0]["kind"]), "bad"))
     elif not metrics:
         lines.append("missing")
-    paper = "" if cell.paper is None else f"{printed} {cell.paper:.2f}"
-    return Measured("\n".join(lines), paper, tuple(badges), ())
+    return Measured("\n".join(lines), printed, tuple(badges), ())
 
 
 def _mean(values: list[float]) -> str:

@@ -22,9 +22,10 @@ from sweeps.plan.states import (
 )
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.document import Badge, BadgeTone, Block, Column, Grid, Heading, Row, in_one_group
+from sweeps.report.document import Badge, BadgeTone, Block, Column, Grid, Heading, in_one_group
 from sweeps.report.formats.terminal import renderables
 from sweeps.report.live.cost_lines import time_left
+from sweeps.report.words import table_rows
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
@@ -45,11 +46,7 @@ def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[RenderableTyp
 
 
 def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> tuple[Block, ...]:
-    rows = []
-    for row in table.rows:
-        references = [table.reference(row, column) for column in table.columns]
-        cells = (cell_badge(plan.cell_trials[reference], states) for reference in references)
-        rows.append(Row(row.labels, tuple(cells)))
+    rows = table_rows(table, lambda name: cell_badge(plan.cell_trials[name], states))
     columns = tuple(Column(name, align="center") for name in table.columns)
     title = f"Table {table.name}. {table.title}"
     return Heading(title), Grid(title, table.row_names, columns, in_one_group(rows))

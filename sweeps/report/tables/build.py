@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from sweeps.evidence import calibration
 from sweeps.evidence.images import argmax_stability
@@ -14,6 +13,7 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
+from sweeps.report.document import Facts
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.mlflow_pages import run_page, server_of
 from sweeps.report.tables.answer import answer
@@ -22,7 +22,7 @@ from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures.classes import compare_classes
 from sweeps.report.tables.pictures.figures import table_figures
 from sweeps.report.tables.pictures.gallery import gallery
-from sweeps.report.tables.results import Result, Results
+from sweeps.report.tables.results import Results
 from sweeps.report.words import about, mean_sd
 from sweeps.store import records
 from sweeps.store.failures import meanings
@@ -70,13 +70,11 @@ def build_report(
                 scale=scale,
                 findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
-                figures=table_figures(table, cells, plan, results),
                 classes=compare_classes(cells, results),
                 gallery=gallery(cells, results),
+                figures=table_figures(table, cells, plan, results),
             )
         )
-    outcomes = {trial.name: results.by_id[trial.run_id] for trial in plan.trials}
-    failed = {name: r.failure for name, r in outcomes.items() if r.failure}
     return Report(
         sweep=sweep,
         measure=measure,
@@ -85,11 +83,7 @@ def build_report(
         command=command(sweep.num_seeds),
         about=about(r.metrics["environment"] for r in results.by_id.values() if r.metrics),
         tables=tuple(tables),
-        provenance=_provenance(sweep, results, None if portable else store),
-        failures=tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items()),
-        failure_meanings=meanings(failure["kind"] for failure in failed.values()),
-        warnings=_warnings(outcomes),
-        costs=_costs(plan, results),
+        closing=_closing(sweep, results, None if portable else store),
     )
 
 
@@ -121,20 +115,18 @@ class _TableEvidence:
 
     def cells(self, pages: Mapping[str, str]) -> dict[str, CellReport]:
         """Return the table's cells by reference, in its order. pages: MLflow page by run id."""
-        found = {}
-        for row in self.table.rows:
-            for column, cell in zip(self.table.columns, row.cells, strict=True):
-                reference = self.table.reference(row, column)
-                labels = self.table.labels(row, column)
-                found[reference] = self._cell(reference, labels, cell.paper, pages)
-        return found
+        labels = self.table.cell_labels()
+        return {
+            reference: self._cell(reference, labels[reference], cell.paper, pages)
+            for reference, cell in self.table.cells()
+        }
 
     def _read(self, measure: Measure) -> dict[str, dict[int, float]]:
         return {
             reference: {
                 seed: miou
                 for seed, run in by_seed.items()
-                if (miou := self.results.miou(run, measure)) is not None
+                if (miou := self.results.by_id[run].mious.get(measure)) is not None
             }
             for reference, by_seed in self.run_ids.items()
         }
@@ -175,10 +167,11 @@ class _TableEvidence:
         mine, theirs = values[reference], values[baseline]
         mean, sd = mean_sd(list(mine.values()))
         common = sorted(mine.keys() & theirs.keys())
-        pairs = [(mine[seed], theirs[seed]) for seed in common]
-        against = None
+        against, better = None, None
         if own != base:
             against = results.against([own[s] for s in common], [base[s] for s in common])
+            if len(common) > 1:
+                better = float(argmax_stability([(mine[s], theirs[s]) for s in common])[0])
         trials = self.plan.cell_trials[reference]
         return CellReport(
             reference=reference,
@@ -189,14 +182,14 @@ class _TableEvidence:
             run_ids=own,
             values=mine,
             mious={measure: self.mious[measure][reference] for measure in Measure},
-            level=None if own == base else self._level(reference),
+            level=self._level(reference),
             mean=mean,
             sd=sd,
             seed_interval=seed_interval(list(mine.values())),
             image_interval=results.image_interval([own[s] for s in mine]),
-            evidence=None if own == base else self.evidence[results.measure].get(reference),
+            evidence=self.evidence[results.measure].get(reference),
             image_difference=against[0] if against else None,
-            better_over_seeds=None if own == base else _better(pairs),
+            better_over_seeds=better,
             better_over_images=against[1] if against else None,
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
@@ -215,11 +208,6 @@ class _TableEvidence:
         return level_or_shape(fixed, {m.heading: e for m, e in found.items()}) if fixed else None
 
 
-def _better(pairs: list[tuple[float, float]]) -> float | None:
-    """Return the share of resamples of the seeds in which the mean of the first is higher."""
-    return float(argmax_stability(pairs)[0]) if len(pairs) > 1 else None
-
-
 def _run_pages(store: Store, url: str | None) -> dict[str, str]:
     """Return the page of each trial's MLflow run, by run id, from what the tracker has saved."""
     pages: dict[str, str] = {}
@@ -231,14 +219,26 @@ def _run_pages(store: Store, url: str | None) -> dict[str, str]:
     return pages
 
 
-def _warnings(outcomes: Mapping[str, Result]) -> tuple[tuple[str, str], ...]:
-    """Return (trial, warning) of trainings at the label prior or with dead maps."""
-    return tuple(
+def _closing(sweep: Sweep, results: Results, store: Store | None) -> tuple[tuple[str, Facts], ...]:
+    """Return headings with their facts: failures, warnings, costs and provenance."""
+    outcomes = {trial.name: results.by_id[trial.run_id] for trial in sweep.plan.trials}
+    failed = {name: r.failure for name, r in outcomes.items() if r.failure}
+    warnings = tuple(
         (name, str(warning))
         for name, result in outcomes.items()
-        for warning in (result.warning, result.dead)
+        for warning in (result.warning, result.dead)  # at the label prior; dead maps
         if warning
     )
+    reasons = tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items())
+    meant = meanings(failure["kind"] for failure in failed.values())
+    found = (
+        ("Failed trials", Facts(("trial", "reason"), reasons)),
+        ("What the failures mean", Facts(("failure", "meaning"), meant)),
+        ("Warnings", Facts(("trial", "warning"), warnings)),
+        ("Costs", Facts(("what", "how much"), _costs(sweep.plan, results))),
+        ("Provenance", Facts(("what", "value"), _provenance(sweep, results, store))),
+    )
+    return tuple((heading, facts) for heading, facts in found if facts.rows)
 
 
 def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tuple[str, str], ...]:
@@ -253,9 +253,7 @@ def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tu
         ("weights", sweep.base.network.weights),
         ("sweep", sweep.name),
     ]
-    environments: list[dict[str, Any]] = [
-        r.metrics["environment"] for r in results.by_id.values() if r.metrics
-    ]
+    environments = [r.metrics["environment"] for r in results.by_id.values() if r.metrics]
     for key in dict.fromkeys(key for env in environments for key in env):
         counts = Counter(str(env.get(key)) for env in environments)
         mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())

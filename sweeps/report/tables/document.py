@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from sweeps.plan.scale import changed_settings, readings
 from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
     DASH,
+    HTML,
+    LATEX,
     ON_PAGES,
+    TERMINAL,
     Badge,
     Block,
     Bullets,
@@ -24,7 +28,6 @@ from sweeps.report.document import (
     Links,
     Measured,
     Only,
-    Picture,
     Pictures,
     Records,
     Row,
@@ -32,8 +35,6 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
-from sweeps.report.figures.rows import per_class_differences
-from sweeps.report.figures.svg import slug
 from sweeps.report.formats.write import write_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import TONES, named
@@ -50,6 +51,7 @@ from sweeps.report.words import (
     paper_section,
     share,
     signed,
+    table_rows,
 )
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on
@@ -58,10 +60,6 @@ from wsss.basics.printable import counted
 
 MAX_REASONS = 8
 """If there are more reasons of verdicts than this, a terminal does not list them."""
-
-_HTML = frozenset({Format.html})
-_LATEX = frozenset({Format.latex})
-_TERMINAL = frozenset({Format.terminal})
 
 _EVIDENCE = (
     Column("paper"),
@@ -104,18 +102,16 @@ def sweep_document(report: Report) -> Document:
             *warning,
             Text(report.sweep.describe()),
             Command("Command", report.command),
-            Only(_LATEX, (Facts(("about", "this report"), report.about),)),
-            Only(_HTML, (Details(HOW_TO_READ, legend(report)),)),
+            Only(LATEX, (Facts(("about", "this report"), report.about),)),
+            Only(HTML, (Details(HOW_TO_READ, legend(report)),)),
         ),
         sections=(
             *(_table_section(report, table) for table in report.tables),
             paper_section(
-                notes,
-                ALL if notes else _HTML,
-                Only(_HTML, (_printed_table_i(), _printed_table_ii())),
+                notes, ALL if notes else HTML, Only(HTML, (_printed_table_i(), _printed_table_ii()))
             ),
             _settings_section(report),
-            _provenance_section(report),
+            _closing_section(report),
             legend_section(report),
         ),
         records=Records.of(
@@ -135,6 +131,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
     """
     table, single = found.table, len(found.table.columns) == 1
     what = report.measure.describe(report.sweep.base.labels)
+    figures = (Heading("Figures"), Pictures(found.figures)) if found.figures else ()
     return Section(
         title=f"Table {table.name}. {table.title}",
         short=f"Table {table.name}",
@@ -145,25 +142,22 @@ def _table_section(report: Report, found: TableReport) -> Section:
         blocks=(
             Only(ALL - ON_PAGES if len(report.tables) == 1 else ALL, (found.answer,)),
             Bullets((*found.findings, *remarks(found))),
-            Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
-            Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
+            Only(HTML if single else HTML | LATEX, (_as_printed(found),)),
+            Only(ALL - LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
             Heading("Evidence"),
             *_evidence_blocks(found),
             *_measures(found),
             *_reasons(found),
             *_links(found),
-            *_classes(found),
-            *_pictures(found),
+            *found.classes,
+            Only(HTML, (*found.gallery, *figures)),
         ),
     )
 
 
 def _as_printed(found: TableReport) -> Grid:
     table = found.table
-    rows = tuple(
-        Row(row.labels, tuple(_entry(found, table.reference(row, c)) for c in table.columns))
-        for row in table.rows
-    )
+    rows = table_rows(table, partial(_entry, found))
     group = "" if len(table.columns) == 1 else table.column_name
     columns = tuple(Column(name, group=group, align="center") for name in table.columns)
     return Grid(f"Table {table.name}", table.row_names, columns, in_one_group(rows), style="layout")
@@ -185,26 +179,22 @@ def _label_names(found: TableReport) -> tuple[str, ...]:
 
 
 def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
-    """Return the evidence as one table; on pages, which show more columns, as two.
+    """Return a row per cell: the measured and the paper's mIoU, and both differences.
 
-    In LaTeX, a table of several columns has none, as it shows the paper's layout.
+    As one table; on pages, which show more columns, as two. In LaTeX, a table of several columns
+    has none, as it shows the paper's layout.
     """
-    whole = _evidence(found)
-    cells = whole.cut(range(_NUM_OWN))
-    differences = whole.cut(range(_NUM_OWN, len(whole.columns)))
-    narrow = _TERMINAL | (_LATEX if len(found.table.columns) == 1 else frozenset())
-    heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
-    return Only(narrow, (whole,)), Only(ON_PAGES, (cells, heading, differences))
-
-
-def _evidence(found: TableReport) -> Grid:
-    """Return a row per cell: the measured and the paper's mIoU, and both differences."""
-    rows = tuple(Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values())
-    name = f"Evidence for table {found.table.name}"
+    rows = [Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values()]
     columns = _EVIDENCE
     if found.scale.other_classes:
         columns = (Column("paper, on VOC", short="paper (VOC)", faint=True), *_EVIDENCE[1:])
-    return Grid(name, _label_names(found), columns, in_one_group(rows), style="evidence")
+    name = f"Evidence for table {found.table.name}"
+    whole = Grid(name, _label_names(found), columns, in_one_group(rows), style="evidence")
+    cells = whole.cut(range(_NUM_OWN))
+    differences = whole.cut(range(_NUM_OWN, len(columns)))
+    narrow = TERMINAL | (LATEX if len(found.table.columns) == 1 else frozenset())
+    heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
+    return Only(narrow, (whole,)), Only(ON_PAGES, (cells, heading, differences))
 
 
 def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]:
@@ -260,9 +250,9 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
         return ()
     all_of_them = Details("Reasons of the verdicts", (Bullets(tuple(reasons)),))
     if len(reasons) <= MAX_REASONS:
-        return (Only(ALL - _LATEX, (all_of_them,)),)
+        return (Only(ALL - LATEX, (all_of_them,)),)
     told = "The reasons of the verdicts are in report.md and report.html."
-    return Only(ON_PAGES, (all_of_them,)), Only(_TERMINAL, (Bullets((told,)),))
+    return Only(ON_PAGES, (all_of_them,)), Only(TERMINAL, (Bullets((told,)),))
 
 
 def _links(found: TableReport) -> tuple[Block, ...]:
@@ -273,59 +263,6 @@ def _links(found: TableReport) -> tuple[Block, ...]:
         for words, url in cell.links
     )
     return (Only(frozenset({Format.markdown}), (Links("MLflow runs", links),)),) if links else ()
-
-
-def _classes(found: TableReport) -> tuple[Block, ...]:
-    """Compare the best cell with its baseline class by class, in a table and a figure."""
-    classes = found.classes
-    if classes is None:
-        return ()
-    differences = classes.ours - classes.theirs
-    rows = tuple(
-        Row((name,), (number(theirs), number(ours), signed(d), interval((low, high), sign=True)))
-        for name, theirs, ours, d, low, high in zip(
-            classes.names,
-            classes.theirs,
-            classes.ours,
-            differences,
-            classes.low,
-            classes.high,
-            strict=True,
-        )
-    )
-    columns = tuple(map(Column, (classes.baseline, classes.best, "difference", "95 % over images")))
-    title = f"IoU per class: {classes.best} against {classes.baseline}"
-    grid = Grid(title, ("class",), columns, in_one_group(rows), style="numbers")
-    svg = per_class_differences(
-        classes.names,
-        differences,
-        classes.low,
-        classes.high,
-        name=f"classes-{slug(found.table.name)}",
-        title=title,
-    )
-    caption = (
-        f"{classes.best}, the best measured, minus {classes.baseline}, in percentage points, mean "
-        f"over {counted(classes.num_seeds, 'seed')}; bars: 95 % over images."
-    )
-    figure = Picture("Differences by class", caption, svg)
-    absent = (Text(f"In no scored image: {', '.join(classes.absent)}.", "soft"),)
-    shown = (Heading(title), grid, *(absent if classes.absent else ()))
-    return (Only(ON_PAGES, shown), Only(_HTML, (figure,)))
-
-
-def _pictures(found: TableReport) -> tuple[Block, ...]:
-    """Return the pictures of the baseline and the best cells, then the figures."""
-    blocks: list[Block] = []
-    if found.gallery:
-        blocks += [
-            Heading("The same images under the baseline and the best cells"),
-            Pictures(found.gallery.pictures, in_a_row=True),
-            Text(found.gallery.left_out, "soft"),
-        ]
-    if found.figures:
-        blocks += [Heading("Figures"), Pictures(found.figures)]
-    return (Only(_HTML, tuple(blocks)),)
 
 
 # The other sections
@@ -372,20 +309,14 @@ def _settings(
     return Grid(name, ("setting",), columns, in_one_group(rows), style="settings")
 
 
-def _provenance_section(report: Report) -> Section:
-    parts: tuple[tuple[str, tuple[str, str], tuple[tuple[str, str], ...]], ...] = (
-        ("Failed trials", ("trial", "reason"), report.failures),
-        ("What the failures mean", ("failure", "meaning"), report.failure_meanings),
-        ("Warnings", ("trial", "warning"), report.warnings),
-        ("Costs", ("what", "how much"), report.costs),
-        ("Provenance", ("what", "value"), report.provenance),
-    )
-    blocks: list[Block] = [] if report.failures else [Text("No trial failed.")]
-    for title, header, rows in parts:
-        if rows:
-            blocks += [Heading(title), Facts(header, rows)]
+def _closing_section(report: Report) -> Section:
+    blocks: list[Block] = []
+    if "Failed trials" not in dict(report.closing):
+        blocks.append(Text("No trial failed."))
+    for heading, facts in report.closing:
+        blocks += [Heading(heading), facts]
     title = "Provenance and costs"
-    return Section(title, title, "provenance", tuple(blocks), formats=ALL - _LATEX)
+    return Section(title, title, "provenance", tuple(blocks), formats=ALL - LATEX)
 
 
 # Words on a cell
@@ -447,7 +378,9 @@ def remarks(found: TableReport) -> list[str]:
 
 
 def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, object]:
-    sweep = report.sweep
+    sweep, evidence = report.sweep, cell.evidence
+    differences = evidence.differences if evidence else None
+    verdict = evidence.verdict if evidence else None
     return {
         "table": found.table.name,
         "cell": cell.reference,
@@ -462,7 +395,15 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         **_ends("image", cell.image_interval),
         "difference_to_paper": cell.to_paper,
         "baseline": cell.baseline,
-        **_against_baseline(found, cell),
+        "paper_difference": evidence and evidence.paper_difference,
+        "difference": differences and differences.mean,
+        "difference_sd": differences and differences.sd,
+        **_ends("difference_seed", differences.interval if differences else None),
+        **_ends("difference_image", cell.image_difference),
+        "p_holm": evidence and evidence.holm_p,
+        "seeds_to_resolve_paper": evidence and evidence.seeds_needed,
+        "verdict": verdict_word(found, cell),
+        "reason": verdict.reason if verdict else "",
         "values": _by_seed(cell.values),
         "run_ids": " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
         "failures": "; ".join(cell.failures),
@@ -479,22 +420,6 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         "level_or_shape_reason": cell.level.reason if cell.level else "",
         "above_baseline_seeds": cell.better_over_seeds,
         "above_baseline_images": cell.better_over_images,
-    }
-
-
-def _against_baseline(found: TableReport, cell: CellReport) -> dict[str, object]:
-    evidence = cell.evidence
-    verdict = evidence.verdict if evidence else None
-    return {
-        "paper_difference": evidence.paper_difference if evidence else None,
-        "difference": evidence.differences.mean if evidence else None,
-        "difference_sd": evidence.differences.sd if evidence else None,
-        **_ends("difference_seed", evidence.differences.interval if evidence else None),
-        **_ends("difference_image", cell.image_difference),
-        "p_holm": evidence.holm_p if evidence else None,
-        "seeds_to_resolve_paper": evidence.seeds_needed if evidence else None,
-        "verdict": verdict_word(found, cell),
-        "reason": verdict.reason if verdict else "",
     }
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import CHANGE_WORDS, Change
 from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
-from sweeps.evidence.seeds import ALPHA, holm, two_way_anova
+from sweeps.evidence.seeds import ALPHA, Effect, holm, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
@@ -39,10 +39,10 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
     return (
         *summary,
         *_levels(cells),
-        *(_noise(cells) if pooled or not summary else ()),
+        *(_noise(cells, pooled) if pooled or not summary else ()),
         *_resolution(cells),
         *_repeats(table, cells),
-        *_paper_span(cells),
+        *(_paper_span(cells, pooled) if pooled else ()),
         *(_factors(table, values) if values is not None and len(values) > 1 else ()),
         *(_winner(cells, values, results) if values is not None and len(cells) > 2 else ()),
         *_dead_maps(cells),
@@ -93,10 +93,7 @@ def table_summary(
 
 def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
     """Return `name matters (Holm p ...)` for each significant factor or interaction."""
-    anova = two_way_anova(values)
-    found = {" with ".join(table.row_names): anova.rows, table.column_name: anova.columns}
-    if anova.interaction:
-        found["their interaction"] = anova.interaction
+    found = factors(table, values)
     adjusted = holm([effect.p for effect in found.values()])
     return [
         f"{name} matters (Holm {p_words(p)})"
@@ -152,8 +149,7 @@ def _repeated(cells: Cells) -> list[list[float]]:
     return [values for values in groups.values() if len(values) > 1]
 
 
-def _noise(cells: Cells) -> list[str]:
-    pooled = pooled_sd(cells)
+def _noise(cells: Cells, pooled: tuple[float, int] | None) -> list[str]:
     if pooled is None:
         return ["Seed noise is unknown, as no cell has two seeds: any difference may be chance."]
     spreads = [float(np.std(values, ddof=1)) for values in _repeated(cells)]
@@ -175,8 +171,6 @@ def _resolution(cells: Cells) -> list[str]:
     spread = float(np.sqrt(np.mean(np.square([sd for sd, _ in paired]))))
     n = min(n for _, n in paired)
     smallest, needed = minimum_detectable(spread, n), seeds_needed(TARGET, spread)
-    if smallest is None:
-        return []
     price = f"; to resolve {TARGET:g}: {needed:,} seeds" if needed else ""
     return [
         f"Differences between two configurations on the same seed have an SD of {number(spread)}: "
@@ -206,11 +200,10 @@ def _repeats(table: Table, cells: Cells) -> list[str]:
     return sentences
 
 
-def _paper_span(cells: Cells) -> list[str]:
+def _paper_span(cells: Cells, pooled: tuple[float, int]) -> list[str]:
     """Compare the span of the printed numbers with that of cells that differ only by noise."""
     printed = [c.paper for c in cells.values() if c.paper is not None and c.comparable]
-    pooled = pooled_sd(cells)
-    if len(printed) < 3 or pooled is None:
+    if len(printed) < 3:
         return []
     span = max(printed) - min(printed)
     noise = range_of_noise(pooled[0], len(printed), df=pooled[1])
@@ -238,26 +231,21 @@ def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
 
 
 def _factors(table: Table, values: NDArray[np.float64]) -> list[str]:
-    """Say how much of a grid's variance each factor explains; `_effects` tests them.
-
-    values: [S, rows, columns], S >= 2.
-    """
+    """Say how much of a grid's variance each factor explains; `_effects` tests them."""
     if min(values.shape[1:]) < 2:
         return []
-    parts = [f"{name} explains {100 * share:.0f} %" for name, share in factor_shares(table, values)]
+    found = factors(table, values)
+    parts = [f"{name} explains {100 * e.eta_squared:.0f} %" for name, e in found.items()]
     return [f"Of the variance over {counted(len(values), 'seed')}, {listed(parts)}."]
 
 
-def factor_shares(table: Table, values: NDArray[np.float64]) -> list[tuple[str, float]]:
-    """Return (factor, share of the variance in [0, 1]) of rows, columns and their interaction.
+def factors(table: Table, values: NDArray[np.float64]) -> dict[str, Effect]:
+    """Return the effects of rows, columns and their interaction, by name.
 
-    values: [S, rows, columns], S >= 2, two rows and two columns or more.
+    values: [S, rows, columns], at least two of each.
     """
-    anova = two_way_anova(values)
-    effects = [(" and ".join(table.row_names), anova.rows), (table.column_name, anova.columns)]
-    if anova.interaction:
-        effects.append(("their interaction", anova.interaction))
-    return [(name, effect.eta_squared) for name, effect in effects]
+    names = " with ".join(table.row_names), table.column_name, "their interaction"
+    return dict(zip(names, two_way_anova(values), strict=True))
 
 
 def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list[str]:
@@ -270,20 +258,17 @@ def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list
     again = []
     if len(values) > 1:
         share = argmax_stability(values.reshape(len(values), -1))[best]
-        again.append(f"{100 * share:.0f} % of resamples of seeds{_few(len(values))}")
+        few = {
+            2: " (2 seeds have only 3 different ones)",
+            3: " (3 seeds have only 10 different ones)",
+        }
+        again.append(f"{100 * share:.0f} % of resamples of seeds{few.get(len(values), '')}")
     if over_images is not None:
         again.append(f"{100 * over_images[best]:.0f} % of resamples of images")
     if not again:
         return [start]
     caveat = "" if len(values) > 1 else ", which say nothing about another training"
     return [f"{start} It is the highest in {listed(again)}{caveat}."]
-
-
-def _few(num_seeds: int) -> str:
-    """Say how many different resamples two or three seeds have; "" for more seeds."""
-    if num_seeds > 3:
-        return ""
-    return f" ({num_seeds} seeds have only {3 if num_seeds == 2 else 10} different ones)"
 
 
 def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:

@@ -1,6 +1,6 @@
 """How to read a sweep's report: in full on pages and in LaTeX, in short in a terminal."""
 
-from sweeps.report.document import ALL, Format, Only, Section, Text
+from sweeps.report.document import ALL, HTML, TERMINAL, Only, Section, Text
 from sweeps.report.tables.model import Measure, Report
 from sweeps.report.words import HOW_TO_READ
 
@@ -11,10 +11,8 @@ def legend_section(report: Report) -> Section:
     """Return the legend as the last section of a report; the HTML page has it at its top."""
     first, *more = legend(report)
     short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), LEGEND_ELSEWHERE))
-    terminal = frozenset({Format.terminal})
-    blocks = (first, Only(ALL - terminal, tuple(more)), Only(terminal, short))
-    formats = ALL - {Format.html}
-    return Section(HOW_TO_READ, HOW_TO_READ, "legend", blocks, formats=formats)
+    blocks = (first, Only(ALL - TERMINAL, tuple(more)), Only(TERMINAL, short))
+    return Section(HOW_TO_READ, HOW_TO_READ, "legend", blocks, formats=ALL - HTML)
 
 
 def legend(report: Report) -> tuple[Text, ...]:

@@ -7,14 +7,11 @@ separate fields and are never added up.
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sweeps.evidence.level import LevelOrShape
 from sweeps.evidence.verdict import CellEvidence
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
-from sweeps.report.document import Picture, Strip
+from sweeps.report.document import Block, Facts, Picture, Strip
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
 from wsss.training.diagnosis.learning import DeadMaps
@@ -112,37 +109,6 @@ class CellReport:
 
 
 @dataclass(frozen=True)
-class ClassComparison:
-    """IoU per class, in percent, of a table's best cell and its baseline, over common seeds.
-
-    L: number of labels that occur.
-    """
-
-    best: str
-    baseline: str
-    num_seeds: int
-    names: tuple[str, ...]
-    """[L], background first."""
-    absent: tuple[str, ...]
-    """Classes in no scored image; they have no IoU."""
-    ours: NDArray[np.float64]
-    """[L] of the best cell."""
-    theirs: NDArray[np.float64]
-    """[L] of the baseline."""
-    low: NDArray[np.float64]
-    """[L] lower ends of the 95 % intervals of the difference, over images."""
-    high: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Pictures of some cells on the same images, and a sentence on those not shown."""
-
-    pictures: tuple[Picture, ...]
-    left_out: str
-
-
-@dataclass(frozen=True)
 class TableReport:
     """One table with its evidence."""
 
@@ -155,10 +121,11 @@ class TableReport:
     findings: tuple[str, ...]
     """What the statistics say about the table as a whole."""
     notes: tuple[str, ...]
+    classes: tuple[Block, ...]
+    """The best cell against its baseline; empty if they cannot be compared."""
+    gallery: tuple[Block, ...]
+    """Pictures of some cells on the same images."""
     figures: tuple[Picture, ...]
-    classes: ClassComparison | None
-    """The best cell against its baseline; None if they cannot be compared."""
-    gallery: Gallery | None
 
 
 @dataclass(frozen=True)
@@ -174,14 +141,8 @@ class Report:
     about: tuple[tuple[str, str], ...]
     """The code, the device and the paper."""
     tables: tuple[TableReport, ...]
-    provenance: tuple[tuple[str, str], ...]
-    failures: tuple[tuple[str, str], ...]
-    """(trial, kind and message)."""
-    failure_meanings: tuple[tuple[str, str], ...]
-    """(kind, meaning) of the kinds among the failures."""
-    warnings: tuple[tuple[str, str], ...]
-    """(trial, warning) of trainings at the label prior or with dead maps."""
-    costs: tuple[tuple[str, str], ...]
+    closing: tuple[tuple[str, Facts], ...]
+    """(heading, facts): failures, warnings, costs, and what the results were made with."""
 
     @property
     def title(self) -> str:

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.evidence.image_counts import Threshold, load_image_counts
-from sweeps.evidence.images import ImageCounts, Resamples, argmax_stability_over_images, percentiles
+from sweeps.evidence.images import (
+    ImageCounts,
+    argmax_stability_over_images,
+    percentiles,
+    resample_counts,
+    resampled_mious,
+)
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
@@ -47,7 +53,7 @@ class Results:
         self.store, self.measure = store, measure
         self.by_id = {t.run_id: self._read(t) for t in trials}
         self.configs = {trial.run_id: trial.config for trial in trials}
-        self._resamples: dict[int, Resamples] = {}
+        self._resampled: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts]] = {}
 
     def _read(self, trial: Trial) -> Result:
@@ -59,10 +65,6 @@ class Results:
         cam = self.store.cam(trial.cam_id)
         dead = find_dead_maps(cam.epochs(), trial.config)
         return Result(metrics, failure, cam.warning(), dead, mious)
-
-    def miou(self, run_id: str, measure: Measure) -> float | None:
-        """Return a trial's mIoU in percent; None if it is not finished."""
-        return self.by_id[run_id].mious.get(measure)
 
     def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
         """Return (image ids, counts per image) of a finished trial.
@@ -84,10 +86,15 @@ class Results:
         found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
         if len(found) < len(run_ids) or len({image_ids for image_ids, _ in found}) != 1:
             return None
-        num_images = found[0][1].num_images
-        if num_images < 2:
+        if found[0][1].num_images < 2:
             return None
-        return self.resamples(num_images).mean_mious([run for _, run in found])
+        new = {run: counts for run, (_, counts) in zip(run_ids, found, strict=True)}
+        new = {run: counts for run, counts in new.items() if run not in self._resampled}
+        if new:
+            drawn = resample_counts(found[0][1].num_images)
+            mious = resampled_mious(list(new.values()), drawn)
+            self._resampled |= zip(new, mious, strict=True)
+        return np.mean([self._resampled[run] for run in run_ids], axis=0)
 
     def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
         """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
@@ -115,7 +122,7 @@ class Results:
         trials must be such that `resampled` is not None.
         """
         found = [counts[1] for run_id in run_ids if (counts := self.counts(run_id))]
-        drawn = self.resamples(found[0].num_images).counts
+        drawn = resample_counts(found[0].num_images)
         weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])  # [1 + R, N]
         # All trials side by side, [N, trials * L], take one matrix product.
         union = weights @ np.hstack([images.union for images in found])
@@ -123,12 +130,6 @@ class Results:
         intersection = weights @ np.hstack([images.intersection for images in found])
         np.divide(intersection, union, out=ious, where=union > 0)
         return 100 * ious.reshape(len(weights), len(found), -1).mean(axis=1)
-
-    def resamples(self, num_images: int) -> Resamples:
-        """Return the resamples of a set of this many images."""
-        if num_images not in self._resamples:
-            self._resamples[num_images] = Resamples(num_images)
-        return self._resamples[num_images]
 
 
 def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure, float | None]:

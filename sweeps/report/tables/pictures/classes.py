@@ -8,8 +8,24 @@ from collections.abc import Mapping
 import numpy as np
 
 from sweeps.evidence.seeds import LEVEL
-from sweeps.report.tables.model import CellReport, ClassComparison
+from sweeps.report.document import (
+    HTML,
+    ON_PAGES,
+    Block,
+    Column,
+    Grid,
+    Heading,
+    Only,
+    Picture,
+    Row,
+    Text,
+    in_one_group,
+)
+from sweeps.report.figures.rows import bars
+from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
+from sweeps.report.words import interval, number, signed
+from wsss.basics.printable import counted
 
 
 def best_rival(cells: Mapping[str, CellReport]) -> CellReport | None:
@@ -18,34 +34,43 @@ def best_rival(cells: Mapping[str, CellReport]) -> CellReport | None:
     return max(rivals, key=lambda cell: cell.mean or 0.0, default=None)
 
 
-def compare_classes(cells: Mapping[str, CellReport], results: Results) -> ClassComparison | None:
-    """Compare the best cell with its baseline; None without common seeds or the same images."""
+def compare_classes(cells: Mapping[str, CellReport], results: Results) -> tuple[Block, ...]:
+    """Compare the best cell with its baseline class by class, in a table and a figure.
+
+    IoU in percent, over common seeds; empty without them, or if they scored different images.
+    """
     best = best_rival(cells)
     if best is None:
-        return None
+        return ()
     base = cells[best.baseline]
     seeds = sorted(best.values.keys() & base.values.keys())
-    if not seeds:
-        return None
     best_ids, base_ids = [best.run_ids[s] for s in seeds], [base.run_ids[s] for s in seeds]
-    if results.resampled([*best_ids, *base_ids]) is None:
-        return None
+    if not seeds or results.resampled([*best_ids, *base_ids]) is None:
+        return ()
     ours, theirs = results.class_ious(best_ids), results.class_ious(base_ids)  # [1 + R, L] each
-    metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
+    metrics = results.by_id[best_ids[0]].metrics or {}
     differences = ours - theirs
     occurs = np.isfinite(differences[0])
-    low, high = np.nanpercentile(
-        differences[1:, occurs], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0
-    )
+    ends = np.nanpercentile(differences[1:, occurs], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)
+    intervals = list(zip(*ends.tolist(), strict=True))
     names = np.array(["background", *metrics["classes"]])
-    return ClassComparison(
-        best=best.reference,
-        baseline=base.reference,
-        num_seeds=len(seeds),
-        names=tuple(names[occurs].tolist()),
-        absent=tuple(names[~occurs].tolist()),
-        ours=ours[0, occurs],
-        theirs=theirs[0, occurs],
-        low=low,
-        high=high,
+    rows, bars_shown = [], []
+    for name, at, low_high in zip(names[occurs], np.flatnonzero(occurs), intervals, strict=True):
+        change = interval(low_high, sign=True)
+        figures = number(theirs[0, at]), number(ours[0, at]), signed(differences[0, at])
+        rows.append(Row((str(name),), (*figures, change)))
+        bars_shown.append((str(name), float(differences[0, at])))
+    columns = tuple(map(Column, (base.reference, best.reference, "difference", "95 % over images")))
+    title = f"IoU per class: {best.reference} against {base.reference}"
+    grid = Grid(title, ("class",), columns, in_one_group(rows), style="numbers")
+    absent = f"In no scored image: {', '.join(names[~occurs])}."
+    axis = "difference in IoU (percentage points)"
+    caption = (
+        f"{best.reference}, the best measured, minus {base.reference}, in percentage points, mean "
+        f"over {counted(len(seeds), 'seed')}; bars: 95 % over images."
+    )
+    svg = bars(bars_shown, axis=axis, title=title, intervals=intervals)
+    return (
+        Only(ON_PAGES, (Heading(title), grid, *(() if occurs.all() else (Text(absent, "soft"),)))),
+        Only(HTML, (Picture("Differences by class", caption, svg),)),
     )

@@ -7,19 +7,11 @@ import numpy as np
 
 from sweeps.plan.trials import Plan
 from sweeps.report.document import Picture
-from sweeps.report.figures.heatmap import Map, heatmap
-from sweeps.report.figures.lines import (
-    SeedCurve,
-    ThresholdCurve,
-    dead_curves,
-    loss_curves,
-    oscillation,
-    threshold_curves,
-)
+from sweeps.report.figures.heatmap import heatmap
+from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
-from sweeps.report.figures.svg import slug
-from sweeps.report.tables.findings import complete_grid, factor_shares, pooled_sd
+from sweeps.report.tables.findings import complete_grid, factors, pooled_sd
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
 from sweeps.tables.table import Table
@@ -40,44 +32,49 @@ def table_figures(table: Table, cells: Cells, plan: Plan, results: Results) -> t
     done = [cell for cell in cells.values() if cell.values]
     if not done:
         return ()
-    pictures = _differences(table, cells) if len(cells) <= MAX_DOT_ROWS else []
+    where = f"Table {table.name}"
+    pictures = _differences(table, cells, where) if len(cells) <= MAX_DOT_ROWS else []
     if min(len(table.rows), len(table.columns)) > 1:
-        pictures.append(_heatmap(table, cells))
-        pictures += _factors(table, cells)
+        pictures.append(_heatmap(table, cells, where))
+        pictures += _factors(table, cells, where)
     if len(cells) <= MAX_DOT_ROWS:
-        pictures.append(_dots(table, done))
+        pictures.append(_dots(done, where))
     if len(done) <= MAX_CURVES:
         epochs = _epochs(done, plan, results)
-        pictures += _losses(table, epochs)
-        pictures += _dead_maps(table, epochs)
-        pictures.append(_thresholds(table, done, results))
+        pictures += _losses(table, epochs, where)
+        pictures += _dead_maps(epochs, where)
+        pictures.append(_thresholds(done, results, where))
     return tuple(pictures)
 
 
-def _differences(table: Table, cells: Cells) -> list[Picture]:
-    rows = []
-    for cell in cells.values():
-        if cell.evidence is None:
-            continue
-        differences, paper = cell.evidence.differences, cell.evidence.paper_difference
-        rows.append(DotRow(cell.reference, differences.values, paper, differences.interval))
+def _differences(table: Table, cells: Cells, where: str) -> list[Picture]:
+    rows = [
+        DotRow(
+            cell.reference,
+            found.differences.values,
+            found.paper_difference,
+            found.differences.interval,
+        )
+        for cell in cells.values()
+        if (found := cell.evidence)
+    ]
     if not rows:
         return []
-    title = f"Differences to the baseline, Table {table.name}"
-    svg = forest(rows, baseline=table.baseline_name, name=_name(table, "forest"), title=title)
+    title = "Differences to the baseline"
     caption = (
         "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
         "interval that contains 0 shows no difference; one that does not contain the paper's mark "
         "is evidence against the paper's number."
     )
-    return [Picture("Differences to the baseline", caption, svg)]
+    svg = forest(rows, baseline=table.baseline_name, title=f"{title}, {where}")
+    return [Picture(title, caption, svg)]
 
 
-def _factors(table: Table, cells: Cells) -> list[Picture]:
+def _factors(table: Table, cells: Cells, where: str) -> list[Picture]:
     """Draw a grid's cells as lines through its factors, and the variance each factor explains."""
     shown = [
-        (row_at, column_at, cell.mean)
-        for (row_at, column_at), cell in zip(
+        (*place, cell.mean)
+        for place, cell in zip(
             np.ndindex(len(table.rows), len(table.columns)), cells.values(), strict=True
         )
         if cell.mean is not None
@@ -89,30 +86,26 @@ def _factors(table: Table, cells: Cells) -> list[Picture]:
         Setting(", ".join(table.row_names), rows, [", ".join(r.labels) for r in table.rows]),
         Setting(table.column_name, columns, table.columns),
     ]
-    svg = parallel_coordinates(
-        settings, means, name=_name(table, "parallel"), title=f"Table {table.name} by factor"
-    )
+    title = "Cells by factor"
+    svg = parallel_coordinates(settings, means, title=f"{title}, {where}")
     caption = (
         "A line per cell, coloured by its mean mIoU: dark is low, yellow high; thick: highest."
     )
-    pictures = [Picture("Cells by factor", caption, svg)]
+    pictures = [Picture(title, caption, svg)]
     values = complete_grid(table, cells)
     if values is not None and len(values) > 1:
-        svg = bars(
-            factor_shares(table, values),
-            axis="share of the variance (%)",
-            name=_name(table, "importance"),
-            title=f"What explains Table {table.name}",
-        )
+        title = "What explains the spread"
+        shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
+        svg = bars(shares, axis="share of the variance (%)", title=f"{title}, {where}")
         caption = (
             "Sums of squares of the two-way analysis of variance, seeds as blocks. The first "
             "sentence under the table says which factors are significant."
         )
-        pictures.append(Picture("What explains the spread", caption, svg))
+        pictures.append(Picture(title, caption, svg))
     return pictures
 
 
-def _heatmap(table: Table, cells: Cells) -> Picture:
+def _heatmap(table: Table, cells: Cells, where: str) -> Picture:
     shape = len(table.rows), len(table.columns)
     measured = np.array([cell.mean for cell in cells.values()], np.float64).reshape(shape)
     paper = np.array([_printed(cell) for cell in cells.values()], np.float64).reshape(shape)
@@ -120,16 +113,15 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
     # A cell is the mean over its seeds; the band is for the difference of two such means.
     num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
     noise = None if pooled is None else 1.96 * pooled[0] * np.sqrt(2 / num_seeds)
-    grid = Map(
+    title = "Map of the grid"
+    svg = heatmap(
         measured,
         paper,
-        row_labels=[", ".join(row.labels) for row in table.rows],
-        column_labels=table.columns,
-        row_name=", ".join(table.row_names),
-        column_name=table.column_name,
+        rows=(", ".join(table.row_names), [", ".join(row.labels) for row in table.rows]),
+        columns=(table.column_name, table.columns),
         noise=noise,
+        title=f"{title}, {where}",
     )
-    svg = heatmap(grid, name=_name(table, "map"), title=f"Table {table.name} as a map")
     band = (
         "seed noise is unknown, so no band can be drawn"
         if noise is None
@@ -137,17 +129,17 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
         f"cells at the seed noise of this table, {counted(num_seeds, 'seed')}) are marked"
     )
     caption = f"Measured and printed mIoU, each on its own colour scale; {band}."
-    return Picture("Map of the grid", caption, svg)
+    return Picture(title, caption, svg)
 
 
-def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
+def _dots(done: Sequence[CellReport], where: str) -> Picture:
     rows = [
         DotRow(cell.reference, list(cell.values.values()), _printed(cell), cell.seed_interval)
         for cell in done
     ]
-    svg = cell_dots(rows, name=_name(table, "dots"), title=f"Table {table.name}, seed by seed")
+    title = "Every training"
     caption = "A dot per seed, the mean, its 95 % interval over seeds, and the paper's number."
-    return Picture("Every training", caption, svg)
+    return Picture(title, caption, cell_dots(rows, title=f"{title}, {where}"))
 
 
 def _epochs(done: Sequence[CellReport], plan: Plan, results: Results) -> Epochs:
@@ -160,99 +152,82 @@ def _epochs(done: Sequence[CellReport], plan: Plan, results: Results) -> Epochs:
     }
 
 
-def _losses(table: Table, epochs: Epochs) -> list[Picture]:
-    """Draw L by step, as in the paper's Figures 6 to 8, and how much it oscillates."""
+def _series(epochs: Epochs, key: str) -> Epochs:
+    """Return the seeds that recorded this in every epoch; an older version may not have."""
     kept = {
-        name: [seed for seed in seeds if seed and all("step_losses" in e for e in seed)]
+        name: [seed for seed in seeds if seed and all(epoch.get(key) for epoch in seed)]
         for name, seeds in epochs.items()
     }
-    kept = {name: seeds for name, seeds in kept.items() if seeds}
+    return {name: seeds for name, seeds in kept.items() if seeds}
+
+
+def _losses(table: Table, epochs: Epochs, where: str) -> list[Picture]:
+    """Draw L by step, as in the paper's Figures 6 to 8, and how much it oscillates."""
+    kept = _series(epochs, "step_losses")
     if not kept:
         return []
-    steps_per_epoch = max(len(s[0]["step_losses"]) for seeds in kept.values() for s in seeds)
-    curves = [
-        SeedCurve(name, [[loss for e in seed for loss in e["step_losses"]] for seed in seeds])
+    window = max(len(seed[0]["step_losses"]) for seeds in kept.values() for seed in seeds)
+    curves = {
+        name: [[loss for e in seed for loss in e["step_losses"]] for seed in seeds]
         for name, seeds in kept.items()
-    ]
+    }
     as_figure = f" (as in {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
+    title = f"Loss curves{as_figure}"
     caption = (
         "Total loss L per training step, mean over seeds; strong: moving average over an epoch. L "
         "has more terms with more views, so compare heights only between cells with the same views."
     )
-    name, title = _name(table, "loss"), f"Loss, Table {table.name}"
-    svg = loss_curves(curves, steps_per_epoch, name=name, title=title)
-    picture = Picture(f"Loss curves{as_figure}", caption, svg)
-    return [picture, *_oscillation(table, curves, steps_per_epoch)]
-
-
-def _oscillation(table: Table, curves: Sequence[SeedCurve], window: int) -> list[Picture]:
-    """Draw how much losses oscillate about their average over `window` steps, if long enough."""
+    svg = loss_curves(curves, window, title=f"{title}, {where}")
+    pictures = [Picture(title, caption, svg)]
     rows = [
-        (curve.label, [oscillation(losses, window) for losses in curve.seeds])
-        for curve in curves
-        if window >= 3 and len(curve.seeds[0]) >= 2 * window
+        (name, [oscillation(losses, window) for losses in seeds])
+        for name, seeds in curves.items()
+        if window >= 3 and len(seeds[0]) >= 2 * window
     ]
-    if not rows:
-        return []
-    caption = (
-        "Deviation (root mean square) of the step losses from their moving average over an epoch, "
-        "in the second half of training, relative to the mean loss there; a dot per seed. Lower is "
-        "smoother."
-    )
-    title = f"Oscillation of the loss, Table {table.name}"
-    svg = oscillation_bars(rows, name=_name(table, "oscillation"), title=title)
-    return [Picture("Oscillation of the loss", caption, svg)]
+    if rows:
+        title = "Oscillation of the loss"
+        caption = (
+            "Deviation (root mean square) of the step losses from their moving average over an "
+            "epoch, in the second half of training, relative to the mean loss there; a dot per "
+            "seed. Lower is smoother."
+        )
+        svg = oscillation_bars(rows, title=f"{title}, {where}")
+        pictures.append(Picture(title, caption, svg))
+    return pictures
 
 
-def _dead_maps(table: Table, epochs: Epochs) -> list[Picture]:
-    """Draw the share of dead maps by epoch, in the view with most of them.
-
-    Cells are left out if an older version, which did not record dead maps, trained them.
-    """
-    shares = {
-        name: [
-            [max(epoch["dead"].values()) for epoch in seed]
-            for seed in seeds
-            if seed and all(epoch.get("dead") for epoch in seed)
-        ]
-        for name, seeds in epochs.items()
+def _dead_maps(epochs: Epochs, where: str) -> list[Picture]:
+    """Draw the share of dead maps by epoch, in the view with most of them."""
+    curves = {
+        name: [[max(epoch["dead"].values()) for epoch in seed] for seed in seeds]
+        for name, seeds in _series(epochs, "dead").items()
     }
-    curves = [SeedCurve(name, seeds) for name, seeds in shares.items() if seeds]
     if not curves:
         return []
+    title = "Empty maps"
     caption = (
         "Share of the maps of present classes without a positive value, mean over an epoch, in the "
         "view with most of them. Most maps are empty early in a training; later they should not "
         "be: an empty map labels nothing, and two empty maps agree, which lowers L_s for no gain."
     )
-    name, title = _name(table, "dead"), f"Empty maps, Table {table.name}"
-    return [Picture("Empty maps", caption, dead_curves(curves, name=name, title=title))]
+    return [Picture(title, caption, dead_curves(curves, title=f"{title}, {where}"))]
 
 
-def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> Picture:
-    curves, fixed = [], 0.0
+def _thresholds(done: Sequence[CellReport], results: Results, where: str) -> Picture:
+    curves, fixed = {}, 0.0
     for cell in done:
         seen = [results.by_id[cell.run_ids[seed]].metrics or {} for seed in cell.values]
         thresholds = [t for t, _ in seen[0]["curve"]]
         same = [m for m in seen if [t for t, _ in m["curve"]] == thresholds]
         mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
         fixed = float(seen[0]["fixed_threshold"])
-        curves.append(ThresholdCurve(label=cell.reference, thresholds=thresholds, miou=list(mean)))
-    svg = threshold_curves(
-        curves,
-        fixed=fixed,
-        name=_name(table, "thresholds"),
-        title=f"mIoU by background threshold, Table {table.name}",
-    )
+        curves[cell.reference] = (thresholds, mean.tolist())
+    title = "Threshold curves"
     caption = (
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
         "ranking depends on the threshold, which the paper does not state."
     )
-    return Picture("Threshold curves", caption, svg)
-
-
-def _name(table: Table, kind: str) -> str:
-    return f"{kind}-{slug(table.name)}"
+    return Picture(title, caption, threshold_curves(curves, fixed, title=f"{title}, {where}"))
 
 
 def _printed(cell: CellReport) -> float | None:

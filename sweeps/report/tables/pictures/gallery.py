@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sweeps.report.document import Picture
-from sweeps.report.tables.model import CellReport, Gallery
+from sweeps.report.document import Block, Heading, Picture, Pictures, Text
+from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.pictures.classes import best_rival
 from sweeps.report.tables.results import Results
 from sweeps.report.words import listed, number
@@ -27,15 +27,15 @@ MAX_NAMED = 12
 """No more cells than this are named among those that are not shown."""
 
 
-def gallery(cells: Mapping[str, CellReport], results: Results) -> Gallery | None:
-    """Return the cells' pictures of the same images; None if the baseline has none."""
+def gallery(cells: Mapping[str, CellReport], results: Results) -> tuple[Block, ...]:
+    """Return the cells' pictures of the same images; nothing if the baseline has none."""
     chosen: dict[str, list[str]] = {}
     for cell, role in _roles(cells):
         chosen.setdefault(cell.reference, []).append(role)
     baseline = next(iter(chosen))
     paths = {name: path for name in chosen if (path := _path(cells[name], results))}
     if baseline not in paths:
-        return None
+        return ()
     drawn = _image_set(cells[baseline], results)
     kept = [name for name in paths if _image_set(cells[name], results) == drawn]
     pictures = [Picture("Images and their masks", "", image=_cut(paths[baseline], OF_IMAGES))]
@@ -44,7 +44,11 @@ def gallery(cells: Mapping[str, CellReport], results: Results) -> Gallery | None
         about = f"{name}, seed {seed}: mIoU {number(cells[name].values[seed])}"
         title = f"{listed(chosen[name]).capitalize()}: {about}"
         pictures.append(Picture(title, "", image=_cut(paths[name], OF_A_CELL)))
-    return Gallery(tuple(pictures), _left_out(cells, chosen, kept))
+    return (
+        Heading("The same images under the baseline and the best cells"),
+        Pictures(tuple(pictures), in_a_row=True),
+        Text(_left_out(cells, chosen, kept), "soft"),
+    )
 
 
 def _roles(cells: Mapping[str, CellReport]) -> list[tuple[CellReport, str]]:
