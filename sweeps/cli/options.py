@@ -270,10 +270,11 @@ def run_to_end(
     then: called after a run that ended well; returns the exit code.
     """
     from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
+    from sweeps.run.notify import then_notify
 
-    started = Started(subject.store, subject.path)
-    raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use) or then()))
+    raise typer.Exit(
+        then_notify(notify, subject.store, subject.what, lambda: drive(subject, may_use) or then())
+    )
 
 
 def opened(place: str) -> "Store":

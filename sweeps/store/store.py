@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
+from pydantic import ValidationError
+
 from sweeps.store import records
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
@@ -437,8 +439,11 @@ def written_by(program: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said = "; ".join(str(error).splitlines())
-        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        said, kind = "; ".join(str(error).splitlines()), f"{type(error).__name__}: "
+        if isinstance(error, ValidationError):
+            said, kind = records.first_problem(error), ""
+        elif isinstance(error, ConfigError):
+            kind = ""
         raise ForeignFileError(
             f"{path}: not what this version of `{program}` writes ({kind}{said}); give the "
             f"`{program}` command again"

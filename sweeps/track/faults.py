@@ -53,188 +53,144 @@ class TrackingError(ForeseenError):
         self.problem = problem
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A kind of fault, recognised by the message of an exception.
-
-    signs: regular expression, case ignored. what: may use its groups as `\\1`. remedy: may use
-    {file} (of a SQLite address, else the address) and {host}.
-    """
-
-    signs: str
-    what: str
-    remedy: str
-    is_temporary: bool = False
-
-
-FAULTS = (
+FAULTS = {
     # The database. These come first, as a server forwards the messages of its own database.
-    Fault(
-        r"database is locked|deadlock detected",
-        "another process holds the database",
-        "wait for it, or end it",
-        is_temporary=True,
+    r"database is locked|deadlock detected": Problem(
+        "another process holds the database", "wait for it, or end it", is_temporary=True
     ),
-    Fault(
-        r"database or disk is full|No space left on device|Disk quota exceeded",
-        "the disk is full",
-        "free space on the disk of {file}",
+    r"database or disk is full|No space left on device|Disk quota exceeded": Problem(
+        "the disk is full", "free space on the disk of {file}"
     ),
-    Fault(
-        r"No locks available|Function not implemented|Operation not supported|locking protocol",
+    (
+        r"No locks available|Function not implemented|Operation not supported|locking protocol"
+    ): Problem(
         "its drive has no file locks, which keep two processes apart",
         "set " + VARIABLE + " to a database on another drive, or have this one mounted with flock",
     ),
-    Fault(
-        r"disk I/O error",
+    r"disk I/O error": Problem(
         "the drive does not support the reads and writes of a database",
         "move {file} to a local disk, and set " + VARIABLE + " to its new place",
     ),
-    Fault(
+    (
         r"readonly database|read-only transaction|Read-only file system: '([^']+)'"
-        r"|Read-only file system",
+        r"|Read-only file system"
+    ): Problem(
         r"it cannot be written to: read-only \1",
         "make {file} and its folder writable, or set " + VARIABLE + " to another place",
     ),
-    Fault(
-        r"file is not a database|database disk image is malformed|file is encrypted",
+    r"file is not a database|database disk image is malformed|file is encrypted": Problem(
         "the file is not an SQLite database, or a broken one",
         "move {file} away; `sweeps sync` makes a new one from the store",
     ),
-    Fault(
-        r"unable to open database file",
+    r"unable to open database file": Problem(
         "the database file cannot be opened",
         "give this user the right to read and write {file} and its folder",
     ),
-    Fault(
-        r"No module named '([\w.]+)'",
-        r"the module \1 is missing here",
-        f"install the package that has it for {sys.executable}",
+    r"No module named '([\w.]+)'": Problem(
+        r"the module \1 is missing here", f"install the package that has it for {sys.executable}"
     ),
-    Fault(
-        r"password authentication failed|Access denied for user",
-        "the database refuses the user or the password",
-        f"correct them in {VARIABLE}",
+    r"password authentication failed|Access denied for user": Problem(
+        "the database refuses the user or the password", f"correct them in {VARIABLE}"
     ),
-    Fault(
-        r'database "([^"]+)" does not exist|Unknown database \'([^\']+)\'',
-        r"the server has no database \1\2",
-        f"create it, or correct {VARIABLE}",
+    r'database "([^"]+)" does not exist|Unknown database \'([^\']+)\'': Problem(
+        r"the server has no database \1\2", f"create it, or correct {VARIABLE}"
     ),
     # What a server answers
-    Fault(
-        r"Invalid Host header",
+    r"Invalid Host header": Problem(
         "the server refuses this host name (403)",
         "start it with --allowed-hosts {host}, or use a name and port that it knows",
     ),
-    Fault(
-        r"error code 401|UNAUTHENTICATED|CUSTOMER_UNAUTHORIZED",
+    r"error code 401|UNAUTHENTICATED|CUSTOMER_UNAUTHORIZED": Problem(
         "the server refuses this user or password (401)",
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     ),
-    Fault(
-        r"error code 403|PERMISSION_DENIED",
+    r"error code 403|PERMISSION_DENIED": Problem(
         "the server does not let this user write (403)",
         "ask its administrator for the right, or set MLFLOW_TRACKING_USERNAME and "
         "MLFLOW_TRACKING_PASSWORD to a user who has it",
     ),
-    Fault(
-        r"(?:too many |error code )(429)",
-        r"the server refuses so many requests (\1)",
-        "wait a little",
-        is_temporary=True,
+    r"(?:too many |error code )(429)": Problem(
+        r"the server refuses so many requests (\1)", "wait a little", is_temporary=True
     ),
-    Fault(
+    (
         r"(?:too many |error code )(5\d\d)|(?:TEMPORARILY_UNAVAILABLE|INTERNAL_ERROR): "
-        r"(?!Response:)(.{1,300})",
+        r"(?!Response:)(.{1,300})"
+    ): Problem(
         r"the server has an error (\1\2)",
         "read its log; restart it if it does not recover",
         is_temporary=True,
     ),
-    Fault(
-        r"error code 404|ENDPOINT_NOT_FOUND|No API found for|[\"']Not Found[\"']",
+    r"error code 404|ENDPOINT_NOT_FOUND|No API found for|[\"']Not Found[\"']": Problem(
         "there is a server, but no recent MLflow at this path (404)",
         f"correct {VARIABLE}: it is the address at which the browser shows MLflow, up to `#`",
     ),
-    Fault(
-        r"HTTP request was sent to (?:an )?HTTPS",
-        "the server speaks https",
-        f"write https:// in {VARIABLE}",
+    r"HTTP request was sent to (?:an )?HTTPS": Problem(
+        "the server speaks https", f"write https:// in {VARIABLE}"
     ),
-    Fault(
+    (
         r"error code (\d\d\d)|not in a valid JSON format|INTERNAL_ERROR: Response:|no MLflow:"
-        r"|Exceeded \d+ redirects",
+        r"|Exceeded \d+ redirects"
+    ): Problem(
         r"something other than MLflow answers \1",
         f"correct {VARIABLE}, or log in where a proxy asks for it",
     ),
     # The way to a server
-    Fault(
-        r"WRONG_VERSION_NUMBER|record layer failure|UNKNOWN_PROTOCOL|HTTP_REQUEST\]",
-        "the server does not speak https",
-        f"write http:// in {VARIABLE}",
+    r"WRONG_VERSION_NUMBER|record layer failure|UNKNOWN_PROTOCOL|HTTP_REQUEST\]": Problem(
+        "the server does not speak https", f"write http:// in {VARIABLE}"
     ),
-    Fault(
-        r"(?:invalid path: |TLS key file, invalid path: )([^\s)]+)",
+    r"(?:invalid path: |TLS key file, invalid path: )([^\s)]+)": Problem(
         r"there is no certificate file \1",
         "correct MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or "
         "MLFLOW_TRACKING_CLIENT_CERT_PATH",
     ),
-    Fault(
-        r"SSLError.*?(certificate verify failed[^'\"()]*)|SSLError|SSL: (\w+)",
+    r"SSLError.*?(certificate verify failed[^'\"()]*)|SSLError|SSL: (\w+)": Problem(
         r"no trusted https connection: \1\2",
         "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate file of its authority",
     ),
-    Fault(
-        r"ProxyError|Unable to connect to proxy",
+    r"ProxyError|Unable to connect to proxy": Problem(
         "the proxy does not let this through",
         "correct http_proxy and https_proxy, or name {host} in no_proxy",
     ),
-    Fault(
+    (
         r"NameResolutionError|Failed to resolve|Name or service not known|could not translate "
-        r"host name|getaddrinfo failed|label too long",
-        "unknown host name",
-        f"correct {VARIABLE}, or the network's DNS",
-    ),
-    Fault(
-        r"timed out|timeout",
+        r"host name|getaddrinfo failed|label too long"
+    ): Problem("unknown host name", f"correct {VARIABLE}, or the network's DNS"),
+    r"timed out|timeout": Problem(
         "no answer in time",
         f"start the server, open its tunnel, or set {VARIABLE} to one that answers",
         is_temporary=True,
     ),
-    Fault(
+    (
         r"Connection refused|Connection aborted|Connection reset|RemoteDisconnected"
         r"|No route to host|Network is unreachable|NewConnectionError|Max retries exceeded"
         r"|could not connect|connection to server|ConnectionError"
-        r"|server closed the connection|terminating connection|Lost connection|has gone away",
+        r"|server closed the connection|terminating connection|Lost connection|has gone away"
+    ): Problem(
         "the server does not answer",
         f"start the server, open its tunnel, or set {VARIABLE} to one that answers",
         is_temporary=True,
     ),
     # What is in MLflow
-    Fault(
-        r"maintenance mode",
-        "MLflow keeps no runs in plain folders any more",
-        f"set {VARIABLE} to a database",
+    r"maintenance mode": Problem(
+        "MLflow keeps no runs in plain folders any more", f"set {VARIABLE} to a database"
     ),
-    Fault(
-        r"exceed[^.]*length|length limit|too long for type|Data too long",
-        "the server's MLflow does not accept values of this length",
-        "upgrade the server's MLflow",
+    r"exceed[^.]*length|length limit|too long for type|Data too long": Problem(
+        "the server's MLflow does not accept values of this length", "upgrade the server's MLflow"
     ),
-    Fault(
-        r"Run .*not found|must be in.{1,12}active|No Experiment with id",
+    r"Run .*not found|must be in.{1,12}active|No Experiment with id": Problem(
         "a run or the experiment has been deleted",
         "run the same command again, which restores it",
         is_temporary=True,
     ),
-    Fault(
-        r"Permission denied: '([^']+)'",
+    r"Permission denied: '([^']+)'": Problem(
         r"this user may not write to \1",
         "give this user the right to write there; a server on another machine must be started "
         "with --artifacts-destination",
     ),
-)
-"""The first one that matches counts."""
+}
+"""Regular expression that finds a message of MLflow's, case ignored -> the problem. The first one
+that matches counts. `what` may use its groups as `\\1`; `remedy` may use {file} (of a SQLite
+address, else the address) and {host}."""
 
 SCHEMA = re.compile(
     r"found version (\w+), but expected|Can't locate revision identified by '(\w+)'"
@@ -250,13 +206,13 @@ def diagnose(error: BaseException, uri: str) -> Problem:
     words = without_password(" ".join(f"{type(error).__name__}: {error}".split()))
     if schema := SCHEMA.search(words):
         return _other_schema(schema[1] or schema[2], uri)
-    for fault in FAULTS:
-        if found := re.search(fault.signs, words, re.IGNORECASE):
-            remedy = fault.remedy.format(
+    for signs, problem in FAULTS.items():
+        if found := re.search(signs, words, re.IGNORECASE):
+            remedy = problem.remedy.format(
                 file=sqlite_file(uri) or without_password(uri),
                 host=urlsplit(uri).netloc.rpartition("@")[2],
             )
-            return Problem(found.expand(fault.what).rstrip(" :"), remedy, fault.is_temporary)
+            return Problem(found.expand(problem.what).rstrip(" :"), remedy, problem.is_temporary)
     return Problem(_shortened(words), "correct what this says")
 
 

@@ -5,6 +5,7 @@ server is down. Runs are found by tag, so that a trial or network never has two;
 UI are restored. A tracker never raises into a sweep: `problem` says what went wrong.
 """
 
+import functools
 import json
 import logging
 import math
@@ -14,21 +15,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Concatenate, ParamSpec
 
 import mlflow
 import requests
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    Experiment,
-    InputTag,
-    Metric,
-    Param,
-    Run,
-    RunTag,
-    ViewType,
-)
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -53,9 +44,7 @@ from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
 from wsss.basics.waiting import within
 
-if TYPE_CHECKING:
-    from torch import nn
-
+P = ParamSpec("P")
 PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
 MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
 """Limits of every MLflow since 1.0; newer ones accept more."""
@@ -74,8 +63,29 @@ for _talkative in ("mlflow", "alembic"):  # they would break the live display
     logging.getLogger(_talkative).setLevel(logging.CRITICAL)
 
 
+def _never_fatal(step: "Callable[Concatenate[Tracker, P], object]") -> "Callable[..., bool]":
+    """Let a method of a tracker return whether MLflow did it; `problem` then says why not."""
+
+    @functools.wraps(step)
+    def attempt(self: "Tracker", *given: P.args, **options: P.kwargs) -> bool:
+        try:
+            step(self, *given, **options)
+        except Exception as error:  # whatever a tracking server does, the work continues
+            self.problem = diagnose(error, self.uri)
+            self._runs = None
+            self._addresses.clear()  # a run may be gone
+            return False
+        self.problem = None
+        return True
+
+    return attempt
+
+
 class Tracker:
-    """Logs one subject: its parent run, and a child run per trial or network."""
+    """Logs one subject: its parent run, and a child run per trial or network.
+
+    What asks MLflow returns whether that succeeded; if not, `problem` says why.
+    """
 
     def __init__(self, store: Store, subject: Tracked) -> None:
         self.store, self.subject = store, subject
@@ -124,24 +134,40 @@ class Tracker:
             lines.append(f"MLflow at {self.address} did not log {what}: {why}")
         return lines
 
-    def check(self) -> bool:
-        """Return whether MLflow answers. Changes nothing."""
-        return self._attempt(
-            lambda: open_client(self.uri).get_experiment_by_name(self.subject.experiment)
-        )
+    @_never_fatal
+    def check(self) -> None:
+        """Ask whether MLflow answers. Changes nothing."""
+        open_client(self.uri).get_experiment_by_name(self.subject.experiment)
 
+    @_never_fatal
     def sync(
         self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
-    ) -> bool:
-        """Log what MLflow lacks of these children, or of all; `running` are those running now.
+    ) -> None:
+        """Log what MLflow lacks of these children, or of all; `running` are those running now."""
+        runs = self._connect()
+        if not self._at_work:
+            runs.client.update_run(self._parent_id, status="RUNNING")
+            self._at_work = True
+        for view in self.subject.children(children, running):
+            known = self._addresses.get(view.id)
+            run_id = runs.update(view, {PARENT: self._parent_id}, known)
+            if run_id is not None:
+                self._addresses[view.id] = run_id
+        progress = self.subject.progress()
+        if progress is not None and progress != self._said:
+            runs.log_summary(self._parent_id, progress)
+            self._said = progress
 
-        Returns whether MLflow is up to date with the store; if not, `problem` says why.
-        """
-        return self._attempt(lambda: self._sync(children, running))
-
-    def finish(self, *, status: str) -> bool:
+    @_never_fatal
+    def finish(self, *, status: str) -> None:
         """Log the subject's closing summary, and end the parent run with an MLflow status."""
-        return self._attempt(lambda: self._finish(status))
+        runs = self._connect()
+        runs.log_summary(self._parent_id, self.subject.closing())
+        runs.client.set_terminated(self._parent_id, status)
+        self._parent_status, self._at_work = status, False
+        if self.subject.addresses and self._addresses:
+            found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
+            write_json(self.subject.addresses, found)
 
     def abandon(self) -> None:
         """End runs that are marked as running as killed, after an error or Ctrl-C."""
@@ -149,23 +175,18 @@ class Tracker:
             self.sync()
             self.finish(status="KILLED")
 
-    def log_report(self, folder: Path, said: Summary | None = None) -> bool:
+    @_never_fatal
+    def log_report(self, folder: Path, said: Summary | None = None) -> None:
         """Attach a folder of report files, and their summary, to the parent run.
 
         The run keeps its status.
         """
-        return self._attempt(lambda: self._log_report(folder, said))
-
-    def _attempt(self, step: Callable[[], object]) -> bool:
-        try:
-            step()
-        except Exception as error:  # whatever a tracking server does, the work continues
-            self.problem = diagnose(error, self.uri)
-            self._runs = None
-            self._addresses.clear()  # a run may be gone
-            return False
-        self.problem = None
-        return True
+        runs = self._connect()
+        runs.client.log_artifacts(self._parent_id, str(folder), "report")
+        if said is not None:
+            runs.log_summary(self._parent_id, said)
+        if self._parent_status != "RUNNING":  # otherwise another process will end it
+            runs.client.set_terminated(self._parent_id, self._parent_status)
 
     def _connect(self) -> "_Experiment":
         """Return the experiment's runs, with the parent among them."""
@@ -182,38 +203,6 @@ class Tracker:
             runs.log_params(run, view)
             self._parent_id, self._runs = run.info.run_id, runs
         return self._runs
-
-    def _sync(self, children: Collection[str] | None, running: Collection[str]) -> None:
-        runs = self._connect()
-        if not self._at_work:
-            runs.client.update_run(self._parent_id, status="RUNNING")
-            self._at_work = True
-        for view in self.subject.children(children, running):
-            known = self._addresses.get(view.id)
-            run_id = runs.update(view, {PARENT: self._parent_id}, known)
-            if run_id is not None:
-                self._addresses[view.id] = run_id
-        progress = self.subject.progress()
-        if progress is not None and progress != self._said:
-            runs.log_summary(self._parent_id, progress)
-            self._said = progress
-
-    def _finish(self, status: str) -> None:
-        runs = self._connect()
-        runs.log_summary(self._parent_id, self.subject.closing())
-        runs.client.set_terminated(self._parent_id, status)
-        self._parent_status, self._at_work = status, False
-        if self.subject.addresses and self._addresses:
-            found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
-            write_json(self.subject.addresses, found)
-
-    def _log_report(self, folder: Path, said: Summary | None) -> None:
-        runs = self._connect()
-        runs.client.log_artifacts(self._parent_id, str(folder), "report")
-        if said is not None:
-            runs.log_summary(self._parent_id, said)
-        if self._parent_status != "RUNNING":  # otherwise another process will end it
-            runs.client.set_terminated(self._parent_id, self._parent_status)
 
 
 class _Experiment:
@@ -234,19 +223,15 @@ class _Experiment:
             folder = store.artifact_location if is_database(self.uri) else None  # servers have one
             self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
             return
-        self.id = self._usable(known, store)
-        for key in tags.keys() - known.tags.keys():  # of an older version
-            self.client.set_experiment_tag(self.id, key, tags[key])
-
-    def _usable(self, known: Experiment, store: Store) -> str:
-        """Return an experiment's id; a deleted one is restored, with its runs."""
+        self.id = str(known.experiment_id)
         if not known.experiment_id:
             raise MlflowException("no MLflow: it knows an experiment without an id")
-        if known.lifecycle_stage != ACTIVE:
-            self.client.restore_experiment(known.experiment_id)
+        if known.lifecycle_stage != ACTIVE:  # its runs are restored with it
+            self.client.restore_experiment(self.id)
             self.notes.append(f"restored the experiment {known.name}, which had been deleted")
         self._follow_store(known.artifact_location, store)
-        return str(known.experiment_id)
+        for key in tags.keys() - known.tags.keys():  # of an older version
+            self.client.set_experiment_tag(self.id, key, tags[key])
 
     def _follow_store(self, before: str, store: Store) -> None:
         """Correct the absolute addresses of artifacts in the store's own SQLite file.
@@ -386,12 +371,10 @@ class _Experiment:
                 self.notes.append(f"{run.info.run_name} is logged without {path}, which is gone")
         self._log(run_id, _metrics(values, step=0), {} if complete else at_end.tags)
         has_network = has_files and run.outputs is not None and run.outputs.model_outputs
-        if at_end.network is not None and not has_network:
-            self._log_network(run, at_end.network)
-
-    def _log_network(self, run: Run, load: "Callable[[], nn.Module]") -> None:
+        if at_end.network is None or has_network:
+            return
         try:
-            network = load()
+            network = at_end.network()
         except ForeseenError as error:
             self.notes.append(f"{run.info.run_name} is logged without its network: {error}")
             return

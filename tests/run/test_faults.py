@@ -32,6 +32,7 @@ from sweeps.stages.guard import (
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
+from sweeps.store.rooms import Driven
 from sweeps.store.store import RunFolder, Store
 from wsss.data.errors import DataError
 from wsss.evaluation.voc_server import check_server_tar
@@ -376,9 +377,9 @@ def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None
     from sweeps.run.driver import driving
 
     store = Store(tmp_path)
-    what = ("sweeps/V-tiny", "sweep V-tiny", "wait for it")
+    what = Driven("sweep", "V-tiny"), "wait for it"
     match = rf"another process runs sweep V-tiny \(process {os.getpid()} on .*\); wait for it"
     with driving(store, *what), pytest.raises(StoreError, match=match):
         driving(store, *what).__enter__()
-    with driving(store, *what), driving(store, "sweeps/VI-tiny", "sweep VI-tiny", "wait for it"):
+    with driving(store, *what), driving(store, Driven("sweep", "VI-tiny"), "wait for it"):
         pass

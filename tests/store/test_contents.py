@@ -18,6 +18,7 @@ from sweeps.report.formats.csv_file import records_text
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
 from sweeps.store.errors import StoreError
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Store, write_json
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
@@ -181,7 +182,7 @@ def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
 
 
 def test_a_running_sweep_and_an_unknown_name_are_refused(store: Store, vi: Sweep) -> None:
-    with driving(store, f"sweeps/{vi.name}", f"sweep {vi.name}", "wait"):
+    with driving(store, Driven("sweep", vi.name), "wait"):
         found = sweeps(store, "rm", vi.name, "--yes")
     assert found.exit_code == 2
     assert f"another process runs sweep {vi.name}" in found.output

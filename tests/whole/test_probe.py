@@ -22,7 +22,7 @@ from sweeps.run.probe import (
     ProbeTarget,
     cost,
     describe,
-    is_bad,
+    judge,
     probe_sweep,
     probe_targets,
     verdict,
@@ -176,7 +176,7 @@ def test_a_training_is_judged_in_words_and_at_the_prior_is_no_fault(
     fine: ProbeResult, small: RunConfig, changes: dict[str, Any], bad: bool, words: str, group: str
 ) -> None:
     found = probed(replace(fine, **changes), small)
-    assert is_bad(found) is bad
+    assert judge(found).is_bad is bad
     assert words in describe(found)
     (line,) = verdict([found])
     assert line.startswith(group)
@@ -185,7 +185,7 @@ def test_a_training_is_judged_in_words_and_at_the_prior_is_no_fault(
 
 def test_a_probe_that_failed_itself_says_why_and_is_bad(small: RunConfig) -> None:
     found = probed(None, small)
-    assert is_bad(found)
+    assert judge(found).is_bad
     assert "out of memory" in describe(found)
     assert verdict([found]) == ["could not be probed: III[no,no]"]
 

@@ -305,9 +305,9 @@ def _resources(address: str | None, cpus: float, gpus: float) -> "Resources | No
 def _crew(workers: int, resources: "Resources | None") -> Iterator["Crew"]:
     """Yield this process and `workers` more, or a Ray cluster."""
     if resources is None:
-        from sweeps.stages.stage import Here
+        from sweeps.stages.stage import Crew
 
-        yield Here(workers)
+        yield Crew(workers)
         return
     from sweeps.run.ray.start import running_ray
 

@@ -14,7 +14,6 @@ again, other DeepLab settings do not make labels again, other test scales do not
 import hashlib
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from wsss.config import FileName, LabelsConfig, RunConfig, Settings
@@ -97,17 +96,6 @@ class ChainConfig(Settings):
             "random_walk": "CAM + random walk",
             "random_walk_crf": "CAM + random walk + dense CRF",
         }[self.labels.refinement]
-
-
-class ChainFolders:
-    """The folders of a chain's stages in the store."""
-
-    def __init__(self, root: Path, chain: ChainConfig) -> None:
-        self.maps = root / "maps" / chain.maps_id
-        self.walk = root / "walks" / chain.walk_id
-        self.labels = root / "labels" / chain.labels_id
-        self.segmentation = root / "segmentations" / chain.segmentation_id
-        self.predictions = root / "predictions" / chain.prediction_id
 
 
 def counts_id(config: RunConfig) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import (
     SUPERVISED,
     Headline,
@@ -390,4 +390,4 @@ def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id:
 
 
 def _prediction(store: Store, chain: ChainConfig, image_id: str) -> Path:
-    return ChainFolders(store.root, chain).predictions / "png" / f"{image_id}.png"
+    return store.folder(f"predictions/{chain.prediction_id}/png").path / f"{image_id}.png"

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from sweeps.plan.search import History, Search, SearchTrial, best_trials
+from sweeps.plan.search import History, Judged, Search, SearchTrial, best_trials
 from sweeps.report.search import render_search
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
@@ -57,7 +57,7 @@ class SearchRuns(Tracked):
 
     def parent(self) -> RunView:
         """Return the search's own run."""
-        ranges = self.search.space.ranges
+        ranges = self.search.space
         return RunView(
             id=self.search.name,
             key={SEARCH: self.search.name, ROLE: "search"},
@@ -172,7 +172,7 @@ class SearchRuns(Tracked):
         )
 
 
-def _figures(judged: dict[str, float], record: dict[str, Any]) -> Values:
+def _figures(judged: Judged, record: dict[str, Any]) -> Values:
     """Return an epoch's objective and threshold, and its losses from the training's record."""
     losses = {f"train/{key}": value for key, value in record.items() if key.startswith("loss")}
     return {OBJECTIVE: judged["objective"], THRESHOLD: judged["threshold"]} | losses

@@ -192,12 +192,10 @@ class SweepRuns(Tracked):
         )
 
     def _network(self, trial: Trial, num_classes: int) -> "CamNet":
-        """Load a trial's network, downloaded if necessary. Raises ForeseenError."""
+        """Load a trial's network. Raises ForeseenError."""
         from sweeps.stages.train_cam import load_cam
 
-        cam = self.store.cam(trial.cam_id)
-        cam.pull_training()
-        return load_cam(trial.config, cam, num_classes)
+        return load_cam(trial.config, self.store.cam(trial.cam_id), num_classes)
 
 
 def verdict_counts(report: Report) -> Summary:
