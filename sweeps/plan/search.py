@@ -44,13 +44,12 @@ from sweeps.store import records
 from sweeps.store.errors import StoreError
 from sweeps.store.records import first_problem
 from sweeps.store.store import (
-    OWN_NAME,
     Store,
+    read_description,
     read_json,
     read_record,
     require_own,
     write_json,
-    written_by,
 )
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
@@ -357,10 +356,7 @@ def make_search(
 def load_search(store: Store, name: str) -> Search:
     """Read a search's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "searches" / name / "search.json"
-    with written_by("sweeps search", path):
-        search = Search.model_validate(read_json(path))
-    require_own(path, search.name, name, OWN_NAME)
-    return search
+    return read_description(path, "sweeps search", Search.model_validate)
 
 
 Status = Literal["running", "finished", "stopped", "diverged", "not learning", "error"]

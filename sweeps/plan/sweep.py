@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
 from sweeps.store.errors import StoreError
-from sweeps.store.store import OWN_NAME, Store, read_json, require_own, write_json, written_by
+from sweeps.store.store import Store, read_description, write_json
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
@@ -256,18 +256,12 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
             f"{printable(', '.join(names)) or 'none'}; check --store and --sweep, or start one, "
             f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )
-    path = store.sweep(name) / "sweep.json"
-    sweep = read_sweep(path)
-    require_own(path, sweep.name, name, OWN_NAME)
-    return sweep
+    return read_sweep(store.sweep(name) / "sweep.json")
 
 
-def read_sweep(path: Path) -> Sweep:
-    """Read sweep.json, whatever its folder is called. Raises ForeignFileError."""
-    with written_by("sweeps run", path):
-        sweep = sweep_from_json(read_json(path))
-        _ = sweep.name  # which reads the cells of its own tables
-    return sweep
+def read_sweep(path: Path, *, in_own_folder: bool = True) -> Sweep:
+    """Read sweep.json. Raises ForeignFileError, by default also if its folder has another name."""
+    return read_description(path, "sweeps run", sweep_from_json, in_own_folder=in_own_folder)
 
 
 def sweep_from_json(saved: Any) -> Sweep:

@@ -75,8 +75,6 @@ class Subject(ABC):
     """What each piece of it is called."""
     page = Path("report/report.html")
     """Of its report, within its folder."""
-    is_parallel = True
-    """Whether several pieces run at a time where there is room."""
     networks: list[NetworkConfig]
     """All networks that are trained."""
 
@@ -301,8 +299,7 @@ def run_missing(
             say(resources.first_words)
             stack.enter_context(running_ray(resources))
             stack.enter_context(watched_head(lambda head: say(LOST.format(head, own_command()))))
-            fit = concurrency(resources)
-            at_once = fit if subject.is_parallel else 1
+            at_once = concurrency(resources)
             say(f"Ray is ready: {counted(at_once, subject.noun)} at a time")
         interrupts = stack.enter_context(Interrupts())
         subject.write_down()

@@ -23,15 +23,13 @@ from sweeps.run.driver import INTERRUPTED, download_weights, printer
 from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.store.store import Store
-from wsss.basics.printable import counted
+from wsss.basics.printable import counted, first_of
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 from wsss.training.diagnosis.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 
 FINE, BAD = 0, 1
-NUM_NAMED = 3
-"""Number of cells that a line names; the rest is only counted."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,8 @@ class ProbeTarget:
 
     @property
     def name(self) -> str:
-        """Its first NUM_NAMED cells, and the number of the others."""
-        more = len(self.cells) - NUM_NAMED
-        return " = ".join(self.cells[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+        """Its first cells, and the number of the others."""
+        return first_of(self.cells, 3)
 
 
 @dataclass(frozen=True)

@@ -38,15 +38,14 @@ class Export(Predict):
         Raises ServerTarError if the archive breaks a rule of the server.
         """
         dataset, ids = VocDataset(place.data), self.image_ids(place)
-        images = place.store.folder(self.images_rel)
-        images.pull()
+        images = self.pulled(place)
         with_truth = all(dataset.has_mask(name) for name in ids)
         path = folder.path / "gallery.png"
-        draw_gallery(path, images.path, dataset, ids, with_truth=with_truth, legend=True)
-        write_server_tar(images.path, ids, folder.path / TAR_NAME)
+        draw_gallery(path, images, dataset, ids, with_truth=with_truth, legend=True)
+        write_server_tar(images, ids, folder.path / TAR_NAME)
         sizes = {name: dataset.image_size(name) for name in ids}
         check_server_tar(folder.path / TAR_NAME, ids, sizes)
-        score = asdict(score_folder(images.path, dataset, ids)) if with_truth else None
+        score = asdict(score_folder(images, dataset, ids)) if with_truth else None
         return {"split": self.chain.eval_split, "num_images": len(ids), "score": score}
 
 

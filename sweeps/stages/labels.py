@@ -79,13 +79,12 @@ class LearnAffinity(Training):
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train on one device; yield each epoch."""
-        walk, maps = walk_of(self.chain), place.store.folder(InferCams(self.chain).images_rel)
-        maps.pull()
+        walk, maps = walk_of(self.chain), InferCams(self.chain).pulled(place)
         dataset = VocDataset(place.data)
         for record in train_affinity(
             affinity_net(self.chain, place),
             dataset.samples(self.chain.label_split),
-            partial(_confident, maps.path, dataset, walk),
+            partial(_confident, maps, dataset, walk),
             walk,
             device=place.process.device,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
@@ -122,9 +121,8 @@ class Walk(PerImage):
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
         """Spread the images' CAMs by the walk."""
         network = place.store.folder(LearnAffinity(self.chain).rel)
-        maps = place.store.folder(InferCams(self.chain).images_rel)
+        maps = InferCams(self.chain).pulled(place, image_ids)
         network.pull_training()
-        maps.pull({f"{image_id}.npz" for image_id in image_ids})
         model = affinity_net(self.chain, place)
         if LearnAffinity(self.chain).own_checkpoints(network).restore(model).epoch == 0:
             raise LostNetworkError(
@@ -133,7 +131,7 @@ class Walk(PerImage):
             )
         dataset = VocDataset(place.data)
         plain = (
-            ImageCams(sample, _read_cams(maps.path, dataset, sample))
+            ImageCams(sample, _read_cams(maps, dataset, sample))
             for sample in _samples(place, image_ids)
         )
         walked = walk_labels(model, plain, walk_of(self.chain), device=place.process.device)
@@ -169,15 +167,12 @@ class WriteLabels(PerImage):
 
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
         """Refine and write the images' labels."""
-        cams, target = (
-            place.store.folder(self._cams.images_rel),
-            place.store.folder(self.images_rel),
-        )
-        cams.pull({f"{image_id}.npz" for image_id in image_ids})
+        cams = self._cams.pulled(place, image_ids)
+        target = place.store.folder(self.images_rel).path
 
         def job(sample: Sample) -> LabelJob:
             name, labels = sample.image_id, labels_of(self.chain)
-            path, png = cams.path / f"{name}.npz", target.path / f"{name}.png"
+            path, png = cams / f"{name}.npz", target / f"{name}.png"
             return LabelJob(sample, path, png, labels, self.source(place, name))
 
         jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
@@ -208,9 +203,7 @@ def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
         return None
     if labels_of(chain).background != "fixed":
         return None
-    images = place.store.folder(stage.images_rel)
-    images.pull({f"{image_id}{stage.suffix}" for image_id in scored})
-    return score_folder(images.path, dataset, scored)
+    return score_folder(stage.pulled(place, scored), dataset, scored)
 
 
 def labels_of(chain: ChainConfig) -> PseudoLabelConfig:

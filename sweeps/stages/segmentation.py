@@ -67,9 +67,8 @@ class TrainDeepLab(Training):
         """Return each image's pseudo-label, downloaded if need be, or its true mask."""
         if not self.chain.labels:
             return VocDataset(place.data).mask_paths(image_ids)
-        images = place.store.folder(WriteLabels(self.chain).images_rel)
-        images.pull()
-        return [images.path / f"{image_id}.png" for image_id in image_ids]
+        images = WriteLabels(self.chain).pulled(place)
+        return [images / f"{image_id}.png" for image_id in image_ids]
 
 
 @dataclass(frozen=True)
@@ -115,10 +114,9 @@ class Predict(PerImage):
     def finish(self, place: Place, folder: Folder) -> dict[str, Any]:
         """Draw a gallery and score the predictions."""
         dataset, ids = VocDataset(place.data), self.image_ids(place)
-        images = place.store.folder(self.images_rel)
-        images.pull()
-        draw_gallery(folder.path / "gallery.png", images.path, dataset, ids)
-        score = score_folder(images.path, dataset, ids)
+        images = self.pulled(place)
+        draw_gallery(folder.path / "gallery.png", images, dataset, ids)
+        score = score_folder(images, dataset, ids)
         training = place.result(TrainDeepLab(self.chain))
         labels = self.chain.labels and label_score(self.chain, place)
         return asdict(score) | {

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from sweeps.stages.guard import HANG_AFTER_SECONDS, Watchdog, claim
+from sweeps.stages.guard import HANG_AFTER_SECONDS, claim, watchdog
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import LABEL, Folder, Store
 from wsss.labels.sources import digest_of, source_in
@@ -205,6 +205,13 @@ class PerImage(Stage):
         """Return the stage's result, once all files are there."""
         return {"num_images": len(self.image_ids(place))}
 
+    def pulled(self, place: Place, image_ids: list[str] | None = None) -> Path:
+        """Download the files of these images, or of all; return their folder here."""
+        folder = place.store.folder(self.images_rel)
+        names = None if image_ids is None else {f"{name}{self.suffix}" for name in image_ids}
+        folder.pull(names)
+        return folder.path
+
     def missing(self, place: Place) -> list[str]:
         """Return the images without a file, or with a file of another network or image."""
         folder = place.store.folder(self.images_rel)
@@ -289,18 +296,17 @@ def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
     process = place.process
     name = "stack.txt" if process.is_first else f"stack-{process.rank}.txt"
     with ExitStack() as stack:
-        watchdog = None
+        beat = keep_going
         if place.stack_folder:
             stacks, limit = place.stack_folder / name, place.conduct.hang_after
-            watchdog = stack.enter_context(Watchdog(stacks, limit))
+            beat = stack.enter_context(watchdog(stacks, limit))
         steps = stack.enter_context(closing(stage.run(place, folder)))
         while True:
             try:
                 record = next(steps)
             except StopIteration as end:
                 return dict(end.value)
-            if watchdog:
-                watchdog.beat()
+            beat()
             yield record
 
 

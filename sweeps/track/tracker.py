@@ -38,11 +38,12 @@ from sweeps.track.address import (
     without_password,
 )
 from sweeps.track.faults import Problem, check_address, diagnose
-from sweeps.track.view import AtEnd, DatasetView, RunLink, RunView, Summary, Tracked, Values
+from sweeps.track.view import AtEnd, RunLink, RunView, Summary, Tracked, Values
 from wsss.basics.environment import variables
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
 from wsss.basics.waiting import within
+from wsss.config import DataConfig
 
 P = ParamSpec("P")
 PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
@@ -301,8 +302,8 @@ class _Experiment:
         """Log settings and data sets unless the run has settings, which never change."""
         if run.data.params or not view.params:
             return
-        if view.dataset is not None:
-            self.client.log_inputs(run.info.run_id, datasets=_datasets(view.dataset))
+        if view.data is not None:
+            self.client.log_inputs(run.info.run_id, datasets=_datasets(view.data, view.data_folder))
         params = [Param(key, str(v)[:MAX_PARAM_LENGTH]) for key, v in view.params.items()]
         self.client.log_batch(run.info.run_id, params=params)
 
@@ -493,13 +494,13 @@ def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _datasets(view: DatasetView) -> list[DatasetInput]:
+def _datasets(data: DataConfig, folder: Path) -> list[DatasetInput]:
     """Return a data set's splits with their fingerprints as MLflow shows them beside a run.
 
     The fingerprint of the evaluated split also covers the training images. MLflow keeps one use per
     name and digest, so a split that is both is one entry.
     """
-    data, source = view.data, json.dumps({"uri": str(view.folder)})
+    source = json.dumps({"uri": str(folder)})
     uses = {data.train_split: (data.train_fingerprint, "training")}
     if data.eval_split == data.train_split:
         uses[data.eval_split] = (data.fingerprint, "training and evaluation")

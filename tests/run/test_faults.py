@@ -22,18 +22,18 @@ from sweeps.run.signals import Interrupts
 from sweeps.stages import guard
 from sweeps.stages.guard import (
     ChangedError,
-    Watchdog,
     check_half_trained,
     claim,
     mixture_notes,
     num_hangs,
     origins,
+    watchdog,
 )
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
 from sweeps.store.rooms import Driven
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Folder, Store
 from wsss.data.errors import DataError
 from wsss.evaluation.voc_server import check_server_tar
 from wsss.labels.cam_files import read_cams
@@ -44,7 +44,7 @@ HANGS = """
 import os, sys, time
 from pathlib import Path
 import torch
-from sweeps.stages.guard import Watchdog
+from sweeps.stages.guard import watchdog
 folder, what, limit = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
 def forever():
@@ -61,7 +61,7 @@ def steps(seconds):
         time.sleep(0.01)
 
 steps(0.05)  # the first step imports half of torch, which takes long on a busy machine
-with Watchdog(folder / "stack.txt", limit):
+with watchdog(folder / "stack.txt", limit):
     if what == "hang":
         forever()
     elif what == "steps":
@@ -97,8 +97,8 @@ def test_a_process_without_progress_ends_and_steps_of_an_optimiser_are_progress(
 
 
 def test_a_limit_of_zero_watches_nothing(tmp_path: Path) -> None:
-    with Watchdog(tmp_path / "stack.txt", 0) as watchdog:
-        watchdog.beat()
+    with watchdog(tmp_path / "stack.txt", 0) as beat:
+        beat()
     assert not list(tmp_path.iterdir())
 
 
@@ -207,7 +207,7 @@ def test_a_note_that_cannot_be_read_is_no_death_without_an_error(
 
 
 def read_counts(path: Path) -> object:
-    return load_image_counts(RunFolder(path.parent), "fixed")
+    return load_image_counts(Folder(path.parent), "fixed")
 
 
 @pytest.mark.parametrize(

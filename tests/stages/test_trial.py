@@ -27,7 +27,7 @@ from sweeps.stages.score import NUM_GALLERY_IMAGES
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_group, run_trial
 from sweeps.store.failures import take_note
-from sweeps.store.store import CamFolder, Store, write_json
+from sweeps.store.store import Folder, Store, write_json
 from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
 from wsss.data.voc import Sample, VocDataset
@@ -238,11 +238,11 @@ def test_a_lost_checkpoint_is_trained_again_and_never_scored_in_part(
 
 
 @contextmanager
-def held_for_a_second(cam: CamFolder) -> Iterator["subprocess.Popen[str]"]:
+def held_for_a_second(cam: Folder) -> Iterator["subprocess.Popen[str]"]:
     """A process that holds a training's lock, until it is killed."""
     code = (
-        "import sys, time\nfrom sweeps.store.store import CamFolder\nfrom pathlib import Path\n"
-        "lock = CamFolder(Path(sys.argv[1])).lock()\nlock.acquire()\n"
+        "import sys, time\nfrom sweeps.store.store import Folder\nfrom pathlib import Path\n"
+        "lock = Folder(Path(sys.argv[1])).lock()\nlock.acquire()\n"
         "print('held', flush=True)\ntime.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(cam.path)]

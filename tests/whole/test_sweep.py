@@ -15,7 +15,7 @@ from filelock import FileLock
 from mlflow_file import mlflow_runs
 from torchvision.models import resnet18
 
-from sweeps.store.store import CamFolder
+from sweeps.store.store import Folder
 from wsss.data.drawn.folder import draw_voc
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -54,7 +54,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def epochs(store: Path) -> dict[str, list[int]]:
     return {
-        path.name: [record["epoch"] for record in CamFolder(path).epochs()]
+        path.name: [record["epoch"] for record in Folder(path).epochs()]
         for path in (store / "cams").iterdir()
     }
 

@@ -5,7 +5,7 @@ half is scored with it. Only ended sweeps with the same data, backbone and prese
 """
 
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep
@@ -43,13 +43,14 @@ def best_cell(store: Store, asked: Sweep) -> Choice:
     """
     base = asked.base
     sweeps, unfinished = _ended_sweeps(store, base)
-    found: dict[str, tuple[Trial, dict[str, float]]] = {}
+    found: dict[str, tuple[Trial, dict[str, Any]]] = {}
     for sweep in sweeps:
         for trials in sweep.plan.configs:
-            mious = _held_out(store, trials) if _comparable(trials[0].config, base) else None
-            if mious:
-                first = found.setdefault(config_id(trials[0].config), (trials[0], {}))
-                first[1].update(mious)
+            config = trials[0].config
+            runs = {t.run_id: store.run(t.run_id).metrics() or {} for t in trials}
+            held_out = {run_id: figures.get("miou_held_out") for run_id, figures in runs.items()}
+            if _comparable(config, base) and None not in held_out.values():
+                found.setdefault(config_id(config), (trials[0], {}))[1].update(held_out)
     if not found:
         raise NoBestCellError(_nothing(store, unfinished, asked))
     trial, mious = max(found.values(), key=lambda one: fmean(one[1].values()))
@@ -85,17 +86,6 @@ def _comparable(config: RunConfig, base: RunConfig) -> bool:
         and config.network.backbone == base.network.backbone
         and config.repeat == base.repeat
     )
-
-
-def _held_out(store: Store, trials: tuple[Trial, ...]) -> dict[str, float] | None:
-    """Return run id -> held-out mIoU, or None if a trial lacks it."""
-    mious: dict[str, float] = {}
-    for trial in trials:
-        value = (store.run(trial.run_id).metrics() or {}).get("miou_held_out")
-        if value is None:
-            return None
-        mious[trial.run_id] = float(value)
-    return mious
 
 
 def _nothing(store: Store, unfinished: list[Sweep], asked: Sweep) -> str:

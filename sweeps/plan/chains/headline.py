@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.scale import Scale, scale_of
 from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
-from sweeps.store.store import OWN_NAME, Store, read_json, require_own, write_json, written_by
+from sweeps.store.store import Store, read_description, write_json
 from wsss.basics.printable import counted
 from wsss.overrides import ConfigError, validate
 from wsss.presets import PAPER_DEEPLAB
@@ -71,16 +71,16 @@ def save_headline(store: Store, headline: Headline) -> None:
 def load_headline(store: Store, name: str) -> Headline:
     """Read a headline's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "headline" / name / "headline.json"
-    with written_by("sweeps headline", path):
-        saved = read_json(path)
-        sweep = sweep_from_json(saved["sweep"])
-        chains = tuple(validate(ChainConfig, chain) for chain in saved["chains"])
-        export_from = tuple(saved["export_from"])
-        own = {"sweep": sweep, "chains": chains, "export_from": export_from}
-        headline = Headline(**saved | own)
-        found = headline.name
-    require_own(path, found, name, OWN_NAME)
-    return headline
+    return read_description(path, "sweeps headline", _from_json)
+
+
+def _from_json(saved: Any) -> Headline:
+    own = {
+        "sweep": sweep_from_json(saved["sweep"]),
+        "chains": tuple(validate(ChainConfig, chain) for chain in saved["chains"]),
+        "export_from": tuple(saved["export_from"]),
+    }
+    return Headline(**saved | own)
 
 
 def source_of(chain: ChainConfig) -> str:

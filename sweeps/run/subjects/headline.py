@@ -51,7 +51,6 @@ class DrivenHeadline(Subject):
 
     noun = "chain"
     page = Path("report/headline.html")
-    is_parallel = False
 
     def __init__(
         self, headline: Headline, store: Store, conduct: Conduct, label_workers: int

@@ -123,10 +123,8 @@ class HeadlineRuns(Tracked):
                 **{f"segmentation.{k}": v for k, v in chain.segmentation.model_dump().items()},
                 **_label_settings(chain),
             },
-            dataset=view.DatasetView(
-                chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
-                self.headline.sweep.data,
-            ),
+            data=chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
+            data_folder=self.headline.sweep.data,
             at_end=self._at_end(chain, metrics) if metrics else None,
         )
 

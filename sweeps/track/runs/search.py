@@ -70,7 +70,8 @@ class SearchRuns(Tracked):
                 "objective": self.search.objective,
                 **{f"space.{r.key}": str(r).split("=")[1] for r in ranges},
             },
-            dataset=self._dataset,
+            data=self.search.base.data,
+            data_folder=self.search.data,
         )
 
     def children(
@@ -123,10 +124,6 @@ class SearchRuns(Tracked):
         tags = view.common_tags(search.preset, search.base.data, search.describe())
         return tags | {"mlflow.source.type": "LOCAL"}
 
-    @property
-    def _dataset(self) -> view.DatasetView:
-        return view.DatasetView(self.search.base.data, self.search.data)
-
     def _trial(
         self, trial: SearchTrial, closing: Mapping[str, float] | None, *, running: bool
     ) -> RunView:
@@ -146,7 +143,8 @@ class SearchRuns(Tracked):
             tags=self._tags | {ROLE: "trial", CAM_ID: trial.cam_id},
             current_tags=tags,
             params=config.flat(),
-            dataset=self._dataset,
+            data=self.search.base.data,
+            data_folder=self.search.data,
             epochs={
                 int(judged["epoch"]): _figures(judged, losses.get(judged["epoch"], {}))
                 for judged in trial.epochs
@@ -167,7 +165,8 @@ class SearchRuns(Tracked):
             status="FINISHED",
             tags=self._tags | {ROLE: REFERENCE, CAM_ID: cam_id(self.search.base)},
             params=self.search.base.flat(),
-            dataset=self._dataset,
+            data=self.search.base.data,
+            data_folder=self.search.data,
             at_end=view.AtEnd(HELD_OUT, values),
         )
 
