@@ -243,13 +243,13 @@ def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
     """Return resources whose cluster can be joined, tried before anything is read or planned.
 
     Raises ClusterError, unless the store holds something of this kind (sweep, search, headline), so
-    that nothing may be left to run: then the driver raises it if something is.
+    that nothing may be left to run: then the driver tries it if something is.
     """
-    from sweeps.run.ray.resources import joinable
     from sweeps.store.store import open_store
 
-    found = open_store(store).descriptions(kind)
-    return joinable(asked, may_be_done=bool(found))
+    if not open_store(store).descriptions(kind):
+        asked.require_cluster()
+    return asked
 
 
 def prior_limits(warns_after: WarnsAfter = 100, fails_after: FailsAfter = 500) -> "PriorLimits":

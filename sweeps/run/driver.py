@@ -269,13 +269,9 @@ def driving(store: Store, what: Driven, while_driven: str) -> "Iterator[Held]":
                 holder.unlink(missing_ok=True)
             lock.check()
     except Timeout as held:
-        who = str(held) if store.remote.url else _holder(holder)
+        known = None if store.remote.url else read_json(holder)
+        who = "process {pid} on {host}, since {since}".format(**known) if known else held
         raise DrivenError(f"another process runs {what.title} ({who}); {while_driven}") from None
-
-
-def _holder(path: Path) -> str:
-    known = read_json(path)
-    return "process {pid} on {host}, since {since}".format(**known) if known else "unknown"
 
 
 def run_missing(

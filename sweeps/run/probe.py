@@ -6,7 +6,7 @@ nor to MLflow.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -159,19 +159,10 @@ def _probe_rank(
 # Results
 
 
-Probes = Callable[[list[ProbeTarget], Resources, ProbeOptions], Iterator[Probed]]
-
-
-def probe_sweep(
-    sweep: Sweep,
-    store: Store,
-    resources: Resources,
-    options: ProbeOptions,
-    probes: Probes = run_probes,
-) -> int:
+def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: ProbeOptions) -> int:
     """Probe every distinct training of a sweep; print each result, a verdict and the cost.
 
-    probes: yields the results. Returns 0 if no training is bad, else 1; 130 after Ctrl-C.
+    Returns 0 if no training is bad, else 1; 130 after Ctrl-C.
     """
     say, found = printer(Console()), list[Probed]()
     targets = probe_targets(sweep.plan, store)
@@ -180,7 +171,7 @@ def probe_sweep(
     say(f"probe: the first {options.num_steps} steps of {trainings}; nothing is kept")
     say(resources.first_words)
     try:
-        for probed in probes(targets, resources, options):
+        for probed in run_probes(targets, resources, options):
             found.append(probed)
             say(f"{len(found)}/{len(targets)}  {describe(probed)}")
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
 from wsss.networks.cam_net import CamNet
-from wsss.training.cam import EpochRecord, build_cam_net, train_cam
+from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.diagnosis.learning import PriorWarning, find_dead_maps
 
 
@@ -75,16 +75,11 @@ class TrainCam(Training):
                     folder.add_epoch(record.to_json())
                     if dead := find_dead_maps(folder.epochs(), config):
                         numbers |= to_record(dead)
-                numbers |= self._judged(model, record)
+                if self.judge and record.epoch < config.train.epochs:
+                    numbers |= self.judge(model, record.epoch)
+                    model.train()  # train_cam sets the mode only once, at its start
             yield Record(self, epoch / config.train.epochs, numbers)
         return trained(folder, place)
-
-    def _judged(self, model: CamNet, record: EpochRecord) -> dict[str, float]:
-        if self.judge is None or record.epoch == self.config.train.epochs:
-            return {}
-        numbers = self.judge(model, record.epoch)
-        model.train()  # train_cam sets the mode only once, at its start
-        return numbers
 
 
 def trained(folder: Folder, place: Place) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
@@ -213,7 +212,9 @@ def diagnose(error: BaseException, uri: str) -> Problem:
                 host=urlsplit(uri).netloc.rpartition("@")[2],
             )
             return Problem(found.expand(problem.what).rstrip(" :"), remedy, problem.is_temporary)
-    return Problem(_shortened(words), "correct what this says")
+    if len(words) > MAX_WORDS:  # the end often matters most
+        words = f"{words[: MAX_WORDS * 2 // 3]} ... {words[-MAX_WORDS // 3 :]}"
+    return Problem(words, "correct what this says")
 
 
 def check_address(uri: str) -> None:
@@ -229,7 +230,9 @@ def _wrong_address(uri: str) -> Problem | None:
         return _wrong_server(uri)
     if name == "sqlite":
         return _wrong_sqlite(uri)
-    if "databricks" in (uri, scheme) or name in DATABASES or scheme in _plugins():
+    if "databricks" in (uri, scheme) or name in DATABASES:
+        return None
+    if scheme in entry_points(group="mlflow.tracking_store").names:  # of other packages
         return None
     if HOST_AND_PORT.fullmatch(uri):
         return Problem(
@@ -295,11 +298,6 @@ def _wrong_sqlite(uri: str) -> Problem | None:
     return None
 
 
-def _plugins() -> Iterable[str]:
-    """Return the schemes that other packages add to MLflow."""
-    return entry_points(group="mlflow.tracking_store").names
-
-
 def _other_schema(revision: str, uri: str) -> Problem:
     """Return the problem with a database that another version of MLflow made."""
     if revision in _known_revisions():
@@ -324,10 +322,3 @@ def _known_revisions() -> set[str]:
         for root in roots
         for script in Path(root, "store/db_migrations/versions").glob("*.py")
     }
-
-
-def _shortened(words: str) -> str:
-    """Leave out the middle of a long text; its end often matters most."""
-    if len(words) <= MAX_WORDS:
-        return words
-    return f"{words[: MAX_WORDS * 2 // 3]} ... {words[-MAX_WORDS // 3 :]}"

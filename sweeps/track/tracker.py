@@ -194,13 +194,10 @@ class Tracker:
         if self._runs is None:
             runs = _Experiment(self.store, self.subject, self.notes)
             view = self.subject.parent()
-            run = runs.find(view.key)
-            if run is None:
-                run = runs.create(view, {})
-            else:
-                runs.restored(run)
-                if not self._at_work:
-                    self._parent_status = run.info.status
+            found = runs.find(view.key)
+            if found and not self._at_work:
+                self._parent_status = found.info.status
+            run = runs.usable(found, view, {})
             runs.log_params(run, view)
             self._parent_id, self._runs = run.info.run_id, runs
         return self._runs
@@ -259,29 +256,25 @@ class _Experiment:
         found = self.client.search_runs([experiment_id or self.id], wanted, ViewType.ALL, 100)
         return min(found, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
 
-    def restored(self, run: Run) -> Run:
-        """Return a run, restored if it was deleted."""
+    def usable(self, run: Run | None, view: RunView, parent: Mapping[str, str]) -> Run:
+        """Return a run, created with its tags if there is none, restored if it was deleted."""
+        if run is None:
+            tags = _fitting({**view.tags, **view.key, **parent})
+            return self.client.create_run(self.id, run_name=view.name, tags=tags)
         if run.info.lifecycle_stage != ACTIVE:
             self.client.restore_run(run.info.run_id)
             self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
         return run
-
-    def create(self, view: RunView, parent: Mapping[str, str]) -> Run:
-        """Create a run with its tags; `update` adds the rest."""
-        tags = _fitting({**view.tags, **view.key, **parent})
-        return self.client.create_run(self.id, run_name=view.name, tags=tags)
 
     def update(self, view: RunView, parent: Mapping[str, str], known_id: str | None) -> str | None:
         """Log what a run lacks; return its MLflow id, None if it has not started.
 
         known_id: its MLflow id, if known, which saves a search among all runs.
         """
-        run = self.client.get_run(known_id) if known_id else self.find(view.key)
-        if run is None:
-            if not view.started:
-                return None  # MLflow shows runs, not plans
-            run = self.create(view, parent)
-        self.restored(run)
+        found = self.client.get_run(known_id) if known_id else self.find(view.key)
+        if found is None and not view.started:
+            return None  # MLflow shows runs, not plans
+        run = self.usable(found, view, parent)
         run_id = run.info.run_id
         self.log_params(run, view)
         self._log(run_id, _new_epochs(run, view), self._new_tags(run, view, parent))

@@ -202,13 +202,17 @@ def test_the_cost_counts_all_missing_trainings_and_all_ranks(
 
 
 def test_a_plan_whose_trainings_look_fine_ends_with_their_cost_and_exit_code_0(
-    capsys: pytest.CaptureFixture[str], fine: ProbeResult, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    fine: ProbeResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def probed(targets: list[ProbeTarget], *_: Any) -> Iterator[Probed]:
         yield from (Probed(target, fine) for target in targets)
 
     sweep, how = finished_sweep(("VI",), 1), ProbeOptions(50, tmp_path)
-    assert probe_sweep(sweep, Store(tmp_path), Resources(), how, probed) == 0
+    monkeypatch.setattr(probes, "run_probes", probed)
+    assert probe_sweep(sweep, Store(tmp_path), Resources(), how) == 0
     said = capsys.readouterr().out
     assert "4/4  VI[yes,yes]: 100 of 1000 steps" in said
     assert "look fine: " in said

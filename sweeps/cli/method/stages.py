@@ -295,10 +295,12 @@ def _resources(address: str | None, cpus: float, gpus: float) -> "Resources | No
     """
     if address is None:
         return None
-    from sweeps.run.ray.resources import Resources, joinable
+    from sweeps.run.ray.resources import Resources
 
     joined = None if address == "local" else address
-    return joinable(Resources(joined, workers=0, cpus=cpus, gpus=gpus))
+    resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
+    resources.require_cluster()
+    return resources
 
 
 @contextmanager

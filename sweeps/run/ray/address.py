@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from wsss.basics.errors import ForeseenError
@@ -73,8 +74,12 @@ def check_address(address: str) -> None:
         raise ClusterError(f"{given}: {_wrong_form(meant)}; {_remedy(given)}")
 
 
+@cache
 def check_cluster(address: str, limits: Limits = LIMITS) -> None:
-    """Raise ClusterError, with its reason and what to do, unless a cluster can be joined."""
+    """Raise ClusterError, with its reason and what to do, unless a cluster can be joined.
+
+    One that could be joined is not tried again by this process.
+    """
     check_address(address)
     meant, given = _meant(address)
     if match := HOST_AND_PORT.fullmatch(meant):

@@ -23,7 +23,6 @@ from sweeps.store.attempts import Ledger
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 from wsss.basics.printable import command, counted, own_command, own_words
-from wsss.config import RunConfig
 
 if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.run.driver import Held
@@ -113,7 +112,7 @@ class Tables(Subject):
             self.store.run(trial.run_id).clear_failure()
         self.retry_failed = False
         source = MissingTrials(self.store, trials)
-        groups = {each.cam_id: each.configs for each in source.waiting}
+        groups = {each.cam_id: tuple(t.config for t in each.trials) for each in source.waiting}
         # Not part of the space, which Tune writes into its logs with every report.
         shared = tune.with_parameters(
             sweep_trial, groups=groups, place=self.place(resources), resources=resources
@@ -188,10 +187,7 @@ class Training:
         """Id of the training."""
         return self.trials[0].cam_id
 
-    @property
-    def run_id(self) -> str:
-        """Unique among the trainings."""
-        return self.cam_id
+    run_id = cam_id
 
     @property
     def trial(self) -> Trial:
@@ -202,11 +198,6 @@ class Training:
     def name(self) -> str:
         """Name of the running trial."""
         return self.trial.name
-
-    @property
-    def configs(self) -> tuple[RunConfig, ...]:
-        """The trials' configurations."""
-        return tuple(trial.config for trial in self.trials)
 
 
 class MissingTrials(Source[Training]):
