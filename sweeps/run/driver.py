@@ -196,8 +196,13 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     if not was_tracked:
         with held_back():  # otherwise an MLflow run could stay RUNNING for ever
             page = _track(subject, say)
-    if ending.common_error:
-        _say_common_error(ending.common_error, subject.noun, say)
+    if error := ending.common_error:
+        say(
+            f"stopped: several {subject.noun}s met the same error, so the others would too: "
+            f"{error.note}"
+        )
+        say(f"traceback: {error.traceback_file}")
+        say("fix its cause and give the same command again; what is finished is kept")
     is_missing = bool(subject.missing())
     is_spent = ending.over_budget and is_missing and not ending.interrupted
     for line in subject.how_to_continue(resources) if is_spent else ():
@@ -230,12 +235,6 @@ def printer(console: Console) -> Say:
         console.print(Text(text), soft_wrap=True)
 
     return say
-
-
-def _say_common_error(error: CommonError, noun: str, say: Say) -> None:
-    say(f"stopped: several {noun}s met the same error, so the others would too: {error.note}")
-    say(f"traceback: {error.traceback_file}")
-    say("fix its cause and give the same command again; what is finished is kept")
 
 
 # Running

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import unquote, urlsplit
 
 from sweeps.store.errors import StoreError
@@ -47,9 +48,9 @@ class Problem:
 class TrackingError(ForeseenError):
     """A problem found before MLflow was contacted."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
+    def __init__(self, what: str, remedy: str) -> None:
+        self.problem = Problem(what, remedy)
+        super().__init__(str(self.problem))
 
 
 FAULTS = {
@@ -219,83 +220,75 @@ def diagnose(error: BaseException, uri: str) -> Problem:
 
 def check_address(uri: str) -> None:
     """Raise TrackingError for an address at which MLflow cannot keep runs, without connecting."""
-    if problem := _wrong_address(uri):
-        raise TrackingError(problem)
-
-
-def _wrong_address(uri: str) -> Problem | None:
     scheme = scheme_of(uri) or ""
-    name = scheme.partition("+")[0]
+    name, plugins = scheme.partition("+")[0], entry_points(group="mlflow.tracking_store").names
     if scheme in ("http", "https"):
-        return _wrong_server(uri)
-    if name == "sqlite":
-        return _wrong_sqlite(uri)
-    if "databricks" in (uri, scheme) or name in DATABASES:
-        return None
-    if scheme in entry_points(group="mlflow.tracking_store").names:  # of other packages
-        return None
-    if HOST_AND_PORT.fullmatch(uri):
-        return Problem(
-            f"{VARIABLE} has no scheme", f"write http://{without_password(uri).lstrip('/')}"
+        _check_server(uri)
+    elif name == "sqlite":
+        _check_sqlite(uri)
+    elif "databricks" in (uri, scheme) or name in DATABASES or scheme in plugins:
+        return
+    elif HOST_AND_PORT.fullmatch(uri):
+        server = without_password(uri).lstrip("/")
+        raise TrackingError(f"{VARIABLE} has no scheme", f"write http://{server}")
+    elif not scheme:
+        _raise_no_scheme(uri)
+    elif scheme != "file":
+        known = ", ".join(f"{known}://" for known in ("http", *DATABASES))
+        raise TrackingError(
+            f"{VARIABLE} has a scheme that MLflow does not know: {scheme}",
+            "write postgresql:// instead" if name == "postgres" else f"write one of {known}",
         )
-    if not scheme:
-        return _no_scheme(uri)
-    if scheme == "file":
-        if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
-            return None
+    elif os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
         folder = Path(urlsplit(uri).path or ".").absolute()
-        return Problem(
+        raise TrackingError(
             "MLflow keeps no runs in plain folders any more", f"write {_database_in(folder)}"
         )
-    return Problem(
-        f"{VARIABLE} has a scheme that MLflow does not know: {scheme}",
-        "write postgresql:// instead"
-        if name == "postgres"
-        else f"write one of {', '.join(f'{known}://' for known in ('http', *DATABASES))}",
-    )
 
 
-def _no_scheme(text: str) -> Problem:
-    """Return the problem with a host name or a path, and the addresses it may mean."""
+def _raise_no_scheme(text: str) -> NoReturn:
+    """Raise TrackingError for a host name or a path, with the addresses it may mean."""
     path = Path(text).expanduser().absolute()
     is_file = path.is_file() or path.suffix in (".db", ".sqlite", ".sqlite3")
     ways = [sqlite_uri(path) if is_file else _database_in(path)]
     host = text.partition("/")[0]
     if host[:1] not in ("", ".", "~") and not is_file and not path.exists():
-        ways.insert(0, f"http://{without_password(text)} for a server")
-        ways[1] += " for a database"
-    return Problem(f"{VARIABLE} has no scheme", f"write {', '.join(ways)}")
+        ways = [f"http://{without_password(text)} for a server", f"{ways[0]} for a database"]
+    raise TrackingError(f"{VARIABLE} has no scheme", f"write {', '.join(ways)}")
 
 
 def _database_in(folder: Path) -> str:
     return sqlite_uri(folder / "mlflow.db")
 
 
-def _wrong_server(uri: str) -> Problem | None:
+def _check_server(uri: str) -> None:
     form = f"write it as {(scheme_of(uri) or 'http')}://HOST:PORT"
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname, parts.port  # reading the port checks it
     except ValueError:
-        return Problem(f"{VARIABLE} has no valid host or port", form)
-    return None if host else Problem(f"{VARIABLE} names no host", form)
+        raise TrackingError(f"{VARIABLE} has no valid host or port", form) from None
+    if not host:
+        raise TrackingError(f"{VARIABLE} names no host", form)
 
 
-def _wrong_sqlite(uri: str) -> Problem | None:
+def _check_sqlite(uri: str) -> None:
     _, slashes, path = uri.partition(":///")
-    if not slashes:
-        file = uri.partition(":")[2]
-        if file := file.lstrip("/") if file.startswith("//") else file:
-            right = sqlite_uri(Path(file).absolute())
-            return Problem(f"{VARIABLE} needs three slashes before the path", f"write {right}")
-    elif scheme_of(uri) == "sqlite" and (unquote(path) != path or "/" in path.partition("?")[2]):
-        return Problem(
+    file = uri.partition(":")[2]
+    file = file.lstrip("/") if file.startswith("//") else file
+    if not slashes and file:
+        right = sqlite_uri(Path(file).absolute())
+        raise TrackingError(f"{VARIABLE} needs three slashes before the path", f"write {right}")
+    is_quoted = unquote(path) != path or "/" in path.partition("?")[2]
+    if slashes and scheme_of(uri) == "sqlite" and is_quoted:
+        raise TrackingError(
             "MLflow opens another file if a path has `?`, or `%` as in `%20`",
             f"write {sqlite_uri(Path(path))} in {VARIABLE}",
         )
     if sqlite_file(uri) is None:
-        return Problem("a database in memory keeps nothing", f"write {_database_in(Path.cwd())}")
-    return None
+        raise TrackingError(
+            "a database in memory keeps nothing", f"write {_database_in(Path.cwd())}"
+        )
 
 
 def _other_schema(revision: str, uri: str) -> Problem:

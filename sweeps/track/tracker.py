@@ -357,10 +357,12 @@ class _Experiment:
         run_id, values = run.info.run_id, at_end.values
         if complete:
             values = {k: v for k, v in values.items() if _metric_name(k) not in run.data.metrics}
-        has_files = not self._lost_files(run)
-        for path, folder in () if complete and has_files else at_end.artifacts:
+        folder = database.local_folder(run.info.artifact_uri)
+        # They may be gone from this machine, as in a partial copy.
+        has_files = not is_database(self.uri) or folder is None or folder.exists()
+        for path, place in () if complete and has_files else at_end.artifacts:
             if path.exists():
-                self.client.log_artifact(run_id, str(path), folder or None)
+                self.client.log_artifact(run_id, str(path), place or None)
             else:
                 self.notes.append(f"{run.info.run_name} is logged without {path}, which is gone")
         self._log(run_id, _metrics(values, step=0), {} if complete else at_end.tags)
@@ -381,11 +383,6 @@ class _Experiment:
                     serialization_format="pickle",
                     pip_requirements=NETWORK_NEEDS,
                 )
-
-    def _lost_files(self, run: Run) -> bool:
-        """Whether a run's artifacts on this machine are gone, as in a partial copy."""
-        folder = database.local_folder(run.info.artifact_uri)
-        return is_database(self.uri) and folder is not None and not folder.exists()
 
     def _log(self, run_id: str, metrics: list[Metric], tags: Mapping[str, str]) -> None:
         batch = [RunTag(key, value) for key, value in _fitting(tags).items()]

@@ -19,7 +19,7 @@ from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import Driven
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Store, read_json, write_json
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 
@@ -65,7 +65,8 @@ def test_the_list_has_each_sweep_the_newest_first(store: Store, vi: Sweep, iv: S
 
 
 def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv: Sweep) -> None:
-    write_json(store.sweep(iv.name) / "sweep.json", {"tables": ["gone"]})
+    path = store.sweep(iv.name) / "sweep.json"
+    write_json(path, read_json(path) | {"tables": ["gone"]})
     output = sweeps(store, "list").output
     assert "unreadable" in output
     assert "no table 'gone'" in output

@@ -76,7 +76,12 @@ class Study:
         }
         self.known: dict[int, optuna.Trial] = {}
         for trial in trials:
-            self._replay(trial)
+            known = self.known[trial.number] = self._add(trial.settings)
+            for record in trial.epochs:
+                known.report(record["objective"], int(record["epoch"]))
+                known.should_prune()  # records the rung; the decision was carried out at the time
+            if trial.ended:
+                self.end(trial)
 
     def draw(self, number: int) -> dict[str, float]:
         """Draw the settings of a new trial, rounded as they are trained."""
@@ -105,14 +110,6 @@ class Study:
             self.study.tell(known, state=optuna.trial.TrialState.PRUNED)
         else:
             self.study.tell(known, trial.objective)
-
-    def _replay(self, trial: SearchTrial) -> None:
-        known = self.known[trial.number] = self._add(trial.settings)
-        for record in trial.epochs:
-            known.report(record["objective"], int(record["epoch"]))
-            known.should_prune()  # records the rung; the decision was carried out at the time
-        if trial.ended:
-            self.end(trial)
 
     def _add(self, settings: dict[str, float]) -> "optuna.Trial":
         self.study.enqueue_trial(settings)
