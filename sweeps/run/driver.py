@@ -51,8 +51,8 @@ LOST = (
     "What is saved is kept. Once Ray runs again, this resumes:\n{}"
 )
 
-Say = Callable[[str], None]
-"""Prints a line."""
+Say = Callable[..., None]
+"""Prints lines."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,7 @@ def drive(subject: Subject, resources: Resources) -> int:
             code = None
     if code is None:
         left = "resumes from here" if subject.missing() else "only logs and reports the results"
-        say(f"interrupted; the same command {left}:")
-        say(own_command())
+        say(f"interrupted; the same command {left}:", own_command())
         return INTERRUPTED
     return code
 
@@ -183,8 +182,7 @@ def drive(subject: Subject, resources: Resources) -> int:
 def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -> int | None:
     """Return the exit code; None if it was interrupted."""
     subject.store.check_writable()
-    for line in subject.prepare(resources):
-        say(line)
+    say(*subject.prepare(resources))
     was_missing, ending = bool(subject.missing()), Ending()
     if was_missing:
         resources.require_cluster()
@@ -199,14 +197,14 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     if error := ending.common_error:
         say(
             f"stopped: several {subject.noun}s met the same error, so the others would too: "
-            f"{error.note}"
+            f"{error.note}",
+            f"traceback: {error.traceback_file}",
+            "fix its cause and give the same command again; what is finished is kept",
         )
-        say(f"traceback: {error.traceback_file}")
-        say("fix its cause and give the same command again; what is finished is kept")
     is_missing = bool(subject.missing())
     is_spent = ending.over_budget and is_missing and not ending.interrupted
-    for line in subject.how_to_continue(resources) if is_spent else ():
-        say(line)
+    if is_spent:
+        say(*subject.how_to_continue(resources))
     subject.show(console)
     subject.store.folder(subject.what.path).push()
     if ending.interrupted and is_missing:
@@ -215,24 +213,23 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     if was_tracked and written.exists():
         say(f"report: {written}")
     else:
-        for line in subject.report():
-            say(line)
+        say(*subject.report())
         subject.store.folder(subject.what.path).push()
     if page:
         say(f"MLflow: {page}")
     if is_spent:
         return INTERRUPTED
     failures = subject.failures()
-    for line in failures:
-        say(line)
+    say(*failures)
     return FAILED if failures or ending.common_error else 0
 
 
 def printer(console: Console) -> Say:
-    """Return what prints a line on a console, unwrapped and without markup."""
+    """Return what prints lines on a console, unwrapped and without markup."""
 
-    def say(text: str) -> None:
-        console.print(Text(text), soft_wrap=True)
+    def say(*lines: str) -> None:
+        for line in lines:
+            console.print(Text(line), soft_wrap=True)
 
     return say
 
@@ -355,8 +352,7 @@ def _track(subject: Subject, say: Say) -> str:
         return ""
     if is_complete:
         write_json(_tracking_file(subject), _tracking_state(subject) | {"page": tracker.page})
-    for note in tracker.notes:
-        say(f"MLflow: {note}")
+    say(*(f"MLflow: {note}" for note in tracker.notes))
     say(f"MLflow: {tracker.address} is up to date")
     return tracker.page
 

@@ -178,8 +178,7 @@ def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: Probe
         say("interrupted; nothing was kept")
         return INTERRUPTED
     found.sort(key=lambda probed: targets.index(probed.target))
-    for line in (*verdict(found), cost(found, resources)):
-        say(line)
+    say(*verdict(found), cost(found, resources))
     return BAD if any(judge(probed).is_bad for probed in found) else FINE
 
 

@@ -25,7 +25,7 @@ from wsss.labels.pseudo_label import confident_label, pseudo_label
 from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.refine.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
-from wsss.segmentation_config import PseudoLabelConfig, RandomWalkConfig
+from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.affinity import build_affinity_net, train_affinity
 
 
@@ -79,7 +79,7 @@ class LearnAffinity(Training):
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train on one device; yield each epoch."""
-        walk, maps = walk_of(self.chain), InferCams(self.chain).pulled(place)
+        walk, maps = self.chain.random_walk, InferCams(self.chain).pulled(place)
         dataset = VocDataset(place.data)
         for record in train_affinity(
             affinity_net(self.chain, place),
@@ -134,7 +134,7 @@ class Walk(PerImage):
             ImageCams(sample, _read_cams(maps, dataset, sample))
             for sample in _samples(place, image_ids)
         )
-        walked = walk_labels(model, plain, walk_of(self.chain), device=place.process.device)
+        walked = walk_labels(model, plain, self.chain.random_walk, device=place.process.device)
         return _write_cams(self, walked, place)
 
 
@@ -168,10 +168,11 @@ class WriteLabels(PerImage):
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
         """Refine and write the images' labels."""
         cams = self._cams.pulled(place, image_ids)
-        target = place.store.folder(self.images_rel).path
+        target, labels = place.store.folder(self.images_rel).path, self.chain.labels
+        assert labels is not None
 
         def job(sample: Sample) -> LabelJob:
-            name, labels = sample.image_id, labels_of(self.chain)
+            name = sample.image_id
             path, png = cams / f"{name}.npz", target / f"{name}.png"
             return LabelJob(sample, path, png, labels, self.source(place, name))
 
@@ -201,25 +202,14 @@ def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
     scored = [i for i in dataset.image_ids(chain.run.data.eval_split) if i in written]
     if not (scored and dataset.has_masks() and stage.is_done(place)):
         return None
-    if labels_of(chain).background != "fixed":
+    if chain.labels is None or chain.labels.background != "fixed":
         return None
     return score_folder(stage.pulled(place, scored), dataset, scored)
 
 
-def labels_of(chain: ChainConfig) -> PseudoLabelConfig:
-    """Return the label settings of a chain that makes pseudo-labels."""
-    assert chain.labels is not None
-    return chain.labels
-
-
-def walk_of(chain: ChainConfig) -> RandomWalkConfig:
-    """Return the settings of a chain's random walk."""
-    return labels_of(chain).random_walk
-
-
 def affinity_net(chain: ChainConfig, place: Place) -> AffinityNet:
     """Build a chain's affinity network."""
-    return build_affinity_net(chain.run.network, walk_of(chain), weights_file=place.weights_file)
+    return build_affinity_net(chain.run.network, chain.random_walk, weights_file=place.weights_file)
 
 
 def _samples(place: Place, image_ids: list[str]) -> list[Sample]:

@@ -374,11 +374,8 @@ def open_store(place: str | Path) -> Store:
     url = text.rstrip("/")
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     chosen, cache = os.environ.get("WSSS_MIRROR"), cache_folder()
-    if chosen:
-        mirror = Path(expanded(chosen)).absolute()
-    elif cache:
-        mirror = cache / "wsss" / digest
-    else:
+    mirror = Path(expanded(chosen)).absolute() if chosen else cache and cache / "wsss" / digest
+    if mirror is None:
         raise StoreError(
             f"{url}: no home folder to keep its mirror in; name a folder with WSSS_MIRROR"
         )

@@ -491,11 +491,11 @@ def _datasets(data: DataConfig, folder: Path) -> list[DatasetInput]:
     name and digest, so a split that is both is one entry.
     """
     source = json.dumps({"uri": str(folder)})
-    uses = {data.train_split: (data.train_fingerprint, "training")}
-    if data.eval_split == data.train_split:
-        uses[data.eval_split] = (data.fingerprint, "training and evaluation")
-    else:
-        uses[data.eval_split] = (data.fingerprint, "evaluation")
+    is_both = data.eval_split == data.train_split
+    uses = {
+        data.train_split: (data.train_fingerprint, "training"),
+        data.eval_split: (data.fingerprint, "training and evaluation" if is_both else "evaluation"),
+    }
     return [
         DatasetInput(
             Dataset(f"{data.name}/{split}", digest, source_type="local", source=source),

@@ -48,6 +48,11 @@ class ChainConfig(Settings):
         return self.labels is not None and self.labels.walks
 
     @property
+    def random_walk(self) -> RandomWalkConfig:
+        """Settings of the random walk."""
+        return self.labels.random_walk if self.labels else RandomWalkConfig()
+
+    @property
     def maps_id(self) -> str:
         """Id of the CAMs of the training images."""
         return _digest({"cam": cam_id(self.run)} | _inference(self.run.labels))
@@ -55,9 +60,10 @@ class ChainConfig(Settings):
     @property
     def walk_id(self) -> str:
         """Id of the CAMs after the random walk."""
-        walk = self.labels.random_walk if self.labels else RandomWalkConfig()
         other = {"split": self.labelled_split} if self.labelled_split else {}
-        return _digest({"maps": self.maps_id, "walk": walk.model_dump(mode="json")} | other)
+        return _digest(
+            {"maps": self.maps_id, "walk": self.random_walk.model_dump(mode="json")} | other
+        )
 
     @property
     def labels_id(self) -> str:

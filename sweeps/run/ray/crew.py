@@ -47,9 +47,7 @@ def map_shards(
     """
     task = _streaming(function, needs)
     shards = split_shards(image_ids, _num_slots(needs))
-    for image_id in _answers([task.remote(item, shard) for shard in shards]):
-        if image_id is not None:
-            yield image_id
+    yield from filter(None, _answers([task.remote(item, shard) for shard in shards]))
 
 
 def _answers(streams: list[Any]) -> Iterator[Any]:
