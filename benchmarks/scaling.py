@@ -33,11 +33,11 @@ from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board
 from sweeps.run.dispatch import Dispatch, Listener
-from sweeps.run.driver import Notices, run_missing
+from sweeps.run.driver import run_missing
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import Resources
 from sweeps.run.signals import Interrupts
-from sweeps.run.subjects.tables import MissingTrials, Tables, Wishes
+from sweeps.run.subjects.tables import MissingTrials, Tables
 from sweeps.store.store import Store
 from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.thread import TrackingThread
@@ -95,7 +95,7 @@ def watched(sweep: Sweep, store: Store, *, track: bool) -> Iterator[Watched]:
         return
     tracker = MeteredTracker(store, SweepRuns(store, sweep))
     thread = TrackingThread(tracker, print)
-    found = Watched(meter, [board, Notices(thread), meter], tracker)
+    found = Watched(meter, [board, thread, meter], tracker)
     with thread:
         yield found
         begun = time.perf_counter()
@@ -130,7 +130,7 @@ def sweep_figures(
             ProcessMeter() as process,
             profiled(profile),
         ):
-            run_missing(Tables(sweep, store, Wishes()), resources, found.listeners, print)
+            run_missing(Tables(sweep, store), resources, found.listeners, print)
         figures: Figures = {"trials": num_trials, "gpus": gpus, "nodes": nodes}
         figures |= found.meter.figures(gpus) | process.figures()
         ended = process.begun + process.seconds - max(found.meter.done.values())

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from chain_folders import ChainFolders
+
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Record
 from sweeps.store.store import Store
 from wsss.config import RunConfig

@@ -5,24 +5,25 @@ from pathlib import Path
 from finished import finished_sweep
 
 from sweeps.plan.chains.headline import Headline, make_chains
-from sweeps.plan.search import DEFAULT_SPACE, Halves, Search
+from sweeps.plan.search import DEFAULT_SPACE, Search
 from sweeps.tables.studies import F3
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
 
 SEARCH = Search(
-    "tiny",
-    apply_overrides(finished_sweep(("VI",), 1).base, F3),
-    DEFAULT_SPACE,
-    "best",
-    0,
-    Path("/nowhere"),
-    None,
-    160,
-    Halves(["a"], ["b"]),
+    preset="tiny",
+    base=apply_overrides(finished_sweep(("VI",), 1).base, F3),
+    space=DEFAULT_SPACE,
+    objective="best",
+    rng_seed=0,
+    data=Path("/nowhere"),
+    weights_file=None,
+    num_train_images=160,
+    search_half=["a"],
+    held_out_half=["b"],
 )
-KEY = DEFAULT_SPACE.ranges[0].key
+KEY = DEFAULT_SPACE[0].key
 """A setting that it draws."""
 CELL = "III[yes,yes]"
 

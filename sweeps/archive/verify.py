@@ -125,7 +125,7 @@ def _digest(archive: ZipFile, name: str) -> str:
 
 
 def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Iterator[Finding]:
-    sweep = read_sweep(store.sweep(manifest.sweep) / "sweep.json")
+    sweep = read_sweep(store.sweep(manifest.sweep) / "sweep.json", in_own_folder=False)
     yield _check_ids(sweep, store, manifest)
     yield from _check_figures(sweep, store)
     yield from _check_tables(sweep, store, manifest)

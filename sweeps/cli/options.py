@@ -243,13 +243,13 @@ def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
     """Return resources whose cluster can be joined, tried before anything is read or planned.
 
     Raises ClusterError, unless the store holds something of this kind (sweep, search, headline), so
-    that nothing may be left to run: then the driver raises it if something is.
+    that nothing may be left to run: then the driver tries it if something is.
     """
-    from sweeps.run.ray.resources import joinable
     from sweeps.store.store import open_store
 
-    found = open_store(store).descriptions(kind)
-    return joinable(asked, may_be_done=bool(found))
+    if not open_store(store).descriptions(kind):
+        asked.require_cluster()
+    return asked
 
 
 def prior_limits(warns_after: WarnsAfter = 100, fails_after: FailsAfter = 500) -> "PriorLimits":
@@ -270,10 +270,11 @@ def run_to_end(
     then: called after a run that ended well; returns the exit code.
     """
     from sweeps.run.driver import drive
-    from sweeps.run.notify import Started, then_notify
+    from sweeps.run.notify import then_notify
 
-    started = Started(subject.store, subject.path)
-    raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use) or then()))
+    raise typer.Exit(
+        then_notify(notify, subject.store, subject.what, lambda: drive(subject, may_use) or then())
+    )
 
 
 def opened(place: str) -> "Store":

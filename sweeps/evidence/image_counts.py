@@ -15,7 +15,7 @@ import numpy as np
 from sweeps.evidence.images import ImageCounts
 from sweeps.plan.chains.chain import counts_id
 from sweeps.store.errors import StoreError
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Folder, Store
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, whole_or_absent
 from wsss.config import RunConfig
@@ -84,7 +84,7 @@ def save_image_counts(folder: Path, counts: RunImageCounts) -> None:
         np.savez_compressed(file, image_ids=np.array(counts.image_ids), **arrays)
 
 
-def load_image_counts(run: RunFolder, threshold: Threshold) -> tuple[tuple[str, ...], ImageCounts]:
+def load_image_counts(run: Folder, threshold: Threshold) -> tuple[tuple[str, ...], ImageCounts]:
     """Read (image ids [N], counts [N, L]) of a finished run at one of its thresholds.
 
     Raises StoreError if the run is not finished, or its file is missing or broken.

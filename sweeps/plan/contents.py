@@ -13,7 +13,7 @@ from sweeps.plan.states import folder_names
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.errors import StoreError
-from sweeps.store.rooms import OF_KIND, STAGES, Kind
+from sweeps.store.rooms import OF_KIND, STAGES, Driven, Kind
 from sweeps.store.store import Store
 from wsss.basics.printable import printable
 from wsss.identity import cam_id
@@ -27,11 +27,9 @@ RunMetrics = Callable[[str], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A sweep, search or headline of a store."""
+class Entry(Driven):
+    """A sweep, search or headline of a store, and what it holds."""
 
-    kind: Kind
-    name: str
     changed: float
     """When its description was last written, in seconds since 1970."""
     tables: tuple[str, ...] = ()
@@ -53,16 +51,6 @@ class Entry:
     """cam_id of each."""
     scores: Mapping[str, str] = field(default_factory=dict, repr=False)
     """run_id of each -> cam_id of its training."""
-
-    @property
-    def title(self) -> str:
-        """Display name."""
-        return f"{self.kind} {self.name}"
-
-    @property
-    def path(self) -> str:
-        """Its folder in the store."""
-        return f"{OF_KIND[self.kind]}/{self.name}"
 
 
 def read_entries(store: Store) -> list[Entry]:
@@ -87,20 +75,19 @@ def _read(store: Store, kind: Kind, path: Path, metrics: RunMetrics) -> Entry:
         known = {"problem": str(error)}
     except (KeyError, TypeError, ValueError) as error:
         known = {"problem": f"{path}: cannot be read ({type(error).__name__}: {error})"}
-    return Entry(kind, name, changed, **known)
+    preset, recipe = preset_and_recipe(known.pop("preset", ""))
+    return Entry(kind, name, changed, preset=preset, recipe=recipe if preset else "", **known)
 
 
 def _of_sweep(store: Store, name: str, metrics: RunMetrics) -> dict[str, Any]:
     sweep = load_sweep(store, name)
-    preset, recipe = preset_and_recipe(sweep.preset)
     trials = sweep.plan.trials
     done = {t.run_id: found["miou_fixed"] for t in trials if (found := metrics(t.run_id))}
     best, miou = best_configuration(sweep.plan, done) or ((), None)
     return {
         "tables": sweep.table_names,
         "data": sweep.base.data.name,
-        "preset": preset,
-        "recipe": recipe,
+        "preset": sweep.preset,
         "done": len(done),
         "total": len(trials),
         "best": best[0].cells[0] if best else "",
@@ -112,13 +99,11 @@ def _of_sweep(store: Store, name: str, metrics: RunMetrics) -> dict[str, Any]:
 
 def _of_search(store: Store, path: Path) -> dict[str, Any]:
     search, history = load_search(store, path.parent.name), History(path.parent)
-    preset, recipe = preset_and_recipe(search.preset)
     trials = history.trials()
     best = next(iter(best_trials(trials, 1)), None)
     return {
         "data": search.base.data.name,
-        "preset": preset,
-        "recipe": recipe,
+        "preset": search.preset,
         "done": sum(trial.ended for trial in trials),
         "best": best.name if best else "",
         "best_miou": best.objective if best else None,
@@ -128,14 +113,12 @@ def _of_search(store: Store, path: Path) -> dict[str, Any]:
 
 def _of_headline(store: Store, path: Path) -> dict[str, Any]:
     headline = load_headline(store, path.parent.name)
-    preset, recipe = preset_and_recipe(headline.sweep.preset)
     mious = _reported_mious(headline.report_folder(store) / "headline.csv")
     best = max(mious, key=mious.__getitem__, default="")
     return {
         "tables": (headline.cell,),
         "data": headline.sweep.base.data.name,
-        "preset": preset,
-        "recipe": recipe,
+        "preset": headline.sweep.preset,
         "done": len(mious),
         "total": len(headline.chains),
         "best": best,

@@ -11,6 +11,7 @@ and busier machines are not included.
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from sweeps.store.store import Store, read_config
 from wsss.config import RunConfig
 from wsss.identity import cam_id, config_id
 
+BASES = ("same", "scaled", "scaled")
+"""How an estimate was made, by the index of the key of `_keys` that it and its trials share."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -33,14 +37,14 @@ class Measured:
 
     config: RunConfig
     epoch: float
-    """Seconds per epoch."""
+    """Seconds per epoch and view."""
     scoring: float
-    """Seconds after training: inference and score."""
+    """Seconds after training, inference and score, per inferred pixel."""
     rescoring: float
     """Seconds of the score alone, for a trial that uses another run's counts."""
-    cam_bytes: int | None
-    """Of its training's folder; None if that no longer exists."""
-    run_bytes: int
+    cam_bytes: float
+    """Of its training's folder; 0 if that no longer exists."""
+    run_bytes: float
 
 
 @dataclass(frozen=True)
@@ -107,109 +111,55 @@ def estimate_cost(
     metrics: as `read_metrics` returned them, if it was called.
     """
     measured, device, processes = read_measured(store, metrics)
-    pool = _Pool(measured)
-    shared = _Shared(plan, states)
+    alike: dict[object, list[Measured]] = defaultdict(list)
+    for one in measured:
+        for key in _keys(one.config):
+            alike[key].append(one)
+    finished = [t for t in plan.trials if states[t.run_id].status == "finished"]
+    there: set[object] = {product for trial in finished for product in _products(trial)}
     costs = {}
     for trials in plan.configs:
-        means = pool.means(trials[0]) if measured else None
+        keys = _keys(trials[0].config) if measured else ()
+        bases = [(BASES[i], alike[key]) for i, key in enumerate(keys) if key in alike]
         for trial in trials:
-            if states[trial.run_id].status in ("started", "running", "missing"):
-                costs[trial.run_id] = _cost(trial, means, states[trial.run_id], shared, store)
+            state = states[trial.run_id]
+            if state.status in ("finished", "failed"):
+                continue
+            costs[trial.run_id] = TrialCost(None, 0.0, "")
+            if bases:
+                costs[trial.run_id] = _cost(trial, *bases[0], state, there, store)
+            there.update(_products(trial))
     return CostEstimate(costs, len(measured), device, processes)
 
 
-@dataclass(frozen=True)
-class _Means:
-    """Means over the measured trials that a configuration is estimated from."""
-
-    scaled: bool
-    """Whether times are per view and per inferred pixel, to be scaled to a configuration."""
-    epoch: float
-    """Seconds per epoch."""
-    scoring: float
-    rescoring: float
-    cam_bytes: float
-    run_bytes: float
-
-    @classmethod
-    def of(cls, measured: Sequence[Measured], *, scaled: bool) -> "_Means":
-        """Average measured trials."""
-        views = [num_views(m.config) if scaled else 1 for m in measured]
-        pixels = [inferred_pixels(m.config) if scaled else 1.0 for m in measured]
-        cam_bytes = [m.cam_bytes for m in measured if m.cam_bytes is not None]
-        return cls(
-            scaled=scaled,
-            epoch=fmean(m.epoch / v for m, v in zip(measured, views, strict=True)),
-            scoring=fmean(m.scoring / p for m, p in zip(measured, pixels, strict=True)),
-            rescoring=fmean(m.rescoring for m in measured),
-            cam_bytes=fmean(cam_bytes) if cam_bytes else 0.0,
-            run_bytes=fmean(m.run_bytes for m in measured),
-        )
-
-
-class _Pool:
-    """The measured trials, by the configurations that they serve to estimate."""
-
-    def __init__(self, measured: Sequence[Measured]) -> None:
-        same: dict[str, list[Measured]] = {}
-        alike: dict[tuple[object, ...], list[Measured]] = {}
-        for one in measured:
-            key = config_id(one.config.model_copy(update={"repeat": 0}))
-            same.setdefault(key, []).append(one)
-            for alike_key in _alike_keys(one.config):
-                alike.setdefault(alike_key, []).append(one)
-        self.same = {key: _Means.of(found, scaled=False) for key, found in same.items()}
-        self.alike = {key: _Means.of(found, scaled=True) for key, found in alike.items()}
-
-    def means(self, trial: Trial) -> _Means | None:
-        """Return the means for a trial's configuration, or None."""
-        config, key = trial.config, trial.run_id
-        if config.rng_seed or config.repeat:
-            key = config_id(config.model_copy(update={"repeat": 0}))
-        if key in self.same:
-            return self.same[key]
-        found = (self.alike.get(alike_key) for alike_key in _alike_keys(config))
-        return next((means for means in found if means), None)
-
-
-class _Shared:
-    """The trainings and inferences that exist, or will after the trials added so far."""
-
-    def __init__(self, plan: Plan, states: Mapping[str, TrialState]) -> None:
-        self.trained: set[str] = set()
-        self.inferred: set[tuple[str, str]] = set()
-        for trial in plan.trials:
-            if states[trial.run_id].status == "finished":
-                self.add(trial)
-
-    def add(self, trial: Trial) -> tuple[bool, bool]:
-        """Return whether a trial's training and inference existed; from now on they do."""
-        inference = (trial.cam_id, inference_key(trial.config))
-        known = trial.cam_id in self.trained, inference in self.inferred
-        self.trained.add(trial.cam_id)
-        self.inferred.add(inference)
-        return known
+def _products(trial: Trial) -> tuple[object, object]:
+    """Return what names a trial's training and its inference."""
+    return trial.cam_id, (trial.cam_id, inference_key(trial.config))
 
 
 def _cost(
-    trial: Trial, means: _Means | None, state: TrialState, shared: _Shared, store: Store
+    trial: Trial,
+    basis: str,
+    alike: Sequence[Measured],
+    state: TrialState,
+    there: set[object],
+    store: Store,
 ) -> TrialCost:
-    config = trial.config
-    is_trained, is_inferred = shared.add(trial)
-    if means is None:
-        return TrialCost(None, 0.0, "")
-    views, pixels = (num_views(config), inferred_pixels(config)) if means.scaled else (1, 1.0)
-    scoring = means.rescoring if is_inferred else means.scoring * pixels
-    epochs = 0 if is_trained else max(0, config.train.epochs - state.epoch)
-    disk = means.run_bytes
-    if not is_trained:
-        there = folder_bytes(store.cam(trial.cam_id).path) or 0 if state.epoch else 0
-        disk += max(0.0, means.cam_bytes - there)
-    basis = "scaled" if means.scaled else "same"
-    return TrialCost(epochs * means.epoch * views + scoring, disk, basis)
+    """Estimate a trial from the means of trials like it. there: products that need no work."""
+    config, (training, inference) = trial.config, _products(trial)
+    seconds, disk = fmean(one.rescoring for one in alike), fmean(one.run_bytes for one in alike)
+    if inference not in there:
+        seconds = fmean(one.scoring for one in alike) * inferred_pixels(config)
+    if training not in there:
+        epochs = max(0, config.train.epochs - state.epoch)
+        seconds += epochs * fmean(one.epoch for one in alike) * num_views(config)
+        sizes = [one.cam_bytes for one in alike if one.cam_bytes] or [0.0]
+        begun = folder_bytes(store.cam(trial.cam_id).path) or 0 if state.epoch else 0
+        disk += max(0.0, fmean(sizes) - begun)
+    return TrialCost(seconds, disk, basis)
 
 
-def _alike_keys(config: RunConfig) -> tuple[tuple[object, ...], ...]:
+def _keys(config: RunConfig) -> tuple[object, ...]:
     """Return keys that configurations with comparable times share, the closest one first.
 
     Time per view falls with the number of views, since an image is loaded once for all of them. So
@@ -225,7 +175,8 @@ def _alike_keys(config: RunConfig) -> tuple[tuple[object, ...], ...]:
         train.crop_size,
         train.batch_size,
     )
-    return (*key, num_views(config)), key
+    same = config_id(config.model_copy(update={"repeat": 0}))
+    return same, (*key, num_views(config)), key
 
 
 def num_views(config: RunConfig) -> int:
@@ -249,14 +200,9 @@ def read_measured(store: Store, metrics: Metrics | None = None) -> tuple[list[Me
     if not machines:
         return [], "", 0
     finished = {name: store.run(name).path / DONE for name in machines}
-    last = max(machines, key=lambda name: finished[name].stat().st_mtime_ns)
-    device, processes = machines[last]
-    measured = [
-        one
-        for name, found in metrics.items()
-        if machines[name] == (device, processes) and (one := _measured(store, name, found))
-    ]
-    return measured, device, processes
+    last = machines[max(machines, key=lambda name: finished[name].stat().st_mtime_ns)]
+    found = [_measured(store, name, metrics[name]) for name in metrics if machines[name] == last]
+    return [one for one in found if one], *last
 
 
 def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
@@ -266,13 +212,16 @@ def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
     try:
-        config = read_config(store.run(run_id).path / "config.json")
+        config, rescoring = (
+            read_config(store.run(run_id).path / "config.json"),
+            metrics["score_seconds"],
+        )
         return Measured(
             config=config,
-            epoch=metrics["train_seconds"] / config.train.epochs,
-            scoring=metrics["inference_seconds"] + metrics["score_seconds"],
-            rescoring=metrics["score_seconds"],
-            cam_bytes=folder_bytes(store.cam(cam_id(config)).path),
+            epoch=metrics["train_seconds"] / config.train.epochs / num_views(config),
+            scoring=(metrics["inference_seconds"] + rescoring) / inferred_pixels(config),
+            rescoring=rescoring,
+            cam_bytes=folder_bytes(store.cam(cam_id(config)).path) or 0,
             run_bytes=folder_bytes(store.run(run_id).path) or 0,
         )
     except StoreError:

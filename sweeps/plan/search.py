@@ -22,35 +22,45 @@ import json
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
+from typing_extensions import TypedDict
 
 from sweeps.plan.sweep import checked_data
 from sweeps.store import records
 from sweeps.store.errors import StoreError
+from sweeps.store.records import first_problem
 from sweeps.store.store import (
-    OWN_NAME,
     Store,
+    read_description,
     read_json,
     read_record,
     require_own,
     write_json,
-    written_by,
 )
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.files import files_in
 from wsss.basics.printable import counted, quoted
-from wsss.config import RunConfig
+from wsss.config import RunConfig, Settings
 from wsss.data.check import DataReport, require_batch
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, naming
 from wsss.networks.initial_weights import check_initial_weights
-from wsss.overrides import ConfigError, apply_overrides, settle, validate
+from wsss.overrides import ConfigError, apply_overrides, settle
 from wsss.recipes import named_config
 
 Objective = Literal["best", "fixed"]
@@ -94,70 +104,57 @@ class Range:
         return min(max(rounded, self.low), self.high) + 0.0  # -0.0 becomes 0.0
 
 
-@dataclass(frozen=True)
-class SearchSpace:
-    """The ranges of a search, each setting once."""
+Space = tuple[Range, ...]
+"""The ranges of a search, each setting once."""
 
-    ranges: tuple[Range, ...]
-
-    def round(self, drawn: Mapping[str, float]) -> dict[str, float]:
-        """Return drawn values as they are trained and saved, in the order of the ranges."""
-        return {r.key: r.round(float(drawn[r.key])) for r in self.ranges}
-
-    def check(self, base: RunConfig) -> None:
-        """Raise ConfigError for a range that cannot be searched from this configuration.
-
-        The setting must accept both bounds, and they must give different trainings.
-        """
-        names = float_settings()
-        for r in self.ranges:
-            if r.key not in base.flat():
-                near = difflib.get_close_matches(r.key, names, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-                raise ConfigError(f"--space {r}: unknown setting {r.key!r}; {hint}")
-            if r.key not in names:
-                raise ConfigError(
-                    f"--space {r}: {r.key} is not a real number, and only those are searched: "
-                    f"{', '.join(names)}"
-                )
-            ends = [self._at(base, r, value) for value in (r.low, r.high)]
-            if cam_id(ends[0]) == cam_id(ends[1]):
-                raise ConfigError(
-                    f"--space {r}: {r.key} has no effect on this training; leave it out, or use "
-                    "--set to switch on the part that it belongs to"
-                )
-
-    def _at(self, base: RunConfig, r: Range, value: float) -> RunConfig:
-        try:
-            return apply_overrides(base, {r.key: value})
-        except ConfigError as error:
-            raise ConfigError(f"--space {r}: {error}; move the bound") from None
-
-
-DEFAULT_SPACE = SearchSpace(
-    (
-        Range("transfer.lambda_s", 0.05, 2.0, log=True),
-        Range("transfer.lambda_bs", 0.05, 2.0, log=True),
-        Range("views.alpha_enhanced", 1.0, 2.0),
-        Range("views.beta_enhanced", 0.0, 600.0),
-        Range("views.alpha_decreased", 0.5, 1.0),
-        Range("views.beta_decreased", -150.0, 300.0),
-    )
+DEFAULT_SPACE: Space = (
+    Range("transfer.lambda_s", 0.05, 2.0, log=True),
+    Range("transfer.lambda_bs", 0.05, 2.0, log=True),
+    Range("views.alpha_enhanced", 1.0, 2.0),
+    Range("views.beta_enhanced", 0.0, 600.0),
+    Range("views.alpha_decreased", 0.5, 1.0),
+    Range("views.beta_decreased", -150.0, 300.0),
 )
 """Around the paper's .5, .5, 1.5, 300, .8 and 150."""
 
 
-def parse_space(words: Iterable[str]) -> SearchSpace:
+def check_space(space: Space, base: RunConfig) -> None:
+    """Raise ConfigError for a range that cannot be searched from this configuration.
+
+    The setting must accept both bounds, and they must give different trainings.
+    """
+    names = float_settings()
+    for r in space:
+        if r.key not in base.flat():
+            near = difflib.get_close_matches(r.key, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+            raise ConfigError(f"--space {r}: unknown setting {r.key!r}; {hint}")
+        if r.key not in names:
+            raise ConfigError(
+                f"--space {r}: {r.key} is not a real number, and only those are searched: "
+                f"{', '.join(names)}"
+            )
+        try:
+            ends = {cam_id(apply_overrides(base, {r.key: end})) for end in (r.low, r.high)}
+        except ConfigError as error:
+            raise ConfigError(f"--space {r}: {error}; move the bound") from None
+        if len(ends) == 1:
+            raise ConfigError(
+                f"--space {r}: {r.key} has no effect on this training; leave it out, or use "
+                "--set to switch on the part that it belongs to"
+            )
+
+
+def parse_space(words: Iterable[str]) -> Space:
     """Parse the ranges of a command line; without any, return the default space.
 
     Raises ConfigError naming the word, the rule and the remedy.
     """
-    ranges = tuple(_parse_range(word) for word in words)
-    keys = [r.key for r in ranges]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ConfigError(f"--space gives {key} twice; give one range for it")
-    return SearchSpace(ranges) if ranges else DEFAULT_SPACE
+    ranges = tuple(map(_parse_range, words))
+    twice = [key for key, count in Counter(r.key for r in ranges).items() if count > 1]
+    if twice:
+        raise ConfigError(f"--space gives {twice[0]} twice; give one range for it")
+    return ranges or DEFAULT_SPACE
 
 
 def _parse_range(word: str) -> Range:
@@ -167,14 +164,14 @@ def _parse_range(word: str) -> Range:
         raise ConfigError(
             f"--space {quoted(word)} is not setting=low:high[:log]; write it as {EXAMPLE}"
         )
-    if len(parts) == 3 and parts[2] != "log":
+    low, high = (_parse_number(word, part) for part in parts[:2])
+    log = len(parts) == 3
+    if log and parts[2] != "log":
         raise ConfigError(
             f"--space {quoted(word)}: {quoted(parts[2])} is no scale; write log, or leave it out"
         )
-    low, high = (_parse_number(word, part) for part in parts[:2])
     if low >= high:
         raise ConfigError(f"--space {word!r}: low {low:g} is not below high {high:g}; swap them")
-    log = len(parts) == 3
     if log and low <= 0:
         raise ConfigError(
             f"--space {word!r}: a logarithmic range starts above 0, not at {low:g}; raise it or "
@@ -197,16 +194,13 @@ def _parse_number(word: str, text: str) -> float:
 
 def float_settings() -> tuple[str, ...]:
     """Return the dotted settings of RunConfig that take real numbers."""
-    names = []
-    for section, known in RunConfig.model_fields.items():
-        kind = known.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += [
-                f"{section}.{name}"
-                for name, inner in kind.model_fields.items()
-                if _takes_float(inner.annotation)
-            ]
-    return tuple(names)
+    sections = {key: type(value) for key, value in RunConfig() if isinstance(value, Settings)}
+    return tuple(
+        f"{section}.{name}"
+        for section, kind in sections.items()
+        for name, field in kind.model_fields.items()
+        if _takes_float(field.annotation)
+    )
 
 
 def _takes_float(annotation: Any) -> bool:
@@ -214,6 +208,11 @@ def _takes_float(annotation: Any) -> bool:
     if get_origin(annotation) in (Union, types.UnionType, Annotated):
         return any(_takes_float(part) for part in get_args(annotation))
     return annotation is float
+
+
+def _read_space(saved: Any) -> Any:
+    """Parse the ranges of a saved search."""
+    return parse_space(saved) if isinstance(saved, list) else saved
 
 
 # What it is judged by
@@ -238,29 +237,34 @@ def split_halves(image_ids: Iterable[str]) -> Halves:
     return halves
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(BaseModel):
     """Everything that a search needs, and nothing that changes while it runs."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     preset: str
     base: RunConfig
     """The full method (F3) in a preset with data, weights and the user's settings. Drawn settings
     replace its own, and trials are compared with it."""
-    space: SearchSpace
+    space: Annotated[
+        Space, BeforeValidator(_read_space), PlainSerializer(lambda space: [*map(str, space)])
+    ]
     objective: Objective
     rng_seed: int
     """Seed of the draws; the trainings' seed is base.rng_seed."""
     data: Path
     weights_file: Path | None
-    num_train_images: int
-    halves: Halves
+    num_train_images: int = Field(alias="train_images")
+    search_half: list[str]
+    """Ids of the images, in file order."""
+    held_out_half: list[str]
 
     @property
     def name(self) -> str:
         """Equal for equal settings, so that the same command finds its search again."""
         settings = {
             "base": naming(self.base),
-            "space": [str(r) for r in self.space.ranges],
+            "space": [str(r) for r in self.space],
             "objective": self.objective,
             "rng_seed": self.rng_seed,
         }
@@ -282,8 +286,8 @@ class Search:
         scales = ", ".join(f"{scale:g}" for scale in self.base.labels.scales)
         return (
             f"data {data.name} [{data.fingerprint}]: {self.num_train_images} images trained "
-            f"({data.train_split}), {len(self.halves.search)} of {data.eval_split} searched on, "
-            f"{len(self.halves.held_out)} held out | backbone {network.backbone} | "
+            f"({data.train_split}), {len(self.search_half)} of {data.eval_split} searched on, "
+            f"{len(self.held_out_half)} held out | backbone {network.backbone} | "
             f"{counted(train.epochs, 'epoch')}, batch {train.batch_size}, crop {train.crop_size} | "
             f"CAMs at scale {scales}"
             f"{', mirrored' if self.base.labels.flip else ''} | objective: mIoU at the {at} of the "
@@ -293,23 +297,11 @@ class Search:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `load_search` reads, and its name."""
-        return {
-            "name": self.name,
-            "preset": self.preset,
-            "base": self.base.model_dump(mode="json"),
-            "space": [str(r) for r in self.space.ranges],
-            "objective": self.objective,
-            "rng_seed": self.rng_seed,
-            "data": str(self.data),
-            "weights_file": str(self.weights_file) if self.weights_file else None,
-            "train_images": self.num_train_images,
-            "search_half": self.halves.search,
-            "held_out_half": self.halves.held_out,
-        }
+        return {"name": self.name} | self.model_dump(mode="json", by_alias=True)
 
 
 def make_search(
-    space: SearchSpace,
+    space: Space,
     *,
     preset: str,
     data: Path,
@@ -330,8 +322,8 @@ def make_search(
     settled = settle(
         apply_overrides(named_config(preset), CHEAP_LABELS | F3), overrides, weights=weights
     )
-    space.check(settled.config)
-    for r in space.ranges:
+    check_space(space, settled.config)
+    for r in space:
         if r.key in settled.asked:
             raise ConfigError(
                 f"--set {r.key}: it is drawn from --space {r}; leave it out, or give a --space "
@@ -355,7 +347,8 @@ def make_search(
         data=data.absolute(),
         weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
-        halves=halves,
+        search_half=halves.search,
+        held_out_half=halves.held_out,
     )
     return search, report
 
@@ -363,21 +356,7 @@ def make_search(
 def load_search(store: Store, name: str) -> Search:
     """Read a search's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "searches" / name / "search.json"
-    with written_by("sweeps search", path):
-        saved = read_json(path)
-        search = Search(
-            preset=saved["preset"],
-            base=validate(RunConfig, saved["base"]),
-            space=parse_space(saved["space"]),
-            objective=saved["objective"],
-            rng_seed=saved["rng_seed"],
-            data=Path(saved["data"]),
-            weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,
-            num_train_images=saved["train_images"],
-            halves=Halves(saved["search_half"], saved["held_out_half"]),
-        )
-    require_own(path, search.name, name, OWN_NAME)
-    return search
+    return read_description(path, "sweeps search", Search.model_validate)
 
 
 Status = Literal["running", "finished", "stopped", "diverged", "not learning", "error"]
@@ -386,8 +365,16 @@ WORTHLESS: tuple[Status, ...] = ("diverged", "not learning")
 ENDED: tuple[Status, ...] = ("finished", "stopped", *WORTHLESS)
 """These never run again. A trial that is `running` although no search runs was interrupted."""
 
-JUDGED = ("epoch", "objective", "threshold")
-"""What a trial's epoch is known by."""
+
+class Judged(TypedDict):
+    """What a trial's epoch is known by."""
+
+    epoch: float
+    """1-based."""
+    objective: float
+    """Percent, of the search half."""
+    threshold: float
+
 
 NUM_HELD_OUT = 3
 """Number of the best trials that are scored on the held-out half."""
@@ -404,8 +391,7 @@ class SearchTrial:
     """The drawn ones; all others are the base's."""
     status: Status = "running"
     """finished: all epochs; stopped: early, as poor; error: the next start tries it again."""
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    """epoch (1-based), objective (percent, search half) and threshold, by epoch."""
+    epochs: list[Judged] = field(default_factory=list)
     message: str = ""
     """Why it diverged, did not learn or failed."""
     warning: str = ""
@@ -441,7 +427,8 @@ class SearchTrial:
     def add_epoch(self, record: dict[str, float]) -> None:
         """Add an epoch; one that was repeated after a kill replaces the first."""
         kept = [known for known in self.epochs if known["epoch"] < record["epoch"]]
-        self.epochs = [*kept, {key: record[key] for key in JUDGED}]
+        epoch, objective, threshold = (record[key] for key in Judged.__annotations__)
+        self.epochs = [*kept, Judged(epoch=epoch, objective=objective, threshold=threshold)]
 
 
 class History:
@@ -489,12 +476,9 @@ def _read_trial(path: Path) -> SearchTrial:
     try:
         trial = TypeAdapter(SearchTrial).validate_python(read_json(path))
     except (StoreError, ValidationError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        why = first_problem(error) if isinstance(error, ValidationError) else error
         raise StoreError(f"{path}: not a trial of a search ({why}); {remedy}") from None
     require_own(path, _file_name(trial), path.name, remedy)
-    for key in JUDGED:
-        if any(key not in epoch for epoch in trial.epochs):
-            raise StoreError(f"{path}: not a trial of a search (an epoch has no {key}); {remedy}")
     return trial
 
 

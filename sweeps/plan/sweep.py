@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, TypeAdapter
 
 from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
 from sweeps.store.errors import StoreError
-from sweeps.store.store import OWN_NAME, Store, read_json, require_own, write_json, written_by
+from sweeps.store.store import Store, read_description, write_json
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
@@ -19,7 +21,7 @@ from wsss.basics.printable import command, counted, printable, quoted
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.networks.initial_weights import check_initial_weights
-from wsss.overrides import ConfigError, Settled, apply_overrides, settle, validate
+from wsss.overrides import ConfigError, Settled, apply_overrides, settle
 from wsss.recipes import named_config
 
 if TYPE_CHECKING:
@@ -33,19 +35,23 @@ OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 class Sweep:
     """Everything that the sweep's commands need, and nothing that changes while it runs."""
 
-    table_names: tuple[str, ...]
+    table_names: Annotated[tuple[str, ...], Field(alias="tables")]
     preset: str
     """Preset and recipe, as wsss/recipes.py names them."""
     base: RunConfig
     """The preset with data, weights and the user's settings; cells override it."""
-    num_seeds: int
+    num_seeds: Annotated[int, Field(alias="seeds", gt=0, strict=True)]
     data: Path
     weights_file: Path | None
-    num_train_images: int
-    num_eval_images: int
-    own_tables: tuple[Table, ...] = ()
+    num_train_images: Annotated[int, Field(alias="train_images", gt=0, strict=True)]
+    num_eval_images: Annotated[int, Field(alias="eval_images", gt=0, strict=True)]
+    own_tables: Annotated[
+        tuple[InstanceOf[Table], ...],
+        BeforeValidator(lambda saved: define_tables(saved, SWEEP_KEY)),
+        PlainSerializer(lambda tables: [definition(table) for table in tables]),
+    ] = ()
     """Tables from outside the project."""
-    part_of: str = ""
+    part_of: Annotated[str, Field(exclude=True)] = ""
     """The stored sweep that these tables belong to; "" for a sweep of its own."""
 
     @property
@@ -210,17 +216,8 @@ def save_sweep(store: Store, sweep: Sweep) -> None:
 
 def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
     """Return what `sweep_from_json` reads."""
-    return {
-        "tables": sweep.table_names,
-        "preset": sweep.preset,
-        "base": sweep.base.model_dump(mode="json"),
-        "seeds": sweep.num_seeds,
-        "data": str(sweep.data),
-        "weights_file": str(sweep.weights_file) if sweep.weights_file else None,
-        "train_images": sweep.num_train_images,
-        "eval_images": sweep.num_eval_images,
-        SWEEP_KEY: [definition(table) for table in sweep.own_tables],
-    }
+    saved: dict[str, Any] = TypeAdapter(Sweep).dump_python(sweep, mode="json", by_alias=True)
+    return saved
 
 
 def with_tables(sweep: Sweep, names: Sequence[str], num_seeds: int | None = None) -> Sweep:
@@ -256,40 +253,16 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
             f"{printable(', '.join(names)) or 'none'}; check --store and --sweep, or start one, "
             f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )
-    path = store.sweep(name) / "sweep.json"
-    sweep = read_sweep(path)
-    require_own(path, sweep.name, name, OWN_NAME)
-    return sweep
+    return read_sweep(store.sweep(name) / "sweep.json")
 
 
-def read_sweep(path: Path) -> Sweep:
-    """Read sweep.json, whatever its folder is called. Raises ForeignFileError."""
-    with written_by("sweeps run", path):
-        sweep = sweep_from_json(read_json(path))
-        _ = sweep.name  # which reads the cells of its own tables
-    return sweep
+def read_sweep(path: Path, *, in_own_folder: bool = True) -> Sweep:
+    """Read sweep.json. Raises ForeignFileError, by default also if its folder has another name."""
+    return read_description(path, "sweeps run", sweep_from_json, in_own_folder=in_own_folder)
 
 
 def sweep_from_json(saved: Any) -> Sweep:
-    """Read a sweep.
-
-    Raises KeyError, TypeError or ValueError for anything but what `sweep_to_json` returns.
-    """
-    own_tables = define_tables(dict(saved).get(SWEEP_KEY, []), SWEEP_KEY)
-    if not all(isinstance(name, str) for name in saved["tables"]):
-        raise ValueError(f"{quoted(saved['tables'])} are no names of tables")
-    tables = find_tables(saved["tables"], own_tables)
-    counts = [saved[key] for key in ("seeds", "train_images", "eval_images")]
-    if not all(isinstance(count, int) and count > 0 for count in counts):
-        raise ValueError(f"{quoted(counts)} is no number of seeds and of images")
-    return Sweep(
-        table_names=tuple(table.name for table in tables),
-        preset=str(saved["preset"]),
-        base=validate(RunConfig, saved["base"]),
-        num_seeds=counts[0],
-        data=Path(saved["data"]),
-        weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,
-        num_train_images=counts[1],
-        num_eval_images=counts[2],
-        own_tables=own_tables,
-    )
+    """Read a sweep. Raises ValueError for anything but what `sweep_to_json` returns."""
+    sweep = TypeAdapter(Sweep).validate_python(saved)
+    tables = find_tables(sweep.table_names, sweep.own_tables)
+    return replace(sweep, table_names=tuple(table.name for table in tables))

@@ -52,28 +52,6 @@ class Plan:
         return len(self.configs)
 
 
-@dataclass
-class _Configuration:
-    """A distinct configuration during planning."""
-
-    config: RunConfig
-    ids: list[Ids]
-    """One per seed."""
-    cells: list[tuple[str, Cell]]
-
-    def trials(self) -> tuple[Trial, ...]:
-        """Return a trial for each seed that any of the cells wants."""
-        trials = []
-        for seed, ids in enumerate(self.ids):
-            names = tuple(name for name, cell in self.cells if cell.wants(seed))
-            if names:
-                config = self.config
-                if config.rng_seed != seed:
-                    config = config.model_copy(update={"rng_seed": seed})
-                trials.append(Trial(config, ids.run_id, ids.cam_id, names))
-        return tuple(trials)
-
-
 def best_configuration(
     plan: Plan, mious: Mapping[str, float]
 ) -> tuple[tuple[Trial, ...], float] | None:
@@ -108,7 +86,8 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
         raise ValueError(f"{num_seeds} seeds; give at least 1")
     tables, seeds = tuple(tables), tuple(range(num_seeds))
     by_cell: dict[str, list[Trial]] = {}
-    found: dict[str, _Configuration] = {}
+    found: dict[str, tuple[RunConfig, list[Ids], list[tuple[str, Cell]]]] = {}
+    """run_id of seed 0 -> a distinct configuration, its ids per seed, its cells."""
     for table in tables:
         for reference, cell in table.cells():
             if reference in by_cell:
@@ -116,9 +95,8 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
             by_cell[reference] = []
             config = canonical(apply_overrides(base, cell.overrides))
             ids = ids_of_seeds(config, seeds)
-            known = found.setdefault(ids[0].run_id, _Configuration(config, ids, []))
-            known.cells.append((reference, cell))
-    configs = tuple(trials for one in found.values() if (trials := one.trials()))
+            found.setdefault(ids[0].run_id, (config, ids, []))[2].append((reference, cell))
+    configs = tuple(trials for each in found.values() if (trials := _trials_of(*each)))
     for trials in configs:
         for trial in trials:
             for reference in trial.cells:
@@ -126,3 +104,17 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
     in_order = sorted(chain.from_iterable(configs), key=lambda trial: trial.config.rng_seed)
     cell_trials = {reference: tuple(trials) for reference, trials in by_cell.items()}
     return Plan(tables, seeds, tuple(in_order), cell_trials, configs)
+
+
+def _trials_of(
+    config: RunConfig, ids: list[Ids], cells: list[tuple[str, Cell]]
+) -> tuple[Trial, ...]:
+    """Return a trial for each seed that any of a configuration's cells wants; ids: one per seed."""
+    trials = []
+    for seed, (run_id, cam_id) in enumerate(ids):
+        names = tuple(name for name, cell in cells if cell.wants(seed))
+        if names and config.rng_seed != seed:
+            config = config.model_copy(update={"rng_seed": seed})
+        if names:
+            trials.append(Trial(config, run_id, cam_id, names))
+    return tuple(trials)

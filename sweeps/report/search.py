@@ -82,7 +82,7 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
 
     settings = [
         Setting(r.key.split(".")[-1], [trial.settings[r.key] for trial, _ in trials], log=r.log)
-        for r in search.space.ranges
+        for r in search.space
     ]
     first, title = "Settings and their score", "What goes with a high score"
     correlations = [(s.name, 100 * _rank_correlation(s.values, scores)) for s in settings]
@@ -161,7 +161,7 @@ def _answer(search: Search, history: History, store: Store) -> Strip:
 
 
 def _records(search: Search, history: History) -> Records:
-    held_out, keys = history.held_out(), [r.key for r in search.space.ranges]
+    held_out, keys = history.held_out(), [r.key for r in search.space]
     rows = tuple(
         (
             trial.number,
@@ -182,7 +182,7 @@ def _base_row(search: Search, history: History) -> Row:
     found = history.held_out().get(cam_id(search.base), {})
     entries = (
         "base",
-        _settings({r.key: flat[r.key] for r in search.space.ranges}),
+        _settings({r.key: flat[r.key] for r in search.space}),
         number(found.get("objective")),
         number(found.get("held_out")),
         f"{search.base.train.epochs}" if found else DASH,

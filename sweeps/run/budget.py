@@ -6,6 +6,7 @@ stops after its next checkpoint, so each may exceed the budget by an epoch and i
 """
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,17 +113,9 @@ def enough_hours(spent: float, left: float | None, budget: float) -> float:
 
 def with_budget(command: Sequence[str], hours: float) -> str:
     """Return a command line with another --budget."""
-    words, budget = list(command), f"{hours:g}"
-    for index, word in enumerate(words):
-        if word == "--budget":
-            words[index + 1] = budget
-            break
-        if word.startswith("--budget="):
-            words[index] = f"--budget={budget}"
-            break
-    else:
-        words += ["--budget", budget]
-    return shlex.join(words)
+    text = shlex.join(command)
+    found, count = re.subn(r"(--budget[ =])\S+", rf"\g<1>{hours:g}", text)
+    return found if count else f"{text} --budget {hours:g}"
 
 
 def forecast(cost: CostEstimate, budget: Budget, resources: Resources) -> list[str]:

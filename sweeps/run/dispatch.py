@@ -199,7 +199,10 @@ class Dispatch(Generic[T]):
         decision = decide(self.breaks, broke)
         self.breaks = (*self.breaks, broke)
         if decision is Decision.STOP_ALL and broke.note:
-            self._stop_all_for(target, broke.note)
+            path = self.source.folder(target) / "traceback.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(broke.note.traceback, encoding="utf-8")
+            self.common_error = CommonError(broke.note, path)
         elif decision is Decision.GIVE_UP:
             self.source.gave_up(target, broke)
             self.say(f"{target.name}: {broke.kind}: {broke.message}")
@@ -222,12 +225,6 @@ class Dispatch(Generic[T]):
             f"{target.name}: {broke.words}; restart {count} of {MAX_RESTARTS}, from its last "
             "checkpoint"
         )
-
-    def _stop_all_for(self, target: T, note: ErrorNote) -> None:
-        path = self.source.folder(target) / "traceback.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(note.traceback, encoding="utf-8")
-        self.common_error = CommonError(note, path)
 
     def _why(self, target: T, broke: Break) -> Break:
         """Find out why a target's process ended; its note is removed."""

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,16 +22,14 @@ from rich.text import Text
 
 from sweeps.plan.states import DRIVER_FILE
 from sweeps.run.budget import Budget
-from sweeps.run.dispatch import CommonError, Dispatch, Listener, Numbers, Round
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Round
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, held_back
-from sweeps.stages.training_warnings import KEY as WARNED
-from sweeps.store.attempts import Target
 from sweeps.store.errors import StoreError
-from sweeps.store.rooms import DRIVER_LOCK
+from sweeps.store.rooms import DRIVER_LOCK, Driven
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.basics.printable import command, counted, own_command
@@ -41,8 +39,8 @@ from wsss.weights import NAMES
 if TYPE_CHECKING:  # those load MLflow, or boto3
     from sweeps.store.local_lock import LocalLock
     from sweeps.store.remote.lease import Lease
-    from sweeps.track.thread import TrackingThread
     from sweeps.track.tracker import Tracker
+    from sweeps.track.view import Tracked
 
     Held = Lease | LocalLock
 
@@ -53,8 +51,8 @@ LOST = (
     "What is saved is kept. Once Ray runs again, this resumes:\n{}"
 )
 
-Say = Callable[[str], None]
-"""Prints a line."""
+Say = Callable[..., None]
+"""Prints lines."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,7 @@ class Ending:
 
 
 class Subject(ABC):
-    """What is driven.
-
-    path: its own folder in the store, as `sweeps/V-tiny`. title: its display name.
-    """
+    """What is driven."""
 
     while_driven = "wait for it or end it"
     """The remedy while another process drives it."""
@@ -80,14 +75,12 @@ class Subject(ABC):
     """What each piece of it is called."""
     page = Path("report/report.html")
     """Of its report, within its folder."""
-    is_parallel = True
-    """Whether several pieces run at a time where there is room."""
     networks: list[NetworkConfig]
     """All networks that are trained."""
 
-    def __init__(self, store: Store, path: str, title: str) -> None:
-        self.store, self.path, self.title = store, path, title
-        self.folder = store.root / path
+    def __init__(self, store: Store, what: Driven) -> None:
+        self.store, self.what = store, what
+        self.folder = store.root / what.path
 
     @abstractmethod
     def prepare(self, resources: Resources) -> list[str]:
@@ -101,8 +94,8 @@ class Subject(ABC):
         """Write the subject's description into its folder; not called if the start is refused."""
 
     @abstractmethod
-    def is_missing(self) -> bool:
-        """Whether anything is left to run."""
+    def missing(self) -> Sequence[Any]:
+        """Return what is left to run."""
 
     def accounts(self, resources: Resources) -> AbstractContextManager[Budget | None]:
         """Return the budget that counts hours while trials run, if there is one."""
@@ -125,8 +118,14 @@ class Subject(ABC):
         """Return the listeners that show progress while trials run."""
 
     @abstractmethod
+    def tracked(self) -> "Tracked":
+        """Return it as MLflow is to show it."""
+
     def tracker(self) -> "Tracker":
-        """Return the tracker that logs it to MLflow."""
+        """Return a tracker that logs it to MLflow."""
+        from sweeps.track.tracker import Tracker
+
+        return Tracker(self.store, self.tracked())
 
     @abstractmethod
     def results(self) -> list[str]:
@@ -146,6 +145,12 @@ class Subject(ABC):
 
         Not called after an interruption, nor if it is there and MLflow already has all results.
         """
+
+    def attach(self, page: Path) -> list[str]:
+        """Attach a written report to the MLflow run; return lines that say where it is."""
+        tracker = self.tracker()
+        tracker.log_report(page.parent)
+        return [*tracker.remarks("the report", sync_command(self.store)), f"report: {page}"]
 
     @abstractmethod
     def failures(self) -> list[str]:
@@ -168,9 +173,8 @@ def drive(subject: Subject, resources: Resources) -> int:
         except KeyboardInterrupt:
             code = None
     if code is None:
-        left = "resumes from here" if subject.is_missing() else "only logs and reports the results"
-        say(f"interrupted; the same command {left}:")
-        say(own_command())
+        left = "resumes from here" if subject.missing() else "only logs and reports the results"
+        say(f"interrupted; the same command {left}:", own_command())
         return INTERRUPTED
     return code
 
@@ -178,9 +182,8 @@ def drive(subject: Subject, resources: Resources) -> int:
 def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -> int | None:
     """Return the exit code; None if it was interrupted."""
     subject.store.check_writable()
-    for line in subject.prepare(resources):
-        say(line)
-    was_missing, ending = subject.is_missing(), Ending()
+    say(*subject.prepare(resources))
+    was_missing, ending = bool(subject.missing()), Ending()
     if was_missing:
         resources.require_cluster()
         ending = _run_tracked(subject, resources, console, say)
@@ -191,46 +194,44 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     if not was_tracked:
         with held_back():  # otherwise an MLflow run could stay RUNNING for ever
             page = _track(subject, say)
-    if ending.common_error:
-        _say_common_error(ending.common_error, subject.noun, say)
-    is_missing = subject.is_missing()
+    if error := ending.common_error:
+        say(
+            f"stopped: several {subject.noun}s met the same error, so the others would too: "
+            f"{error.note}",
+            f"traceback: {error.traceback_file}",
+            "fix its cause and give the same command again; what is finished is kept",
+        )
+    is_missing = bool(subject.missing())
     is_spent = ending.over_budget and is_missing and not ending.interrupted
-    for line in subject.how_to_continue(resources) if is_spent else ():
-        say(line)
+    if is_spent:
+        say(*subject.how_to_continue(resources))
     subject.show(console)
-    subject.store.folder(subject.path).push()
+    subject.store.folder(subject.what.path).push()
     if ending.interrupted and is_missing:
         return None
     written = subject.folder / subject.page
     if was_tracked and written.exists():
         say(f"report: {written}")
     else:
-        for line in subject.report():
-            say(line)
-        subject.store.folder(subject.path).push()
+        say(*subject.report())
+        subject.store.folder(subject.what.path).push()
     if page:
         say(f"MLflow: {page}")
     if is_spent:
         return INTERRUPTED
     failures = subject.failures()
-    for line in failures:
-        say(line)
+    say(*failures)
     return FAILED if failures or ending.common_error else 0
 
 
 def printer(console: Console) -> Say:
-    """Return what prints a line on a console, unwrapped and without markup."""
+    """Return what prints lines on a console, unwrapped and without markup."""
 
-    def say(text: str) -> None:
-        console.print(Text(text), soft_wrap=True)
+    def say(*lines: str) -> None:
+        for line in lines:
+            console.print(Text(line), soft_wrap=True)
 
     return say
-
-
-def _say_common_error(error: CommonError, noun: str, say: Say) -> None:
-    say(f"stopped: several {noun}s met the same error, so the others would too: {error.note}")
-    say(f"traceback: {error.traceback_file}")
-    say("fix its cause and give the same command again; what is finished is kept")
 
 
 # Running
@@ -241,15 +242,17 @@ class DrivenError(StoreError):
 
 
 @contextmanager
-def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator[Held]":
-    """Hold a folder of the store as its only driver, in a bucket by a lease. Yields the lock.
+def driving(store: Store, what: Driven, while_driven: str) -> "Iterator[Held]":
+    """Hold something's folder in the store as its only driver, in a bucket by a lease.
+
+    Yields the lock. while_driven: the remedy while another process drives it.
 
     Raises DrivenError naming the other driver, if there is one. If another machine takes the lease
     over, this process is interrupted as by Ctrl-C, and a StoreError says so.
     """
-    folder = store.root / path
+    folder = store.root / what.path
     lock = store.remote.lock(
-        path, folder / DRIVER_LOCK, on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
+        what.path, folder / DRIVER_LOCK, on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
     )
     holder = folder / DRIVER_FILE
     try:
@@ -262,13 +265,9 @@ def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator
                 holder.unlink(missing_ok=True)
             lock.check()
     except Timeout as held:
-        who = str(held) if store.remote.url else _holder(holder)
-        raise DrivenError(f"another process runs {title} ({who}); {while_driven}") from None
-
-
-def _holder(path: Path) -> str:
-    known = read_json(path)
-    return "process {pid} on {host}, since {since}".format(**known) if known else "unknown"
+        known = None if store.remote.url else read_json(holder)
+        who = "process {pid} on {host}, since {since}".format(**known) if known else held
+        raise DrivenError(f"another process runs {what.title} ({who}); {while_driven}") from None
 
 
 def run_missing(
@@ -281,9 +280,7 @@ def run_missing(
     """
     download_weights(subject.networks)
     with ExitStack() as stack:
-        lock = stack.enter_context(
-            driving(subject.store, subject.path, subject.title, subject.while_driven)
-        )
+        lock = stack.enter_context(driving(subject.store, subject.what, subject.while_driven))
         budget = stack.enter_context(subject.accounts(resources))
         if budget and budget.exhausted():
             return Ending(over_budget=True)
@@ -294,8 +291,7 @@ def run_missing(
             say(resources.first_words)
             stack.enter_context(running_ray(resources))
             stack.enter_context(watched_head(lambda head: say(LOST.format(head, own_command()))))
-            fit = concurrency(resources)
-            at_once = fit if subject.is_parallel else 1
+            at_once = concurrency(resources)
             say(f"Ray is ready: {counted(at_once, subject.noun)} at a time")
         interrupts = stack.enter_context(Interrupts())
         subject.write_down()
@@ -332,25 +328,6 @@ def download_weights(networks: Iterable[NetworkConfig]) -> None:
 # Tracking
 
 
-class Notices:
-    """Tells the tracking thread which run to log again: a listener."""
-
-    def __init__(self, thread: "TrackingThread") -> None:
-        self.thread = thread
-        self.running: set[str] = set()
-        self.epochs: dict[str, float] = {}
-
-    def update(self, trial: Target, *, status: str, record: Numbers | None = None) -> None:
-        """Pass on a start, an epoch, a warning or an end, but no progress within an epoch."""
-        epoch, run_id = (record or {}).get("epoch", 0.0), trial.run_id
-        known = status == "running" and run_id in self.running
-        if known and epoch == self.epochs.get(run_id) and WARNED not in (record or {}):
-            return
-        self.epochs[run_id] = epoch
-        (self.running.add if status == "running" else self.running.discard)(run_id)
-        self.thread.notice(run_id, running=status == "running")
-
-
 def _run_tracked(subject: Subject, resources: Resources, console: Console, say: Say) -> Ending:
     """Run what is missing; show progress and log to MLflow meanwhile."""
     from sweeps.track.thread import TrackingThread
@@ -358,14 +335,14 @@ def _run_tracked(subject: Subject, resources: Resources, console: Console, say: 
     with TrackingThread(subject.tracker(), say) as thread:
         try:
             with subject.watched(console) as listeners:
-                return run_missing(subject, resources, [*listeners, Notices(thread)], say)
+                return run_missing(subject, resources, [*listeners, thread], say)
         except KeyboardInterrupt:
             return Ending(interrupted=True)
 
 
 def _track(subject: Subject, say: Say) -> str:
     """Bring MLflow up to date and remember for which results; return their page, "" on failure."""
-    tracker, is_complete = subject.tracker(), not subject.is_missing()
+    tracker, is_complete = subject.tracker(), not subject.missing()
     status = "FINISHED" if is_complete else "KILLED"
     if not (tracker.sync() and tracker.finish(status=status)):
         say(
@@ -375,8 +352,7 @@ def _track(subject: Subject, say: Say) -> str:
         return ""
     if is_complete:
         write_json(_tracking_file(subject), _tracking_state(subject) | {"page": tracker.page})
-    for note in tracker.notes:
-        say(f"MLflow: {note}")
+    say(*(f"MLflow: {note}" for note in tracker.notes))
     say(f"MLflow: {tracker.address} is up to date")
     return tracker.page
 

@@ -79,8 +79,10 @@ def decide(history: tuple[Break, ...], broke: Break) -> Decision:
     breaks = (*history, broke)
     if broke.note and broke.note.comes_again:
         return Decision.GIVE_UP
-    if broke.note and len(_trials_with(breaks, broke.note)) >= SAME_ERROR_STOPS:
-        return Decision.STOP_ALL
+    if broke.note:
+        met = {b.run_id for b in breaks if b.note and b.note.signature == broke.note.signature}
+        if len(met) >= SAME_ERROR_STOPS:
+            return Decision.STOP_ALL
     if broke.cause == "lost node":
         is_patient = num_breaks(breaks, broke.run_id, lost=True) <= MAX_LOST_NODES
         return Decision.GO_ON if is_patient else Decision.GIVE_UP
@@ -93,8 +95,3 @@ def num_breaks(breaks: tuple[Break, ...], run_id: str, *, lost: bool) -> int:
     """Return how often a trial broke off: because its node was lost, or for all other causes."""
     causes = [each.cause for each in breaks if each.run_id == run_id]
     return sum((cause == "lost node") == lost for cause in causes)
-
-
-def _trials_with(breaks: tuple[Break, ...], note: ErrorNote) -> set[str]:
-    """Return the trials that have met this error."""
-    return {b.run_id for b in breaks if b.note and b.note.signature == note.signature}

@@ -13,9 +13,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 from sweeps.plan.contents import Entry, read_entries
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import printable
@@ -28,17 +28,11 @@ STATES = {0: "done", 130: "interrupted"}
 """Exit code of a run -> its state; any other code means failed."""
 
 
-class Started(NamedTuple):
-    """What is run: its store and its folder there, as `sweeps/V-tiny`."""
+def then_notify(command: str | None, store: Store, what: Driven, work: Callable[[], int]) -> int:
+    """Do the work on a sweep, search or headline, then run a command; return the work's exit code.
 
-    store: Store
-    path: str
-
-
-def then_notify(command: str | None, started: Started, work: Callable[[], int]) -> int:
-    """Do the work, then run a command, however the work ended; return the work's exit code.
-
-    command: for the shell; None: nothing is run. If it fails, there is a warning and no more.
+    command: for the shell, run however the work ended; None: nothing is run. If it fails, there is
+    a warning and no more.
     """
     state = "failed"
     try:
@@ -50,35 +44,31 @@ def then_notify(command: str | None, started: Started, work: Callable[[], int]) 
         raise
     finally:
         if command:
-            _tell(command, state, started, sys.exception())
+            try:
+                why = _run(command, _environment(state, store, what, sys.exception()))
+            except Exception as refused:  # whatever the reason: the work is done
+                why = f"cannot be run ({refused})"
+            if why:
+                print(f"warning: --notify {printable(command)}: {printable(why)}", file=sys.stderr)
 
 
-def _tell(command: str, state: str, started: Started, error: BaseException | None) -> None:
-    """Run a command, and warn on stderr if that fails, whatever the reason: the work is done."""
-    try:
-        why = _run(command, _environment(state, started, error))
-    except Exception as refused:
-        why = f"cannot be run ({refused})"
-    if why:
-        print(f"warning: --notify {printable(command)}: {printable(why)}", file=sys.stderr)
-
-
-def _environment(state: str, started: Started, error: BaseException | None) -> dict[str, str]:
+def _environment(
+    state: str, store: Store, what: Driven, error: BaseException | None
+) -> dict[str, str]:
     """Return the command's environment variables."""
     entry = None
     try:
-        entries = {each.path: each for each in read_entries(started.store)}
-        entry = entries.get(started.path)
-        text = _summary(entry) if entry else f"{started.path}: not started"
+        entry = next((each for each in read_entries(store) if each.path == what.path), None)
+        text = _summary(entry) if entry else f"{what.path}: not started"
     except (ForeseenError, OSError) as unreadable:
         text = str(unreadable)
     told = printable(f"{text}; {error}" if error and str(error) else text)
     return {
         "SWEEP_STATE": state,
         "SWEEP_TEXT": told if len(told) <= MAX_CHARACTERS else f"{told[:MAX_CHARACTERS]}...",
-        "SWEEP_NAME": started.path.rpartition("/")[2],
+        "SWEEP_NAME": what.name,
         "SWEEP_TABLES": " ".join(entry.tables) if entry else "",
-        "SWEEP_STORE": started.store.address,
+        "SWEEP_STORE": store.address,
     }
 
 

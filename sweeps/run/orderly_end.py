@@ -58,7 +58,9 @@ class OrderlyEnd:
             return False
         if self.waiting is None:
             self.waiting = {
-                run_id: self._reached(rel, epochs.get(run_id, 0.0))
+                run_id: _Reached(
+                    set(self.store.folder(rel).checkpoint_names()), epochs.get(run_id, 0.0)
+                )
                 for run_id, rel in at_work.items()
             }
             if not self.is_said:
@@ -79,16 +81,13 @@ class OrderlyEnd:
     def _words(self, why: str) -> str:
         return ORDERLY.format(why=why, noun=self.noun)
 
-    def _reached(self, rel: str, epoch: float) -> "_Reached":
-        return _Reached(set(self.store.folder(rel).checkpoint_names()), epoch)
-
     def _is_safe(self, rel: str, then: "_Reached", epoch: float) -> bool:
         """Whether a checkpoint came since. On another machine, two epochs later one must have."""
-        now = self._reached(rel, epoch)
+        folder = self.store.folder(rel)
         return (
-            self.store.folder(rel).result() is not None
-            or bool(now.checkpoints - then.checkpoints)
-            or now.epoch >= then.epoch + 2
+            folder.result() is not None
+            or not then.checkpoints.issuperset(folder.checkpoint_names())
+            or epoch >= then.epoch + 2
         )
 
 

@@ -6,11 +6,11 @@ nor to MLflow.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.queue import Queue
@@ -23,15 +23,13 @@ from sweeps.run.driver import INTERRUPTED, download_weights, printer
 from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.store.store import Store
-from wsss.basics.printable import counted
+from wsss.basics.printable import counted, first_of
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 from wsss.training.diagnosis.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 
 FINE, BAD = 0, 1
-NUM_NAMED = 3
-"""Number of cells that a line names; the rest is only counted."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,8 @@ class ProbeTarget:
 
     @property
     def name(self) -> str:
-        """Its first NUM_NAMED cells, and the number of the others."""
-        more = len(self.cells) - NUM_NAMED
-        return " = ".join(self.cells[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+        """Its first cells, and the number of the others."""
+        return first_of(self.cells, 3)
 
 
 @dataclass(frozen=True)
@@ -162,19 +159,10 @@ def _probe_rank(
 # Results
 
 
-Probes = Callable[[list[ProbeTarget], Resources, ProbeOptions], Iterator[Probed]]
-
-
-def probe_sweep(
-    sweep: Sweep,
-    store: Store,
-    resources: Resources,
-    options: ProbeOptions,
-    probes: Probes = run_probes,
-) -> int:
+def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: ProbeOptions) -> int:
     """Probe every distinct training of a sweep; print each result, a verdict and the cost.
 
-    probes: yields the results. Returns 0 if no training `is_bad`, else 1; 130 after Ctrl-C.
+    Returns 0 if no training is bad, else 1; 130 after Ctrl-C.
     """
     say, found = printer(Console()), list[Probed]()
     targets = probe_targets(sweep.plan, store)
@@ -183,28 +171,27 @@ def probe_sweep(
     say(f"probe: the first {options.num_steps} steps of {trainings}; nothing is kept")
     say(resources.first_words)
     try:
-        for probed in probes(targets, resources, options):
+        for probed in run_probes(targets, resources, options):
             found.append(probed)
             say(f"{len(found)}/{len(targets)}  {describe(probed)}")
     except KeyboardInterrupt:
         say("interrupted; nothing was kept")
         return INTERRUPTED
     found.sort(key=lambda probed: targets.index(probed.target))
-    for line in (*verdict(found), cost(found, resources)):
-        say(line)
-    return BAD if any(map(is_bad, found)) else FINE
+    say(*verdict(found), cost(found, resources))
+    return BAD if any(judge(probed).is_bad for probed in found) else FINE
 
 
 def describe(probed: Probed) -> str:
     """Return the lines on one training."""
     name, result = probed.target.name, probed.result
     if result is None:
-        return f"{name}: the probe itself failed: {probed.error}"
+        return f"{name}: {judge(probed).words}"
     finite = "not all finite" if result.diverged else "losses and gradients finite"
     memory = "GPU memory" if result.on_gpu else "memory"
     return "\n     ".join(
         (
-            f"{name}: {result.num_steps} of {result.total_steps} steps; {in_words(result)}",
+            f"{name}: {result.num_steps} of {result.total_steps} steps; {judge(probed).words}",
             f"L_cls {result.loss_first:.4g} -> {result.loss_last:.4g}, label prior "
             f"{result.prior:.4g}; {finite}, largest gradient norm {result.largest_norm:.3g}",
             f"{result.seconds_per_step:.3g} s per step, {result.images_per_second:.3g} images/s, "
@@ -214,66 +201,54 @@ def describe(probed: Probed) -> str:
     )
 
 
-def in_words(result: ProbeResult) -> str:
-    """Return a training's state in words."""
-    if result.failure:
-        return result.failure
-    if not result.is_falling:
-        return "L_cls does not fall; try another train.lr, or set train.clip_norm"
-    if result.at_prior:
-        when = "at its end" if result.is_whole else f"after {result.num_steps} steps"
-        return f"L_cls falls, and is not clearly below the label prior {when}"
-    below = 1 - result.loss_last / result.prior
-    return f"looks fine, L_cls is {below:.0%} below the label prior"
+class Judgement(NamedTuple):
+    """What a probe says of a training."""
+
+    is_bad: bool
+    """Whether something should be changed before the sweep is run."""
+    group: str
+    """With which others it is listed."""
+    words: str
 
 
-def verdict(found: Iterable[Probed]) -> list[str]:
-    """Return a line per group of trainings, the bad ones first."""
-    groups: dict[str, list[str]] = {}
-    for probed in found:
-        groups.setdefault(_group(probed), []).append(probed.target.name)
-    return [
-        f"{group}: {'; '.join(groups[group])}"
-        for group in (*BAD_GROUPS, *FINE_GROUPS)
-        if group in groups
-    ]
-
-
-BAD_GROUPS = (
-    "would diverge",
-    "would be ended as not learning",
-    "L_cls does not fall",
-    "could not be probed",
-    "ended without learning",
-)
-FINE_GROUPS = (
-    "not clearly below the label prior yet (normal for a hundred steps; a longer probe tells more)",
-    "look fine",
-)
-
-
-def is_bad(probed: Probed) -> bool:
-    """Whether something should be changed before the sweep is run.
+def judge(probed: Probed) -> Judgement:
+    """Judge a training.
 
     Not to be below the label prior is a fault only at the end of a training, or after
     --prior-fails-after iterations.
     """
-    return _group(probed) in BAD_GROUPS
-
-
-def _group(probed: Probed) -> str:
-    diverge, not_learning, not_falling, failed, ended = BAD_GROUPS
-    at_prior, fine = FINE_GROUPS
     result = probed.result
     if result is None:
-        return failed
+        why = f"the probe itself failed: {probed.error}"
+        return Judgement(is_bad=True, group="could not be probed", words=why)
     if result.failure:
-        return diverge if result.diverged else not_learning
+        group = "would diverge" if result.diverged else "would be ended as not learning"
+        return Judgement(is_bad=True, group=group, words=result.failure)
     if not result.is_falling:
-        return not_falling
+        group = "L_cls does not fall"
+        remedy = "try another train.lr, or set train.clip_norm"
+        return Judgement(is_bad=True, group=group, words=f"{group}; {remedy}")
     if not result.at_prior:
-        return fine
-    return ended if result.is_whole else at_prior
+        below = 1 - result.loss_last / result.prior
+        words = f"looks fine, L_cls is {below:.0%} below the label prior"
+        return Judgement(is_bad=False, group="look fine", words=words)
+    words = "L_cls falls, and is not clearly below the label prior"
+    if result.is_whole:
+        return Judgement(is_bad=True, group="ended without learning", words=f"{words} at its end")
+    group = (
+        "not clearly below the label prior yet (normal for a hundred steps; a longer probe tells "
+        "more)"
+    )
+    return Judgement(is_bad=False, group=group, words=f"{words} after {result.num_steps} steps")
+
+
+def verdict(found: Iterable[Probed]) -> list[str]:
+    """Return a line per group of trainings, the bad ones first."""
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for probed in found:
+        is_bad, group, _ = judge(probed)
+        groups.setdefault((not is_bad, group), []).append(probed.target.name)
+    return [f"{group}: {'; '.join(groups[is_fine, group])}" for is_fine, group in sorted(groups)]
 
 
 def cost(found: Iterable[Probed], resources: Resources) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import Self
 
 from wsss.basics.environment import variables
 
@@ -64,7 +65,7 @@ def as_ctrl_c() -> Iterator[None]:
         yield
 
 
-class Interrupts:
+class Interrupts(ExitStack):
     """Takes the three signals over while trials run. Use as a context manager.
 
     The first one sets `requested`; a further SIGINT or SIGTERM raises KeyboardInterrupt. A further
@@ -72,20 +73,17 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.requested: str | None = None
         """The first signal's name."""
         self.on_first: Callable[[str], None] = lambda name: None
         """Called in the handler of the first one, with its name."""
         self.terminals = _terminals()
-        self.stack = ExitStack()
 
-    def __enter__(self) -> "Interrupts":
-        self.stack.enter_context(handled(_heeded(), self._handle))
-        self.stack.enter_context(variables(**{TUNE_HANDLER: "1"}))
+    def __enter__(self) -> Self:
+        self.enter_context(handled(_heeded(), self._handle))
+        self.enter_context(variables(**{TUNE_HANDLER: "1"}))
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.stack.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -5,9 +5,9 @@
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.segmentation import Predict, draw_gallery
@@ -16,20 +16,10 @@ from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
-from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
+from wsss.evaluation.segmentation_score import score_folder
 from wsss.evaluation.voc_server import check_server_tar, write_server_tar
 
 TAR_NAME = "comp6_test_cls.tar"
-
-
-@dataclass(frozen=True)
-class Packed:
-    """One network's archive."""
-
-    split: str
-    num_images: int
-    score: SegmentationScore | None
-    """None for a split without masks."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +32,21 @@ class Export(Predict):
         """The predictions' id; its folder is inside theirs."""
         return f"{self.chain.prediction_id}/export"
 
-    def finish(self, place: Place, folder: Folder) -> Packed:
+    def finish(self, place: Place, folder: Folder) -> dict[str, Any]:
         """Draw a gallery, write the archive, check it, and score it if there are masks.
 
         Raises ServerTarError if the archive breaks a rule of the server.
         """
         dataset, ids = VocDataset(place.data), self.image_ids(place)
-        images = place.store.folder(self.images_rel)
-        images.pull()
+        images = self.pulled(place)
         with_truth = all(dataset.has_mask(name) for name in ids)
         path = folder.path / "gallery.png"
-        draw_gallery(path, images.path, dataset, ids, with_truth=with_truth, legend=True)
-        write_server_tar(images.path, ids, folder.path / TAR_NAME)
+        draw_gallery(path, images, dataset, ids, with_truth=with_truth, legend=True)
+        write_server_tar(images, ids, folder.path / TAR_NAME)
         sizes = {name: dataset.image_size(name) for name in ids}
         check_server_tar(folder.path / TAR_NAME, ids, sizes)
-        score = score_folder(images.path, dataset, ids) if with_truth else None
-        return Packed(self.chain.eval_split, len(ids), score)
+        score = asdict(score_folder(images, dataset, ids)) if with_truth else None
+        return {"split": self.chain.eval_split, "num_images": len(ids), "score": score}
 
 
 def export_of(chain: ChainConfig, split: str) -> Export:

@@ -11,12 +11,13 @@ a C thread, which acts even if the interpreter's lock is never released.
 import faulthandler
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
@@ -125,10 +126,10 @@ def mixture_notes(sweep: Sweep, store: Store) -> list[str]:
                 continued.append(trial.name)
     notes = []
     if len(groups) > 1:
-        kinds = [dict(kind) for kind in groups]
-        differing = [key for key in kinds[0] if len({kind[key] for kind in kinds}) > 1]
+        common = set.intersection(*map(set, groups))
         parts = [
-            f"{', '.join(f'{key} {dict(kind)[key]}' for key in differing)}: {first_of(names, 4)}"
+            f"{', '.join(f'{key} {value}' for key, value in kind if (key, value) not in common)}: "
+            f"{first_of(names, 4)}"
             for kind, names in sorted(groups.items(), key=lambda item: -len(item[1]))
         ]
         notes.append(f"MIXED: results from different code, packages or devices. {'; '.join(parts)}")
@@ -150,49 +151,40 @@ HANG_AFTER_SECONDS = 1800.0
 """Generous: between two signs of progress is at most a fifth of the inference."""
 
 
-class Watchdog:
-    """Ends the process `limit` seconds after the last sign of progress. A context manager.
+@contextmanager
+def watchdog(stack_file: Path, limit: float) -> Iterator[Callable[[], None]]:
+    """End the process `limit` seconds after the last sign of progress; yield what gives one.
 
     It appends the stacks of all threads to `stack_file`; the exit code is 1. A limit of 0 or less
     watches nothing. Only one per process at a time.
     """
+    reset_at, is_over = 0.0, limit <= 0
 
-    def __init__(self, stack_file: Path, limit: float) -> None:
-        self.stack_file, self.limit = stack_file, limit
-        self.reset_at = 0.0
-        self.file: BinaryIO | None = None
-        self.hook: Any = None
-        self.ended = False
-
-    def __enter__(self) -> "Watchdog":
-        if self.limit <= 0:
-            return self
-        from torch.optim.optimizer import register_optimizer_step_post_hook
-
-        self.stack_file.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.stack_file.open("ab")
-        self.hook = register_optimizer_step_post_hook(lambda *_: self.beat())
-        self.beat()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.file is None:
-            return
-        self.ended = True
-        faulthandler.cancel_dump_traceback_later()
-        self.hook.remove()
-        self.file.close()
-        if self.stack_file.exists() and not self.stack_file.stat().st_size:
-            self.stack_file.unlink()
-
-    def beat(self) -> None:
-        """Reset the timer after progress."""
+    def beat() -> None:
+        nonlocal reset_at
         now = time.monotonic()
         # A reset starts a thread, so hundreds of steps a second share one.
-        if self.file is None or self.ended or now - self.reset_at < self.limit / 20:
-            return
-        self.reset_at = now
-        faulthandler.dump_traceback_later(self.limit, exit=True, file=self.file)
+        if not is_over and now - reset_at >= limit / 20:
+            reset_at = now
+            faulthandler.dump_traceback_later(limit, exit=True, file=file)
+
+    if is_over:
+        yield beat
+        return
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    stack_file.parent.mkdir(parents=True, exist_ok=True)
+    with stack_file.open("ab") as file:
+        hook = register_optimizer_step_post_hook(lambda *_: beat())
+        beat()
+        try:
+            yield beat
+        finally:
+            is_over = True
+            faulthandler.cancel_dump_traceback_later()
+            hook.remove()
+    if stack_file.exists() and not stack_file.stat().st_size:
+        stack_file.unlink()
 
 
 def num_hangs(folder: Path) -> int:

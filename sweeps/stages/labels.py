@@ -25,7 +25,7 @@ from wsss.labels.pseudo_label import confident_label, pseudo_label
 from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.refine.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
-from wsss.segmentation_config import PseudoLabelConfig, RandomWalkConfig
+from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.affinity import build_affinity_net, train_affinity
 
 
@@ -79,13 +79,12 @@ class LearnAffinity(Training):
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train on one device; yield each epoch."""
-        walk, maps = walk_of(self.chain), place.store.folder(InferCams(self.chain).images_rel)
-        maps.pull()
+        walk, maps = self.chain.random_walk, InferCams(self.chain).pulled(place)
         dataset = VocDataset(place.data)
         for record in train_affinity(
             affinity_net(self.chain, place),
             dataset.samples(self.chain.label_split),
-            partial(_confident, maps.path, dataset, walk),
+            partial(_confident, maps, dataset, walk),
             walk,
             device=place.process.device,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
@@ -122,9 +121,8 @@ class Walk(PerImage):
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
         """Spread the images' CAMs by the walk."""
         network = place.store.folder(LearnAffinity(self.chain).rel)
-        maps = place.store.folder(InferCams(self.chain).images_rel)
+        maps = InferCams(self.chain).pulled(place, image_ids)
         network.pull_training()
-        maps.pull({f"{image_id}.npz" for image_id in image_ids})
         model = affinity_net(self.chain, place)
         if LearnAffinity(self.chain).own_checkpoints(network).restore(model).epoch == 0:
             raise LostNetworkError(
@@ -133,10 +131,10 @@ class Walk(PerImage):
             )
         dataset = VocDataset(place.data)
         plain = (
-            ImageCams(sample, _read_cams(maps.path, dataset, sample))
+            ImageCams(sample, _read_cams(maps, dataset, sample))
             for sample in _samples(place, image_ids)
         )
-        walked = walk_labels(model, plain, walk_of(self.chain), device=place.process.device)
+        walked = walk_labels(model, plain, self.chain.random_walk, device=place.process.device)
         return _write_cams(self, walked, place)
 
 
@@ -169,15 +167,13 @@ class WriteLabels(PerImage):
 
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
         """Refine and write the images' labels."""
-        cams, target = (
-            place.store.folder(self._cams.images_rel),
-            place.store.folder(self.images_rel),
-        )
-        cams.pull({f"{image_id}.npz" for image_id in image_ids})
+        cams = self._cams.pulled(place, image_ids)
+        target, labels = place.store.folder(self.images_rel).path, self.chain.labels
+        assert labels is not None
 
         def job(sample: Sample) -> LabelJob:
-            name, labels = sample.image_id, labels_of(self.chain)
-            path, png = cams.path / f"{name}.npz", target.path / f"{name}.png"
+            name = sample.image_id
+            path, png = cams / f"{name}.npz", target / f"{name}.png"
             return LabelJob(sample, path, png, labels, self.source(place, name))
 
         jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
@@ -206,27 +202,14 @@ def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
     scored = [i for i in dataset.image_ids(chain.run.data.eval_split) if i in written]
     if not (scored and dataset.has_masks() and stage.is_done(place)):
         return None
-    if labels_of(chain).background != "fixed":
+    if chain.labels is None or chain.labels.background != "fixed":
         return None
-    images = place.store.folder(stage.images_rel)
-    images.pull({f"{image_id}{stage.suffix}" for image_id in scored})
-    return score_folder(images.path, dataset, scored)
-
-
-def labels_of(chain: ChainConfig) -> PseudoLabelConfig:
-    """Return the label settings of a chain that makes pseudo-labels."""
-    assert chain.labels is not None
-    return chain.labels
-
-
-def walk_of(chain: ChainConfig) -> RandomWalkConfig:
-    """Return the settings of a chain's random walk."""
-    return labels_of(chain).random_walk
+    return score_folder(stage.pulled(place, scored), dataset, scored)
 
 
 def affinity_net(chain: ChainConfig, place: Place) -> AffinityNet:
     """Build a chain's affinity network."""
-    return build_affinity_net(chain.run.network, walk_of(chain), weights_file=place.weights_file)
+    return build_affinity_net(chain.run.network, chain.random_walk, weights_file=place.weights_file)
 
 
 def _samples(place: Place, image_ids: list[str]) -> list[Sample]:

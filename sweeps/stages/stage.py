@@ -10,11 +10,11 @@ module loads no torch, so that a driver can name stages without it.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from sweeps.stages.guard import HANG_AFTER_SECONDS, Watchdog, claim
+from sweeps.stages.guard import HANG_AFTER_SECONDS, claim, watchdog
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import LABEL, Folder, Store
 from wsss.labels.sources import digest_of, source_in
@@ -40,8 +40,8 @@ class Record:
     if only the progress is new."""
 
 
-Steps = Generator[Record, None, Any]
-"""Yields a stage's records; returns its result, a dataclass that is stored in done.json."""
+Steps = Generator[Record, None, dict[str, Any]]
+"""Yields a stage's records; returns its result, which is stored in done.json (records.py)."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,12 @@ class Conduct:
     """When to warn of a training that is not clearly below the label prior, and when to end it."""
 
 
-class Crew(Protocol):
-    """Who does the work of stages."""
-
-    def work(self, stage: "Stage", place: "Place") -> Iterator[Record]:
-        """Run a stage whose needs are complete."""
-
-    def images(self, stage: "PerImage", place: "Place", image_ids: list[str]) -> Iterator[str]:
-        """Process these images of a stage; yield each id once its file is written."""
-
-
 @dataclass(frozen=True)
-class Here:
-    """Does everything in this process; labels are refined by `num_workers` more, or here if 0."""
+class Crew:
+    """Who does the work of stages: this process, or in a subclass others.
+
+    num_workers: processes that help to refine labels; 0: none.
+    """
 
     num_workers: int = 0
 
@@ -77,7 +70,7 @@ class Here:
         return attempt(stage, place)
 
     def images(self, stage: "PerImage", place: "Place", image_ids: list[str]) -> Iterator[str]:
-        """Process these images and upload their files."""
+        """Process these images of a stage; yield each id once its file is written, and upload."""
         return stage.do_shared(place, image_ids, num_workers=self.num_workers)
 
 
@@ -95,7 +88,7 @@ class Place:
     weights_file: Path | None = None
     execution: Execution = field(default_factory=Execution)
     conduct: Conduct = field(default_factory=Conduct)
-    crew: Crew = field(default_factory=Here)
+    crew: Crew = field(default_factory=Crew)
     rank: "Process | None" = None
     """This process; None: one that works alone, on the CPU."""
     stack_folder: Path | None = None
@@ -187,13 +180,6 @@ class Training(Stage):
         return folder.has_whole(f"checkpoints/{(folder.result() or {}).get('checkpoint')}")
 
 
-@dataclass(frozen=True)
-class Written:
-    """A file per image."""
-
-    num_images: int
-
-
 class PerImage(Stage):
     """A stage with a file per image. Images may be processed anywhere and in any order."""
 
@@ -215,9 +201,16 @@ class PerImage(Stage):
         num_workers: processes that may help; 0: none.
         """
 
-    def finish(self, place: Place, folder: Folder) -> Any:
+    def finish(self, place: Place, folder: Folder) -> dict[str, Any]:
         """Return the stage's result, once all files are there."""
-        return Written(len(self.image_ids(place)))
+        return {"num_images": len(self.image_ids(place))}
+
+    def pulled(self, place: Place, image_ids: list[str] | None = None) -> Path:
+        """Download the files of these images, or of all; return their folder here."""
+        folder = place.store.folder(self.images_rel)
+        names = None if image_ids is None else {f"{name}{self.suffix}" for name in image_ids}
+        folder.pull(names)
+        return folder.path
 
     def missing(self, place: Place) -> list[str]:
         """Return the images without a file, or with a file of another network or image."""
@@ -293,7 +286,9 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
             _start_training(folder, place)
         result = yield from _watched(stage, place, folder)
         if process.is_first:
-            folder.finish(_made_from(stage, place, result))
+            made_from = {need.room: need.id() for need in stage.needs()}
+            data = {"data": digest} if (digest := place.data_digest) else {}
+            folder.finish({"id": stage.id(), "made_from": made_from} | data | result)
 
 
 def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
@@ -301,18 +296,17 @@ def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
     process = place.process
     name = "stack.txt" if process.is_first else f"stack-{process.rank}.txt"
     with ExitStack() as stack:
-        watchdog = None
+        beat = keep_going
         if place.stack_folder:
             stacks, limit = place.stack_folder / name, place.conduct.hang_after
-            watchdog = stack.enter_context(Watchdog(stacks, limit))
+            beat = stack.enter_context(watchdog(stacks, limit))
         steps = stack.enter_context(closing(stage.run(place, folder)))
         while True:
             try:
                 record = next(steps)
             except StopIteration as end:
-                return end.value
-            if watchdog:
-                watchdog.beat()
+                return dict(end.value)
+            beat()
             yield record
 
 
@@ -343,10 +337,3 @@ def _refuse_unlabelled(stage: Stage, place: Place, folder: Folder) -> None:
             f"{named}: holds files, and no {LABEL} says what they were made from; choose another "
             "folder"
         )
-
-
-def _made_from(stage: Stage, place: Place, result: Any) -> dict[str, Any]:
-    """Return a result for done.json, with the ids and data digest that it was made from."""
-    needs = {need.room: need.id() for need in stage.needs()}
-    data = {"data": digest} if (digest := place.data_digest) else {}
-    return {"id": stage.id(), "made_from": needs} | data | asdict(result)

@@ -15,23 +15,12 @@ from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
 from wsss.networks.cam_net import CamNet
-from wsss.training.cam import EpochRecord, build_cam_net, train_cam
+from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.diagnosis.learning import PriorWarning, find_dead_maps
 
 
 class LostNetworkError(StoreError):
     """A finished training whose last checkpoint can no longer be read."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished training."""
-
-    epochs: int
-    checkpoint: str
-    """Name of its last checkpoint."""
-    train_seconds: float
-    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,27 +75,22 @@ class TrainCam(Training):
                     folder.add_epoch(record.to_json())
                     if dead := find_dead_maps(folder.epochs(), config):
                         numbers |= to_record(dead)
-                numbers |= self._judged(model, record)
+                if self.judge and record.epoch < config.train.epochs:
+                    numbers |= self.judge(model, record.epoch)
+                    model.train()  # train_cam sets the mode only once, at its start
             yield Record(self, epoch / config.train.epochs, numbers)
         return trained(folder, place)
 
-    def _judged(self, model: CamNet, record: EpochRecord) -> dict[str, float]:
-        if self.judge is None or record.epoch == self.config.train.epochs:
-            return {}
-        numbers = self.judge(model, record.epoch)
-        model.train()  # train_cam sets the mode only once, at its start
-        return numbers
 
-
-def trained(folder: Folder, place: Place) -> Trained:
-    """Return the summary of a training that has ended in this folder."""
+def trained(folder: Folder, place: Place) -> dict[str, Any]:
+    """Return the result of a training that has ended in this folder."""
     epochs = folder.epochs()
-    return Trained(
-        epochs=len(epochs),
-        checkpoint=(folder.checkpoint_names() or [""])[-1],
-        train_seconds=sum(record["seconds"] for record in epochs),
-        environment=environment(place.process),
-    )
+    return {
+        "epochs": len(epochs),
+        "checkpoint": (folder.checkpoint_names() or [""])[-1],
+        "train_seconds": sum(record["seconds"] for record in epochs),
+        "environment": environment(place.process),
+    }
 
 
 def trained_cam(config: RunConfig, place: Place) -> CamNet:
@@ -115,26 +99,22 @@ def trained_cam(config: RunConfig, place: Place) -> CamNet:
     Raises LostNetworkError if its last checkpoint cannot be read.
     """
     folder = place.store.folder(TrainCam(config).rel)
-    folder.pull_training()
-    try:
-        return load_cam(config, folder, len(VocDataset(place.data).classes))
-    except LostNetworkError as error:
-        raise LostNetworkError(
-            f"{error}; give the same command again to train the rest again"
-        ) from None
+    return load_cam(config, folder, len(VocDataset(place.data).classes))
 
 
 def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
-    """Return the network of a finished training from the local checkpoints in its folder.
+    """Return the network of a finished training in this folder, downloaded if need be.
 
     num_classes: without the background. Raises LostNetworkError.
     """
+    folder.pull_training()
     # The checkpoint replaces all initial weights and statistics.
     network = config.network.model_copy(update={"weights": "none"})
     model = CamNet(network, num_classes).to(memory_format=torch.channels_last)
     epochs = TrainCam(config).own_checkpoints(folder).restore(model).epoch
     if epochs < config.train.epochs:
         raise LostNetworkError(
-            f"{folder.checkpoints}: {epochs} of {config.train.epochs} epochs can be read"
+            f"{folder.checkpoints}: {epochs} of {config.train.epochs} epochs can be read; give the "
+            "same command again to train the rest again"
         )
     return model

@@ -42,5 +42,4 @@ def dead_from_record(record: Mapping[str, Any]) -> DeadMaps | None:
 
 def without_warnings(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a report's numbers without warnings."""
-    warnings = (KEY, LOSS, PRIOR, DEAD, VIEW, EPOCH, COMPARED)
-    return {key: value for key, value in record.items() if key not in warnings}
+    return {key: value for key, value in record.items() if not key.startswith("warned_")}

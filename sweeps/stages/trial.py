@@ -120,7 +120,21 @@ def search_trial(
     held_out: add `held_out` to the last record: the mIoU of the held-out half in percent, at the
     threshold that the search half chose. The pixel masks of the held-out half only score it.
     """
-    judge = _Judge(config, objective, place)
+    dataset, labels = VocDataset(place.data), config.labels
+    halves = split_halves(dataset.image_ids(config.data.eval_split))
+
+    def count(model: CamNet, image_ids: list[str]) -> ThresholdCounts:
+        samples = [dataset.sample(image_id) for image_id in image_ids]
+        images = infer_cams(model, samples, labels, device=place.process.device)
+        return collected(count_each(images, dataset, labels), dataset, labels)
+
+    def judge(model: CamNet, epoch: int) -> dict[str, float]:
+        score = score_counts(count(model, halves.search), labels)
+        best = score.miou_best, score.best_threshold
+        fixed = score.miou_fixed, score.fixed_threshold
+        value, threshold = best if objective == "best" else fixed
+        return {"epoch": float(epoch), "objective": value, "threshold": threshold}
+
     warned: dict[str, float] = {}
     for record in complete(TrainCam(config, judge), place):
         numbers = dict(record.numbers)
@@ -134,33 +148,7 @@ def search_trial(
     model = trained_cam(config, place)
     last = judge(model, config.train.epochs) | warned
     if held_out:
-        counts = judge.count(model, judge.halves.held_out)
+        counts = count(model, halves.held_out)
         at = threshold_index(counts.thresholds, last["threshold"])
         last["held_out"] = float(100 * mean_iou(counts.confusions()[at]))
     yield last
-
-
-class _Judge:
-    """Scores the search half with a network, which is left in evaluation mode."""
-
-    def __init__(self, config: RunConfig, objective: str, place: Place) -> None:
-        self.config, self.objective, self.place = config, objective, place
-        self.dataset = VocDataset(place.data)
-        self.halves = split_halves(self.dataset.image_ids(config.data.eval_split))
-
-    def __call__(self, model: CamNet, epoch: int) -> dict[str, float]:
-        """Return epoch, objective and threshold."""
-        score = score_counts(self.count(model, self.halves.search), self.config.labels)
-        best = self.objective == "best"
-        return {
-            "epoch": float(epoch),
-            "objective": score.miou_best if best else score.miou_fixed,
-            "threshold": score.best_threshold if best else score.fixed_threshold,
-        }
-
-    def count(self, model: CamNet, image_ids: list[str]) -> ThresholdCounts:
-        """Infer these images' CAMs and count them against their pixel masks."""
-        dataset, labels = self.dataset, self.config.labels
-        samples = [dataset.sample(image_id) for image_id in image_ids]
-        images = infer_cams(model, samples, labels, device=self.place.process.device)
-        return collected(count_each(images, dataset, labels), dataset, labels)

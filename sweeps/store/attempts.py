@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sweeps.store.errors import StoreError
+from sweeps.store.records import first_problem
 from sweeps.store.store import Store, read_json, require_own, write_json
 from wsss.basics.files import files_in
 from wsss.training.checkpoint_names import epochs_of
@@ -68,13 +69,16 @@ class Size(NamedTuple):
         return "GPU" if self.gpus else "CPU"
 
 
-class Attempt(BaseModel):
-    """One attempt at a trial."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: str = Field(default_factory=lambda: uuid.uuid4().hex[:8])
     """Its id."""
+
+
+class Attempt(_Record):
+    """One attempt at a trial."""
+
     session: str
     """The id of its driver's session."""
     run: str
@@ -108,13 +112,9 @@ class Attempt(BaseModel):
         return max([self.start, *(at for at, _ in self.marks), self.end or 0.0])
 
 
-class Session(BaseModel):
+class Session(_Record):
     """One driver's session."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(default_factory=lambda: uuid.uuid4().hex[:8])
-    """Its id."""
     host: str = Field(default_factory=platform.node)
     pid: int = Field(default_factory=os.getpid)
     start: float
@@ -261,14 +261,11 @@ class Ledger:
     def _start(self, trial: Target) -> None:
         checkpoints = self.store.cam(trial.cam_id).checkpoint_names()
         attempt = Attempt(
-            name=uuid.uuid4().hex[:8],
             session=self.session.name,
             run=trial.run_id,
             cam=trial.cam_id,
             title=trial.name,
-            workers=self.size.workers,
-            gpus=self.size.gpus,
-            cpus=self.size.cpus,
+            **self.size._asdict(),
             start=self.clock(),
             from_epoch=max(map(epochs_of, checkpoints), default=0),
         )
@@ -316,10 +313,9 @@ def _read(path: Path, kind: type[T]) -> T:
     try:
         record = kind.model_validate(read_json(path))
     except ValidationError as error:
-        what = str(error.errors()[0]["msg"])
+        what = "an attempt" if kind is Attempt else "a driver"
         raise StoreError(
-            f"{path}: not a record of {'an attempt' if kind is Attempt else 'a driver'} ({what}); "
-            f"{remedy}"
+            f"{path}: not a record of {what} ({first_problem(error)}); {remedy}"
         ) from None
     require_own(path, record.name, path.stem, remedy)
     return record

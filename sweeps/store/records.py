@@ -133,7 +133,11 @@ def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Checked:
     try:
         kind.validate_python(found, strict=True)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        where, why = ".".join(map(str, wrong["loc"])), wrong["msg"]
-        raise StoreError(f"{path}: {printable(where)}: {printable(why)}; {AGAIN}") from None
+        raise StoreError(f"{path}: {first_problem(error)}; {AGAIN}") from None
     return Checked(path, found)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return where a record is wrong, and why."""
+    wrong = error.errors()[0]
+    return printable(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}")

@@ -41,3 +41,21 @@ RESULTS = tuple(room for room in ROOMS if room.is_result)
 STAGES = tuple(room.name for room in ROOMS if room.mark == DONE)
 OF_KIND: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "headline"}
 """Kind of what is driven -> its room."""
+
+
+@dataclass(frozen=True)
+class Driven:
+    """A sweep, search or headline of a store."""
+
+    kind: Kind
+    name: str
+
+    @property
+    def title(self) -> str:
+        """Display name."""
+        return f"{self.kind} {self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its folder in the store."""
+        return f"{OF_KIND[self.kind]}/{self.name}"

@@ -17,11 +17,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from zipfile import ZipFile
+
+from pydantic import ValidationError
 
 from sweeps.store import records
 from sweeps.store.errors import StoreError, disk_errors
@@ -79,7 +81,7 @@ class Folder:
         """Return the record of each epoch, in order. Raises StoreError for one of another epoch."""
         found = _read_numbered(self.path / "epochs", records.EPOCH)
         for path, record in found:
-            require_own(path, _epoch(record.get("epoch")), _epoch(int(path.stem)))
+            require_own(path, f"epoch {record.get('epoch')}", f"epoch {int(path.stem)}")
         return [record for _, record in found]
 
     def add_epoch(self, record: dict[str, Any]) -> None:
@@ -127,6 +129,34 @@ class Folder:
         if (self.path / name).exists():
             (self.path / name).unlink(missing_ok=True)
             self.remote.delete(self.path / name)
+
+    # Of a training, of a score
+
+    def warn(self, warning: dict[str, Any]) -> None:
+        """Keep a warning: its `iteration`, and its text as `message`."""
+        write_json(self.path / "warning.json", warning)
+
+    def warning(self) -> str | None:
+        """Return the warning's text, unless the training has left the label prior since."""
+        found = read_record(self.path / "warning.json", records.WARNING)
+        if found is None or any(_left_the_prior(e, found["iteration"]) for e in self.epochs()):
+            return None
+        return str(found["message"])
+
+    def clear_warning(self) -> None:
+        """Delete the warning, when the training starts from scratch."""
+        self._forget("warning.json")
+
+    def metrics(self) -> dict[str, Any] | None:
+        """Return the figures of a finished run, or None. Raises StoreError for impossible ones."""
+        found = self.result()
+        for key in ("iou_fixed", "iou_best") if found and "classes" in found else ():
+            if found and len(found.get(key, ())) not in (0, 1 + len(found["classes"])):
+                raise StoreError(
+                    f"{self.path / DONE}: {key} has {len(found[key])} values for the background "
+                    f"and {len(found['classes'])} classes; {records.AGAIN}"
+                )
+        return found
 
     # One process at a time
 
@@ -220,40 +250,6 @@ class Folder:
         self.remote.take_over_training(self.path, checkpoints)
 
 
-class CamFolder(Folder):
-    """One training of a CAM network."""
-
-    def warn(self, warning: dict[str, Any]) -> None:
-        """Keep a warning: its `iteration`, and its text as `message`."""
-        write_json(self.path / "warning.json", warning)
-
-    def warning(self) -> str | None:
-        """Return the warning's text, unless the training has left the label prior since."""
-        found = read_record(self.path / "warning.json", records.WARNING)
-        if found is None or any(_left_the_prior(e, found["iteration"]) for e in self.epochs()):
-            return None
-        return str(found["message"])
-
-    def clear_warning(self) -> None:
-        """Delete the warning, when the training starts from scratch."""
-        self._forget("warning.json")
-
-
-class RunFolder(Folder):
-    """One scored training."""
-
-    def metrics(self) -> dict[str, Any] | None:
-        """Return the figures of a finished run, or None. Raises StoreError for impossible ones."""
-        found = self.result()
-        for key in ("iou_fixed", "iou_best") if found and "classes" in found else ():
-            if found and len(found.get(key, ())) not in (0, 1 + len(found["classes"])):
-                raise StoreError(
-                    f"{self.path / DONE}: {key} has {len(found[key])} values for the background "
-                    f"and {len(found['classes'])} classes; {records.AGAIN}"
-                )
-        return found
-
-
 class Store:
     """The folders of stages and sweeps under one root. Unpickling opens the store again.
 
@@ -295,13 +291,13 @@ class Store:
         if rel in self.named:
             write_json(self.named[rel] / LABEL, {"stage": rel})
 
-    def cam(self, cam_id: str) -> CamFolder:
+    def cam(self, cam_id: str) -> Folder:
         """Return the folder of a CAM training."""
-        return CamFolder(self.folder(f"cams/{cam_id}").path, self.remote, cam_id)
+        return self.folder(f"cams/{cam_id}")
 
-    def run(self, run_id: str) -> RunFolder:
-        """Return the folder of a run."""
-        return RunFolder(self.root / "runs" / run_id, self.remote, run_id)
+    def run(self, run_id: str) -> Folder:
+        """Return the folder of a run, a scored training."""
+        return self.folder(f"runs/{run_id}")
 
     def sweep(self, name: str) -> Path:
         """Return the folder of a sweep."""
@@ -378,11 +374,8 @@ def open_store(place: str | Path) -> Store:
     url = text.rstrip("/")
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     chosen, cache = os.environ.get("WSSS_MIRROR"), cache_folder()
-    if chosen:
-        mirror = Path(expanded(chosen)).absolute()
-    elif cache:
-        mirror = cache / "wsss" / digest
-    else:
+    mirror = Path(expanded(chosen)).absolute() if chosen else cache and cache / "wsss" / digest
+    if mirror is None:
         raise StoreError(
             f"{url}: no home folder to keep its mirror in; name a folder with WSSS_MIRROR"
         )
@@ -428,25 +421,40 @@ class ForeignFileError(StoreError):
     """A file that another version wrote, or something else."""
 
 
-@contextmanager
-def written_by(program: str, path: Path) -> Iterator[None]:
-    """Raise ForeignFileError if the content of `path` is not what a command of ours writes.
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
 
-    program: the command, e.g. `sweeps search`.
+
+N = TypeVar("N", bound=_Named)
+
+
+def read_description(
+    path: Path, program: str, read: Callable[[Any], N], *, in_own_folder: bool = True
+) -> N:
+    """Read what describes a sweep, search or headline.
+
+    program: the command that writes it, e.g. `sweeps search`. read: makes it from JSON. Raises
+    ForeignFileError if the content is not what the command writes, or if `in_own_folder` and the
+    folder has another name.
     """
     try:
-        yield
+        found = read(read_json(path))
+        name = found.name
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said = "; ".join(str(error).splitlines())
-        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        said, kind = "; ".join(str(error).splitlines()), f"{type(error).__name__}: "
+        if isinstance(error, ValidationError):
+            said, kind = records.first_problem(error), ""
+        elif isinstance(error, ConfigError):
+            kind = ""
         raise ForeignFileError(
             f"{path}: not what this version of `{program}` writes ({kind}{said}); give the "
             f"`{program}` command again"
         ) from None
-
-
-OWN_NAME = "give the folder back its name or delete it, or name another one"
-"""The remedy where the settings in a folder give it another name."""
+    if in_own_folder:
+        remedy = "give the folder back its name or delete it, or name another one"
+        require_own(path, name, path.parent.name, remedy)
+    return found
 
 
 def require_own(path: Path, told: object, own: object, remedy: str = records.AGAIN) -> None:
@@ -500,10 +508,6 @@ def read_record(path: Path, kind: "TypeAdapter[Any]") -> dict[str, Any] | None:
 def _reopened(address: str, named: dict[str, Path]) -> Store:
     store = open_store(address)
     return Store(store.root, store.remote, named)
-
-
-def _epoch(number: object) -> str:
-    return f"epoch {number}"
 
 
 def _left_the_prior(epoch: dict[str, Any], iteration: int) -> bool:

@@ -3,9 +3,12 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Any
 
+from sweeps.stages.training_warnings import KEY as WARNED
+from sweeps.store.attempts import Target
 from sweeps.track.tracker import Tracker
 
 RETRY_SECONDS = 20.0
@@ -16,7 +19,7 @@ GROUP = 8
 
 
 class TrackingThread:
-    """Runs a Tracker in one background thread. Use as a context manager.
+    """Runs a Tracker in one background thread. A listener, and a context manager.
 
     It connects to MLflow first, so that a fault is known before hours of training. A notice only
     says which run changed; the tracker reads the store. What is not logged when the work ends is
@@ -30,6 +33,8 @@ class TrackingThread:
         self.pending: dict[str, None] = {}
         """Ids of the runs that changed, the oldest change first."""
         self.running: set[str] = set()
+        self.epochs: dict[str, float] = {}
+        """Id of each run at work -> the epoch last heard of."""
         self.ending, self.checked = threading.Event(), threading.Event()
         self.warned = False
         self.retry_at = 0.0
@@ -51,6 +56,20 @@ class TrackingThread:
             self.thread.join(timeout=60)
         if error is not None and not self.thread.is_alive():
             self.tracker.abandon()
+
+    def update(
+        self, trial: Target, *, status: str, record: Mapping[str, Any] | None = None
+    ) -> None:
+        """Notice a start, an epoch, a warning or an end, but no progress within an epoch."""
+        news, is_running = record or {}, status == "running"
+        epoch = news.get("epoch", 0.0)
+        if is_running and epoch == self.epochs.get(trial.run_id) and WARNED not in news:
+            return
+        if is_running:
+            self.epochs[trial.run_id] = epoch
+        else:
+            self.epochs.pop(trial.run_id, None)
+        self.notice(trial.run_id, running=is_running)
 
     def notice(self, child: str, *, running: bool) -> None:
         """Report that a child's results changed, and whether it is running."""

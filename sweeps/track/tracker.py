@@ -5,6 +5,7 @@ server is down. Runs are found by tag, so that a trial or network never has two;
 UI are restored. A tracker never raises into a sweep: `problem` says what went wrong.
 """
 
+import functools
 import json
 import logging
 import math
@@ -14,21 +15,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Concatenate, ParamSpec
 
 import mlflow
 import requests
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    Experiment,
-    InputTag,
-    Metric,
-    Param,
-    Run,
-    RunTag,
-    ViewType,
-)
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -47,15 +38,14 @@ from sweeps.track.address import (
     without_password,
 )
 from sweeps.track.faults import Problem, check_address, diagnose
-from sweeps.track.view import AtEnd, DatasetView, RunLink, RunView, Summary, Tracked, Values
+from sweeps.track.view import AtEnd, RunLink, RunView, Summary, Tracked, Values
 from wsss.basics.environment import variables
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
 from wsss.basics.waiting import within
+from wsss.config import DataConfig
 
-if TYPE_CHECKING:
-    from torch import nn
-
+P = ParamSpec("P")
 PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
 MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
 """Limits of every MLflow since 1.0; newer ones accept more."""
@@ -74,8 +64,29 @@ for _talkative in ("mlflow", "alembic"):  # they would break the live display
     logging.getLogger(_talkative).setLevel(logging.CRITICAL)
 
 
+def _never_fatal(step: "Callable[Concatenate[Tracker, P], object]") -> "Callable[..., bool]":
+    """Let a method of a tracker return whether MLflow did it; `problem` then says why not."""
+
+    @functools.wraps(step)
+    def attempt(self: "Tracker", *given: P.args, **options: P.kwargs) -> bool:
+        try:
+            step(self, *given, **options)
+        except Exception as error:  # whatever a tracking server does, the work continues
+            self.problem = diagnose(error, self.uri)
+            self._runs = None
+            self._addresses.clear()  # a run may be gone
+            return False
+        self.problem = None
+        return True
+
+    return attempt
+
+
 class Tracker:
-    """Logs one subject: its parent run, and a child run per trial or network."""
+    """Logs one subject: its parent run, and a child run per trial or network.
+
+    What asks MLflow returns whether that succeeded; if not, `problem` says why.
+    """
 
     def __init__(self, store: Store, subject: Tracked) -> None:
         self.store, self.subject = store, subject
@@ -124,66 +135,16 @@ class Tracker:
             lines.append(f"MLflow at {self.address} did not log {what}: {why}")
         return lines
 
-    def check(self) -> bool:
-        """Return whether MLflow answers. Changes nothing."""
-        return self._attempt(
-            lambda: open_client(self.uri).get_experiment_by_name(self.subject.experiment)
-        )
+    @_never_fatal
+    def check(self) -> None:
+        """Ask whether MLflow answers. Changes nothing."""
+        open_client(self.uri).get_experiment_by_name(self.subject.experiment)
 
+    @_never_fatal
     def sync(
         self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
-    ) -> bool:
-        """Log what MLflow lacks of these children, or of all; `running` are those running now.
-
-        Returns whether MLflow is up to date with the store; if not, `problem` says why.
-        """
-        return self._attempt(lambda: self._sync(children, running))
-
-    def finish(self, *, status: str) -> bool:
-        """Log the subject's closing summary, and end the parent run with an MLflow status."""
-        return self._attempt(lambda: self._finish(status))
-
-    def abandon(self) -> None:
-        """End runs that are marked as running as killed, after an error or Ctrl-C."""
-        if self._at_work:
-            self.sync()
-            self.finish(status="KILLED")
-
-    def log_report(self, folder: Path, said: Summary | None = None) -> bool:
-        """Attach a folder of report files, and their summary, to the parent run.
-
-        The run keeps its status.
-        """
-        return self._attempt(lambda: self._log_report(folder, said))
-
-    def _attempt(self, step: Callable[[], object]) -> bool:
-        try:
-            step()
-        except Exception as error:  # whatever a tracking server does, the work continues
-            self.problem = diagnose(error, self.uri)
-            self._runs = None
-            self._addresses.clear()  # a run may be gone
-            return False
-        self.problem = None
-        return True
-
-    def _connect(self) -> "_Experiment":
-        """Return the experiment's runs, with the parent among them."""
-        if self._runs is None:
-            runs = _Experiment(self.store, self.subject, self.notes)
-            view = self.subject.parent()
-            run = runs.find(view.key)
-            if run is None:
-                run = runs.create(view, {})
-            else:
-                runs.restored(run)
-                if not self._at_work:
-                    self._parent_status = run.info.status
-            runs.log_params(run, view)
-            self._parent_id, self._runs = run.info.run_id, runs
-        return self._runs
-
-    def _sync(self, children: Collection[str] | None, running: Collection[str]) -> None:
+    ) -> None:
+        """Log what MLflow lacks of these children, or of all; `running` are those running now."""
         runs = self._connect()
         if not self._at_work:
             runs.client.update_run(self._parent_id, status="RUNNING")
@@ -198,7 +159,9 @@ class Tracker:
             runs.log_summary(self._parent_id, progress)
             self._said = progress
 
-    def _finish(self, status: str) -> None:
+    @_never_fatal
+    def finish(self, *, status: str) -> None:
+        """Log the subject's closing summary, and end the parent run with an MLflow status."""
         runs = self._connect()
         runs.log_summary(self._parent_id, self.subject.closing())
         runs.client.set_terminated(self._parent_id, status)
@@ -207,13 +170,37 @@ class Tracker:
             found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
             write_json(self.subject.addresses, found)
 
-    def _log_report(self, folder: Path, said: Summary | None) -> None:
+    def abandon(self) -> None:
+        """End runs that are marked as running as killed, after an error or Ctrl-C."""
+        if self._at_work:
+            self.sync()
+            self.finish(status="KILLED")
+
+    @_never_fatal
+    def log_report(self, folder: Path, said: Summary | None = None) -> None:
+        """Attach a folder of report files, and their summary, to the parent run.
+
+        The run keeps its status.
+        """
         runs = self._connect()
         runs.client.log_artifacts(self._parent_id, str(folder), "report")
         if said is not None:
             runs.log_summary(self._parent_id, said)
         if self._parent_status != "RUNNING":  # otherwise another process will end it
             runs.client.set_terminated(self._parent_id, self._parent_status)
+
+    def _connect(self) -> "_Experiment":
+        """Return the experiment's runs, with the parent among them."""
+        if self._runs is None:
+            runs = _Experiment(self.store, self.subject, self.notes)
+            view = self.subject.parent()
+            found = runs.find(view.key)
+            if found and not self._at_work:
+                self._parent_status = found.info.status
+            run = runs.usable(found, view, {})
+            runs.log_params(run, view)
+            self._parent_id, self._runs = run.info.run_id, runs
+        return self._runs
 
 
 class _Experiment:
@@ -234,19 +221,15 @@ class _Experiment:
             folder = store.artifact_location if is_database(self.uri) else None  # servers have one
             self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
             return
-        self.id = self._usable(known, store)
-        for key in tags.keys() - known.tags.keys():  # of an older version
-            self.client.set_experiment_tag(self.id, key, tags[key])
-
-    def _usable(self, known: Experiment, store: Store) -> str:
-        """Return an experiment's id; a deleted one is restored, with its runs."""
+        self.id = str(known.experiment_id)
         if not known.experiment_id:
             raise MlflowException("no MLflow: it knows an experiment without an id")
-        if known.lifecycle_stage != ACTIVE:
-            self.client.restore_experiment(known.experiment_id)
+        if known.lifecycle_stage != ACTIVE:  # its runs are restored with it
+            self.client.restore_experiment(self.id)
             self.notes.append(f"restored the experiment {known.name}, which had been deleted")
         self._follow_store(known.artifact_location, store)
-        return str(known.experiment_id)
+        for key in tags.keys() - known.tags.keys():  # of an older version
+            self.client.set_experiment_tag(self.id, key, tags[key])
 
     def _follow_store(self, before: str, store: Store) -> None:
         """Correct the absolute addresses of artifacts in the store's own SQLite file.
@@ -273,29 +256,25 @@ class _Experiment:
         found = self.client.search_runs([experiment_id or self.id], wanted, ViewType.ALL, 100)
         return min(found, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
 
-    def restored(self, run: Run) -> Run:
-        """Return a run, restored if it was deleted."""
+    def usable(self, run: Run | None, view: RunView, parent: Mapping[str, str]) -> Run:
+        """Return a run, created with its tags if there is none, restored if it was deleted."""
+        if run is None:
+            tags = _fitting({**view.tags, **view.key, **parent})
+            return self.client.create_run(self.id, run_name=view.name, tags=tags)
         if run.info.lifecycle_stage != ACTIVE:
             self.client.restore_run(run.info.run_id)
             self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
         return run
-
-    def create(self, view: RunView, parent: Mapping[str, str]) -> Run:
-        """Create a run with its tags; `update` adds the rest."""
-        tags = _fitting({**view.tags, **view.key, **parent})
-        return self.client.create_run(self.id, run_name=view.name, tags=tags)
 
     def update(self, view: RunView, parent: Mapping[str, str], known_id: str | None) -> str | None:
         """Log what a run lacks; return its MLflow id, None if it has not started.
 
         known_id: its MLflow id, if known, which saves a search among all runs.
         """
-        run = self.client.get_run(known_id) if known_id else self.find(view.key)
-        if run is None:
-            if not view.started:
-                return None  # MLflow shows runs, not plans
-            run = self.create(view, parent)
-        self.restored(run)
+        found = self.client.get_run(known_id) if known_id else self.find(view.key)
+        if found is None and not view.started:
+            return None  # MLflow shows runs, not plans
+        run = self.usable(found, view, parent)
         run_id = run.info.run_id
         self.log_params(run, view)
         self._log(run_id, _new_epochs(run, view), self._new_tags(run, view, parent))
@@ -316,8 +295,8 @@ class _Experiment:
         """Log settings and data sets unless the run has settings, which never change."""
         if run.data.params or not view.params:
             return
-        if view.dataset is not None:
-            self.client.log_inputs(run.info.run_id, datasets=_datasets(view.dataset))
+        if view.data is not None:
+            self.client.log_inputs(run.info.run_id, datasets=_datasets(view.data, view.data_folder))
         params = [Param(key, str(v)[:MAX_PARAM_LENGTH]) for key, v in view.params.items()]
         self.client.log_batch(run.info.run_id, params=params)
 
@@ -378,20 +357,20 @@ class _Experiment:
         run_id, values = run.info.run_id, at_end.values
         if complete:
             values = {k: v for k, v in values.items() if _metric_name(k) not in run.data.metrics}
-        has_files = not self._lost_files(run)
-        for path, folder in () if complete and has_files else at_end.artifacts:
+        folder = database.local_folder(run.info.artifact_uri)
+        # They may be gone from this machine, as in a partial copy.
+        has_files = not is_database(self.uri) or folder is None or folder.exists()
+        for path, place in () if complete and has_files else at_end.artifacts:
             if path.exists():
-                self.client.log_artifact(run_id, str(path), folder or None)
+                self.client.log_artifact(run_id, str(path), place or None)
             else:
                 self.notes.append(f"{run.info.run_name} is logged without {path}, which is gone")
         self._log(run_id, _metrics(values, step=0), {} if complete else at_end.tags)
         has_network = has_files and run.outputs is not None and run.outputs.model_outputs
-        if at_end.network is not None and not has_network:
-            self._log_network(run, at_end.network)
-
-    def _log_network(self, run: Run, load: "Callable[[], nn.Module]") -> None:
+        if at_end.network is None or has_network:
+            return
         try:
-            network = load()
+            network = at_end.network()
         except ForeseenError as error:
             self.notes.append(f"{run.info.run_name} is logged without its network: {error}")
             return
@@ -404,11 +383,6 @@ class _Experiment:
                     serialization_format="pickle",
                     pip_requirements=NETWORK_NEEDS,
                 )
-
-    def _lost_files(self, run: Run) -> bool:
-        """Whether a run's artifacts on this machine are gone, as in a partial copy."""
-        folder = database.local_folder(run.info.artifact_uri)
-        return is_database(self.uri) and folder is not None and not folder.exists()
 
     def _log(self, run_id: str, metrics: list[Metric], tags: Mapping[str, str]) -> None:
         batch = [RunTag(key, value) for key, value in _fitting(tags).items()]
@@ -510,18 +484,18 @@ def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _datasets(view: DatasetView) -> list[DatasetInput]:
+def _datasets(data: DataConfig, folder: Path) -> list[DatasetInput]:
     """Return a data set's splits with their fingerprints as MLflow shows them beside a run.
 
     The fingerprint of the evaluated split also covers the training images. MLflow keeps one use per
     name and digest, so a split that is both is one entry.
     """
-    data, source = view.data, json.dumps({"uri": str(view.folder)})
-    uses = {data.train_split: (data.train_fingerprint, "training")}
-    if data.eval_split == data.train_split:
-        uses[data.eval_split] = (data.fingerprint, "training and evaluation")
-    else:
-        uses[data.eval_split] = (data.fingerprint, "evaluation")
+    source = json.dumps({"uri": str(folder)})
+    is_both = data.eval_split == data.train_split
+    uses = {
+        data.train_split: (data.train_fingerprint, "training"),
+        data.eval_split: (data.fingerprint, "training and evaluation" if is_both else "evaluation"),
+    }
     return [
         DatasetInput(
             Dataset(f"{data.name}/{split}", digest, source_type="local", source=source),

@@ -24,13 +24,6 @@ Values = Mapping[str, float | None]
 """Values by metric name. None, nan and infinity are not logged."""
 
 
-class DatasetView(NamedTuple):
-    """The data set of a run, which MLflow shows as one for training and one for evaluation."""
-
-    data: DataConfig
-    folder: Path
-
-
 class RunLink(NamedTuple):
     """A run of another experiment, by tags: the first of several alternatives that exists."""
 
@@ -75,7 +68,9 @@ class RunView:
     links: Mapping[str, RunLink] = field(default_factory=dict)
     """Tag -> the run whose MLflow id it holds, once MLflow has that run."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    dataset: DatasetView | None = None
+    data: DataConfig | None = None
+    """MLflow shows it as a data set for training and one for evaluation."""
+    data_folder: Path = Path()
     epochs: Mapping[int, Values] = field(default_factory=dict)
     """Ascending from 1. Those after MLflow's last one are logged."""
     at_end: AtEnd | None = None

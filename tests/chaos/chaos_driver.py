@@ -13,7 +13,7 @@ from pathlib import Path
 from sweeps.plan.sweep import make_sweep
 from sweeps.run.driver import drive
 from sweeps.run.ray.resources import Resources
-from sweeps.run.subjects.tables import Tables, Wishes
+from sweeps.run.subjects.tables import Tables
 from sweeps.stages.guard import HANG_AFTER_SECONDS
 from sweeps.stages.stage import Conduct
 from sweeps.store.store import Store
@@ -53,10 +53,9 @@ def main() -> int:
         overrides=parse_assignments(given.set),
     )
     resources = Resources(given.address, given.workers, max_concurrent=given.max_concurrent)
-    wishes = Wishes(
-        Conduct(given.hang_after, given.accept_changes), given.retry_failed, given.budget
-    )
-    return drive(Tables(sweep, Store(given.store), wishes), resources)
+    conduct = Conduct(given.hang_after, given.accept_changes)
+    wishes = {"retry_failed": given.retry_failed, "budget_hours": given.budget}
+    return drive(Tables(sweep, Store(given.store), conduct, **wishes), resources)
 
 
 def _settings(rate: float) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweeps.store.store import CamFolder
+from sweeps.store.store import Folder
 from wsss.training.checkpoint_names import checkpoint_name
 
 HERE = Path(__file__).parent
@@ -163,7 +163,7 @@ def ray_processes(among: set[int], pattern: str) -> list[int]:
 def epochs(store: Path) -> dict[str, list[int]]:
     """Training -> its recorded epochs."""
     return {
-        path.name: [record["epoch"] for record in CamFolder(path).epochs()]
+        path.name: [record["epoch"] for record in Folder(path).epochs()]
         for path in (store / "cams").glob("*")
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sweeps.store.store import CamFolder
+from sweeps.store.store import Folder
 
 TIMES = ("seconds", "images_per_second", "hours")
 
@@ -35,7 +35,7 @@ def figures(store: Path) -> dict[str, Any]:
 def losses(store: Path) -> dict[str, dict[int, Any]]:
     """Training -> epoch -> its record; of a repeated epoch the last."""
     return {
-        path.name: {record["epoch"]: _timeless(record) for record in CamFolder(path).epochs()}
+        path.name: {record["epoch"]: _timeless(record) for record in Folder(path).epochs()}
         for path in (store / "cams").glob("*")
     }
 

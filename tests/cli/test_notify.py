@@ -9,8 +9,9 @@ from commands import sweeps
 from finished import fill, finished_sweep
 
 from sweeps.run import notify
-from sweeps.run.notify import Started, then_notify
+from sweeps.run.notify import then_notify
 from sweeps.store.errors import StoreError
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 
 SWEEP = finished_sweep(("VI",), 1)
@@ -47,7 +48,7 @@ def test_a_command_is_told_how_a_run_ended_and_how_far_it_is(
     store: Store, tmp_path: Path, work: Callable[[], int], state: str, more: str
 ) -> None:
     with suppress(KeyboardInterrupt, StoreError):
-        then_notify(f"{TELL}{tmp_path}/told", Started(store, f"sweeps/{SWEEP.name}"), work)
+        then_notify(f"{TELL}{tmp_path}/told", store, Driven("sweep", SWEEP.name), work)
     best = SWEEP.plan.trials[1]
     miou = (store.run(best.run_id).metrics() or {})["miou_fixed"]
     text = f"sweep {SWEEP.name}: 3 of 4 done, best {best.cells[0]} {miou:.2f} %{more}"
@@ -58,13 +59,13 @@ def test_a_command_that_fails_or_hangs_is_a_warning(
     store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(notify, "LIMIT_S", 0.2)
-    started = Started(store, "sweeps/none")
+    nothing = Driven("sweep", "none")
     for command, why in (("exit 3", "ended with exit code 3"), ("sleep 9", "ended after 0.2 s")):
-        assert then_notify(command, started, lambda: 1) == 1
+        assert then_notify(command, store, nothing, lambda: 1) == 1
         assert f"--notify {command}: " in (said := capfd.readouterr().err)
         assert why in said
     with pytest.raises(StoreError, match="gone"):
-        then_notify("exit 3", started, raises(StoreError("gone")))
+        then_notify("exit 3", store, nothing, raises(StoreError("gone")))
 
 
 @pytest.mark.parametrize("text", ["x" * 3_000_000, "é" * 200_000, "a\0b", "lone \ud800", "\udcff"])
@@ -74,7 +75,8 @@ def test_no_text_of_an_error_keeps_the_command_from_being_run(
     with pytest.raises(StoreError):
         then_notify(
             f"{TELL}{tmp_path}/told",
-            Started(store, f"sweeps/{SWEEP.name}"),
+            store,
+            Driven("sweep", SWEEP.name),
             raises(StoreError(f"{text} is the reason")),
         )
     assert (tmp_path / "told").read_bytes().startswith(f"failed|{SWEEP.name}|VI|".encode())
@@ -99,7 +101,7 @@ def test_a_command_that_cannot_be_run_is_a_warning_and_the_work_stays_done(
         raise error
 
     monkeypatch.setattr(f"sweeps.run.notify.{place}", refuse)
-    assert then_notify("true", Started(store, "sweeps/x"), lambda: 0) == 0
+    assert then_notify("true", store, Driven("sweep", "x"), lambda: 0) == 0
     assert f"warning: --notify true: cannot be run ({error})" in capfd.readouterr().err
 
 
@@ -110,7 +112,7 @@ def test_a_store_that_cannot_be_read_is_told(
         raise OSError(5, "Input/output error", "/some/file")
 
     monkeypatch.setattr(notify, "read_entries", refuse)
-    assert then_notify(f"{TELL}{tmp_path}/told", Started(store, "sweeps/x"), lambda: 0) == 0
+    assert then_notify(f"{TELL}{tmp_path}/told", store, Driven("sweep", "x"), lambda: 0) == 0
     assert "Input/output error: '/some/file'" in (tmp_path / "told").read_text()
 
 

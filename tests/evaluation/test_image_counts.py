@@ -16,7 +16,7 @@ from sweeps.evidence.image_counts import (
 )
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Folder, Store
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def trial() -> Trial:
 
 
 @pytest.fixture
-def run(tmp_path: Path, trial: Trial) -> RunFolder:
+def run(tmp_path: Path, trial: Trial) -> Folder:
     """A finished run."""
     store = Store(tmp_path)
     finish(store, trial, 0.7, num_images=6)
@@ -44,7 +44,7 @@ def test_intersection_and_union_are_those_of_each_images_confusion() -> None:
         np.testing.assert_array_equal(part.union, matrices.sum(1) + matrices.sum(2) - both)
 
 
-def test_they_sum_to_the_miou_of_the_run(run: RunFolder) -> None:
+def test_they_sum_to_the_miou_of_the_run(run: Folder) -> None:
     saved = run.metrics()
     fixed, best = (load_image_counts(run, threshold)[1] for threshold in THRESHOLDS)
     assert fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
@@ -54,7 +54,7 @@ def test_they_sum_to_the_miou_of_the_run(run: RunFolder) -> None:
     assert fixed.miou() == pytest.approx(100 * reference.miou(total), abs=1e-9)
 
 
-def test_what_is_written_is_what_is_read(run: RunFolder) -> None:
+def test_what_is_written_is_what_is_read(run: Folder) -> None:
     computed = count_images(made_up_counts(9, 0.6, rng_seed=1), fixed=0.15, best=0.4)
     save_image_counts(run.path, computed)
     for name in THRESHOLDS:
@@ -66,10 +66,10 @@ def test_what_is_written_is_what_is_read(run: RunFolder) -> None:
 
 
 def test_broken_or_missing_counts_are_refused_by_file_with_the_remedy(
-    run: RunFolder, tmp_path: Path
+    run: Folder, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreError, match="not finished; run its table"):
-        load_image_counts(RunFolder(tmp_path / "runs" / "nothing"), "fixed")
+        load_image_counts(Folder(tmp_path / "runs" / "nothing"), "fixed")
     (run.path / "image_counts.npz").write_bytes(b"PK broken")
     with pytest.raises(StoreError, match=r"image_counts\.npz: cannot be read .* delete"):
         load_image_counts(run, "fixed")

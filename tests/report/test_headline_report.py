@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chain_folders import ChainFolders
 from finished import tiny_sweep
 from PIL import Image
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline, make_chains
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Document

@@ -17,10 +17,11 @@ import ray
 import torch
 import yaml
 from bucket_server import BUCKET
+from chain_folders import ChainFolders
 from commands import wsss
 from outcomes import CHAIN, pictures, stages_in
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.crew import Cluster, map_shards, split_shards
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import start_ray

@@ -23,17 +23,18 @@ from sweeps.run.signals import Interrupts
 from sweeps.stages import guard
 from sweeps.stages.guard import (
     ChangedError,
-    Watchdog,
     check_half_trained,
     claim,
     mixture_notes,
     num_hangs,
     origins,
+    watchdog,
 )
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
-from sweeps.store.store import CamFolder, RunFolder, Store
+from sweeps.store.rooms import Driven
+from sweeps.store.store import Folder, Store
 from wsss.data.errors import DataError
 from wsss.evaluation.voc_server import check_server_tar
 from wsss.labels.cam_files import read_cams
@@ -45,7 +46,7 @@ HANGS = """
 import os, sys, time
 from pathlib import Path
 import torch
-from sweeps.stages.guard import Watchdog
+from sweeps.stages.guard import watchdog
 folder, what, limit = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
 def forever():
@@ -62,7 +63,7 @@ def steps(seconds):
         time.sleep(0.01)
 
 steps(0.05)  # the first step imports half of torch, which takes long on a busy machine
-with Watchdog(folder / "stack.txt", limit):
+with watchdog(folder / "stack.txt", limit):
     if what == "hang":
         forever()
     elif what == "steps":
@@ -98,8 +99,8 @@ def test_a_process_without_progress_ends_and_steps_of_an_optimiser_are_progress(
 
 
 def test_a_limit_of_zero_watches_nothing(tmp_path: Path) -> None:
-    with Watchdog(tmp_path / "stack.txt", 0) as watchdog:
-        watchdog.beat()
+    with watchdog(tmp_path / "stack.txt", 0) as beat:
+        beat()
     assert not list(tmp_path.iterdir())
 
 
@@ -208,13 +209,13 @@ def test_a_note_that_cannot_be_read_is_no_death_without_an_error(
 
 
 def read_counts(path: Path) -> object:
-    return load_image_counts(RunFolder(path.parent), "fixed")
+    return load_image_counts(Folder(path.parent), "fixed")
 
 
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("counts.npz", lambda path: CamFolder(path.parent).has_whole(path.name)),
+        ("counts.npz", lambda path: Folder(path.parent).has_whole(path.name)),
         ("epoch_0001.pt", lambda path: CheckpointFolder(path.parent).restore(nn.Linear(1, 1))),
         ("a.npz", read_cams),
         ("a.npz", source_in),
@@ -381,9 +382,9 @@ def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None
     from sweeps.run.driver import driving
 
     store = Store(tmp_path)
-    what = ("sweeps/V-tiny", "sweep V-tiny", "wait for it")
+    what = Driven("sweep", "V-tiny"), "wait for it"
     match = rf"another process runs sweep V-tiny \(process {os.getpid()} on .*\); wait for it"
     with driving(store, *what), pytest.raises(StoreError, match=match):
         driving(store, *what).__enter__()
-    with driving(store, *what), driving(store, "sweeps/VI-tiny", "sweep VI-tiny", "wait for it"):
+    with driving(store, *what), driving(store, Driven("sweep", "VI-tiny"), "wait for it"):
         pass

@@ -11,7 +11,7 @@ from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
-from sweeps.run.subjects.headline import Chain, ChainRound, Chains
+from sweeps.run.subjects.headline import Chain, Chains
 from sweeps.stages.stage import Place, Record, Steps, Training
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, Store
@@ -20,11 +20,6 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.loop import DivergedError
-
-
-@dataclass(frozen=True)
-class Done:
-    checkpoint: str = "epoch_0003.pt"
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class ThreeEpochs(Training):
             path.parent.mkdir(exist_ok=True)
             path.touch()
             checkpoints.after_save(path)
-        return Done()
+        return {"checkpoint": "epoch_0003.pt"}
 
 
 def raises(error: Exception, *epochs: int) -> Callable[[int], None]:
@@ -93,7 +88,7 @@ class Scene:
         source = Chains(chains, place)
         end = OrderlyEnd(self.store, interrupts, None, self.said.append)
         dispatch = Dispatch(source, [Ear()], end, self.said.append)
-        ChainRound(source, place).run(dispatch, 1)
+        source.run(dispatch, 1)
         return dispatch
 
     def epochs(self) -> list[int]:

@@ -15,7 +15,7 @@ from sweeps.run.driver import drive
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
-from sweeps.run.subjects.tables import Tables, Wishes
+from sweeps.run.subjects.tables import Tables
 from sweeps.store.store import Store
 from wsss.training.execution import SWITCH_VARIABLE
 
@@ -165,5 +165,5 @@ def test_ctrl_c_says_what_the_same_command_would_do(
 ) -> None:
     sweep, store = finished_sweep(("III",), 1), Store(tmp_path)
     fill(store, sweep, lambda trial: quality)
-    assert drive(PressesAtOnce(sweep, store, Wishes()), Resources()) == 130
+    assert drive(PressesAtOnce(sweep, store), Resources()) == 130
     assert f"interrupted; the same command {told}" in capsys.readouterr().out

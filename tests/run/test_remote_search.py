@@ -46,7 +46,7 @@ WHAT = "wait for it or end it"
 def driven(search: Search, store: Store) -> Iterator[DrivenSearch]:
     """A search as its driver holds it."""
     subject = DrivenSearch(search, store, 3, PriorLimits())
-    with driving(store, subject.path, subject.title, WHAT) as lease:
+    with driving(store, subject.what, WHAT) as lease:
         subject.held(lease)
         yield subject
 

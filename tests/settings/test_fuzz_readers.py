@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from sweeps.plan.search import SearchSpace, parse_space
+from sweeps.plan.search import check_space, parse_space
 from sweeps.report.formats.csv_file import safe
 from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.markdown import escape as markdown_escape
@@ -77,9 +77,7 @@ def test_any_configuration_file_is_read_or_refused_by_name(tmp_path: Path, conte
 @given(st.lists(ANY_TEXT | st.from_regex(r"[a-z._]*=[-0-9.e]*:[-0-9.e]*(:log)?"), max_size=3))
 def test_any_space_is_searched_or_refused(words: list[str]) -> None:
     def use() -> None:
-        space = parse_space(words)
-        assert isinstance(space, SearchSpace)
-        space.check(RunConfig())
+        check_space(parse_space(words), RunConfig())
 
     _, refusal = value_or_refusal(use, ConfigError)
     assert not refusal or "--space" in refusal

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chain_folders import ChainFolders
 from commands import wsss
 from outcomes import stages_in
 from PIL import Image
 
 from sweeps.cli.method.predict import read_network
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders, counts_id
+from sweeps.plan.chains.chain import ChainConfig, counts_id
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete

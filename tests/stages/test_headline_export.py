@@ -5,9 +5,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from chain_folders import ChainFolders
 from PIL import Image
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.export import check_exportable, export_of, read_export
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store, write_json

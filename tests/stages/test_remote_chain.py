@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, keys
+from chain_folders import ChainFolders
 from commands import options, sweeps
 from outcomes import CHAIN, EXPLANATORY, pictures
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.subjects.headline import bring_results
 from sweeps.stages.labels import InferCams
 from sweeps.stages.segmentation import Predict, TrainDeepLab

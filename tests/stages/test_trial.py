@@ -21,12 +21,12 @@ from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import make_sweep
 from sweeps.plan.trials import make_plan
 from sweeps.run.ray.resources import Resources
-from sweeps.run.subjects.tables import Tables, Wishes
+from sweeps.run.subjects.tables import Tables
 from sweeps.stages.score import NUM_INFERENCE_REPORTS
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_group, run_trial
 from sweeps.store.failures import take_note
-from sweeps.store.store import CamFolder, Store, write_json
+from sweeps.store.store import Folder, Store, write_json
 from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
 from wsss.evaluation.confusion import ThresholdCounts
@@ -215,11 +215,11 @@ def test_a_lost_checkpoint_is_trained_again_and_never_scored_in_part(
 
 
 @contextmanager
-def held_for_a_second(cam: CamFolder) -> Iterator["subprocess.Popen[str]"]:
+def held_for_a_second(cam: Folder) -> Iterator["subprocess.Popen[str]"]:
     """A process that holds a training's lock, until it is killed."""
     code = (
-        "import sys, time\nfrom sweeps.store.store import CamFolder\nfrom pathlib import Path\n"
-        "lock = CamFolder(Path(sys.argv[1])).lock()\nlock.acquire()\n"
+        "import sys, time\nfrom sweeps.store.store import Folder\nfrom pathlib import Path\n"
+        "lock = Folder(Path(sys.argv[1])).lock()\nlock.acquire()\n"
         "print('held', flush=True)\ntime.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(cam.path)]
@@ -362,5 +362,5 @@ def test_counts_that_are_lost_or_broken_are_inferred_again(
 def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
     sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
     resources = Resources(execution=Execution(2, micro_batch=3))
-    tables = Tables(sweep, Store(tmp_path), Wishes())
+    tables = Tables(sweep, Store(tmp_path))
     assert tables.place(resources).execution == Execution(2, micro_batch=3)

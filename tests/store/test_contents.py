@@ -20,7 +20,8 @@ from sweeps.report.formats.csv_file import records_text
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
 from sweeps.store.errors import StoreError
-from sweeps.store.store import Store, write_json
+from sweeps.store.rooms import Driven
+from sweeps.store.store import Store, read_json, write_json
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 
@@ -66,7 +67,8 @@ def test_the_list_has_each_sweep_the_newest_first(store: Store, vi: Sweep, iv: S
 
 
 def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv: Sweep) -> None:
-    write_json(store.sweep(iv.name) / "sweep.json", {"tables": ["gone"]})
+    path = store.sweep(iv.name) / "sweep.json"
+    write_json(path, read_json(path) | {"tables": ["gone"]})
     output = sweeps(store, "list").output
     assert "unreadable" in output
     assert "no table 'gone'" in output
@@ -198,7 +200,7 @@ def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
 
 
 def test_a_running_sweep_and_an_unknown_name_are_refused(store: Store, vi: Sweep) -> None:
-    with driving(store, f"sweeps/{vi.name}", f"sweep {vi.name}", "wait"):
+    with driving(store, Driven("sweep", vi.name), "wait"):
         found = sweeps(store, "rm", vi.name, "--yes")
     assert found.exit_code == 2
     assert f"another process runs sweep {vi.name}" in found.output

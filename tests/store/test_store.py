@@ -15,16 +15,16 @@ import pytest
 from torch import nn
 
 from sweeps.store.errors import StoreError
-from sweeps.store.store import CamFolder, RunFolder, Store, open_store, read_json, write_json
+from sweeps.store.store import Folder, Store, open_store, read_json, write_json
 from wsss.training.checkpoint import CheckpointFolder
 
 
 @pytest.fixture
-def cam(tmp_path: Path) -> CamFolder:
-    return CamFolder(tmp_path / "cams" / "abc")
+def cam(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "cams" / "abc")
 
 
-def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: CamFolder) -> None:
+def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: Folder) -> None:
     assert cam.epochs() == []
     for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, 0.1), (3, None)):
         cam.add_epoch({"epoch": epoch, "loss": loss})
@@ -38,9 +38,7 @@ def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: Ca
     assert len(cam.epochs()) == 4
 
 
-def test_an_epoch_is_on_disk_when_it_is_added(
-    cam: CamFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_epoch_is_on_disk_when_it_is_added(cam: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     sync = os.fsync
 
@@ -53,7 +51,7 @@ def test_an_epoch_is_on_disk_when_it_is_added(
     assert synced == [len('{\n "epoch": 1\n}\n')]
 
 
-def test_attempts_are_kept_one_after_the_other(cam: CamFolder) -> None:
+def test_attempts_are_kept_one_after_the_other(cam: Folder) -> None:
     for host in ("a", "b"):
         cam.add_attempt({"host": host})
     assert [attempt["host"] for attempt in cam.attempts()] == ["a", "b"]
@@ -64,7 +62,7 @@ def test_attempts_are_kept_one_after_the_other(cam: CamFolder) -> None:
 
 
 @pytest.mark.parametrize("harm", ["none", "lost", "cut", "one bit"])
-def test_a_zip_is_whole_or_it_does_not_count(cam: CamFolder, harm: str) -> None:
+def test_a_zip_is_whole_or_it_does_not_count(cam: Folder, harm: str) -> None:
     path = cam.path / "counts.npz"
     path.parent.mkdir(parents=True)
     np.savez(path, a=np.arange(1000))
@@ -80,7 +78,7 @@ def test_a_zip_is_whole_or_it_does_not_count(cam: CamFolder, harm: str) -> None:
 
 
 def test_folders_that_cannot_be_read_do_not_count_as_empty(
-    cam: CamFolder, monkeypatch: pytest.MonkeyPatch
+    cam: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(cam.path.parent.parent)
     cam.add_epoch({"epoch": 1})
@@ -154,7 +152,7 @@ def test_unreadable_json_is_refused_with_its_file_and_the_remedy(
     path = tmp_path / "done.json"
     path.write_bytes(content)
     with pytest.raises(StoreError) as caught:
-        RunFolder(tmp_path).metrics()
+        Folder(tmp_path).metrics()
     assert str(caught.value).startswith(f"{path}: not JSON")
     assert "delete the file to do the stage again" in str(caught.value)
 
@@ -162,7 +160,7 @@ def test_unreadable_json_is_refused_with_its_file_and_the_remedy(
 @pytest.mark.parametrize("name", ["done.json", "epochs/0001.json", "attempts/0001.json"])
 @pytest.mark.parametrize("content", ["{}", "[]", "3"])
 def test_json_that_is_no_record_is_refused_with_its_file_and_the_remedy(
-    cam: CamFolder, name: str, content: str
+    cam: Folder, name: str, content: str
 ) -> None:
     path = cam.path / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +170,7 @@ def test_json_that_is_no_record_is_refused_with_its_file_and_the_remedy(
 
 
 @pytest.mark.parametrize("content", ['{"loss": 1}', '{"epoch": 2}', '{"epoch": null}'])
-def test_a_record_of_another_epoch_than_its_file_is_refused(cam: CamFolder, content: str) -> None:
+def test_a_record_of_another_epoch_than_its_file_is_refused(cam: Folder, content: str) -> None:
     path = cam.path / "epochs/0001.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
@@ -255,9 +253,9 @@ def test_a_store_is_writable_where_no_file_is_in_its_way(tmp_path: Path) -> None
 
 
 def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(
-    tmp_path: Path, cam: CamFolder
+    tmp_path: Path, cam: Folder
 ) -> None:
-    run = RunFolder(tmp_path / "run")
+    run = Folder(tmp_path / "run")
     assert run.failure() is None
     assert run.metrics() is None
     write_json(run.path / "failure.json", {"kind": "diverged"})
@@ -298,7 +296,7 @@ def test_a_relative_root_stays_where_it_was(
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_drive_without_locks_is_refused_with_the_remedy(
-    cam: CamFolder, monkeypatch: pytest.MonkeyPatch, code: int
+    cam: Folder, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def refuse(_file: int, _operation: int) -> None:
         raise OSError(code, os.strerror(code))
@@ -311,7 +309,7 @@ def test_a_drive_without_locks_is_refused_with_the_remedy(
         pass
 
 
-def test_numbers_which_are_not_finite_are_kept(cam: CamFolder) -> None:
+def test_numbers_which_are_not_finite_are_kept(cam: Folder) -> None:
     cam.add_epoch({"epoch": 1, "loss": math.nan})
     assert math.isnan(cam.epochs()[0]["loss"])
     shutil.rmtree(cam.path)

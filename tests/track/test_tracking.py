@@ -27,7 +27,7 @@ from sweeps.track.address import tracking_uri
 from sweeps.track.faults import Problem
 from sweeps.track.thread import GROUP, TrackingThread
 from sweeps.track.tracker import Tracker, open_client
-from sweeps.track.view import AtEnd, DatasetView, RunLink, RunView, Summary, Tracked
+from sweeps.track.view import AtEnd, RunLink, RunView, Summary, Tracked
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
 from wsss.config import DataConfig
@@ -41,9 +41,8 @@ AT_WORK = RunView(
     name="run a",
     tags={"owner": "first"},
     params={"lr": 0.1, "long": "x" * 900},
-    dataset=DatasetView(
-        DataConfig(name="drawn", fingerprint="0123", train_fingerprint="45"), Path("/pictures")
-    ),
+    data=DataConfig(name="drawn", fingerprint="0123", train_fingerprint="45"),
+    data_folder=Path("/pictures"),
     epochs={1: {"loss": 3.0, "nan": float("nan"), "none": None}, 2: {"loss": 2.0}},
 )
 

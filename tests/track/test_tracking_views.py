@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chain_folders import ChainFolders
 from finished import finish, finished_sweep
 from planned import CELL, KEY, SEARCH, planned_headline
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import load_headline, save_headline
 from sweeps.plan.search import History, SearchTrial, load_search
 from sweeps.plan.sweep import save_sweep
@@ -20,7 +21,7 @@ from sweeps.tables.table import Cell, Row, Table
 from sweeps.track.runs.headline import HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
 from sweeps.track.runs.sweep import SweepRuns
-from sweeps.track.subjects import known_subjects
+from sweeps.track.subjects import known_subjects, runs_of
 from sweeps.track.view import RunView, Tracked, git_tags
 from wsss.identity import cam_id
 from wsss.presets import TINY_DEEPLAB
@@ -204,11 +205,11 @@ def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Sto
     assert load_headline(store, headline.name) == headline
     assert load_search(store, SEARCH.name) == SEARCH
     for each in known:
-        assert each.describe().parent().id == each.name
+        assert runs_of(store, each).parent().id == each.name
     path = headline.folder(store) / "headline.json"
     write_json(path, read_json(path) | {"chains": []})
     with pytest.raises(StoreError, match=rf"headline\.json: holds no record of {headline.name}"):
-        known[2].describe()
+        runs_of(store, known[2])
 
 
 def drawn(number: int, status: Any, num_epochs: int = 0, **more: str) -> SearchTrial:

@@ -20,13 +20,13 @@ from sweeps.report.live.progress import Board
 from sweeps.report.search import render_search
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
-from sweeps.run.driver import Notices
 from sweeps.run.ray import tune as trials
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings
 from sweeps.store.store import Store
+from sweeps.track.thread import TrackingThread
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 from wsss.training.diagnosis.learning import NotLearningError, PriorLimits, PriorWarning
@@ -118,14 +118,15 @@ def test_the_board_says_a_warning_at_once_and_shows_it_while_it_lasts(sweep: Swe
 
 
 def test_the_tracking_thread_hears_of_a_warning_in_mid_epoch(sweep: Sweep) -> None:
-    heard: list[str] = []
-    thread: Any = SimpleNamespace(notice=lambda run_id, running: heard.append(run_id))
-    listener, trial = Notices(thread), cell(sweep, "no,no")
-    listener.update(trial, status="running")
-    listener.update(trial, status="running", record={"epoch": 0.0})
-    assert len(heard) == 1
-    listener.update(trial, status="running", record={"epoch": 0.0, **to_record(WARNING)})
-    assert len(heard) == 2
+    nowhere: Any = None
+    thread, trial = TrackingThread(nowhere, print), cell(sweep, "no,no")
+    thread.update(trial, status="running")
+    thread.update(trial, status="running", record={"epoch": 0.0})
+    assert thread.notices.qsize() == 1
+    thread.update(trial, status="running", record={"epoch": 0.0, **to_record(WARNING)})
+    assert thread.notices.qsize() == 2
+    thread.update(trial, status="done", record={"epoch": 0.0})
+    assert thread.notices.qsize() == 3
 
 
 def test_the_report_lists_failures_with_their_meaning_and_warnings(

@@ -22,7 +22,7 @@ from sweeps.run.probe import (
     ProbeTarget,
     cost,
     describe,
-    is_bad,
+    judge,
     probe_sweep,
     probe_targets,
     verdict,
@@ -171,7 +171,7 @@ def test_a_training_is_judged_in_words_and_at_the_prior_is_no_fault(
     fine: ProbeResult, small: RunConfig, changes: dict[str, Any], bad: bool, words: str, group: str
 ) -> None:
     found = probed(replace(fine, **changes), small)
-    assert is_bad(found) is bad
+    assert judge(found).is_bad is bad
     assert words in describe(found)
     (line,) = verdict([found])
     assert line.startswith(group)
@@ -180,7 +180,7 @@ def test_a_training_is_judged_in_words_and_at_the_prior_is_no_fault(
 
 def test_a_probe_that_failed_itself_says_why_and_is_bad(small: RunConfig) -> None:
     found = probed(None, small)
-    assert is_bad(found)
+    assert judge(found).is_bad
     assert "out of memory" in describe(found)
     assert verdict([found]) == ["could not be probed: III[no,no]"]
 
@@ -197,13 +197,17 @@ def test_the_cost_counts_all_missing_trainings_and_all_ranks(
 
 
 def test_a_plan_whose_trainings_look_fine_ends_with_their_cost_and_exit_code_0(
-    capsys: pytest.CaptureFixture[str], fine: ProbeResult, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    fine: ProbeResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def probed(targets: list[ProbeTarget], *_: Any) -> Iterator[Probed]:
         yield from (Probed(target, fine) for target in targets)
 
     sweep, how = finished_sweep(("VI",), 1), ProbeOptions(50, tmp_path)
-    assert probe_sweep(sweep, Store(tmp_path), Resources(), how, probed) == 0
+    monkeypatch.setattr(probes, "run_probes", probed)
+    assert probe_sweep(sweep, Store(tmp_path), Resources(), how) == 0
     said = capsys.readouterr().out
     assert "4/4  VI[yes,yes]: 100 of 1000 steps" in said
     assert "look fine: " in said

@@ -18,7 +18,7 @@ from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import CamFolder, Store
+from sweeps.store.store import Folder, Store
 from wsss.data.drawn.folder import draw_voc
 from wsss.identity import cam_id
 from wsss.overrides import parse_assignments
@@ -66,7 +66,7 @@ def history(store: Path) -> list[dict[str, Any]]:
 
 def trained(store: Path) -> dict[str, list[int]]:
     return {
-        path.name: [record["epoch"] for record in CamFolder(path).epochs()]
+        path.name: [record["epoch"] for record in Folder(path).epochs()]
         for path in (store / "cams").iterdir()
     }
 

@@ -14,7 +14,7 @@ from commands import environment, options, process, sweeps
 from filelock import FileLock
 from mlflow_file import mlflow_runs
 
-from sweeps.store.store import CamFolder
+from sweeps.store.store import Folder
 from wsss.data.drawn.folder import draw_voc
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -53,7 +53,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def epochs(store: Path) -> dict[str, list[int]]:
     return {
-        path.name: [record["epoch"] for record in CamFolder(path).epochs()]
+        path.name: [record["epoch"] for record in Folder(path).epochs()]
         for path in (store / "cams").iterdir()
     }
 

@@ -19,7 +19,7 @@ from filelock import Timeout
 from pydantic import BaseModel, ValidationError
 
 from sweeps.plan.chains.chain import ChainConfig
-from sweeps.stages.stage import Conduct, Crew, Here, Place
+from sweeps.stages.stage import Conduct, Crew, Place
 from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
 from wsss.basics.printable import command, first_of
 from wsss.config import RunConfig
@@ -145,7 +145,7 @@ class Run:
             self.weights_file,
             execution or Execution(),
             conduct or Conduct(accept_changes=True),
-            crew or Here(),
+            crew or Crew(),
             Process(device=pick_device()),
             sources=self.sources,
         )

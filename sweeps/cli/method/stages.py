@@ -295,19 +295,21 @@ def _resources(address: str | None, cpus: float, gpus: float) -> "Resources | No
     """
     if address is None:
         return None
-    from sweeps.run.ray.resources import Resources, joinable
+    from sweeps.run.ray.resources import Resources
 
     joined = None if address == "local" else address
-    return joinable(Resources(joined, workers=0, cpus=cpus, gpus=gpus))
+    resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
+    resources.require_cluster()
+    return resources
 
 
 @contextmanager
 def _crew(workers: int, resources: "Resources | None") -> Iterator["Crew"]:
     """Yield this process and `workers` more, or a Ray cluster."""
     if resources is None:
-        from sweeps.stages.stage import Here
+        from sweeps.stages.stage import Crew
 
-        yield Here(workers)
+        yield Crew(workers)
         return
     from sweeps.run.ray.start import running_ray
 

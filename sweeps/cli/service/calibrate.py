@@ -64,7 +64,7 @@ def calibrate(
     from sweeps.evidence.calibration import TABLE, lines, weigh, write
     from sweeps.evidence.calibration_checks import data_facts
     from sweeps.plan.sweep import make_sweep
-    from sweeps.run.subjects.tables import Tables, Wishes
+    from sweeps.run.subjects.tables import Tables
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
     from wsss.identity import run_id
@@ -87,7 +87,7 @@ def calibrate(
         facts = data_facts(sweep, report)
         results = open_store(store)
         conduct = Conduct(accept_changes=accept_changes, limits=call(prior_limits, given))
-        subject = Tables(sweep, results, Wishes(conduct, retry_failed))
+        subject = Tables(sweep, results, conduct, retry_failed=retry_failed)
 
         def weighed() -> int:
             verdict = weigh(sweep, results, facts)

@@ -85,7 +85,7 @@ def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]
 
     removal, busy = plan_removal(store, name, results=with_results), []
     entry = removal.entry
-    with driving(store, entry.path, entry.title, "wait for its end or end it, then remove it"):
+    with driving(store, entry, "wait for its end or end it, then remove it"):
         for rel in removal.results:
             with ExitStack() as stack:
                 try:

@@ -164,7 +164,7 @@ def run(
     not so, or a training ends within N steps without having learnt, or --prior-fails-after would
     end it.
     """
-    from sweeps.run.subjects.tables import Tables, Wishes
+    from sweeps.run.subjects.tables import Tables
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
 
@@ -178,8 +178,9 @@ def run(
         if probe is not None:
             raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
         conduct = Conduct(hang_after, accept_changes, limits)
-        wishes = Wishes(conduct, retry_failed, budget)
-        subject = Tables(sweep, open_store(store), wishes)
+        subject = Tables(
+            sweep, open_store(store), conduct, retry_failed=retry_failed, budget_hours=budget
+        )
         run_to_end(subject, may_use, notify)
 
 

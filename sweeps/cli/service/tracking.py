@@ -12,8 +12,8 @@ from sweeps.cli.options import StoreOption, opened, say
 from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
+    from sweeps.store.rooms import Driven
     from sweeps.store.store import Store
-    from sweeps.track.subjects import Known
     from sweeps.track.tracker import Tracker
 
 HOST = "127.0.0.1"
@@ -67,13 +67,14 @@ def sync(
             raise StoreError("\n".join(left))
 
 
-def _sync(store: "Store", each: "Known") -> "tuple[Tracker, bool]":
+def _sync(store: "Store", each: "Driven") -> "tuple[Tracker, bool]":
     """Log one subject; return the tracker, and whether MLflow has all of it."""
     from sweeps.run.driver import driving
+    from sweeps.track.subjects import runs_of
     from sweeps.track.tracker import Tracker
 
-    with driving(store, each.path, each.title, "it logs its results itself"):
-        runs = each.describe()
+    with driving(store, each, "it logs its results itself"):
+        runs = runs_of(store, each)
         tracker = Tracker(store, runs)
         say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
         status = "FINISHED" if runs.is_complete() else "KILLED"

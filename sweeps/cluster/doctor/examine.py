@@ -7,7 +7,7 @@ from pathlib import Path
 from sweeps.cluster.doctor import machine
 from sweeps.cluster.doctor.check import Check, from_json
 from sweeps.run.ray.address import check_address
-from sweeps.run.ray.resources import Resources, joinable
+from sweeps.run.ray.resources import Resources
 from wsss.basics.errors import ForeseenError
 from wsss.weights import NAMES
 
@@ -76,7 +76,8 @@ def _check_files(files: Files) -> list[Check]:
 
 
 def _check_nodes(address: str, lock: Path, files: Files) -> list[Check]:
-    resources = joinable(Resources(address))
+    resources = Resources(address)
+    resources.require_cluster()
     from sweeps.cluster.doctor.nodes import check_nodes
     from sweeps.run.ray.start import running_ray
 

@@ -4,9 +4,8 @@ The measure is the held-out mIoU: the threshold is chosen on one half of the ima
 half is scored with it. Only ended sweeps with the same data, backbone and preset settings count.
 """
 
-from dataclasses import dataclass
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep
@@ -26,33 +25,16 @@ class NoBestCellError(StoreError):
     """The store has nothing to choose from. The message says why, and the remedy."""
 
 
-@dataclass(frozen=True)
-class BestCell:
-    """The chosen configuration and the basis of the choice."""
+class Choice(NamedTuple):
+    """Which cell the headline uses, and why."""
 
     cell: str
-    """Its first cell, e.g. "V[0.5,0.1]"; it may have others."""
-    miou_held_out: float
-    """Percent, mean over its seeds."""
-    num_seeds: int
-    num_configs: int
-    """Number of distinct configurations to choose from."""
-    sweeps: tuple[str, ...]
-    num_eval_images: int
-    eval_split: str
-
-    def describe(self) -> str:
-        """Return what was chosen, why, and which pixel masks the choice saw."""
-        return (
-            f"CAMs of {self.cell}: the best held-out pseudo-label mIoU ({self.miou_held_out:.2f}, "
-            f"{mean_of_seeds(self.num_seeds)}) of {self.num_configs} finished configurations in "
-            f"{', '.join(self.sweeps)}. The choice saw the pixel masks of the "
-            f"{self.num_eval_images} scored images ({self.eval_split}), and the best of several "
-            "noisy figures is too high on average"
-        )
+    why: str
+    by_masks: bool
+    """Whether pixel masks of training images chose it."""
 
 
-def best_cell(store: Store, asked: Sweep) -> BestCell:
+def best_cell(store: Store, asked: Sweep) -> Choice:
     """Return the best finished configuration of the ended sweeps with a sweep's base settings.
 
     A configuration counts if all seeds that a sweep planned for it are finished. Those scored on
@@ -61,25 +43,25 @@ def best_cell(store: Store, asked: Sweep) -> BestCell:
     """
     base = asked.base
     sweeps, unfinished = _ended_sweeps(store, base)
-    found: dict[str, tuple[Trial, dict[str, float]]] = {}
+    found: dict[str, tuple[Trial, dict[str, Any]]] = {}
     for sweep in sweeps:
         for trials in sweep.plan.configs:
-            mious = _held_out(store, trials) if _comparable(trials[0].config, base) else None
-            if mious:
-                first = found.setdefault(config_id(trials[0].config), (trials[0], {}))
-                first[1].update(mious)
+            config = trials[0].config
+            runs = {t.run_id: store.run(t.run_id).metrics() or {} for t in trials}
+            held_out = {run_id: figures.get("miou_held_out") for run_id, figures in runs.items()}
+            if _comparable(config, base) and None not in held_out.values():
+                found.setdefault(config_id(config), (trials[0], {}))[1].update(held_out)
     if not found:
         raise NoBestCellError(_nothing(store, unfinished, asked))
     trial, mious = max(found.values(), key=lambda one: fmean(one[1].values()))
-    return BestCell(
-        cell=trial.cells[0],
-        miou_held_out=fmean(mious.values()),
-        num_seeds=len(mious),
-        num_configs=len(found),
-        sweeps=tuple(sweep.name for sweep in sweeps),
-        num_eval_images=sweeps[0].num_eval_images,
-        eval_split=base.data.eval_split,
+    why = (
+        f"CAMs of {trial.cells[0]}: the best held-out pseudo-label mIoU "
+        f"({fmean(mious.values()):.2f}, {mean_of_seeds(len(mious))}) of {len(found)} finished "
+        f"configurations in {', '.join(sweep.name for sweep in sweeps)}. The choice saw the pixel "
+        f"masks of the {sweeps[0].num_eval_images} scored images ({base.data.eval_split}), and the "
+        "best of several noisy figures is too high on average"
     )
+    return Choice(trial.cells[0], why, by_masks=True)
 
 
 def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[Sweep]]:
@@ -106,17 +88,6 @@ def _comparable(config: RunConfig, base: RunConfig) -> bool:
     )
 
 
-def _held_out(store: Store, trials: tuple[Trial, ...]) -> dict[str, float] | None:
-    """Return run id -> held-out mIoU, or None if a trial lacks it."""
-    mious: dict[str, float] = {}
-    for trial in trials:
-        value = (store.run(trial.run_id).metrics() or {}).get("miou_held_out")
-        if value is None:
-            return None
-        mious[trial.run_id] = float(value)
-    return mious
-
-
 def _nothing(store: Store, unfinished: list[Sweep], asked: Sweep) -> str:
     if unfinished:
         return (
@@ -131,15 +102,6 @@ def _nothing(store: Store, unfinished: list[Sweep], asked: Sweep) -> str:
     )
 
 
-class Choice(NamedTuple):
-    """Which cell the headline uses, and why."""
-
-    cell: str
-    why: str
-    by_masks: bool
-    """Whether pixel masks of training images chose it."""
-
-
 def choose_cell(store: Store, asked: Sweep, wanted: str | None) -> Choice:
     """Return the wanted cell; for BEST the best one; for None the best one, or else DEFAULT_CELL.
 
@@ -149,7 +111,7 @@ def choose_cell(store: Store, asked: Sweep, wanted: str | None) -> Choice:
     if wanted not in (None, BEST):
         return Choice(wanted, f"CAMs of {wanted}, as --cell asks", by_masks=False)
     try:
-        best = best_cell(store, asked)
+        return best_cell(store, asked)
     except NoBestCellError:
         if wanted == BEST:
             raise
@@ -158,4 +120,3 @@ def choose_cell(store: Store, asked: Sweep, wanted: str | None) -> Choice:
             "this data, preset and settings to choose a better one from"
         )
         return Choice(DEFAULT_CELL, why, by_masks=False)
-    return Choice(best.cell, best.describe(), by_masks=True)

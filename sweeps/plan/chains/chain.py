@@ -14,7 +14,6 @@ again, other DeepLab settings do not make labels again, other test scales do not
 import hashlib
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from wsss.config import FileName, LabelsConfig, RunConfig, Settings
@@ -49,6 +48,11 @@ class ChainConfig(Settings):
         return self.labels is not None and self.labels.walks
 
     @property
+    def random_walk(self) -> RandomWalkConfig:
+        """Settings of the random walk."""
+        return self.labels.random_walk if self.labels else RandomWalkConfig()
+
+    @property
     def maps_id(self) -> str:
         """Id of the CAMs of the training images."""
         return _digest({"cam": cam_id(self.run)} | _inference(self.run.labels))
@@ -56,9 +60,10 @@ class ChainConfig(Settings):
     @property
     def walk_id(self) -> str:
         """Id of the CAMs after the random walk."""
-        walk = self.labels.random_walk if self.labels else RandomWalkConfig()
         other = {"split": self.labelled_split} if self.labelled_split else {}
-        return _digest({"maps": self.maps_id, "walk": walk.model_dump(mode="json")} | other)
+        return _digest(
+            {"maps": self.maps_id, "walk": self.random_walk.model_dump(mode="json")} | other
+        )
 
     @property
     def labels_id(self) -> str:
@@ -97,17 +102,6 @@ class ChainConfig(Settings):
             "random_walk": "CAM + random walk",
             "random_walk_crf": "CAM + random walk + dense CRF",
         }[self.labels.refinement]
-
-
-class ChainFolders:
-    """The folders of a chain's stages in the store."""
-
-    def __init__(self, root: Path, chain: ChainConfig) -> None:
-        self.maps = root / "maps" / chain.maps_id
-        self.walk = root / "walks" / chain.walk_id
-        self.labels = root / "labels" / chain.labels_id
-        self.segmentation = root / "segmentations" / chain.segmentation_id
-        self.predictions = root / "predictions" / chain.prediction_id
 
 
 def counts_id(config: RunConfig) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.scale import Scale, scale_of
-from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
-from sweeps.store.store import OWN_NAME, Store, read_json, require_own, write_json, written_by
+from sweeps.plan.sweep import Sweep
+from sweeps.store.store import Store, read_description, write_json
 from wsss.basics.printable import counted
-from wsss.overrides import ConfigError, validate
+from wsss.overrides import ConfigError
 from wsss.presets import PAPER_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
@@ -63,24 +65,14 @@ class Headline:
 
 def save_headline(store: Store, headline: Headline) -> None:
     """Save a headline's description for `load_headline`."""
-    chains = [chain.model_dump(mode="json") for chain in headline.chains]
-    saved = vars(headline) | {"sweep": sweep_to_json(headline.sweep), "chains": chains}
+    saved = TypeAdapter(Headline).dump_python(headline, mode="json", by_alias=True)
     write_json(headline.folder(store) / "headline.json", saved)
 
 
 def load_headline(store: Store, name: str) -> Headline:
     """Read a headline's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "headline" / name / "headline.json"
-    with written_by("sweeps headline", path):
-        saved = read_json(path)
-        sweep = sweep_from_json(saved["sweep"])
-        chains = tuple(validate(ChainConfig, chain) for chain in saved["chains"])
-        export_from = tuple(saved["export_from"])
-        own = {"sweep": sweep, "chains": chains, "export_from": export_from}
-        headline = Headline(**saved | own)
-        found = headline.name
-    require_own(path, found, name, OWN_NAME)
-    return headline
+    return read_description(path, "sweeps headline", TypeAdapter(Headline).validate_python)
 
 
 def source_of(chain: ChainConfig) -> str:

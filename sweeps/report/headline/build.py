@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import (
     SUPERVISED,
     Headline,
@@ -348,4 +348,4 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
 
 
 def _prediction(store: Store, chain: ChainConfig, image_id: str) -> Path:
-    return ChainFolders(store.root, chain).predictions / "png" / f"{image_id}.png"
+    return store.folder(f"predictions/{chain.prediction_id}/png").path / f"{image_id}.png"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from wsss.basics.errors import ForeseenError
@@ -73,8 +74,12 @@ def check_address(address: str) -> None:
         raise ClusterError(f"{given}: {_wrong_form(meant)}; {_remedy(given)}")
 
 
+@cache
 def check_cluster(address: str, limits: Limits = LIMITS) -> None:
-    """Raise ClusterError, with its reason and what to do, unless a cluster can be joined."""
+    """Raise ClusterError, with its reason and what to do, unless a cluster can be joined.
+
+    One that could be joined is not tried again by this process.
+    """
     check_address(address)
     meant, given = _meant(address)
     if match := HOST_AND_PORT.fullmatch(meant):
@@ -204,16 +209,7 @@ def refusal(given: str, said: str) -> str:
 def token_trouble(address: str, message: str) -> str:
     """Explain a refused token without repeating anything of it; message: Ray's own words."""
     mode = os.environ.get("RAY_AUTH_MODE", "")
-    if "Forbidden" in message:
-        return (
-            f"{address}: this machine's token is not the cluster's; copy the token file with which "
-            f"the cluster was started (Ray takes the first of {TOKEN_PLACES})"
-        )
-    if "cannot be opened or is empty" in message:
-        return (
-            f"{address}: the token file is missing or empty (Ray takes the first of {TOKEN_PLACES})"
-        )
-    if mode != "token":
+    if mode != "token" and "Forbidden" not in message:
         return (
             f"{address}: the cluster wants a token and RAY_AUTH_MODE is {mode or 'not set'} here; "
             f"export RAY_AUTH_MODE=token; the token is the first of {TOKEN_PLACES}"

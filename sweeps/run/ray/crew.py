@@ -12,7 +12,7 @@ from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
 from sweeps.run.ray.train import fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
-from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, keep_going
+from sweeps.stages.stage import Crew, PerImage, Place, Record, Stage, attempt, keep_going
 from sweeps.stages.train_cam import TrainCam
 from wsss.training.process import Process, pick_device
 
@@ -47,9 +47,7 @@ def map_shards(
     """
     task = _streaming(function, needs)
     shards = split_shards(image_ids, _num_slots(needs))
-    for image_id in _answers([task.remote(item, shard) for shard in shards]):
-        if image_id is not None:
-            yield image_id
+    yield from filter(None, _answers([task.remote(item, shard) for shard in shards]))
 
 
 def _answers(streams: list[Any]) -> Iterator[Any]:
@@ -106,7 +104,7 @@ class _Sent:
         return replace(self.place, rank=Process(device=pick_device(self.cpus)))
 
 
-class Cluster:
+class Cluster(Crew):
     """The crew on the cluster that Ray has joined. Every node must see the store and the data.
 
     Of a store in a bucket every node has a mirror, which downloads what its tasks need.
@@ -139,7 +137,7 @@ class Cluster:
 
     def _sent(self, stage: Stage, place: Place) -> _Sent:
         return _Sent(
-            stage, replace(place, crew=Here(), after_checkpoint=keep_going), self.resources.cpus
+            stage, replace(place, crew=Crew(), after_checkpoint=keep_going), self.resources.cpus
         )
 
     def _needs(self, stage: Stage) -> Resources:

@@ -7,30 +7,22 @@ a line that says nothing of the sweep. So a person is told before.
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Event, Thread
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Seconds, within the minute after which Ray ends the process."""
-
-    between: float = 5.0
-    """From one look to the next, and the longest wait for its answer."""
-    silent: float = 20.0
-    """Without an answer, until the head counts as lost."""
-
-
-PATIENCE = Patience()
 
 
 @contextmanager
 def watched_head(
-    on_lost: Callable[[str], object], address: str = "", patience: Patience = PATIENCE
+    on_lost: Callable[[str], object],
+    address: str = "",
+    *,
+    between: float = 5.0,
+    limit: float = 20.0,
 ) -> Iterator[None]:
     """Call a function once, in a thread, when nothing has listened at the head for some time.
 
     on_lost: is given the address. address: HOST:PORT; default: that of the cluster in use.
+    between: seconds from one look to the next, and the longest wait for its answer. limit: seconds
+    without an answer until the head counts as lost, within the minute after which Ray ends all.
     """
     if not address:
         import ray
@@ -41,16 +33,16 @@ def watched_head(
 
     def is_there() -> bool:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), patience.between):
+            with socket.create_connection((host.strip("[]"), int(port)), between):
                 return True
         except OSError:
             return False
 
     def watch() -> None:
         silent = 0.0
-        while not ended.wait(patience.between):
-            silent = 0.0 if is_there() else silent + patience.between
-            if silent >= patience.silent:
+        while not ended.wait(between):
+            silent = 0.0 if is_there() else silent + between
+            if silent >= limit:
                 on_lost(address)
                 return
 
@@ -60,4 +52,4 @@ def watched_head(
         yield
     finally:
         ended.set()
-        thread.join(patience.between)
+        thread.join(between)

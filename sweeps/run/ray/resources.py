@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.ray.address import ClusterError, check_address, check_cluster
+from sweeps.run.ray.address import check_address, check_cluster
 from sweeps.store.errors import StoreError
 from wsss.basics.printable import counted
 from wsss.training.execution import Execution
@@ -80,8 +80,6 @@ class Resources:
     """Trials at a time; None: as many as fit."""
     execution: Execution = field(default_factory=Execution)
     """How each process trains; __post_init__ sets its share of a GPU."""
-    unreachable: ClusterError | None = None
-    """Why no cluster can be joined at the address, where none may be needed: see `joinable`."""
 
     def __post_init__(self) -> None:
         if self.address is not None:
@@ -113,9 +111,9 @@ class Resources:
         return Demand(max(1, self.num_workers), self.cpus, self.gpus)
 
     def require_cluster(self) -> None:
-        """Raise ClusterError if a cluster is to be joined and was found not to be there."""
-        if self.unreachable:
-            raise self.unreachable
+        """Raise ClusterError if a cluster is to be joined and none can be."""
+        if self.address is not None:
+            check_cluster(self.address)
 
     def of_a_trial(self) -> dict[str, float]:
         """Return what Tune reserves for a trial's own process.
@@ -126,21 +124,6 @@ class Resources:
         if self.inline:
             return {"cpu": self.cpus, "gpu": self.gpus}
         return {HEAD_NODE: DRIVER_SHARE}
-
-
-def joinable(resources: Resources, *, may_be_done: bool = False) -> Resources:
-    """Return these resources. Raises ClusterError if no cluster can be joined at their address.
-
-    may_be_done: perhaps nothing is left to run. Then the error is kept, for `require_cluster`.
-    """
-    if resources.address is not None:
-        try:
-            check_cluster(resources.address)
-        except ClusterError as error:
-            if not may_be_done:
-                raise
-            return replace(resources, unreachable=error)
-    return resources
 
 
 def concurrency(resources: Resources) -> int:
@@ -260,11 +243,11 @@ def machines_now() -> list[Machine]:
     return [Machine(r.get("CPU", 0), r.get("GPU", 0), 1, HEAD_NODE in r) for r in found]
 
 
-def limits_here(path: Path = BOOTSTRAP_CONFIG) -> tuple[list[Machine], int] | None:
+def limits_here() -> tuple[list[Machine], int] | None:
     """Return the limits of this cluster if `ray up` started it and this machine is its head."""
     import ray
 
-    path = path.expanduser()
+    path = BOOTSTRAP_CONFIG.expanduser()
     here = ray.get_runtime_context().get_node_id()
     on_head = any(n["NodeID"] == here and HEAD_NODE in n["Resources"] for n in ray.nodes())
     if not on_head or not path.exists():

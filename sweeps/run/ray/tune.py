@@ -50,6 +50,7 @@ class TuneRound(Generic[T]):
         os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
+        events = _Events(dispatch, targets)
         tune.Tuner(
             tune.with_resources(self.trainable, self.resources.of_a_trial()),
             tune_config=tune.TuneConfig(
@@ -61,8 +62,8 @@ class TuneRound(Generic[T]):
             run_config=tune.RunConfig(
                 name=self.folder.name,
                 storage_path=str(self.folder.parent),
-                callbacks=[_Events(dispatch, targets)],
-                stop=_Stopper(dispatch, targets),
+                callbacks=[events],
+                stop=events,
                 verbose=0,
             ),
         ).fit()
@@ -100,8 +101,11 @@ class _Targets(_NotKept, Searcher, Generic[T]):  # type: ignore[misc]  # ray is 
         """Save nothing: what is missing is read from the store."""
 
 
-class _Stopper(_NotKept, tune.Stopper):  # type: ignore[misc]
-    """Passes on reports: after each one, Tune asks its stopper whether to end the trial."""
+class _Events(_NotKept, tune.Stopper, tune.Callback):  # type: ignore[misc]
+    """Tells a dispatch when trials start, report and end.
+
+    After each report, Tune asks its stopper whether to end the trial.
+    """
 
     def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
         self.dispatch, self.targets = dispatch, targets
@@ -115,13 +119,6 @@ class _Stopper(_NotKept, tune.Stopper):  # type: ignore[misc]
     def stop_all(self) -> bool:
         """Whether to end everything now; called at every step."""
         return self.dispatch.stop_all()
-
-
-class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
-    """Tells a dispatch when trials start and end."""
-
-    def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
-        self.dispatch, self.targets = dispatch, targets
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process has started."""

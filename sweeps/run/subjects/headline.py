@@ -23,15 +23,16 @@ from sweeps.report.headline.build import build_headline_report
 from sweeps.report.headline.document import headline_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.run.dispatch import Dispatch, End, Listener, Numbers, Source
-from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
+from sweeps.run.driver import NOT_COMPLETE, Subject, printer
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.export import export_of, read_export
 from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
-from sweeps.stages.stage import Conduct, Here, Place, Stage, Training, complete
+from sweeps.stages.stage import Conduct, Crew, Place, Stage, Training, complete
 from sweeps.stages.training_warnings import dead_from_record, from_record
 from sweeps.store.failures import note_of
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Folder, Store
 from wsss.basics.printable import counted
 from wsss.config import NetworkConfig
@@ -39,7 +40,7 @@ from wsss.identity import cam_id
 from wsss.training.process import Process, pick_device
 
 if TYPE_CHECKING:  # it loads MLflow
-    from sweeps.track.tracker import Tracker
+    from sweeps.track.view import Tracked
 
 EVERY_SECONDS = 20.0
 """Time between two lines about one stage."""
@@ -50,12 +51,11 @@ class DrivenHeadline(Subject):
 
     noun = "chain"
     page = Path("report/headline.html")
-    is_parallel = False
 
     def __init__(
         self, headline: Headline, store: Store, conduct: Conduct, label_workers: int
     ) -> None:
-        super().__init__(store, f"headline/{headline.name}", f"headline {headline.name}")
+        super().__init__(store, Driven("headline", headline.name))
         self.headline, self.conduct, self.label_workers = headline, conduct, label_workers
         self.chains = [Chain(config, targets(headline, config)) for config in headline.chains]
         network = headline.chains[0].segmentation
@@ -70,7 +70,7 @@ class DrivenHeadline(Subject):
             if chain not in missing:
                 bring_results(self.store, chain.config)
         done = f"{total - len(missing)} of {counted(total, 'network')} done"
-        return [f"{self.headline.choice}.", f"{self.title}: {done}, {len(missing)} to run"]
+        return [f"{self.headline.choice}.", f"{self.what.title}: {done}, {len(missing)} to run"]
 
     def write_down(self) -> None:
         """Write the headline's description."""
@@ -81,15 +81,11 @@ class DrivenHeadline(Subject):
         place = Place(self.store, self.headline.sweep.data)
         return [chain for chain in self.chains if not chain.is_done(place)]
 
-    def is_missing(self) -> bool:
-        """Whether a chain is left to run."""
-        return bool(self.missing())
-
     def needs_ray(self, resources: Resources) -> bool:
         """Whether a cluster, workers or GPUs were asked for."""
         return bool(resources.address or resources.gpus or not resources.inline)
 
-    def rounds(self, resources: Resources) -> "Iterator[ChainRound]":
+    def rounds(self, resources: Resources) -> "Iterator[Chains]":
         """Yield the missing chains."""
         sweep, chains = self.headline.sweep, self.missing()
         for chain in chains:
@@ -101,20 +97,19 @@ class DrivenHeadline(Subject):
             place = replace(place, crew=Cluster(resources))
         else:
             process = Process(device=pick_device())
-            place = replace(place, crew=Here(self.label_workers), rank=process)
-        yield ChainRound(Chains(chains, place), place)
+            place = replace(place, crew=Crew(self.label_workers), rank=process)
+        yield Chains(chains, place)
 
     @contextmanager
     def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
         """Print lines."""
         yield [_Lines(console)]
 
-    def tracker(self) -> "Tracker":
-        """Return the tracker of a headline."""
+    def tracked(self) -> "Tracked":
+        """Return the runs of a headline."""
         from sweeps.track.runs.headline import HeadlineRuns
-        from sweeps.track.tracker import Tracker
 
-        return Tracker(self.store, HeadlineRuns(self.store, self.headline))
+        return HeadlineRuns(self.store, self.headline)
 
     def results(self) -> list[str]:
         """Return the ids of the predictions."""
@@ -137,17 +132,14 @@ class DrivenHeadline(Subject):
 
     def report(self) -> list[str]:
         """Write the report, and attach it to the headline's MLflow run."""
-        folder, tracker = self.headline.report_folder(self.store), self.tracker()
-        written = write_document(self.document, folder, "headline")
-        tracker.log_report(folder)
-        remarks = tracker.remarks("the report", sync_command(self.store))
-        return [*remarks, f"report: {written[0]}"]
+        folder = self.headline.report_folder(self.store)
+        return self.attach(write_document(self.document, folder, "headline")[0])
 
     def failures(self) -> list[str]:
         """Return a line per chain that has failed, and what to do."""
         whys = [(chain.name, chain.folder(self.store).why_failed()) for chain in self.chains]
         lines = [f"failed: {name}: {why}" for name, why in whys if why]
-        return [*lines, NOT_COMPLETE] if self.is_missing() else lines
+        return [*lines, NOT_COMPLETE] if self.missing() else lines
 
 
 def targets(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
@@ -200,12 +192,16 @@ class Chain:
         return all(target.is_done(place) for target in self.targets)
 
 
+class _StoppedError(Exception):
+    """A training that was asked to stop has saved a checkpoint."""
+
+
 class Chains(Source[Chain]):
-    """The chains to run; none of them is stopped early."""
+    """The chains to run, in this process or on the crew of their place: a round of its own."""
 
     def __init__(self, chains: list[Chain], place: Place) -> None:
         super().__init__(chains)
-        self.store, self.place = place.store, place
+        self.store, self.place, self.source = place.store, place, self
 
     def training(self, target: Chain) -> str:
         """Return the path of the running stage."""
@@ -228,18 +224,6 @@ class Chains(Source[Chain]):
     def gave_up(self, target: Chain, broke: Break) -> None:
         """Record why it failed, and upload it."""
         target.folder(self.store).fail(broke.kind, broke.message, broke.traceback)
-
-
-class _StoppedError(Exception):
-    """A training that was asked to stop has saved a checkpoint."""
-
-
-@dataclass
-class ChainRound:
-    """Chains that run in this process, or on the crew of their place."""
-
-    source: Chains
-    place: Place
 
     def run(self, dispatch: Dispatch[Chain], at_once: int) -> None:
         """Run a dispatch's chains one after the other, until there are no more or it says stop."""

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
-from sweeps.report.search import print_search
+from sweeps.report.search import print_search, write_search
 from sweeps.run.dispatch import End, Listener, Numbers, Source
-from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
+from sweeps.run.driver import NOT_COMPLETE, Subject, printer
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.attempts import Target
 from sweeps.store.errors import StoreError
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Store, write_json
 from wsss.basics.printable import counted
 from wsss.identity import cam_id
@@ -38,7 +39,7 @@ if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
 
     from sweeps.run.driver import Held
     from sweeps.run.ray.tune import TuneRound
-    from sweeps.track.tracker import Tracker
+    from sweeps.track.view import Tracked
 
 REDUCTION_FACTOR = 3
 """Of the trials that reach a rung, about one in three continues."""
@@ -71,11 +72,16 @@ class Study:
         self.study = optuna.create_study(direction="maximize", pruner=pruner)
         self.space = {
             r.key: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log)
-            for r in search.space.ranges
+            for r in search.space
         }
         self.known: dict[int, optuna.Trial] = {}
         for trial in trials:
-            self._replay(trial)
+            known = self.known[trial.number] = self._add(trial.settings)
+            for record in trial.epochs:
+                known.report(record["objective"], int(record["epoch"]))
+                known.should_prune()  # records the rung; the decision was carried out at the time
+            if trial.ended:
+                self.end(trial)
 
     def draw(self, number: int) -> dict[str, float]:
         """Draw the settings of a new trial, rounded as they are trained."""
@@ -84,7 +90,7 @@ class Study:
         seed = (self.search.rng_seed + SEED_STEP * number) % 2**32
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         drawn = self.study.ask(self.space)
-        settings = self.search.space.round(drawn.params)
+        settings = {r.key: r.round(drawn.params[r.key]) for r in self.search.space}
         self.study.tell(drawn, state=optuna.trial.TrialState.FAIL)  # unrounded, so ignored
         self.known[number] = self._add(settings)
         return settings
@@ -104,14 +110,6 @@ class Study:
             self.study.tell(known, state=optuna.trial.TrialState.PRUNED)
         else:
             self.study.tell(known, trial.objective)
-
-    def _replay(self, trial: SearchTrial) -> None:
-        known = self.known[trial.number] = self._add(trial.settings)
-        for record in trial.epochs:
-            known.report(record["objective"], int(record["epoch"]))
-            known.should_prune()  # records the rung; the decision was carried out at the time
-        if trial.ended:
-            self.end(trial)
 
     def _add(self, settings: dict[str, float]) -> "optuna.Trial":
         self.study.enqueue_trial(settings)
@@ -250,7 +248,7 @@ class DrivenSearch(Subject):
     """A search: first its trials, then the closing scores."""
 
     def __init__(self, search: Search, store: Store, samples: int, limits: PriorLimits) -> None:
-        super().__init__(store, f"searches/{search.name}", f"search {search.name}")
+        super().__init__(store, Driven("search", search.name))
         self.search, self.samples, self.limits = search, samples, limits
         self.networks = [search.base.network]
         self.history = History(search.folder(store))
@@ -260,20 +258,20 @@ class DrivenSearch(Subject):
         """Say how much there is to do."""
         missing = self.history.missing(self.samples)
         done = f"{self.samples - missing} of {counted(self.samples, 'trial')} done"
-        return [f"{self.title}: {done}, {missing} to run"]
+        return [f"{self.what.title}: {done}, {missing} to run"]
 
     def write_down(self) -> None:
         """Write what is searched."""
         write_json(self.folder / "search.json", self.search.to_json())
 
-    def is_missing(self) -> bool:
-        """Whether a trial or a closing score is missing."""
-        return bool(self.history.missing(self.samples) or self._missing_held_out())
+    def missing(self) -> list[object]:
+        """Return the numbers of missing trials, and the ids of missing closing scores."""
+        return [*range(self.history.missing(self.samples)), *self._missing_held_out()]
 
     def held(self, lock: "Held") -> list[str]:
         """Download the history, which nobody else writes from now on."""
         self.lock = lock
-        self.store.folder(self.path).pull()
+        self.store.folder(self.what.path).pull()
         return []
 
     def rounds(self, resources: Resources) -> "Iterator[TuneRound[Any]]":
@@ -312,7 +310,7 @@ class DrivenSearch(Subject):
         assert self.lock is not None, "only the driver shares"
         try:
             self.lock.check()
-            self.store.folder(self.path).push()
+            self.store.folder(self.what.path).push()
             if trial is None or trial.ended:
                 self.store.pull_results()
         except StoreError as error:
@@ -323,12 +321,11 @@ class DrivenSearch(Subject):
         """Print a line per trial that has ended."""
         yield [_Lines(self.history, self.samples, console)]
 
-    def tracker(self) -> "Tracker":
-        """Return the tracker of a search."""
+    def tracked(self) -> "Tracked":
+        """Return the runs of a search."""
         from sweeps.track.runs.search import SearchRuns
-        from sweeps.track.tracker import Tracker
 
-        return Tracker(self.store, SearchRuns(self.store, self.search))
+        return SearchRuns(self.store, self.search)
 
     def results(self) -> list[str]:
         """Return each trial with its status, and the ids of the closing scores."""
@@ -341,17 +338,13 @@ class DrivenSearch(Subject):
 
     def report(self) -> list[str]:
         """Write the report, and attach it to the search's MLflow run."""
-        from sweeps.report.search import write_search
-
-        page, tracker = write_search(self.search, self.store), self.tracker()
-        tracker.log_report(page.parent)
-        return [*tracker.remarks("the report", sync_command(self.store)), f"report: {page}"]
+        return self.attach(write_search(self.search, self.store))
 
     def failures(self) -> list[str]:
         """Return a line per trial that was given up, and what to do."""
         failed = [t for t in self.history.trials() if t.status == "error"]
         lines = [f"failed: {trial.name}: {trial.message}" for trial in failed]
-        return [*lines, NOT_COMPLETE] if self.is_missing() else lines
+        return [*lines, NOT_COMPLETE] if self.missing() else lines
 
     def _missing_held_out(self) -> dict[str, dict[str, float]]:
         return self.history.missing_held_out(cam_id(self.search.base))

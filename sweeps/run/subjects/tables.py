@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeps.plan.sweep import Sweep, report_folder, save_sweep
+from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
 from sweeps.report.live.progress import Board, mark_finished
@@ -20,35 +20,36 @@ from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.store.attempts import Ledger
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 from wsss.basics.printable import command, counted, own_command, own_words
-from wsss.config import RunConfig
 
 if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.run.driver import Held
     from sweeps.run.ray.tune import TuneRound
-    from sweeps.track.tracker import Tracker
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """How to carry out a sweep. Changes no result."""
-
-    conduct: Conduct = field(default_factory=Conduct)
-    retry_failed: bool = False
-    budget_hours: float | None = None
-    """GPU-hours, or CPU-hours without GPUs, after which no trial starts; None: no limit."""
+    from sweeps.track.view import Tracked
 
 
 class Tables(Subject):
-    """A sweep of tables."""
+    """A sweep of tables.
 
-    def __init__(self, sweep: Sweep, store: Store, wishes: Wishes) -> None:
-        super().__init__(store, f"sweeps/{sweep.name}", f"sweep {sweep.name}")
-        self.sweep, self.wishes = sweep, wishes
+    retry_failed: whether to try failed trials again; not those that fail at this start.
+    budget_hours: GPU-hours, or CPU-hours without GPUs, after which no trial starts; None: no limit.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        store: Store,
+        conduct: Conduct | None = None,
+        *,
+        retry_failed: bool = False,
+        budget_hours: float | None = None,
+    ) -> None:
+        super().__init__(store, Driven("sweep", sweep.name))
+        self.sweep, self.conduct = sweep, conduct or Conduct()
         self.networks = [trial.config.network for trial in sweep.plan.trials]
-        self.retry_failed = wishes.retry_failed
-        """Whether to try failed trials again; not those that fail at this start."""
+        self.retry_failed, self.budget_hours = retry_failed, budget_hours
         self.named = ("--store", store.address, "--sweep", sweep.name)
         follow = command("sweeps", "status", "--watch", *self.named)
         self.while_driven = f"follow it with `{follow}`, or end it"
@@ -58,9 +59,8 @@ class Tables(Subject):
         self.store.pull_results()
         self.store.push_results()
         total, missing = len(self.sweep.plan.trials), len(self.missing())
-        done = (
-            f"{self.title}: {total - missing} of {counted(total, 'trial')} done, {missing} to run"
-        )
+        share = f"{total - missing} of {counted(total, 'trial')} done"
+        done = f"{self.what.title}: {share}, {missing} to run"
         if not missing:
             return [done]
         cost = cost_of(self.sweep, self.store)
@@ -71,15 +71,11 @@ class Tables(Subject):
     def write_down(self) -> None:
         """Write the sweep's description."""
         save_sweep(self.store, self.sweep)
-        self.store.folder(self.path).push()
+        self.store.folder(self.what.path).push()
 
     def missing(self) -> list[Trial]:
         """Return the trials to run, as `missing_trials` does."""
         return missing_trials(self.sweep, self.store, retry_failed=self.retry_failed)
-
-    def is_missing(self) -> bool:
-        """Whether a trial is left to run."""
-        return bool(self.missing())
 
     @contextmanager
     def accounts(self, resources: Resources) -> Iterator[Budget]:
@@ -91,7 +87,7 @@ class Tables(Subject):
     def _budget(self, resources: Resources) -> Budget:
         """Return a budget for reading; only `accounts` writes into its ledger."""
         ledger = Ledger(self.store, self.sweep.name, size_of(resources))
-        return Budget(ledger, self.wishes.budget_hours)
+        return Budget(ledger, self.budget_hours)
 
     def how_to_continue(self, resources: Resources) -> list[str]:
         """Return the command with a sufficient budget."""
@@ -101,7 +97,7 @@ class Tables(Subject):
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
         from sweeps.stages.guard import check_half_trained
 
-        accept = self.wishes.conduct.accept_changes
+        accept = self.conduct.accept_changes
         changed = check_half_trained(self.missing(), self.store, accept_changes=accept)
         return [f"{each}; it continues anyway (--accept-changes)" for each in changed]
 
@@ -116,7 +112,7 @@ class Tables(Subject):
             self.store.run(trial.run_id).clear_failure()
         self.retry_failed = False
         source = MissingTrials(self.store, trials)
-        groups = {each.cam_id: each.configs for each in source.waiting}
+        groups = {each.cam_id: tuple(t.config for t in each.trials) for each in source.waiting}
         # Not part of the space, which Tune writes into its logs with every report.
         shared = tune.with_parameters(
             sweep_trial, groups=groups, place=self.place(resources), resources=resources
@@ -127,7 +123,7 @@ class Tables(Subject):
     def place(self, resources: Resources) -> Place:
         """Return the trials' place."""
         sweep, how = self.sweep, resources.execution
-        return Place(self.store, sweep.data, sweep.weights_file, how, self.wishes.conduct)
+        return Place(self.store, sweep.data, sweep.weights_file, how, self.conduct)
 
     @contextmanager
     def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
@@ -138,12 +134,11 @@ class Tables(Subject):
         with board:
             yield [board]
 
-    def tracker(self) -> "Tracker":
-        """Return the tracker of a sweep."""
+    def tracked(self) -> "Tracked":
+        """Return the runs of a sweep."""
         from sweeps.track.runs.sweep import SweepRuns
-        from sweeps.track.tracker import Tracker
 
-        return Tracker(self.store, SweepRuns(self.store, self.sweep))
+        return SweepRuns(self.store, self.sweep)
 
     def results(self) -> list[str]:
         """Return the run ids."""
@@ -158,14 +153,13 @@ class Tables(Subject):
         from sweeps.report.tables.document import write_report
         from sweeps.track.runs.sweep import verdict_counts
 
-        report, folder = write_report(self.sweep, self.store), report_folder(self.store, self.sweep)
-        tracker = self.tracker()
-        tracker.log_report(folder, verdict_counts(report))
-        again = command("sweeps", "report", *self.named)
+        report, tracker = write_report(self.sweep, self.store), self.tracker()
+        page, again = self.folder / self.page, f"`{command('sweeps', 'report', *self.named)}`"
+        tracker.log_report(page.parent, verdict_counts(report))
         return [
             *(f"{table.answer.question} {table.answer.answer}" for table in report.tables),
-            *tracker.remarks("the report", f"`{again}`"),
-            f"report: {folder / 'report.html'}; `{again}` prints it",
+            *tracker.remarks("the report", again),
+            f"report: {page}; {again} prints it",
         ]
 
     def failures(self) -> list[str]:
@@ -193,10 +187,7 @@ class Training:
         """Id of the training."""
         return self.trials[0].cam_id
 
-    @property
-    def run_id(self) -> str:
-        """Unique among the trainings."""
-        return self.cam_id
+    run_id = cam_id
 
     @property
     def trial(self) -> Trial:
@@ -207,11 +198,6 @@ class Training:
     def name(self) -> str:
         """Name of the running trial."""
         return self.trial.name
-
-    @property
-    def configs(self) -> tuple[RunConfig, ...]:
-        """The trials' configurations."""
-        return tuple(trial.config for trial in self.trials)
 
 
 class MissingTrials(Source[Training]):

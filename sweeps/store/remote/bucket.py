@@ -150,12 +150,7 @@ class Bucket:
 
     def get_bytes(self, key: str) -> tuple[bytes, ObjectInfo] | None:
         """Return a small object, or None if there is none."""
-
-        def get() -> tuple[bytes, ObjectInfo]:
-            answer = self._client.get_object(Bucket=self.name, Key=key)
-            return answer["Body"].read(), _info(key, answer)
-
-        return self._try(get, f"read {self.url(key)}", absent=None)
+        return self.get_file(key, lambda chunks, info: (b"".join(chunks), info))
 
     def get_file(self, key: str, write: Callable[[Iterator[bytes], ObjectInfo], T]) -> T | None:
         """Pass an object's content to `write`, again at every try; None if there is no object.

@@ -149,7 +149,10 @@ class Lease:
         etag = self._own_etag(found)
         if found is None:
             etag = self._write(only_new=True)
-        elif etag is None and self._is_abandoned(found):
+        elif etag is None and (
+            found.holder.get("machine") == self._body["machine"]  # we have its file lock
+            or found.info.age_seconds > self.times.stale
+        ):
             logger.warning(
                 "%s: left by process %s on %s; taken over",
                 self.url,
@@ -171,10 +174,6 @@ class Lease:
         """Return the ETag of a lease that is ours, even if the answer to its writing was lost."""
         ours = found and found.holder.get("token") == self._body["token"]
         return found.info.etag if found and ours else None
-
-    def _is_abandoned(self, found: _Found) -> bool:
-        same_machine = found.holder.get("machine") == self._body["machine"]  # we have its file lock
-        return same_machine or found.info.age_seconds > self.times.stale
 
     def _read(self) -> _Found | None:
         found = self.bucket.get_bytes(self.key)

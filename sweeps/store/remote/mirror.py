@@ -60,22 +60,15 @@ class Remote:
             raise StoreError(f"{url}: not an object store; write s3://bucket/prefix")
         self.bucket = Bucket(name, times or Times())
         self.prefix = f"{prefix}/" if prefix else ""
-        self.notes = _Notes(mirror)
 
     def machine(self) -> str:
         """Return this mirror's id; processes with the same id see the same files."""
         path = self.mirror / ".machine"
         if not path.exists():
-            partial = path.with_name(f".machine.partial{os.getpid()}")
-            with disk_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_text(uuid.uuid4().hex)
-                try:
-                    os.link(partial, path)  # a rename could replace another process's id
-                except FileExistsError:
-                    pass
-                finally:
-                    partial.unlink()
+            with local_lock(self.mirror / "machine.lock"), disk_errors(path):
+                if not path.exists():
+                    with whole_or_absent(path) as partial:
+                        partial.write_text(uuid.uuid4().hex)
         return path.read_text()
 
     def require_answer(self) -> None:
@@ -159,24 +152,23 @@ class Remote:
         """Delete an object if it is there, so that no pull brings the file back."""
         rel = self._rel(file)
         self.bucket.delete(self.key(rel))
-        self.notes.forget(rel)
+        self._note_file(rel).unlink(missing_ok=True)
 
     # Results
 
-    def push_results(self) -> list[str]:
-        """Upload all finished runs that the bucket lacks; return their files.
+    def push_results(self) -> None:
+        """Upload all finished runs that the bucket lacks, which an earlier start could not upload.
 
-        For what an earlier start could not upload. An unfinished run is left to its own trial.
-        Deletes from the bucket failures that no longer hold.
+        An unfinished run is left to its own trial. Deletes from the bucket failures that no longer
+        hold.
         """
-        there, pushed = self.objects("runs"), list[str]()
+        there = self.objects("runs")
         for path in sorted((self.mirror / "runs").glob(f"*/{DONE}")):
             if self._rel(path) not in there:
-                pushed += self._push(self._files(path.parent), there)
+                self._push(self._files(path.parent), there)
                 failure = path.with_name("failure.json")
                 if self._rel(failure) in there and not failure.exists():
                     self.delete(failure)
-        return pushed
 
     def pull_results(self) -> list[str]:
         """Download what tables, status and reports read, but no checkpoints; return the files.
@@ -266,15 +258,15 @@ class Remote:
         there: its object, as just listed; None: there is none.
         """
         path = self.mirror / rel
-        if there and self.notes.get(rel) == _state(path, there.etag):
+        if there and self._note(rel) == _state(path, there.etag):
             return False
         state = _state(path, "")  # before it is read
-        self.notes.set(rel, state._replace(etag=self.bucket.put_file(self.key(rel), path)))
+        self._set_note(rel, state._replace(etag=self.bucket.put_file(self.key(rel), path)))
         return True
 
     def _pull_file(self, rel: str, there: ObjectInfo) -> bool:
         """Download an object unless the file was equal to it; return whether it was downloaded."""
-        path, note = self.mirror / rel, self.notes.get(rel)
+        path, note = self.mirror / rel, self._note(rel)
         if note and note.etag == there.etag and path.exists():
             return False  # unchanged in the bucket, whether or not it has changed here
         partial = path.with_name(f"{path.name}.partial{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -290,7 +282,7 @@ class Remote:
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
-        self.notes.set(rel, state)
+        self._set_note(rel, state)
         return True
 
     def _write(self, path: Path, chunks: Iterator[bytes], info: ObjectInfo) -> ObjectInfo:
@@ -325,6 +317,22 @@ class Remote:
         copied += map(work, names[len(copied) :])
         return [rel for rel, done in zip(names, copied, strict=True) if done]
 
+    def _note_file(self, rel: str) -> Path:
+        """Return the file that notes which object a file was last found equal to."""
+        return self.mirror / ".synced" / rel
+
+    def _note(self, rel: str) -> "_State | None":
+        """Return a file's note, or None; a damaged note counts as none."""
+        try:
+            return _State(**json.loads(self._note_file(rel).read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def _set_note(self, rel: str, state: "_State") -> None:
+        path = self._note_file(rel)
+        with disk_errors(path), whole_or_absent(path) as partial:
+            partial.write_text(json.dumps(state._asdict()))
+
     def _at_work(self) -> list[str]:
         """Return the folders in which a process of this machine works."""
         busy = []
@@ -346,30 +354,6 @@ class _State(NamedTuple):
     size: int
     mtime_ns: int
     etag: str
-
-
-class _Notes:
-    """Which object each file was last found equal to."""
-
-    def __init__(self, mirror: Path) -> None:
-        self.folder = mirror / ".synced"
-
-    def get(self, rel: str) -> _State | None:
-        """Return a file's note, or None; a damaged note counts as none."""
-        try:
-            return _State(**json.loads((self.folder / rel).read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-
-    def set(self, rel: str, state: _State) -> None:
-        """Replace a file's note."""
-        path = self.folder / rel
-        with disk_errors(path), whole_or_absent(path) as partial:
-            partial.write_text(json.dumps(state._asdict()))
-
-    def forget(self, rel: str) -> None:
-        """Delete a file's note."""
-        (self.folder / rel).unlink(missing_ok=True)
 
 
 def _is_copied(name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
-from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
 from sweeps.report.headline.build import chain_ids
 from sweeps.store.code_version import code_version
@@ -123,16 +123,15 @@ class HeadlineRuns(Tracked):
                 **{f"segmentation.{k}": v for k, v in chain.segmentation.model_dump().items()},
                 **_label_settings(chain),
             },
-            dataset=view.DatasetView(
-                chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
-                self.headline.sweep.data,
-            ),
+            data=chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
+            data_folder=self.headline.sweep.data,
             at_end=self._at_end(chain, metrics) if metrics else None,
         )
 
     def _at_end(self, chain: ChainConfig, metrics: dict[str, Any]) -> view.AtEnd:
-        folders = ChainFolders(self.store.root, chain)
-        checkpoints = CheckpointFolder(folders.segmentation / "checkpoints")
+        predictions = self.store.folder(f"predictions/{chain.prediction_id}").path
+        network = self.store.folder(f"segmentations/{chain.segmentation_id}")
+        checkpoints = CheckpointFolder(network.checkpoints)
         num_classes = len(metrics["iou"]) - 1  # without the background
         return view.AtEnd(
             mark=MIOU,
@@ -142,7 +141,7 @@ class HeadlineRuns(Tracked):
                 LABELS_MIOU: (metrics["labels_score"] or {}).get("miou"),
                 **{f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()},
             },
-            artifacts=tuple((folders.predictions / name, "") for name in (DONE, "gallery.png")),
+            artifacts=tuple((predictions / name, "") for name in (DONE, "gallery.png")),
             network=partial(load_trained, checkpoints, chain.segmentation, num_classes),
         )
 

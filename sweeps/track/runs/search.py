@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Any
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.search import render_search
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
-from sweeps.track.view import CAM_ID, ROLE, RunView, Summary, Tracked, Values
+from sweeps.track.view import CAM_ID, ROLE, RunView, Summary, Tracked
 from wsss.identity import cam_id
 from wsss.training.diagnosis.learning import find_dead_maps
 
@@ -57,7 +56,7 @@ class SearchRuns(Tracked):
 
     def parent(self) -> RunView:
         """Return the search's own run."""
-        ranges = self.search.space.ranges
+        ranges = self.search.space
         return RunView(
             id=self.search.name,
             key={SEARCH: self.search.name, ROLE: "search"},
@@ -70,7 +69,8 @@ class SearchRuns(Tracked):
                 "objective": self.search.objective,
                 **{f"space.{r.key}": str(r).split("=")[1] for r in ranges},
             },
-            dataset=self._dataset,
+            data=self.search.base.data,
+            data_folder=self.search.data,
         )
 
     def children(
@@ -123,10 +123,6 @@ class SearchRuns(Tracked):
         tags = view.common_tags(search.preset, search.base.data, search.describe())
         return tags | {"mlflow.source.type": "LOCAL"}
 
-    @property
-    def _dataset(self) -> view.DatasetView:
-        return view.DatasetView(self.search.base.data, self.search.data)
-
     def _trial(
         self, trial: SearchTrial, closing: Mapping[str, float] | None, *, running: bool
     ) -> RunView:
@@ -137,7 +133,10 @@ class SearchRuns(Tracked):
         tags = view.message_tags(warnings, trial.message)
         if trial.ended:
             tags["wsss.stopped_early"] = str(trial.status == "stopped").lower()
-        losses = {record["epoch"]: record for record in records}
+        losses = {
+            record["epoch"]: {f"train/{k}": v for k, v in record.items() if k.startswith("loss")}
+            for record in records
+        }
         return RunView(
             id=trial.run_id,
             key={SEARCH: self.search.name, TRIAL: trial.run_id},
@@ -146,9 +145,14 @@ class SearchRuns(Tracked):
             tags=self._tags | {ROLE: "trial", CAM_ID: trial.cam_id},
             current_tags=tags,
             params=config.flat(),
-            dataset=self._dataset,
+            data=self.search.base.data,
+            data_folder=self.search.data,
             epochs={
-                int(judged["epoch"]): _figures(judged, losses.get(judged["epoch"], {}))
+                int(judged["epoch"]): {
+                    OBJECTIVE: judged["objective"],
+                    THRESHOLD: judged["threshold"],
+                    **losses.get(judged["epoch"], {}),
+                }
                 for judged in trial.epochs
             },
             at_end=view.AtEnd(HELD_OUT, {HELD_OUT: closing["held_out"]}) if closing else None,
@@ -167,12 +171,7 @@ class SearchRuns(Tracked):
             status="FINISHED",
             tags=self._tags | {ROLE: REFERENCE, CAM_ID: cam_id(self.search.base)},
             params=self.search.base.flat(),
-            dataset=self._dataset,
+            data=self.search.base.data,
+            data_folder=self.search.data,
             at_end=view.AtEnd(HELD_OUT, values),
         )
-
-
-def _figures(judged: dict[str, float], record: dict[str, Any]) -> Values:
-    """Return an epoch's objective and threshold, and its losses from the training's record."""
-    losses = {f"train/{key}": value for key, value in record.items() if key.startswith("loss")}
-    return {OBJECTIVE: judged["objective"], THRESHOLD: judged["threshold"]} | losses

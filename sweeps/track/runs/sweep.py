@@ -88,7 +88,8 @@ class SweepRuns(Tracked):
                 "seeds": self.sweep.num_seeds,
                 **self.sweep.base.flat(),
             },
-            dataset=self._dataset,
+            data=self.sweep.base.data,
+            data_folder=self.sweep.data,
         )
 
     def children(
@@ -144,10 +145,6 @@ class SweepRuns(Tracked):
             "mlflow.source.type": "LOCAL",
         }
 
-    @property
-    def _dataset(self) -> view.DatasetView:
-        return view.DatasetView(self.sweep.base.data, self.sweep.data)
-
     def _child(self, trial: Trial, *, running: bool, keeps_network: bool) -> RunView:
         run, cam = self.store.run(trial.run_id), self.store.cam(trial.cam_id)
         metrics, failure, epochs = run.metrics(), run.why_failed(), cam.epochs()
@@ -168,7 +165,8 @@ class SweepRuns(Tracked):
                 (cam.warning(), find_dead_maps(epochs, trial.config)), failure
             ),
             params=trial.config.flat(),
-            dataset=self._dataset,
+            data=self.sweep.base.data,
+            data_folder=self.sweep.data,
             epochs={record["epoch"]: _figures(record) for record in epochs},
             at_end=self._at_end(trial, metrics, keeps_network=keeps_network) if metrics else None,
         )
@@ -192,12 +190,10 @@ class SweepRuns(Tracked):
         )
 
     def _network(self, trial: Trial, num_classes: int) -> "CamNet":
-        """Load a trial's network, downloaded if necessary. Raises ForeseenError."""
+        """Load a trial's network. Raises ForeseenError."""
         from sweeps.stages.train_cam import load_cam
 
-        cam = self.store.cam(trial.cam_id)
-        cam.pull_training()
-        return load_cam(trial.config, cam, num_classes)
+        return load_cam(trial.config, self.store.cam(trial.cam_id), num_classes)
 
 
 def verdict_counts(report: Report) -> Summary:
