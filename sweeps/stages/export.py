@@ -17,7 +17,7 @@ from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
-from wsss.evaluation.voc_server import check_server_tar, write_server_tar
+from wsss.evaluation.voc_server import write_server_tar
 
 TAR_NAME = "comp6_test_cls.tar"
 
@@ -43,9 +43,9 @@ class Export(Predict):
         return f"{self.chain.prediction_id}/export"
 
     def finish(self, place: Place, folder: Folder) -> Packed:
-        """Draw a gallery, write the archive, check it, and score it if there are masks.
+        """Draw a gallery, write the archive, and score the predictions if there are masks.
 
-        Raises ServerTarError if the archive breaks a rule of the server.
+        Raises ServerTarError if a prediction breaks a rule of the server.
         """
         dataset, ids = VocDataset(place.data), self.image_ids(place)
         images = place.store.folder(self.images_rel)
@@ -53,9 +53,8 @@ class Export(Predict):
         with_truth = all(dataset.has_mask(name) for name in ids)
         path = folder.path / "gallery.png"
         draw_gallery(path, images.path, dataset, ids, with_truth=with_truth, legend=True)
-        write_server_tar(images.path, ids, folder.path / TAR_NAME)
         sizes = {name: dataset.image_size(name) for name in ids}
-        check_server_tar(folder.path / TAR_NAME, ids, sizes)
+        write_server_tar(images.path, sizes, folder.path / TAR_NAME)
         score = score_folder(images.path, dataset, ids) if with_truth else None
         return Packed(self.chain.eval_split, len(ids), score)
 

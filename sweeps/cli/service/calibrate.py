@@ -6,25 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli import options
-from sweeps.cli.options import (
-    AcceptChanges,
-    Data,
-    Notify,
-    Recheck,
-    RetryFailed,
-    Seeds,
-    Set,
-    StoreOption,
-    Weights,
-    call,
-    data_folder,
-    prior_limits,
-    reached,
-    resources,
-    run_to_end,
-    say_idle,
-    with_options_of,
-)
 from wsss.basics.errors import explained
 from wsss.basics.printable import command
 
@@ -34,7 +15,7 @@ if TYPE_CHECKING:
     from sweeps.store.store import Store
 
 
-@with_options_of(resources, prior_limits)
+@options.with_options_of(options.resources, options.prior_limits)
 def calibrate(
     preset: Annotated[
         str | None,
@@ -43,15 +24,15 @@ def calibrate(
             "(drawn data) | short (other data) | paper"
         ),
     ] = None,
-    data: Data = "drawn",
-    weights: Weights = None,
-    seeds: Seeds = 1,
-    settings: Set = None,
-    store: StoreOption = "results",
-    recheck: Recheck = False,
-    retry_failed: RetryFailed = False,
-    accept_changes: AcceptChanges = False,
-    notify: Notify = None,
+    data: options.Data = "drawn",
+    weights: options.Weights = None,
+    seeds: options.Seeds = 1,
+    settings: options.Set = None,
+    store: options.StoreOption = "results",
+    recheck: options.Recheck = False,
+    retry_failed: options.RetryFailed = False,
+    accept_changes: options.AcceptChanges = False,
+    notify: options.Notify = None,
     **given: Any,
 ) -> None:
     """Train IRN's plain CAM and say whether its published score is reproduced. Resumable.
@@ -71,8 +52,8 @@ def calibrate(
     from wsss.overrides import parse_assignments
 
     with explained():
-        may_use = reached(call(resources, given), store, "sweep")
-        root = data_folder(data)
+        may_use = options.reached(options.call(options.resources, given), store, "sweep")
+        root = options.data_folder(data)
         asked = parse_assignments(settings or [])
         sweep, report = make_sweep(
             [TABLE],
@@ -83,10 +64,12 @@ def calibrate(
             overrides=asked,
             recheck=recheck,
         )
-        say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
+        options.say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
         facts = data_facts(sweep, report)
         results = open_store(store)
-        conduct = Conduct(accept_changes=accept_changes, limits=call(prior_limits, given))
+        conduct = Conduct(
+            accept_changes=accept_changes, limits=options.call(options.prior_limits, given)
+        )
         subject = Tables(sweep, results, Wishes(conduct, retry_failed))
 
         def weighed() -> int:
@@ -96,7 +79,7 @@ def calibrate(
             print("\n".join(["", *lines(verdict)]))
             return verdict.exit_code
 
-        run_to_end(subject, may_use, notify, weighed)
+        options.run_to_end(subject, may_use, notify, weighed)
 
 
 def default_preset(data: str, root: Path) -> str:

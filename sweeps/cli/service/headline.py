@@ -5,27 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from sweeps.cli.options import (
-    Data,
-    Notify,
-    Preset,
-    Recheck,
-    Recipe,
-    Set,
-    StoreOption,
-    Weights,
-    call,
-    data_folder,
-    default_preset,
-    execution,
-    opened,
-    prior_limits,
-    reached,
-    run_to_end,
-    say,
-    say_idle,
-    with_options_of,
-)
+from sweeps.cli import options
 from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
@@ -54,11 +34,11 @@ def planned_headline(
             "best if the store has an ended sweep with the same settings, else III[yes,yes]"
         ),
     ] = None,
-    preset: Preset = None,
-    recipe: Recipe = "default",
-    data: Data = "drawn",
-    weights: Weights = None,
-    settings: Set = None,
+    preset: options.Preset = None,
+    recipe: options.Recipe = "default",
+    data: options.Data = "drawn",
+    weights: options.Weights = None,
+    settings: options.Set = None,
     label_settings: Annotated[
         list[str] | None,
         typer.Option("--set-labels", help="replace a label setting, e.g. crf.preset=psa"),
@@ -83,8 +63,8 @@ def planned_headline(
             metavar="LABELS",
         ),
     ] = None,
-    store: StoreOption = "results",
-    recheck: Recheck = False,
+    store: options.StoreOption = "results",
+    recheck: options.Recheck = False,
 ) -> "tuple[Headline, Store]":
     """Plan a headline and open its store. Raises ForeseenError for wrong options."""
     from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
@@ -97,8 +77,8 @@ def planned_headline(
     wanted = sources or DEFAULT_SOURCES
     check_sources(wanted)
     exporting = _export_sources(export, export_from, wanted)
-    root = data_folder(data)
-    chosen = preset or default_preset(data)
+    root = options.data_folder(data)
+    chosen = preset or options.default_preset(data)
     asked = _asked(settings, label_settings, segmentation_settings)
 
     def planned_sweep(cell: str) -> "Sweep":
@@ -112,7 +92,7 @@ def planned_headline(
             recheck=recheck,
         )[0]
 
-    results = opened(store)
+    results = options.opened(store)
     first = cell if cell not in (None, BEST) else DEFAULT_CELL
     choice = choose_cell(results, planned_sweep(first), cell)
     sweep = planned_sweep(choice.cell)
@@ -135,7 +115,7 @@ def planned_headline(
     return planned, results
 
 
-@with_options_of(planned_headline, execution, prior_limits)
+@options.with_options_of(planned_headline, options.execution, options.prior_limits)
 def headline(
     label_workers: Annotated[
         int, typer.Option(min=1, help="processes that refine labels without Ray")
@@ -153,7 +133,7 @@ def headline(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
-    notify: Notify = None,
+    notify: options.Notify = None,
     **given: Any,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
@@ -166,15 +146,15 @@ def headline(
     from sweeps.stages.stage import Conduct
 
     with explained():
-        how = call(execution, given)
+        how = options.call(options.execution, given)
         one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
-        may_use = reached(one_by_one, given["store"], "headline")
+        may_use = options.reached(one_by_one, given["store"], "headline")
         from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
 
-        planned, results = call(planned_headline, given)
-        conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
+        planned, results = options.call(planned_headline, given)
+        conduct = Conduct(accept_changes=True, limits=options.call(options.prior_limits, given))
         subject = DrivenHeadline(planned, results, conduct, label_workers)
-        run_to_end(subject, may_use, notify)
+        options.run_to_end(subject, may_use, notify)
 
 
 class _Asked(NamedTuple):
@@ -243,7 +223,7 @@ def _check_splits(
     if shared := overlaps(ids):
         raise DataError(f"{dataset.root}: {shared[0]}")
     if seen := {*ids[trained]} & {*ids[scored]}:
-        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are also trained on")
+        options.say(f"{len(seen)} of {len(ids[scored])} images of {scored} are also trained on")
     splits = dict(report.fingerprints)
     if exported:
         splits.setdefault(exported, check_exportable(dataset, exported))
@@ -280,14 +260,14 @@ def _say_idle(planned: "Headline", asked: _Asked) -> None:
     from wsss.identity import run_id
 
     chains = planned.chains
-    say_idle(asked.of_cams, [chains[0].run], run_id)
-    say_idle(
+    options.say_idle(asked.of_cams, [chains[0].run], run_id)
+    options.say_idle(
         asked.of_labels,
         [chain.labels for chain in chains if chain.labels],
         lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id,
         "--set-labels",
     )
-    say_idle(
+    options.say_idle(
         asked.of_network,
         [chains[0].segmentation],
         lambda network: chains[0].model_copy(update={"segmentation": network}).prediction_id,

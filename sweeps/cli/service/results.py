@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import (
-    AllAsJson,
-    AsCsv,
-    AsJson,
-    StoreOption,
-    SweepName,
-    leave_memory_to_the_system,
-    opened,
-    opened_sweep,
-    print_cells,
-    require_one_of,
-    say,
-)
+from sweeps.cli import options
 from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
@@ -30,8 +18,8 @@ if TYPE_CHECKING:
 
 def status(
     ctx: typer.Context,
-    store: StoreOption = "results",
-    sweep: SweepName = None,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
     by_trial: Annotated[
         bool, typer.Option("--trials", help="a line per trial instead of the tables")
     ] = False,
@@ -41,8 +29,8 @@ def status(
     every: Annotated[
         float, typer.Option(min=0.2, help="seconds between two refreshes of --watch")
     ] = 5.0,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
     address: Annotated[
         str | None,
         typer.Option(
@@ -56,9 +44,9 @@ def status(
     from sweeps.report.live.status import show_status
 
     with explained():
-        require_one_of(trials=by_trial, json=as_json, csv=as_csv)
-        require_one_of(watch=watch, json=as_json, csv=as_csv)
-        require_one_of(watch=watch, address=bool(address))
+        options.require_one_of(trials=by_trial, json=as_json, csv=as_csv)
+        options.require_one_of(watch=watch, json=as_json, csv=as_csv)
+        options.require_one_of(watch=watch, address=bool(address))
         if address:
             words = ["--sweep", sweep] if sweep else []
             shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
@@ -66,10 +54,10 @@ def status(
             named = ctx.get_parameter_source("store")  # WSSS_STORE here is for this machine
             there = store if named and named.name == "COMMANDLINE" else None
             raise typer.Exit(_status_there(address, there, words))
-        leave_memory_to_the_system()
-        results, found = opened_sweep(store, sweep)
+        options.leave_memory_to_the_system()
+        results, found = options.opened_sweep(store, sweep)
         if as_json or as_csv:
-            print_cells(results, found, as_json=as_json)
+            options.print_cells(results, found, as_json=as_json)
             return
         show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
 
@@ -98,8 +86,8 @@ def report(
         list[str] | None,
         typer.Argument(help="tables to report; default: those of the sweep", metavar="TABLE"),
     ] = None,
-    store: StoreOption = "results",
-    sweep: SweepName = None,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="seeds per cell; default: the sweep's")
     ] = None,
@@ -150,7 +138,7 @@ def report(
     with explained():
         if measure not in {m.value for m in Measure}:
             raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
-        results, found = opened_sweep(store, sweep)
+        results, found = options.opened_sweep(store, sweep)
         chosen = with_tables(found, tables or (), seeds)
         built = build_report(
             chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
@@ -165,7 +153,7 @@ def report(
             refused = error.strerror or ""
         print_document(Console(), document)  # last, as `| head` may end it
         if refused:
-            say(f"{folder}: cannot be written ({refused}); name another folder with --out")
+            options.say(f"{folder}: cannot be written ({refused}); name another folder with --out")
             return
         print("\n".join(map(str, written)))
         if not no_log and chosen.name == found.name:
@@ -187,9 +175,9 @@ def diff(
         str, typer.Argument(help="a cell of the sweep, e.g. 'V[0.5,0.1]', or a run id", metavar="A")
     ],
     b: Annotated[str, typer.Argument(help="the same", metavar="B")],
-    store: StoreOption = "results",
-    sweep: SweepName = None,
-    as_json: AllAsJson = False,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
+    as_json: options.AllAsJson = False,
 ) -> None:
     """Compare two cells or runs: settings, mIoU by the four measures, and classes.
 
@@ -203,7 +191,7 @@ def diff(
     from sweeps.report.diff import compare, find_trials, print_difference
 
     with explained():
-        results = opened(store)
+        results = options.opened(store)
         asked = sweep is not None or results.sweep_names()
         found = load_sweep(results, sweep) if asked else None
         sides = [(name, find_trials(results, found, name)) for name in (a, b)]
