@@ -17,7 +17,7 @@ from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
-from wsss.training.segmentation import load_trained, train_segmentation
+from wsss.training.segmentation import load_trained, segmentation_training, train_segmentation
 
 NUM_GALLERY_IMAGES = 6
 
@@ -49,7 +49,7 @@ class TrainDeepLab(Training):
             write_json(folder.path / "config.json", saved)
         samples = dataset.samples(self.chain.run.data.train_split)
         num_classes, ids = len(dataset.classes), [sample.image_id for sample in samples]
-        for record in train_segmentation(
+        training = segmentation_training(
             build_deeplab(config, num_classes, weights_file=place.weights_file),
             config,
             samples,
@@ -57,7 +57,8 @@ class TrainDeepLab(Training):
             process=place.process,
             execution=place.execution,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
-        ):
+        )
+        for record in train_segmentation(training):
             if first:
                 folder.add_epoch(asdict(record))
             yield Record(self, record.iteration / config.iterations, record.metrics())

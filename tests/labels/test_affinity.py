@@ -21,6 +21,7 @@ from wsss.training.affinity import (
     AffinityCrops,
     AffinityObjective,
     AffinityRecord,
+    affinity_training,
     build_affinity_net,
     sgd_settings,
     train_affinity,
@@ -270,9 +271,10 @@ def train(
 ) -> tuple[AffinityNet, list[AffinityRecord]]:
     model = build_affinity_net(NETWORK, config)
     records = []
-    for record in train_affinity(
+    training = affinity_training(
         model, samples, lambda s: masks[s.image_id], config, device=CPU, checkpoints=checkpoints
-    ):
+    )
+    for record in train_affinity(training):
         records.append(record)
         if record.epoch == stop_after:
             break
@@ -325,8 +327,8 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(
     model = build_affinity_net(NETWORK, CONFIG)
     with torch.no_grad():
         model.fuse.weight[0, 0] = torch.inf
-    training = train_affinity(model, samples, lambda s: masks[s.image_id], CONFIG, device=CPU)
+    training = affinity_training(model, samples, lambda s: masks[s.image_id], CONFIG, device=CPU)
     with pytest.raises(
         DivergedError, match=r"at iteration 0: .*; lower random_walk\.lr \(now 0\.1\)"
     ):
-        list(training)
+        list(train_affinity(training))

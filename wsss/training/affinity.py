@@ -65,29 +65,11 @@ def build_affinity_net(
     return model.to(memory_format=torch.channels_last)
 
 
-def train_affinity(
-    model: AffinityNet,
-    samples: list[Sample],
-    label_maps: LabelMaps,
-    config: RandomWalkConfig,
-    *,
-    device: torch.device,
-    checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
-) -> Iterator[AffinityRecord]:
-    """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
+def train_affinity(training: Training) -> Iterator[AffinityRecord]:
+    """Train to the end; yield after each epoch.
 
-    Raises DataError for too few images, and what `label_maps` and `Training.run` raise.
+    training: of `affinity_training`. Raises what its `label_maps` and `Training.run` raise.
     """
-    training = affinity_training(
-        model,
-        samples,
-        label_maps,
-        config,
-        device=device,
-        checkpoints=checkpoints,
-        execution=execution,
-    )
     for found in training.epochs():
         loss, foreground, background, negative, share, _ = found.means()
         yield AffinityRecord(
@@ -115,6 +97,7 @@ def affinity_training(
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
     The terms of its steps are the loss, its three means and the share of pairs across a border.
+    Raises DataError for too few images.
     """
     train = sgd_settings(config)
     step = affinity_step(model, config, device=device, execution=execution)

@@ -61,31 +61,12 @@ class SegmentationRecord:
         return values
 
 
-def train_segmentation(
-    model: DeepLab,
-    config: DeepLabConfig,
-    samples: list[Sample],
-    label_maps: list[Path],
-    *,
-    process: Process | None = None,
-    checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
-) -> Iterator[SegmentationRecord]:
-    """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
+def train_segmentation(training: Training) -> Iterator[SegmentationRecord]:
+    """Train to the end; yield after each epoch, the last of which may be cut short.
 
-    label_maps: the PNG of each sample. The schedule counts iterations, so the last epoch may be cut
-    short. Every rank of a distributed run calls this with its own Process and an equal model.
-    Raises DataError for label maps that do not fit, and what `Training.run` raises.
+    training: of `segmentation_training`. Raises DataError for label maps that do not fit, and what
+    `Training.run` raises.
     """
-    training = segmentation_training(
-        model,
-        config,
-        samples,
-        label_maps,
-        process=process,
-        checkpoints=checkpoints,
-        execution=execution,
-    )
     for found in training.epochs():
         loss, accuracy, norm = found.means()
         yield SegmentationRecord(
@@ -113,7 +94,9 @@ def segmentation_training(
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    The terms of its steps are the loss and the pixel accuracy.
+    label_maps: the PNG of each sample. The schedule counts iterations. Every rank of a distributed
+    run calls this with its own Process and an equal model. The terms of its steps are the loss and
+    the pixel accuracy. Raises DataError for missing label maps and too few images.
     """
     step = segmentation_step(model, config, process=process, execution=execution)
     crops = LabelledCrops(samples, label_maps, model.num_labels - 1, config)
