@@ -165,15 +165,12 @@ def draw_gallery(
 ) -> None:
     """Draw some images beside their predictions, and beside their masks if `with_truth`."""
     shown = image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
-    rows = [
-        GalleryRow(
-            sample.image_id,
-            as_array(read_image(sample.image_path)),
-            dataset.mask(sample.image_id) if with_truth else None,
-            (read_mask(predictions / f"{sample.image_id}.png", len(dataset.classes)),),
-        )
-        for sample in unlabelled(dataset, shown)
-    ]
+    rows = []
+    for name in shown:
+        predicted = read_mask(predictions / f"{name}.png", len(dataset.classes))
+        maps = (dataset.mask(name), predicted) if with_truth else (predicted,)
+        rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), maps))
     path.parent.mkdir(parents=True, exist_ok=True)
     names = dataset.classes if legend else ()
-    draw_segmentation_gallery(path, rows, with_truth=with_truth, class_names=names)
+    columns = ("ground truth", "prediction") if with_truth else ("prediction",)
+    draw_segmentation_gallery(path, rows, columns, class_names=names)

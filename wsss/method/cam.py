@@ -24,7 +24,7 @@ def activate_cam(cams: Tensor, present: Tensor, activation: str) -> Tensor:
 
     cams: raw [B, K, h, w]; returns the same shape. relu_max: in [0, 1], as `normalise_cam`;
     min_max: in [0, 1], scaled from the minimum after the ReLU to the maximum (SEAM); raw:
-    unbounded; sigmoid: in (0, 1). Raises ValueError for an unknown activation.
+    unbounded; sigmoid: in (0, 1).
     """
     if activation == "relu_max":
         return normalise_cam(cams, present)
@@ -34,9 +34,7 @@ def activate_cam(cams: Tensor, present: Tensor, activation: str) -> Tensor:
         return (positive - low - EPSILON).relu() / (high - low + EPSILON)
     if activation == "raw":
         return cams * present[:, :, None, None]
-    if activation == "sigmoid":
-        return torch.sigmoid(cams) * present[:, :, None, None]
-    raise ValueError(f"unknown CAM activation {activation!r}; see transfer.cam_activation")
+    return torch.sigmoid(cams) * present[:, :, None, None]
 
 
 def belongs_to(cam: Tensor, present: Tensor, score: float, rule: str) -> Tensor:
@@ -46,8 +44,6 @@ def belongs_to(cam: Tensor, present: Tensor, score: float, rule: str) -> Tensor:
     background score and all other classes (ties go to background, then to the lower class);
     `threshold`: its CAM is above the score.
     """
-    if rule not in ("argmax", "threshold"):
-        raise ValueError(f"unknown rule {rule!r}; see transfer.belongs")
     if rule == "threshold":
         return (cam > score) & (present[:, :, None, None] > 0)
     background = torch.full_like(cam[:, :1], score)
@@ -83,7 +79,7 @@ def background_map(cam: Tensor, present: Tensor, score: float, kind: str) -> Ten
     | background    | as one_minus_max                           | 0                            |
 
     "Only the most recognisable activation is kept": per pixel, as SEAM does, or per class; the
-    first of equals. Raises ValueError for an unknown kind.
+    first of equals.
     """
     cam = cam * present[:, :, None, None]
     strongest, index = cam.max(1, keepdim=True)  # [B, 1, h, w]
@@ -96,8 +92,6 @@ def background_map(cam: Tensor, present: Tensor, score: float, kind: str) -> Ten
     foreground = torch.zeros_like(cam).scatter(1, index, strongest)
     if kind == "one_minus_max":
         return torch.cat([1 - strongest, foreground], 1)
-    if kind == "fixed_score":
-        is_background = strongest <= score
-        background = torch.where(is_background, score, 0.0).to(cam.dtype)
-        return torch.cat([background, foreground.masked_fill(is_background, 0.0)], 1)
-    raise ValueError(f"unknown background map {kind!r}; see transfer.background_map")
+    is_background = strongest <= score  # fixed_score
+    background = torch.where(is_background, score, 0.0).to(cam.dtype)
+    return torch.cat([background, foreground.masked_fill(is_background, 0.0)], 1)

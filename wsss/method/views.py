@@ -31,8 +31,6 @@ def adjust(
     | decreased_negative | as beta_tenth, but where alpha < 1 beta is subtracted           |
     | about_mean         | clip(alpha (g - m) + m + beta / 10), m the image's mean         |
     | slider             | clip(alpha g + beta - 255): beta 255 changes nothing            |
-
-    Raises ValueError for an unknown reading.
     """
     if reading == "literal_unclipped":
         return alpha * pixels + beta
@@ -48,12 +46,10 @@ def adjust(
         adjusted = alpha * pixels + (-beta / 10 if alpha < 1 else beta / 10)
     elif reading == "slider":
         adjusted = alpha * pixels + beta - 255
-    elif reading == "about_mean":
+    else:  # about_mean
         if mean is None:
             mean = pixels.mean((-3, -2, -1), keepdim=True)
         adjusted = alpha * (pixels - mean) + mean + beta / 10
-    else:
-        raise ValueError(f"unknown reading {reading!r} of Eq. 2; see views.reading")
     return adjusted.clamp(0, 255)
 
 

@@ -68,7 +68,14 @@ def configured(
     check_initial_weights([chosen.network], settled.weights_file)
     say_idle(given, [chosen], run_id)
     trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
-    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
+    return Run(
+        folder=run,
+        config=chosen,
+        data=dataset.root,
+        weights_file=settled.weights_file,
+        classes=dataset.classes,
+        trained_on=trained_on,
+    )
 
 
 @with_options_of(configured, execution, prior_limits)

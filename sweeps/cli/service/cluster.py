@@ -202,13 +202,10 @@ def _connect(address: str) -> "JobServer":
 
 def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
     """Print a job's log to its end; return its exit code, or DETACHED after Ctrl-C."""
-    from sweeps.cluster.follow import Follower
+    from sweeps.cluster.follow import follow
 
-    follower = Follower(server, job_id)
     try:
-        if tail is not None:
-            follower.skip_to_tail(tail)
-        code = follower.run()
+        code = follow(server, job_id, tail=tail)
     except KeyboardInterrupt:
         say(
             f"\n{job_id} continues; follow it with: {_command('attach', server, job_id)}; stop it "

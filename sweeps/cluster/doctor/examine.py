@@ -48,8 +48,7 @@ def examine(
         elif address is not None:
             checks += _check_nodes(address, lock, files)
     except ForeseenError as error:
-        found, _, remedy = str(error).partition("; ")
-        checks += [Check("cluster", "problem", found, remedy), *_not_known(files)]
+        checks += [Check.of(error, "cluster"), *_not_known(files)]
     return checks
 
 
@@ -64,10 +63,7 @@ def _this_machine(root: Path, lock: Path, mlflow: str) -> list[Check]:
 
 
 def _check_files(files: Files) -> list[Check]:
-    if files.store and "://" in files.store:
-        checks = [machine.check_bucket(files.store)]
-    else:
-        checks = machine.check_store((files.folder or Path("results")).absolute())
+    checks = machine.check_store(files.store or "results")
     if files.data:
         checks.append(machine.check_data(Path(files.data), ["train", "train_aug"]))
     if files.weights and files.weights not in NAMES:

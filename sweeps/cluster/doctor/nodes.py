@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.cluster.doctor.check import Check
+from sweeps.cluster.doctor.check import Check, State
 from sweeps.cluster.doctor.machine import check_disk, installed
 from wsss.data.classes import CLASS_LIST
 from wsss.data.voc import ENDINGS, files_of
@@ -92,21 +92,20 @@ def check_report(
     other = [
         f"{p} {report.versions[p]}, here {own[p]}" for p in own if report.versions[p] != own[p]
     ]
-    remedy = "install requirements.lock on the node, and restart its Ray" if other else ""
+    remedy = "install requirements.lock on the node, and restart its Ray"
     text = "; ".join(other) or f"{len(own)} packages as here"
     checks = [Check("packages", "problem" if other else "ok", text, remedy, name)]
     checks.append(check_disk(report.free_bytes, node=name))
     text = f"Ray counts {logical}, torch sees {report.gpus}"
+    state: State = "warning" if report.gpus > logical else "ok"
+    remedy = "start Ray with --num-gpus"
     if logical > report.gpus:
         remedy = "start Ray on the node with the GPUs it has, or install a torch build for them"
-        checks.append(Check("GPUs", "problem", text, remedy, name))
-    elif report.gpus > logical:
-        checks.append(Check("GPUs", "warning", text, "start Ray with --num-gpus", name))
-    else:
-        checks.append(Check("GPUs", "ok", text, "", name))
+        state = "problem"
+    checks.append(Check("GPUs", state, text, remedy, name))
     skew = max(sent - report.clock, report.clock - received, 0.0)
     late = skew > MAX_SKEW_S
-    remedy = "keep the node's clock with chrony or systemd-timesyncd" if late else ""
+    remedy = "keep the node's clock with chrony or systemd-timesyncd"
     text = f"{skew:.1f} s beyond the round trip"
     checks.append(Check("clock", "problem" if late else "ok", text, remedy, name))
     return checks

@@ -366,7 +366,7 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     draw_segmentation_gallery(
         path,
         [_row(dataset, store, finished, image_id) for image_id in shown],
-        names=names,
+        ("ground truth", *names),
         class_names=dataset.classes,
         dots_per_inch=DOTS_PER_INCH,
     )
@@ -382,9 +382,9 @@ def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id:
     return GalleryRow(
         image_id,
         as_array(read_image(dataset.image_path(image_id))),
-        dataset.mask(image_id),
-        tuple(
-            read_mask(_prediction(store, chain, image_id), len(dataset.classes)) for chain in chains
+        (
+            dataset.mask(image_id),
+            *(read_mask(_prediction(store, c, image_id), len(dataset.classes)) for c in chains),
         ),
     )
 

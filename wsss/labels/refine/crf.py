@@ -65,10 +65,9 @@ def dense_crf(
 
     image: [H, W, 3]; probs: [L', H, W], background first, then the present classes, summing to 1.
     Returns [L', H, W], summing to 1. Either array may be read-only or not contiguous. Raises
-    ValueError if they do not fit, and MissingCrfError without pydensecrf2. Holds the GIL: use
-    processes (`wsss.basics.pool`), not threads.
+    MissingCrfError without pydensecrf2. Holds the GIL: use processes (`wsss.basics.pool`), not
+    threads.
     """
-    _check(image, probs)
     num_labels, height, width = probs.shape
     if num_labels == 1:  # nothing to decide
         return np.ones_like(probs, dtype=np.float32)
@@ -136,20 +135,6 @@ def label_probs(
     chosen = indices == np.arange(num_labels)[:, None, None]
     other = (1 - certainty) / (num_labels - 1)
     return np.where(chosen, np.float32(certainty), np.float32(other))
-
-
-def _check(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image is {image.dtype} {image.shape}; give 8-bit RGB, (H, W, 3)")
-    if probs.ndim != 3 or probs.shape[1:] != image.shape[:2] or not probs.size:
-        raise ValueError(
-            f"probs are {probs.shape}, the image is {image.shape}; give probs of (labels, H, W)"
-        )
-    if not (probs.min() >= 0 and np.allclose(probs.sum(0), 1, atol=1e-3)):
-        raise ValueError(
-            "probs must be 0 or more and sum to 1 at each pixel; divide scores by their sum "
-            "(score_probs) or apply a softmax"
-        )
 
 
 def _densecrf() -> Any:
