@@ -87,7 +87,7 @@ class LearnAffinity(Training):
             dataset.samples(self.chain.label_split),
             partial(_confident, maps.path, dataset, walk),
             walk,
-            device=place.process.device,
+            process=place.process,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
             execution=place.execution,
         )

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.drawn.folder import DrawnError, draw_voc
-from wsss.data.drawn.folder import _draw as drawing_of
+from wsss.data.drawn.folder import DrawnError, draw_voc, drawing_of
 from wsss.data.drawn.pictures import Drawing, draw_picture
 
 COUNTS: dict[str, Any] = {"num_train": 6, "num_extra": 4, "num_val": 3}
@@ -237,7 +236,7 @@ def test_an_interrupted_draw_leaves_nothing_and_the_next_one_succeeds(
         return draw(kind, rng_seed, image_index)
 
     draw = drawing_of
-    monkeypatch.setattr("wsss.data.drawn.folder._draw", stop)
+    monkeypatch.setattr("wsss.data.drawn.folder.drawing_of", stop)
     with pytest.raises(KeyboardInterrupt):
         draw_voc(tmp_path / "voc", **COUNTS)
     monkeypatch.undo()
@@ -254,7 +253,7 @@ def test_of_two_processes_that_draw_the_same_tree_both_succeed(
         return draw(kind, rng_seed, image_index)
 
     draw = drawing_of
-    monkeypatch.setattr("wsss.data.drawn.folder._draw", other_process_finishes_first)
+    monkeypatch.setattr("wsss.data.drawn.folder.drawing_of", other_process_finishes_first)
     root = draw_voc(tmp_path / "voc", **COUNTS)
     assert contents(root) == contents(tree)
     assert list(tmp_path.iterdir()) == [root]

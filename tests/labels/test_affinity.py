@@ -272,7 +272,7 @@ def train(
     model = build_affinity_net(NETWORK, config)
     records = []
     training = affinity_training(
-        model, samples, lambda s: masks[s.image_id], config, device=CPU, checkpoints=checkpoints
+        model, samples, lambda s: masks[s.image_id], config, checkpoints=checkpoints
     )
     for record in train_affinity(training):
         records.append(record)
@@ -327,7 +327,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(
     model = build_affinity_net(NETWORK, CONFIG)
     with torch.no_grad():
         model.fuse.weight[0, 0] = torch.inf
-    training = affinity_training(model, samples, lambda s: masks[s.image_id], CONFIG, device=CPU)
+    training = affinity_training(model, samples, lambda s: masks[s.image_id], CONFIG)
     with pytest.raises(
         DivergedError, match=r"at iteration 0: .*; lower random_walk\.lr \(now 0\.1\)"
     ):

@@ -38,20 +38,13 @@ class Prediction(NamedTuple):
     """Share of the pixels by label in [0, 1], the largest first; absent labels are left out."""
 
 
-class Unreadable(NamedTuple):
-    """A picture that could not be read, so that nothing was written for it."""
-
-    picture: Path
-    error: DataError
-
-
 def predict_images(
     model: DeepLab, paths: Sequence[Path], out: Path, config: DeepLabConfig, classes: Sequence[str]
-) -> Iterator[Prediction | Unreadable]:
+) -> Iterator[Prediction | DataError]:
     """Write `out`/<name>.png and `out`/<name>_overlay.png of each picture; yield once written.
 
-    For a picture that is missing or cannot be decoded an Unreadable is yielded. Pictures turned by
-    an EXIF tag are turned upright, and so are their masks. A picture whose long side exceeds
+    For a picture that is missing or cannot be decoded, its error is yielded. Pictures turned by an
+    EXIF tag are turned upright, and so are their masks. A picture whose long side exceeds
     MAX_LONG_SIDE is segmented at that size and its mask enlarged. Raises DataError, before anything
     is written, if two pictures share a name or a mask would replace one.
     """
@@ -63,7 +56,7 @@ def predict_images(
         try:
             image = read_image(path)
         except DataError as error:
-            yield Unreadable(path, error)
+            yield error
             continue
         label = _label_map(model, image, config, device=device)
         mask, overlay = out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"

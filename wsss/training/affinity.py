@@ -90,7 +90,7 @@ def affinity_training(
     label_maps: LabelMaps,
     config: RandomWalkConfig,
     *,
-    device: torch.device,
+    process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
     execution: Execution | None = None,
 ) -> Training:
@@ -100,7 +100,7 @@ def affinity_training(
     Raises DataError for too few images.
     """
     train = sgd_settings(config)
-    step = affinity_step(model, config, device=device, execution=execution)
+    step = affinity_step(model, config, process=process, execution=execution)
     crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
     loader = loader_for(step, crops, config.batch_size)
     num_iterations = config.epochs * loader.iterations
@@ -118,17 +118,18 @@ def affinity_step(
     model: AffinityNet,
     config: RandomWalkConfig,
     *,
-    device: torch.device,
+    process: Process | None = None,
     execution: Execution | None = None,
 ) -> Step:
-    """Move `model` to the device; return its step, with the terms of AffinityObjective."""
-    model.to(device).train()
+    """Move `model` to the process's device; return its step, with AffinityObjective's terms."""
+    process = process or Process()
+    model.to(process.device).train()
     return Step(
         model,
         AffinityObjective(config),
         build_sgd(model.parameter_groups(), sgd_settings(config)),
         precision=config.precision,
-        process=Process(device=device),
+        process=process,
         execution=execution,
     )
 

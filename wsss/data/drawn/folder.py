@@ -103,7 +103,8 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     raise DrawnError(f"{root}: holds {what}; remove it or name another folder")
 
 
-def _draw(kind: str, rng_seed: int, image_index: int) -> "Drawing":
+def drawing_of(kind: str, rng_seed: int, image_index: int) -> "Drawing":
+    """Draw one picture of a set of this kind and seed."""
     from wsss.data.drawn.pictures import draw_lamp_picture, draw_picture
 
     if kind == "parts":
@@ -117,7 +118,7 @@ def _write_tree(root: Path, kind: str, counts: dict[str, int], rng_seed: int) ->
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
     ids = [f"drawn_{index:06d}" for index in range(len(kinds))]
     for index, image_id in enumerate(ids):
-        drawing = _draw(kind, rng_seed, index)
+        drawing = drawing_of(kind, rng_seed, index)
         _write_picture(root, image_id, drawing, extra=kinds[index] == "extra")
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
