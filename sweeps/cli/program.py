@@ -52,7 +52,10 @@ PANELS = {
 
 
 class Command(TyperCommand):
-    """A command that expands `~` in what it is given, and refuses empty or repeated options."""
+    """A command that expands `~` in what it is given, and refuses empty or repeated options.
+
+    Foreseen errors are printed, with exit code 2.
+    """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -88,6 +91,11 @@ class Command(TyperCommand):
         with explained():
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with explained():
+            return super().invoke(ctx)
 
     def _refuse_repeated(self, args: list[str]) -> None:
         options = (each for each in self.params if isinstance(each, TyperOption))

@@ -160,9 +160,8 @@ def submit(
     """Start a sweep on the cluster, or find the job that already runs it.
 
     root: the project; job_id: None makes one from tables, preset and time; python: the interpreter
-    on the head. Raises ConfigError or JobError.
+    on the head. Raises JobError.
     """
-    request.check()
     for job in our_jobs(server):
         ended, named = job.status.is_terminal(), job.submission_id == job_id
         if ended and named:

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from sweeps.cli.method.data import page
 from wsss.basics.printable import command
+from wsss.data import check_splits
 from wsss.data.check import check_data
 from wsss.data.check_splits import (
     OFFICIAL_SPLITS,
@@ -51,7 +53,8 @@ def write_split(root: Path, split: str, names: list[str]) -> None:
 
 def report_of(root: Path, official: Mapping[str, OfficialSplit] = OFFICIAL_SPLITS) -> SplitReport:
     dataset = VocDataset(root)
-    return split_report(dataset, dataset.split_names(), official)
+    with mock.patch.object(check_splits, "OFFICIAL_SPLITS", official):
+        return split_report(dataset, dataset.split_names())
 
 
 def test_images_and_pixels_are_counted_per_class_and_split(root: Path) -> None:

@@ -7,7 +7,8 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from test_prepare_sbd import save_sbd
 from typer.testing import CliRunner
 
 from sweeps.cli.method.data import prepare as prepare_command
+from sweeps.cli.program import Command
 from wsss.basics.errors import ForeseenError
+from wsss.data import check_splits
 from wsss.data.check import check_data
 from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, split_report
 from wsss.data.classes import voc_palette
@@ -150,13 +153,19 @@ def prepare(
 ) -> Prepared:
     """Prepare from the local archives of the steps (voc and sbd), or from `url` if it is given."""
     local = {} if url else archives.local(*steps)
-    settings = {"archives": local, "official": OFFICIAL, **request}
-    with Progress(disable=True) as progress:
-        return prepare_voc(
-            PrepareRequest(root, **settings),  # type: ignore[arg-type]
-            progress=progress,
-            sources=archives.sources(url),
-        )
+    settings = {"archives": local, **request}
+    with Progress(disable=True) as progress, known_sources(archives.sources(url)):
+        return prepare_voc(PrepareRequest(root, **settings), progress=progress)  # type: ignore[arg-type]
+
+
+def known_sources(sources: dict[str, Source]) -> Any:
+    """A context in which these are the public archives."""
+    return mock.patch("wsss.data.prepare.assemble.public_sources", return_value=sources)
+
+
+@pytest.fixture(autouse=True)
+def official(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_splits, "OFFICIAL_SPLITS", OFFICIAL)
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -180,7 +189,7 @@ def test_small_archives_become_a_data_set_without_a_problem(
         with Image.open(root / f"SegmentationClassAug/{name}.png") as image:
             assert np.array_equal(np.asarray(image), mask_of(name, border=border))
     check_data(dataset, dataset.split_names(), scored=["train", "val"]).raise_if_broken()
-    report = split_report(dataset, dataset.split_names(), OFFICIAL)
+    report = split_report(dataset, dataset.split_names())
     assert (report.problems, set(report.official.values())) == ([], {True})
 
 
@@ -251,7 +260,7 @@ def test_a_second_call_reads_no_archive_and_changes_nothing(
     for path in archives.local("voc", "sbd").values():
         path.write_bytes(b"")
     with Progress(disable=True) as progress:
-        again = prepare_voc(PrepareRequest(root, official=OFFICIAL), progress=progress)
+        again = prepare_voc(PrepareRequest(root), progress=progress)
     assert (again.done, again.kept) == ([], ["voc", "sbd"])
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
@@ -309,8 +318,11 @@ def refused(root: Path, archives: Archives, *steps: str, **request: object) -> s
     return str(caught.value)
 
 
-def test_lists_other_than_the_official_ones_are_refused(tmp_path: Path, archives: Archives) -> None:
-    told = refused(tmp_path / "voc", archives, official=OFFICIAL_SPLITS)
+def test_lists_other_than_the_official_ones_are_refused(
+    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_splits, "OFFICIAL_SPLITS", OFFICIAL_SPLITS)
+    told = refused(tmp_path / "voc", archives)
     digest = hashlib.sha256(lines(A, B)).hexdigest()
     assert told.startswith(f"train: 2 ids with SHA-256 {digest}; VOC 2012 has 1464 with aa623bd2")
     assert "--allow-partial" in told
@@ -323,8 +335,9 @@ def test_a_local_archive_with_another_digest_is_refused(tmp_path: Path, archives
     content[600] ^= 1
     path.write_bytes(content)
     request = PrepareRequest(tmp_path / "voc", archives=archives.local())
-    with pytest.raises(DataError) as caught, Progress(disable=True) as progress:
-        prepare_voc(request, progress=progress, sources=known)
+    progress = Progress(disable=True)
+    with pytest.raises(DataError) as caught, progress, known_sources(known):
+        prepare_voc(request, progress=progress)
     for part in (str(path), f"expected {known['voc'].md5}", f"found {md5(path)}", "allow-partial"):
         assert part in str(caught.value)
 
@@ -427,9 +440,10 @@ def test_a_data_set_is_prepared_once_it_is_mended_as_told(
     root, known = tmp_path / "voc", archives.sources()
     broken(root, archives)
     before, local = tree(root), archives.local()
-    request = PrepareRequest(root, archives=local, official=OFFICIAL)
-    with pytest.raises(ForeseenError, match=told), Progress(disable=True) as progress:
-        prepare_voc(request, progress=progress, sources=known)
+    request = PrepareRequest(root, archives=local)
+    progress = Progress(disable=True)
+    with pytest.raises(ForeseenError, match=told), progress, known_sources(known):
+        prepare_voc(request, progress=progress)
     assert {name: content for name, content in tree(root).items() if name in before} == before
     mended(root, archives)
     assert prepare(root, archives).done[-1] == "sbd"
@@ -474,7 +488,7 @@ def test_addresses_and_digests_are_those_that_torchvision_knows() -> None:
 
 def test_the_command_prepares_tells_and_refuses(tmp_path: Path, archives: Archives) -> None:
     app, runner, root = typer.Typer(), CliRunner(), str(tmp_path / "voc")
-    app.command()(prepare_command)
+    app.command(cls=Command)(prepare_command)
     local = archives.local()
     words = [root, "--voc", str(local["voc"]), "--sbd", str(local["sbd"]), "--workers", "1"]
     refusal = runner.invoke(app, words)
@@ -483,7 +497,7 @@ def test_the_command_prepares_tells_and_refuses(tmp_path: Path, archives: Archiv
     assert "md5 expected 6cd6e144f989b92b3379bac3b3de84fd" in refusal.stderr
     result = runner.invoke(app, [*words, "--allow-partial"])
     assert result.exit_code == 0, result.stderr
-    assert "train_aug: 4 images, not VOC 2012's full list" in result.stdout
+    assert "train_aug: 4 images, VOC 2012's list" in result.stdout
     assert f"{root}: prepared voc, sbd; already there: nothing" in result.stdout
     no_name = runner.invoke(app, [*words, "--sha256", "0" * 64])
     assert no_name.exit_code == 2

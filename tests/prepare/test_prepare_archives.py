@@ -18,14 +18,8 @@ from rich.progress import Progress
 
 from wsss.basics.printable import printable
 from wsss.data.errors import DataError
-from wsss.data.prepare.archives import (
-    ArchiveError,
-    Limits,
-    download,
-    extract,
-    require_space,
-    verify,
-)
+from wsss.data.prepare import archives
+from wsss.data.prepare.archives import ArchiveError, download, extract, require_space, verify
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 MD5 = {"md5": hashlib.md5(CONTENT).hexdigest()}
@@ -178,12 +172,12 @@ def pack(path: Path, members: Members, mode: str = "w") -> Path:
     return path
 
 
-def take(archive: Path, folder: Path, limits: Limits = Limits()) -> set[str]:  # noqa: B008
+def take(archive: Path, folder: Path) -> set[str]:
     """Extract what lies in data/, without data/."""
     folder.mkdir(exist_ok=True)
     with Progress(disable=True) as progress:
         wanted = re.compile(r"data/(.*)")
-        return extract(archive, folder, wanted, progress=progress, limits=limits)
+        return extract(archive, folder, wanted, progress=progress)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -255,24 +249,33 @@ def test_set_user_id_and_write_permission_for_all_are_dropped(tmp_path: Path) ->
 # Bombs
 
 
-def test_too_many_members_are_refused(tmp_path: Path) -> None:
+def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = pack(tmp_path / "a.tar", [file(f"code/{n}") for n in range(4)])
-    assert take(archive, tmp_path / "out", Limits(members=4)) == set()
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 4)
+    assert take(archive, tmp_path / "out") == set()
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     with pytest.raises(ArchiveError, match="over 3 members"):
-        take(archive, tmp_path / "out", Limits(members=3))
+        take(archive, tmp_path / "out")
 
 
-def test_too_many_bytes_are_refused_even_in_files_that_are_not_wanted(tmp_path: Path) -> None:
+def test_too_many_bytes_are_refused_even_in_files_that_are_not_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = pack(tmp_path / "a.tar", [file("code/a", b"1" * 60), file("code/b", b"1" * 60)])
-    assert take(archive, tmp_path / "out", Limits(total_bytes=120)) == set()
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 120)
+    assert take(archive, tmp_path / "out") == set()
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 119)
     with pytest.raises(ArchiveError, match=r"119 bytes at 'code/b'"):
-        take(archive, tmp_path / "out", Limits(total_bytes=119))
+        take(archive, tmp_path / "out")
 
 
-def test_a_wanted_file_that_is_too_large_is_refused_before_it_is_written(tmp_path: Path) -> None:
+def test_a_wanted_file_that_is_too_large_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = pack(tmp_path / "a.tar", [file("data/a", b"1" * 60)])
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 59)
     with pytest.raises(ArchiveError, match="'data/a' has 60 bytes, allowed are 59"):
-        take(archive, tmp_path / "out", Limits(member_bytes=59))
+        take(archive, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 

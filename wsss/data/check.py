@@ -349,12 +349,12 @@ def check_data_once(
     A broken data set is never remembered, nor one whose files changed during the check. If the
     cache folder cannot be written, the next check takes as long again.
     """
-    asked = {"scored": scored, "may_be_empty": may_be_empty}
-    path = _remembered(dataset, splits, **asked)
+    about = (VERSION, splits, sorted(scored), may_be_empty)
+    path = _remembered(dataset, splits, about)
     if path and not recheck and (known := _read(path, dataset)):
         return known
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
-    if path and not report.problems and _remembered(dataset, splits, **asked) == path:
+    if path and not report.problems and _remembered(dataset, splits, about) == path:
         kept = asdict(report)
         del kept["root"], kept["classes"]  # `_read` takes the current ones
         with suppress(OSError):
@@ -389,15 +389,16 @@ def checks_folder() -> Path | None:
     return cache and cache / "wsss-sweeps" / "checks"
 
 
-def _remembered(
-    dataset: VocDataset, splits: list[str], *, scored: Collection[str], may_be_empty: bool
-) -> Path | None:
-    """Return where a check of these very files is remembered; None if it cannot be."""
+def _remembered(dataset: VocDataset, splits: list[str], about: object) -> Path | None:
+    """Return where a check of these very files is remembered; None if it cannot be.
+
+    about: what else the check depends on.
+    """
     folder, listing = checks_folder(), _listing(dataset, splits)
     if folder is None or not listing:
         return None
-    about = (VERSION, str(dataset.root.resolve()), splits, sorted(scored), may_be_empty)
-    return folder / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}-{listing[:32]}.json"
+    name = hashlib.sha256(repr((about, str(dataset.root.resolve()))).encode()).hexdigest()
+    return folder / f"{name[:16]}-{listing[:32]}.json"
 
 
 def _listing(dataset: VocDataset, splits: list[str]) -> str:

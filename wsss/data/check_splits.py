@@ -78,11 +78,7 @@ class SplitReport:
     """What may be intended, one line each: files that no split uses."""
 
 
-def split_report(
-    dataset: VocDataset,
-    splits: Iterable[str],
-    official: Mapping[str, OfficialSplit] = OFFICIAL_SPLITS,
-) -> SplitReport:
+def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
     """Count classes in every mask of the splits; compare splits, folders and official lists.
 
     A split that cannot be read is a problem. Missing and broken masks are only left out of the
@@ -102,10 +98,10 @@ def split_report(
                 seen[image_id] = _histogram(dataset, image_id)
         histograms = [h for image_id in ids[split] if (h := seen[image_id]) is not None]
         report.counts[split] = _counts(histograms, len(ids[split]), len(dataset.classes))
-        if split in official and dataset.classes == VOC_CLASSES:
-            report.official[split] = is_official(split, ids[split], official)
+        if split in OFFICIAL_SPLITS and dataset.classes == VOC_CLASSES:
+            report.official[split] = is_official(split, ids[split])
             if not report.official[split]:
-                _note_another_list(report, dataset.root, split, ids[split], official[split])
+                _note_another_list(report, dataset.root, split, ids[split])
     report.problems += overlaps(ids)
     outside = sorted({*ids.get("train", ())} - {*ids.get(TRAINED, ids.get("train", ()))})
     if outside:
@@ -140,12 +136,10 @@ def split_digest(image_ids: Iterable[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_official(
-    split: str, image_ids: Iterable[str], official: Mapping[str, OfficialSplit] | None = None
-) -> bool:
+def is_official(split: str, image_ids: Iterable[str]) -> bool:
     """Return whether these are the ids of that split of the full VOC 2012, in any order."""
-    known = OFFICIAL_SPLITS if official is None else official
-    return split in known and split_digest(image_ids) == known[split].sha256
+    known = OFFICIAL_SPLITS.get(split)
+    return known is not None and split_digest(image_ids) == known.sha256
 
 
 def _histogram(dataset: VocDataset, image_id: str) -> NDArray[np.int64] | None:
@@ -170,12 +164,11 @@ def _counts(histograms: list[NDArray[np.int64]], num_images: int, num_classes: i
     )
 
 
-def _note_another_list(
-    report: SplitReport, root: Path, split: str, ids: list[str], official: OfficialSplit
-) -> None:
+def _note_another_list(report: SplitReport, root: Path, split: str, ids: list[str]) -> None:
     """Report an altered list as a problem, and a part of VOC as a note."""
     if not all(VOC_ID.fullmatch(image_id) for image_id in ids):
         return
+    official = OFFICIAL_SPLITS[split]
     if len(ids) == official.num_images:
         anew = root.absolute().with_name(f"{root.absolute().name}-anew")
         report.problems.append(

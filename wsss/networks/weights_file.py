@@ -130,12 +130,12 @@ def _reason(error: Exception) -> str:
 
 def _candidates(found: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
     """Yield each dictionary of tensors, under each prefix that gives it a wanted key."""
-    anchors = (next(iter(wanted)), next(reversed(wanted)))
+    first, *_, last = wanted
     for place, tensors in _dictionaries(found, (), MAX_WRAPPERS):
         prefixes = {
             key.removesuffix(anchor)
             for key in tensors
-            for anchor in anchors
+            for anchor in (first, last)
             if f".{key}".endswith(f".{anchor}")
         }
         for prefix in sorted(prefixes):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wsss.basics.errors import ForeseenError, explained, let_through
+from wsss.basics.errors import ForeseenError, let_through
 from wsss.basics.printable import printable
 
 if TYPE_CHECKING:
@@ -46,17 +46,16 @@ def predict(
     from wsss.training.segmentation import load_trained
 
     bad = False
-    with explained():
-        config, classes, stage = read_network(network / "config.json")
-        checkpoints = CheckpointFolder(network / "checkpoints", owner=stage)
-        model = load_trained(checkpoints, config, len(classes))
-        for found in predict_images(model, images, out, config, classes):
-            if isinstance(found, Prediction):
-                shares = ", ".join(f"{name} {100 * x:.0f} %" for name, x in found.shares.items())
-                print(printable(f"{found.picture}: {found.mask}: {shares}"))
-            else:
-                bad = True
-                print(f"error: {printable(str(found))}", file=sys.stderr)
+    config, classes, stage = read_network(network / "config.json")
+    checkpoints = CheckpointFolder(network / "checkpoints", owner=stage)
+    model = load_trained(checkpoints, config, len(classes))
+    for found in predict_images(model, images, out, config, classes):
+        if isinstance(found, Prediction):
+            shares = ", ".join(f"{name} {100 * x:.0f} %" for name, x in found.shares.items())
+            print(printable(f"{found.picture}: {found.mask}: {shares}"))
+        else:
+            bad = True
+            print(f"error: {printable(str(found))}", file=sys.stderr)
     if bad:
         raise SystemExit(1)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import AllAsJson
-from wsss.basics.errors import explained
 from wsss.basics.printable import as_word
 
 if TYPE_CHECKING:
@@ -34,14 +33,13 @@ def settings(
 
     from wsss.settings_list import find_settings
 
-    with explained():
-        found = find_settings(name)
-        if as_json:
-            print(json.dumps([dataclasses.asdict(setting) for setting in found]))
-        elif len(found) == 1:
-            _print_one(Console(), found[0])
-        else:
-            _print_sections(Console(), found, with_meaning=name is not None)
+    found = find_settings(name)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(setting) for setting in found]))
+    elif len(found) == 1:
+        _print_one(Console(), found[0])
+    else:
+        _print_sections(Console(), found, with_meaning=name is not None)
 
 
 def _print_one(console: "Console", setting: "Setting") -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli import options
-from wsss.basics.errors import explained
 from wsss.basics.printable import command
 
 if TYPE_CHECKING:
@@ -51,35 +50,34 @@ def calibrate(
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
 
-    with explained():
-        may_use = options.reached(options.call(options.resources, given), store, "sweep")
-        root = options.data_folder(data)
-        asked = parse_assignments(settings or [])
-        sweep, report = make_sweep(
-            [TABLE],
-            preset=preset or default_preset(data, root),
-            data=root,
-            weights=weights,
-            num_seeds=seeds,
-            overrides=asked,
-            recheck=recheck,
-        )
-        options.say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
-        facts = data_facts(sweep, report)
-        results = open_store(store)
-        conduct = Conduct(
-            accept_changes=accept_changes, limits=options.call(options.prior_limits, given)
-        )
-        subject = Tables(sweep, results, Wishes(conduct, retry_failed))
+    may_use = options.reached(options.call(options.resources, given), store, "sweep")
+    root = options.data_folder(data)
+    asked = parse_assignments(settings or [])
+    sweep, report = make_sweep(
+        [TABLE],
+        preset=preset or default_preset(data, root),
+        data=root,
+        weights=weights,
+        num_seeds=seeds,
+        overrides=asked,
+        recheck=recheck,
+    )
+    options.say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
+    facts = data_facts(sweep, report)
+    results = open_store(store)
+    conduct = Conduct(
+        accept_changes=accept_changes, limits=options.call(options.prior_limits, given)
+    )
+    subject = Tables(sweep, results, Wishes(conduct, retry_failed))
 
-        def weighed() -> int:
-            verdict = weigh(sweep, results, facts)
-            if write(results, sweep, verdict):
-                _publish(sweep, results, verdict)
-            print("\n".join(["", *lines(verdict)]))
-            return verdict.exit_code
+    def weighed() -> int:
+        verdict = weigh(sweep, results, facts)
+        if write(results, sweep, verdict):
+            _publish(sweep, results, verdict)
+        print("\n".join(["", *lines(verdict)]))
+        return verdict.exit_code
 
-        options.run_to_end(subject, may_use, notify, weighed)
+    options.run_to_end(subject, may_use, notify, weighed)
 
 
 def default_preset(data: str, root: Path) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from sweeps.cli import options
-from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.chains.headline import Headline
@@ -145,16 +144,15 @@ def headline(
     from sweeps.run.ray.resources import Resources
     from sweeps.stages.stage import Conduct
 
-    with explained():
-        how = options.call(options.execution, given)
-        one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
-        may_use = options.reached(one_by_one, given["store"], "headline")
-        from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
+    how = options.call(options.execution, given)
+    one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
+    may_use = options.reached(one_by_one, given["store"], "headline")
+    from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
 
-        planned, results = options.call(planned_headline, given)
-        conduct = Conduct(accept_changes=True, limits=options.call(options.prior_limits, given))
-        subject = DrivenHeadline(planned, results, conduct, label_workers)
-        options.run_to_end(subject, may_use, notify)
+    planned, results = options.call(planned_headline, given)
+    conduct = Conduct(accept_changes=True, limits=options.call(options.prior_limits, given))
+    subject = DrivenHeadline(planned, results, conduct, label_workers)
+    options.run_to_end(subject, may_use, notify)
 
 
 class _Asked(NamedTuple):

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 import typer
 
 from sweeps.cli import options
-from wsss.basics.errors import explained
 
 
 @options.with_options_of(options.resources, options.prior_limits, without=("workers",))
@@ -49,22 +48,21 @@ def search(
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
 
-    with explained():
-        asked = options.call(options.resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
-        may_use = options.reached(asked, store, "search")
-        results = options.opened(store)
-        search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
-        planned, report = make_search(
-            search_space,
-            preset=options.preset_named(preset, recipe, data),
-            data=options.data_folder(data),
-            weights=weights,
-            overrides=overrides,
-            objective=objective,
-            rng_seed=rng_seed,
-            recheck=recheck,
-        )
-        options.say_idle(overrides, [planned.base], run_id)
-        options.say_labels_from_masks(report, planned.base.data.train_split)
-        subject = DrivenSearch(planned, results, samples, options.call(options.prior_limits, given))
-        options.run_to_end(subject, may_use, notify)
+    asked = options.call(options.resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
+    may_use = options.reached(asked, store, "search")
+    results = options.opened(store)
+    search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
+    planned, report = make_search(
+        search_space,
+        preset=options.preset_named(preset, recipe, data),
+        data=options.data_folder(data),
+        weights=weights,
+        overrides=overrides,
+        objective=objective,
+        rng_seed=rng_seed,
+        recheck=recheck,
+    )
+    options.say_idle(overrides, [planned.base], run_id)
+    options.say_labels_from_masks(report, planned.base.data.train_split)
+    subject = DrivenSearch(planned, results, samples, options.call(options.prior_limits, given))
+    options.run_to_end(subject, may_use, notify)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli import options
-from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
@@ -92,12 +91,11 @@ def plan(
     from sweeps.report.live.plan_view import PlanView
 
     options.leave_memory_to_the_system()
-    with explained():
-        view = PlanView(planned_sweep(**given), options.opened(store))
-        if as_json:
-            print(json.dumps(view.as_json()))
-        else:
-            view.print(Console(), concurrent=concurrent, show_all=show_all)
+    view = PlanView(planned_sweep(**given), options.opened(store))
+    if as_json:
+        print(json.dumps(view.as_json()))
+    else:
+        view.print(Console(), concurrent=concurrent, show_all=show_all)
 
 
 @options.with_options_of(planned_sweep, options.resources, options.prior_limits)
@@ -137,22 +135,21 @@ def run(
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
 
-    with explained():
-        options.require_one_of(probe=probe is not None, notify=notify is not None)
-        asked, limits = (
-            options.call(options.resources, given),
-            options.call(options.prior_limits, given),
-        )
-        may_use = options.reached(asked, store, "sweep")
-        if probe is not None:
-            may_use.require_cluster()
-        sweep = options.call(planned_sweep, given)
-        if probe is not None:
-            raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
-        conduct = Conduct(hang_after, accept_changes, limits)
-        wishes = Wishes(conduct, retry_failed, budget)
-        subject = Tables(sweep, open_store(store), wishes)
-        options.run_to_end(subject, may_use, notify)
+    options.require_one_of(probe=probe is not None, notify=notify is not None)
+    asked, limits = (
+        options.call(options.resources, given),
+        options.call(options.prior_limits, given),
+    )
+    may_use = options.reached(asked, store, "sweep")
+    if probe is not None:
+        may_use.require_cluster()
+    sweep = options.call(planned_sweep, given)
+    if probe is not None:
+        raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
+    conduct = Conduct(hang_after, accept_changes, limits)
+    wishes = Wishes(conduct, retry_failed, budget)
+    subject = Tables(sweep, open_store(store), wishes)
+    options.run_to_end(subject, may_use, notify)
 
 
 def table(
@@ -167,13 +164,12 @@ def table(
     from sweeps.report.live.render import print_tables
 
     options.leave_memory_to_the_system()
-    with explained():
-        options.require_one_of(json=as_json, csv=as_csv)
-        results, found = options.opened_sweep(store, sweep)
-        if as_json or as_csv:
-            options.print_cells(results, found, as_json=as_json)
-        else:
-            print_tables(Console(), found, results)
+    options.require_one_of(json=as_json, csv=as_csv)
+    results, found = options.opened_sweep(store, sweep)
+    if as_json or as_csv:
+        options.print_cells(results, found, as_json=as_json)
+    else:
+        print_tables(Console(), found, results)
 
 
 def _probe(

@@ -23,13 +23,16 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from wsss.basics.printable import quoted
-from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit
 from wsss.data.errors import DataError
 
 SPARE_BYTES = 64 << 20
 """Left free on the disk beyond what a step is known to write."""
 TIMEOUT = 30.0
 """Seconds without a byte after which an address is given up."""
+MAX_MEMBERS, MAX_TOTAL_BYTES = 200_000, 8 << 30
+"""Of an archive, unused members included: about four times what VOC and SBD have."""
+MAX_MEMBER_BYTES = 64 << 20
+"""Of one wanted file."""
 REFUSED = "nothing of the archive is used, get it from a source you trust"
 
 
@@ -44,15 +47,6 @@ class Source(NamedTuple):
     url: str | None
     """None: available from a mirror or as a local file only."""
     md5: str | None
-
-
-class Limits(NamedTuple):
-    """What an archive may hold, unused members included: about four times what VOC and SBD do."""
-
-    members: int = 200_000
-    total_bytes: int = 8 << 30
-    member_bytes: int = 64 << 20
-    """Of one wanted file."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,6 @@ class PrepareRequest:
     with_test: bool = False
     allow_partial: bool = False
     """Accept archives and lists that are not the official ones: no MD5, no list digests."""
-    official: Mapping[str, OfficialSplit] = field(default_factory=lambda: OFFICIAL_SPLITS)
-    """The lists of the full VOC 2012."""
     num_workers: int = 1
 
     def __post_init__(self) -> None:
@@ -234,17 +226,12 @@ DAMAGED = (
 
 
 def extract(
-    archive: Path,
-    folder: Path,
-    wanted: re.Pattern[str],
-    *,
-    progress: Progress,
-    limits: Limits = Limits(),  # noqa: B008 - immutable
+    archive: Path, folder: Path, wanted: re.Pattern[str], *, progress: Progress
 ) -> set[str]:
     """Write the wanted members of a .tar or .tar.gz below `folder`; return their paths there.
 
     wanted: matches the whole path of such a member; its group 1 is the path below `folder`. Raises
-    ArchiveError if the archive is damaged, unsafe, or beyond `limits`; files written by then stay,
+    ArchiveError if the archive is damaged, unsafe, or too large; files written by then stay,
     so `folder` should be a temporary one.
     """
     written: set[str] = set()
@@ -257,9 +244,9 @@ def extract(
         ):
             for count, member in enumerate(tar, start=1):
                 total += member.size
-                if count > limits.members or total > limits.total_bytes:
+                if count > MAX_MEMBERS or total > MAX_TOTAL_BYTES:
                     raise ArchiveError(
-                        f"{archive}: over {limits.members:,} members or {limits.total_bytes:,} "
+                        f"{archive}: over {MAX_MEMBERS:,} members or {MAX_TOTAL_BYTES:,} "
                         f"bytes at {quoted(member.name)}; VOC and SBD are smaller, get it again"
                     )
                 _require_safe(archive, member, folder)
@@ -267,7 +254,7 @@ def extract(
                 if match is None or member.isdir():
                     continue
                 path = match[1]
-                _require_plain(archive, member, limits)
+                _require_plain(archive, member)
                 if path in written:
                     raise ArchiveError(f"{archive}: holds {path} twice; get the archive again")
                 # Without its time, which may be invalid.
@@ -296,12 +283,12 @@ def _require_safe(archive: Path, member: tarfile.TarInfo, folder: Path) -> None:
         raise ArchiveError(f"{archive}: {error}; {REFUSED}") from None
 
 
-def _require_plain(archive: Path, member: tarfile.TarInfo, limits: Limits) -> None:
+def _require_plain(archive: Path, member: tarfile.TarInfo) -> None:
     """Raise ArchiveError if a wanted member is not a regular file, or too large."""
     if not member.isreg():
         raise ArchiveError(f"{archive}: {quoted(member.name)} is a link, not a file; {REFUSED}")
-    if member.size > limits.member_bytes:
+    if member.size > MAX_MEMBER_BYTES:
         raise ArchiveError(
             f"{archive}: {quoted(member.name)} has {member.size:,} bytes, allowed are "
-            f"{limits.member_bytes:,}; {REFUSED}"
+            f"{MAX_MEMBER_BYTES:,}; {REFUSED}"
         )

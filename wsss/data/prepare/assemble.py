@@ -18,12 +18,12 @@ from typing import Any
 from rich.progress import Progress
 
 from wsss.basics.files import write_json
+from wsss.data import check_splits
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import is_official, split_digest
 from wsss.data.errors import DataError
 from wsss.data.prepare.archives import (
     PrepareRequest,
-    Source,
     check_digest_names,
     extract,
     obtain,
@@ -68,9 +68,7 @@ class Prepared:
         return "\n".join([*lines, f"{self.root}: prepared {done}; already there: {kept}"])
 
 
-def prepare_voc(
-    request: PrepareRequest, *, progress: Progress, sources: Mapping[str, Source] | None = None
-) -> Prepared:
+def prepare_voc(request: PrepareRequest, *, progress: Progress) -> Prepared:
     """Do the steps that are not done yet; return what was done and which splits there are.
 
     Raises DataError, with file and remedy, for an archive that cannot be obtained, is not the known
@@ -90,20 +88,21 @@ def prepare_voc(
             finished.setdefault("voc", "unpacked by hand")
         result.kept = [name for name in steps if name in finished]
         todo = {name: step for name, step in steps.items() if name not in finished}
+        sources = public_sources() if todo else {}  # imports torchvision, which takes seconds
         if todo:
-            sources = sources or public_sources()  # imports torchvision, which takes seconds
             check_digest_names(request, sources)
         for name, step in todo.items():
-            archive = obtain(name, (sources or {})[name], request, progress)
+            archive = obtain(name, sources[name], request, progress)
             step(request, archive, progress)
             finished[name] = archive.name
             _write_marker(root, finished)
             result.done.append(name)
         dataset = VocDataset(root)
-        for split in [split for split in request.official if split in dataset.split_names()]:
+        there = dataset.split_names()
+        for split in (split for split in check_splits.OFFICIAL_SPLITS if split in there):
             ids = dataset.image_ids(split)
             result.num_images[split] = len(ids)
-            result.official[split] = is_official(split, ids, request.official)
+            result.official[split] = is_official(split, ids)
     return result
 
 
@@ -175,9 +174,9 @@ def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) ->
 
 
 def _require_official(split: str, ids: list[str], request: PrepareRequest) -> None:
-    if request.allow_partial or is_official(split, ids, request.official):
+    if request.allow_partial or is_official(split, ids):
         return
-    official = request.official[split]
+    official = check_splits.OFFICIAL_SPLITS[split]
     raise DataError(
         f"{split}: {len(ids)} ids with SHA-256 {split_digest(ids)}; VOC 2012 has "
         f"{official.num_images} with {official.sha256}; use the official archives, or "
