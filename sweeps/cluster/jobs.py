@@ -117,10 +117,6 @@ class Request:
         )
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
-    def arguments(self) -> list[str]:
-        """Return module and arguments of the command on the head."""
-        return ["sweeps", "run", *self.words, "--address", "auto"]
-
 
 def require_on_cluster(option: str, path: str) -> None:
     """Raise ConfigError for a path that does not mean the same on every node."""
@@ -176,7 +172,9 @@ def submit(
     if request.data in DRAWN:  # uploaded with the code, so that every node has it
         drawn = draw_voc(root / "data" / request.data, kind=DRAWN[request.data])
         also.append(drawn.relative_to(root).as_posix())
-    command = entry_point(request.arguments(), store=request.store, python=python)
+    command = entry_point(
+        ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
+    )
     start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest()}, also=also)
     return Submitted(chosen)
 

@@ -91,7 +91,9 @@ def test_the_shell_sees_one_word_per_argument() -> None:
 def test_resuming_gives_the_same_sweep_to_submit() -> None:
     words = ("V", "--preset", "tiny", "--set", "train.lr=0.1")
     asked = request(words, settings=("train.lr=0.1",), store="/a b")
-    point = entry_point(asked.arguments(), store=asked.store, python="python")
+    point = entry_point(
+        ["sweeps", "run", *asked.words, "--address", "auto"], store=asked.store, python="python"
+    )
     job: Any = SimpleNamespace(entrypoint=point)
     assert sweep_command(job).startswith("sweeps run V --preset tiny")
     again = resume_command(job, "http://h:1")

@@ -92,12 +92,9 @@ def draw_gallery(
 
 
 def _titles(config: RunConfig) -> list[str]:
-    untrained = {
-        name
-        for name, used in (("M_e", config.views.enhanced), ("M_d", config.views.decreased))
-        if not used
-    }
-    titles = [f"{name}\n(view not trained)" if name in untrained else name for name in COLUMNS]
+    trained = {"M_e": config.views.enhanced, "M_d": config.views.decreased}
+    note = "\n(view not trained)"
+    titles = [name if trained.get(name, True) else name + note for name in COLUMNS]
     titles[COLUMNS.index("pseudo-label")] += f" at {config.labels.background_score:g}"
     return titles
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import call, execution, prior_limits, say_idle, with_options_of
+from sweeps.cli.options import Cpus, Gpus, call, execution, prior_limits, say_idle, with_options_of
 from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def pseudo_label(
         str | None,
         typer.Option(help="share the images among Ray tasks of this cluster; `local` starts one"),
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task, e.g. 0.5")] = 0.0,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
     **given: Any,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.

@@ -114,24 +114,13 @@ def planned_headline(
     return planned, results
 
 
-@options.with_options_of(planned_headline, options.execution, options.prior_limits)
+@options.with_options_of(
+    planned_headline, options.resources, options.prior_limits, without=("max_concurrent",)
+)
 def headline(
     label_workers: Annotated[
         int, typer.Option(min=1, help="processes that refine labels without Ray")
     ] = max(1, (os.cpu_count() or 2) // 2),
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join, for images and trainings as tasks")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Ray Train workers per training; 0: in a task; default: 1 with --gpus, else 0. "
-            "Without workers, --gpus and --address, everything runs in this process",
-        ),
-    ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
     notify: options.Notify = None,
     **given: Any,
 ) -> None:
@@ -140,12 +129,13 @@ def headline(
     CAM -> refined label maps -> DeepLabv2 -> mIoU and IoU per class, beside the paper's rows. Each
     stage is kept in the store: run the command again to resume, or with other labels or settings,
     and only what depends on them is done again. A report is written at the end.
+
+    Without --address, --workers and --gpus, everything runs in this process; else images are shared
+    among Ray tasks, and a network is trained by Ray Train workers or, with --workers 0, in a task.
     """
-    from sweeps.run.ray.resources import Resources
     from sweeps.stages.stage import Conduct
 
-    how = options.call(options.execution, given)
-    one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
+    one_by_one = options.call(options.resources, given | {"max_concurrent": 1})
     may_use = options.reached(one_by_one, given["store"], "headline")
     from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
 

@@ -32,8 +32,6 @@ def search(
     ] = 0,
     store: options.StoreOption = "results",
     recheck: options.Recheck = False,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial, e.g. 0.5")] = 0.0,
     notify: options.Notify = None,
     **given: Any,
 ) -> None:
@@ -48,7 +46,7 @@ def search(
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
 
-    asked = options.call(options.resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
+    asked = options.call(options.resources, given | {"workers": 0})
     may_use = options.reached(asked, store, "search")
     results = options.opened(store)
     search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
