@@ -24,6 +24,7 @@ from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
+from wsss.training.optim import sgd
 from wsss.training.process import Process
 
 NO_VIEWS = ViewsConfig()
@@ -203,26 +204,15 @@ def poly_factor(iteration: int, config: DeepLabConfig) -> float:
 
 def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
     """Return SGD over backbone, classifiers' weights and classifiers' biases, each at its rate."""
-    groups = model.parameter_groups()
-    settings = (
-        (groups.backbone, 1.0, True),
-        (groups.head_weights, config.head_lr_multiplier, True),
-        (groups.head_biases, config.head_bias_lr_multiplier, config.head_bias_decay),
-    )
-    return torch.optim.SGD(
-        [
-            {
-                "params": parameters,
-                "lr": config.lr * multiplier,
-                "base_lr": config.lr * multiplier,
-                "weight_decay": config.weight_decay if decays else 0.0,
-            }
-            for parameters, multiplier, decays in settings
-            if parameters
-        ],
-        lr=config.lr,
-        momentum=config.momentum,
-        fused=True,
+    groups, decay = model.parameter_groups(), config.weight_decay
+    bias_decay = decay if config.head_bias_decay else 0.0
+    return sgd(
+        (
+            (groups.backbone, config.lr, decay),
+            (groups.head_weights, config.lr * config.head_lr_multiplier, decay),
+            (groups.head_biases, config.lr * config.head_bias_lr_multiplier, bias_decay),
+        ),
+        config.momentum,
     )
 
 

@@ -292,9 +292,10 @@ def doctor(
     from rich.console import Console
 
     from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
-    from sweeps.cluster.doctor.examine import Files, examine
+    from sweeps.cluster.doctor.examine import examine
 
-    root, files = working_dir.absolute(), Files(store, data, weights)
+    root, named = working_dir.absolute(), {"store": store, "data": data, "weights": weights}
+    files = {name: value for name, value in named.items() if value}
     checks = examine(address, files, root=root, lock=root / lock, mlflow=mlflow, python=python)
     print(to_json(checks)) if as_json else print_checks(Console(), checks)
     raise typer.Exit(exit_code(checks))

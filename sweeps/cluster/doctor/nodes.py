@@ -55,16 +55,16 @@ def quick_fingerprint(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_nodes(locked: dict[str, str], data: Path | None, store: Path | None) -> list[Check]:
+def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
     """Ask every node of the connected cluster, and name what differs or fails.
 
     Run after `ray.init`. locked: packages whose versions should be equal; data, store: absolute
-    paths on all nodes, None to leave out.
+    paths on all nodes, "" to leave out.
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     names = {node_id: _name(node) for node_id, node in nodes.items()}
     sent = time.time()
-    answers = _on_each(list(nodes), _report, sorted(locked), _text(data), _text(store))
+    answers = _on_each(list(nodes), _report, sorted(locked), data, store)
     received = time.time()
     checks = [Check("nodes", "ok", f"{len(nodes)} alive: {', '.join(sorted(names.values()))}")]
     reports: dict[str, NodeReport] = {}
@@ -78,9 +78,9 @@ def check_nodes(locked: dict[str, str], data: Path | None, store: Path | None) -
     for node_id, report in reports.items():
         logical = int(nodes[node_id]["Resources"].get("GPU", 0))
         checks += check_report(report, own, logical, names[node_id], sent, received)
-    if data is not None:
+    if data:
         checks.append(same_data({names[i]: report.data for i, report in reports.items()}))
-    if store is not None:
+    if store:
         checks += _check_shared_store(store, reports, names)
     return checks
 
@@ -123,7 +123,7 @@ def same_data(found: dict[str, str]) -> Check:
 
 
 def _check_shared_store(
-    store: Path, reports: dict[str, NodeReport], names: dict[str, str]
+    store: str, reports: dict[str, NodeReport], names: dict[str, str]
 ) -> list[Check]:
     """Read on each node what every other wrote, then remove it."""
     checks = []
@@ -132,12 +132,12 @@ def _check_shared_store(
         if report.written:
             checks.append(Check("store", "problem", report.written, remedy, names[node_id]))
     writers = [node_id for node_id, report in reports.items() if not report.written]
-    for node_id, unseen in _on_each(list(reports), _unseen, _text(store), writers).items():
+    for node_id, unseen in _on_each(list(reports), _unseen, store, writers).items():
         if isinstance(unseen, str) or unseen:
             lost = unseen if isinstance(unseen, str) else ", ".join(names[i] for i in unseen)
             text = f"{store}: cannot read what was written on {lost}"
             checks.append(Check("store", "problem", text, remedy, names[node_id]))
-    _on_each(list(reports), _clean, _text(store))
+    _on_each(list(reports), _clean, store)
     return checks or [Check("store on nodes", "ok", f"{store}: each node reads every other's file")]
 
 
@@ -216,7 +216,3 @@ def _probe(store: str, node_id: str) -> Path:
 
 def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerHostname']} {node['NodeID'][:6]}"
-
-
-def _text(path: Path | None) -> str:
-    return str(path) if path else ""
