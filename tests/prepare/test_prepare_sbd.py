@@ -18,7 +18,6 @@ from wsss.data.prepare.sbd import (
     convert_masks,
     read_id_list,
     read_sbd_mask,
-    train_aug_ids,
 )
 
 
@@ -140,17 +139,6 @@ def test_a_mask_that_is_broken_or_does_not_fit_its_picture_is_named(tmp_path: Pa
     jobs[0].image.unlink()
     with pytest.raises(ForeseenError, match=r"0\.jpg: missing .*; add"):
         convert(jobs)
-
-
-def test_train_aug_is_all_of_sbd_and_train_without_val_sorted_and_once_each() -> None:
-    sbd_train, sbd_val = ["2008_000005", "2008_000001", "2007_000033"], ["2008_000003"]
-    voc_train, voc_val = ["2007_000032", "2008_000001"], ["2007_000033", "2009_000009"]
-    assert train_aug_ids(sbd_train, sbd_val, voc_train, voc_val) == [
-        "2007_000032",
-        "2008_000001",
-        "2008_000003",
-        "2008_000005",
-    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"../../etc/passwd\n", b"\xff\xfe"])

@@ -117,21 +117,18 @@ def check_token(environment: Mapping[str, str]) -> list[Check]:
     """Look at Ray's authentication mode and the token file's mode; its content is never read."""
     mode = environment.get("RAY_AUTH_MODE", "")
     path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    text, state = f"RAY_AUTH_MODE is {mode or 'not set'}", _unless("warning", mode == "token")
+    text = f"RAY_AUTH_MODE is {mode or 'not set'}"
+    state: State = "ok" if mode == "token" else "warning"
     remedy = "export RAY_AUTH_MODE=token where Ray starts and where you submit from"
     checks = [Check("authentication", state, text, remedy)]
     if path.exists():
         bits = stat.S_IMODE(path.stat().st_mode)
-        text, state = f"{path}: mode {bits:o}", _unless("problem", not bits & 0o077)
+        text, state = f"{path}: mode {bits:o}", "problem" if bits & 0o077 else "ok"
         checks.append(Check("token file", state, text, f"chmod 600 {path}"))
     elif mode == "token" and not environment.get("RAY_AUTH_TOKEN"):
         remedy = "copy the cluster's token file there, mode 600"
         checks.append(Check("token file", "problem", f"{path}: missing", remedy))
     return checks
-
-
-def _unless(state: State, is_ok: bool) -> State:  # noqa: FBT001 - reads as the sentence
-    return "ok" if is_ok else state
 
 
 def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
@@ -140,12 +137,12 @@ def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
         remedy = "give the container --shm-size=2g or more"
-        state = _unless("warning", free >= LITTLE_SHM)
+        state: State = "warning" if free < LITTLE_SHM else "ok"
         checks.append(Check("shared memory", state, f"{free / GIB:.1f} GiB free", remedy))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    state = _unless("warning", soft == resource.RLIM_INFINITY or soft >= FEW_FILES)
+    few = soft != resource.RLIM_INFINITY and soft < FEW_FILES
     remedy = f"`ulimit -n {FEW_FILES}` before Ray starts (hard limit {hard})"
-    return [*checks, Check("open files", state, f"limit {soft}", remedy)]
+    return [*checks, Check("open files", "warning" if few else "ok", f"limit {soft}", remedy)]
 
 
 def check_data(root: Path, splits: list[str]) -> Check:
@@ -192,7 +189,7 @@ def check_checkout(root: Path) -> Check:
     changed = len(done.stdout.splitlines())
     text = f"{code_version()}: {changed} files changed" if changed else code_version()
     remedy = "commit before a run that others should repeat"
-    return Check("code", _unless("warning", not changed), text, remedy)
+    return Check("code", "warning" if changed else "ok", text, remedy)
 
 
 def listening() -> dict[int, set[str]] | None:
@@ -229,17 +226,17 @@ def _check_public(service: Service, address: str) -> Check:
     name, text = service.name, f"port {service.port} is open on {address}"
     if not service.path:
         mode = os.environ.get("RAY_AUTH_MODE", "not set")
+        text += f"; RAY_AUTH_MODE is {mode}"
         remedy = "start Ray with RAY_AUTH_MODE=token everywhere, or close the port"
-        state = _unless("problem", mode == "token")
-        return Check(name, state, f"{text}; RAY_AUTH_MODE is {mode}", remedy)
+        return Check(name, "ok" if mode == "token" else "problem", text, remedy)
     wild = ipaddress.ip_address(address).is_unspecified
     host = _own_address() if wild else f"[{address}]" if ":" in address else address
     status = _ask(f"http://{host}:{service.port}{service.path}")
     if status is None:
         return Check(name, "warning", f"{text}, and does not answer", "close the port")
     remedy = "listen on 127.0.0.1, and require a token (Ray) or a password (MLflow)"
-    state = _unless("problem", status >= 400)
-    return Check(name, state, f"{text}; strangers get {status}", remedy)
+    text += f"; strangers get {status}"
+    return Check(name, "ok" if status >= 400 else "problem", text, remedy)
 
 
 def check_job_server(address: str) -> list[Check]:
@@ -281,10 +278,9 @@ def check_mlflow(uri: str) -> Check:
         return Check("MLflow", "warning", text, remedy)
     if status < 400:
         remedy = "start it with `--app-name basic-auth`, on a private address"
-        return Check("MLflow", _unless("warning", _is_near(shown)), text, remedy)
-    return Check(
-        "MLflow", _unless("warning", status in REFUSALS), text, "is this an MLflow server?"
-    )
+        return Check("MLflow", "ok" if _is_near(shown) else "warning", text, remedy)
+    remedy = "is this an MLflow server?"
+    return Check("MLflow", "ok" if status in REFUSALS else "warning", text, remedy)
 
 
 def _ask(url: str) -> int | None:

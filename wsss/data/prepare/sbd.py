@@ -6,7 +6,7 @@ borders: 0 background, 1..20 classes. Legend: H W image size in pixels.
 
 import warnings
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,16 +38,6 @@ class MaskJob(NamedTuple):
     mat: Path
     image: Path
     png: Path
-
-
-def train_aug_ids(
-    sbd_train: Iterable[str],
-    sbd_val: Iterable[str],
-    voc_train: Iterable[str],
-    voc_val: Iterable[str],
-) -> list[str]:
-    """Return (SBD train + SBD val + VOC train) - VOC val, sorted: 10,582 ids of the full sets."""
-    return sorted({*sbd_train, *sbd_val, *voc_train} - {*voc_val})
 
 
 def read_id_list(path: Path) -> list[str]:
