@@ -248,7 +248,7 @@ def test_head_and_biases_move_at_their_own_rates_and_biases_decay_only_where_ask
     )
     model, step = make_step(config)
     with torch.no_grad():
-        for bias in model.parameter_groups().head_biases:
+        for bias in model.parameter_groups()["head_biases"]:
             bias.fill_(1.0)  # they start at 0, where decay is not seen
     before = weights(model)
     step(formula_batch([1, 2]))

@@ -208,9 +208,9 @@ def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
     bias_decay = decay if config.head_bias_decay else 0.0
     return sgd(
         (
-            (groups.backbone, config.lr, decay),
-            (groups.head_weights, config.lr * config.head_lr_multiplier, decay),
-            (groups.head_biases, config.lr * config.head_bias_lr_multiplier, bias_decay),
+            (groups["backbone"], config.lr, decay),
+            (groups["head_weights"], config.lr * config.head_lr_multiplier, decay),
+            (groups["head_biases"], config.lr * config.head_bias_lr_multiplier, bias_decay),
         ),
         config.momentum,
     )
