@@ -1,7 +1,8 @@
 """The command `sweeps headline`."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,7 +70,7 @@ def planned_headline(
     from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.chains.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
-    from wsss.overrides import apply_overrides
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
 
@@ -78,7 +79,14 @@ def planned_headline(
     exporting = _export_sources(export, export_from, wanted)
     root = options.data_folder(data)
     chosen = preset or options.default_preset(data)
-    asked = _asked(settings, label_settings, segmentation_settings)
+    of_cams = parse_assignments(settings or [])
+    of_labels = parse_assignments(label_settings or [], option="--set-labels")
+    of_network = parse_assignments(segmentation_settings or [], option="--set-segmentation")
+    if "refinement" in of_labels:
+        raise ConfigError(
+            "--set-labels refinement: the labels are named as arguments, as in "
+            f"`sweeps headline {of_labels['refinement']}`; leave it out"
+        )
 
     def planned_sweep(cell: str) -> "Sweep":
         return make_sweep(
@@ -87,7 +95,7 @@ def planned_headline(
             data=root,
             weights=weights,
             num_seeds=1,
-            overrides=asked.of_cams,
+            overrides=of_cams,
             recheck=recheck,
         )[0]
 
@@ -96,9 +104,9 @@ def planned_headline(
     choice = choose_cell(results, planned_sweep(first), cell)
     sweep = planned_sweep(choice.cell)
     segmentation = apply_overrides(
-        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked.of_network
+        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | of_network
     )
-    labels = apply_overrides(LABEL_PRESETS[chosen], asked.of_labels)
+    labels = apply_overrides(LABEL_PRESETS[chosen], of_labels)
     splits = _check_splits(sweep, eval_split, export, recheck=recheck)
     planned = Headline(
         sweep=sweep,
@@ -109,7 +117,7 @@ def planned_headline(
         export=export,
         export_from=exporting,
     )
-    _say_idle(planned, asked)
+    _say_idle(planned, of_cams, of_labels, of_network)
     _check_trainings(planned)
     return planned, results
 
@@ -143,31 +151,6 @@ def headline(
     conduct = Conduct(accept_changes=True, limits=options.call(options.prior_limits, given))
     subject = DrivenHeadline(planned, results, conduct, label_workers)
     options.run_to_end(subject, may_use, notify)
-
-
-class _Asked(NamedTuple):
-    """The settings of --set, --set-labels and --set-segmentation."""
-
-    of_cams: dict[str, Any]
-    of_labels: dict[str, Any]
-    of_network: dict[str, Any]
-
-
-def _asked(cams: list[str] | None, labels: list[str] | None, network: list[str] | None) -> _Asked:
-    """Parse the settings that were asked for. Raises ConfigError."""
-    from wsss.overrides import ConfigError, parse_assignments
-
-    asked = _Asked(
-        parse_assignments(cams or []),
-        parse_assignments(labels or [], option="--set-labels"),
-        parse_assignments(network or [], option="--set-segmentation"),
-    )
-    if "refinement" in asked.of_labels:
-        raise ConfigError(
-            "--set-labels refinement: the labels are named as arguments, as in "
-            f"`sweeps headline {asked.of_labels['refinement']}`; leave it out"
-        )
-    return asked
 
 
 def _export_sources(
@@ -243,20 +226,22 @@ def _check_trainings(planned: "Headline") -> None:
     check_initial_weights([start], sweep.weights_file)
 
 
-def _say_idle(planned: "Headline", asked: _Asked) -> None:
+def _say_idle(
+    planned: "Headline", of_cams: Iterable[str], of_labels: Iterable[str], of_network: Iterable[str]
+) -> None:
     """Say which of the settings have no effect."""
     from wsss.identity import run_id
 
     chains = planned.chains
-    options.say_idle(asked.of_cams, [chains[0].run], run_id)
+    options.say_idle(of_cams, [chains[0].run], run_id)
     options.say_idle(
-        asked.of_labels,
+        of_labels,
         [chain.labels for chain in chains if chain.labels],
         lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id,
         "--set-labels",
     )
     options.say_idle(
-        asked.of_network,
+        of_network,
         [chains[0].segmentation],
         lambda network: chains[0].model_copy(update={"segmentation": network}).prediction_id,
         "--set-segmentation",
