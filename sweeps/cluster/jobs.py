@@ -141,20 +141,12 @@ def in_project(root: Path, path: Path) -> str:
         ) from None
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A new or an existing job."""
-
-    job_id: str
-    running: str = ""
-    """The command of an existing job; "" for a new one."""
-
-
 def submit(
     server: JobServer, request: Request, *, root: Path, job_id: str | None, python: str
-) -> Submitted:
+) -> tuple[str, str]:
     """Start a sweep on the cluster, or find the job that already runs it.
 
+    Returns the job's id, and its command if it exists already, else "".
     root: the project; job_id: None makes one from tables, preset and time; python: the interpreter
     on the head. Raises JobError.
     """
@@ -166,7 +158,7 @@ def submit(
                 "once; give another --id, or none"
             )
         if named or (not ended and (job.metadata or {}).get(SAME) == request.digest()):
-            return Submitted(job.submission_id, job.entrypoint)
+            return job.submission_id, job.entrypoint
     chosen = job_id or _new_id(request)
     also = list(request.files)
     if request.data in DRAWN:  # uploaded with the code, so that every node has it
@@ -176,7 +168,7 @@ def submit(
         ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
     )
     start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest()}, also=also)
-    return Submitted(chosen)
+    return chosen, ""
 
 
 def start(

@@ -67,14 +67,14 @@ def submit(
     request = _request(ctx, given, store, root)
     request.check()
     server = _connect(address)
-    done = submit(server, request, root=root, job_id=job_id, python=python)
-    if done.running:
-        say(f"{done.job_id} exists already, attaching to it; it runs: {done.running}")
+    found, running = submit(server, request, root=root, job_id=job_id, python=python)
+    if running:
+        say(f"{found} exists already, attaching to it; it runs: {running}")
     else:
-        say(f"submitted {done.job_id}")
+        say(f"submitted {found}")
     if follow:
-        raise typer.Exit(_follow(server, done.job_id, tail=None))
-    say(f"follow it with: {_command('attach', server, done.job_id)}")
+        raise typer.Exit(_follow(server, found, tail=None))
+    say(f"follow it with: {_command('attach', server, found)}")
 
 
 def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root: Path) -> "Request":
