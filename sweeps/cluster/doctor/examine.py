@@ -38,7 +38,7 @@ def examine(
     checks += machine.check_job_server(server.rstrip("/")) if server else _check_files(files)
     try:
         if server:
-            silent = machine.is_silent(checks)
+            silent = checks[-1].found.endswith(machine.NO_ANSWER)  # that of the job server
             checks += _not_known(files) if silent else _from_the_head(server, files, root, python)
         elif address is not None:
             checks += _check_nodes(address, lock, files)

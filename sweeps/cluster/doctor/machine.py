@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -253,11 +253,6 @@ def check_job_server(address: str) -> list[Check]:
     text = f"{address}: answers without a token"
     remedy = "start Ray with RAY_AUTH_MODE=token; whoever reaches this port can run commands there"
     return [Check("job server", "warning" if _is_near(address) else "problem", text, remedy)]
-
-
-def is_silent(checks: Iterable[Check]) -> bool:
-    """Whether a job server gave no answer to one of these checks."""
-    return any(each.name == "job server" and each.found.endswith(NO_ANSWER) for each in checks)
 
 
 def check_mlflow(uri: str) -> Check:
