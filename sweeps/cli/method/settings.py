@@ -52,8 +52,10 @@ def settings(
             text = Text("\n".join(filter(None, lines)), style="dim")
             console.print(Padding(text, (0, 0, 0, 4)))
         console.print()
-    note = "open: the paper leaves it open."
-    console.print(Text(note if name else f"{note} `wsss settings NAME` says more about one."))
+    if name is None:
+        console.print(Text("`wsss settings NAME` says more about one."))
+    elif any(setting.is_open for setting in found):
+        console.print(Text("open: the paper leaves it open."))
 
 
 def _grid(members: "list[Setting]") -> "Grid":
