@@ -194,7 +194,7 @@ def _plain_yaml(text: str) -> Any:
     import yaml  # here, because most command lines have no value to read
 
     try:
-        tree = yaml.load(text, _core_loader())
+        tree = _core_loader()(text).get_single_data()
     except yaml.YAMLError as error:
         raise _UnreadableError(str(error).splitlines()[0][:160]) from None
     # PyYAML's constructors raise these for 2001-99-99, !!bool x, !!timestamp x, !!int x.
