@@ -98,14 +98,14 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
     from wsss.data.voc import VocDataset
     from wsss.networks.deeplab import build_deeplab
     from wsss.presets import DEEPLAB_PRESETS
-    from wsss.training.segmentation import train_segmentation
+    from wsss.training.segmentation import segmentation_training, train_segmentation
 
     few = {"weights": "none", "iterations": NUM_ITERATIONS, "batch_size": batch_size, "lr": 1e-6}
     config = DEEPLAB_PRESETS[preset].model_copy(update=few)
     data = made_up_data(folder / "data", NUM_ITERATIONS * batch_size, VOC_SIZE)
     samples, model = VocDataset(data).samples("train_aug"), build_deeplab(config, 20)
     masks = [data / f"SegmentationClass/{sample.image_id}.png" for sample in samples]
-    for _ in train_segmentation(model, config, samples, masks):
+    for _ in train_segmentation(segmentation_training(model, config, samples, masks)):
         pass
 
 

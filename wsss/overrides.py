@@ -5,6 +5,7 @@ The command line overrides a file, and a file overrides the preset and its recip
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -192,19 +193,8 @@ def _plain_yaml(text: str) -> Any:
     """
     import yaml  # here, because most command lines have no value to read
 
-    depth, kind = 0, _core_loader()
     try:
-        for event in yaml.parse(text, kind):
-            if isinstance(event, yaml.AliasEvent):
-                raise _UnreadableError("aliases such as *x are refused")
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise _UnreadableError(f"nested over {MAX_DEPTH} levels deep")
-        loader = kind(text)
-        node = loader.get_single_node()
-        _refuse_repeated_keys(node)
-        tree = loader.construct_document(node) if node else None
+        tree = _core_loader()(text).get_single_data()
     except yaml.YAMLError as error:
         raise _UnreadableError(str(error).splitlines()[0][:160]) from None
     # PyYAML's constructors raise these for 2001-99-99, !!bool x, !!timestamp x, !!int x.
@@ -218,12 +208,33 @@ def _plain_yaml(text: str) -> Any:
 def _core_loader() -> Any:
     """Return a YAML loader that reads plain words as YAML 1.2 does.
 
-    In YAML 1.1, which PyYAML implements, `off` is false, 010 is 8, 1:30 is 90 and 1e-3 is a word.
+    In YAML 1.1, which PyYAML implements, `off` is false, 010 is 8, 1:30 is 90 and 1e-3 is a word,
+    and of two equal keys, it silently keeps the last.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """With its own resolvers."""
+        """Refuses what `_plain_yaml` says."""
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise _UnreadableError("aliases such as *x are refused")
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise _UnreadableError(f"nested over {MAX_DEPTH} levels deep")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            counts = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
+            for key, count in counts.items():
+                if count > 1:
+                    raise _RepeatedKeyError(f"{quoted(key)} is given twice; give it once")
+            return node
 
     Loader.yaml_implicit_resolvers = {}
     for tag, pattern, first in (
@@ -253,19 +264,6 @@ def _plain_toml(text: str) -> Any:
         raise _UnreadableError(str(error).splitlines()[0][:160]) from None
     _refuse_huge_integers(tree)
     return tree
-
-
-def _refuse_repeated_keys(node: Any) -> None:
-    """Raise _RepeatedKeyError; of two equal keys, PyYAML would silently keep the last."""
-    if not isinstance(getattr(node, "value", None), list):
-        return
-    pairs = [part if isinstance(part, tuple) else (part,) for part in node.value]
-    keys = [pair[0].value for pair in pairs if len(pair) == 2 and isinstance(pair[0].value, str)]
-    for index, key in enumerate(keys):
-        if key in keys[:index]:
-            raise _RepeatedKeyError(f"{quoted(key)} is given twice; give it once")
-    for part in (part for pair in pairs for part in pair):
-        _refuse_repeated_keys(part)
 
 
 def _refuse_huge_integers(tree: Any) -> None:

@@ -78,12 +78,12 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Ray Train workers per trial; 0: train inside the Tune trial; default: 1 with --gpus, "
-        "else 0",
+        help="Ray Train workers per training; 0: train in the trial or task; default: 1 with "
+        "--gpus, else 0",
     ),
 ]
-Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")]
-Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")]
+Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial, task or worker")]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial, task or worker, e.g. 0.5")]
 LoaderWorkers = Annotated[
     int | None,
     typer.Option(

@@ -23,18 +23,6 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 """Hosts that must not go through a proxy, for which they would be the proxy's own."""
 
 
-class EmptyTextError(ForeseenError):
-    """An empty option or argument, which a shell makes from an unset variable."""
-
-
-class GivenTwiceError(ForeseenError):
-    """An option that takes one value and was given twice."""
-
-
-class OtherProgramError(ForeseenError):
-    """A command of the other program."""
-
-
 APPS = {"sweeps": "sweeps.cli", "wsss": "sweeps.cli.method"}
 """Program -> the module of its commands."""
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -64,7 +52,10 @@ PANELS = {
 
 
 class Command(TyperCommand):
-    """A command that expands `~` in what it is given, and refuses empty or repeated options."""
+    """A command that expands `~` in what it is given, and refuses empty or repeated options.
+
+    Foreseen errors are printed, with exit code 2.
+    """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -91,7 +82,7 @@ class Command(TyperCommand):
                 name, equals, text = arg.partition("=")
                 if not arg or (name.startswith("--") and equals and not text):
                     named = name or (before if before.startswith("-") else "an argument")
-                    raise EmptyTextError(
+                    raise ForeseenError(
                         f"{named}: empty, perhaps from an unset variable; give it a value or leave "
                         "it out"
                     )
@@ -100,6 +91,11 @@ class Command(TyperCommand):
         with explained():
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with explained():
+            return super().invoke(ctx)
 
     def _refuse_repeated(self, args: list[str]) -> None:
         options = (each for each in self.params if isinstance(each, TyperOption))
@@ -112,7 +108,7 @@ class Command(TyperCommand):
             if name not in valued:
                 continue
             if name in seen and not valued[name].multiple:
-                raise GivenTwiceError(f"{name}: given twice; give it once")
+                raise ForeseenError(f"{name}: given twice; give it once")
             seen.add(name)
             if not equals:
                 next(words, None)  # its value, whatever it looks like
@@ -137,7 +133,7 @@ class Program(TyperGroup):
                 for program, module in APPS.items():
                     others = get_command(import_module(module).app)
                     if isinstance(others, TyperGroup) and name in others.commands:
-                        raise OtherProgramError(
+                        raise ForeseenError(
                             f"{name}: a command of {program}; give: {command(program, *args)}"
                         )
         return super().resolve_command(ctx, args)

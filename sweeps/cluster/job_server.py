@@ -1,7 +1,7 @@
 """Access to a cluster's job server, with time limits and errors that say what to do."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -80,10 +80,6 @@ class JobServer:
     def log(self, job_id: str) -> str:
         """Return a job's log so far. Raises RefusedError if its node is gone."""
         return str(self._ask(lambda: self._client.get_job_logs(job_id)))
-
-    def tail(self, job_id: str) -> AsyncIterator[str]:
-        """Yield a job's log from its start, as it grows, until the job or the connection ends."""
-        return self._client.tail_job_logs(job_id)
 
     def stop(self, job_id: str) -> None:
         """Ask a job to stop."""

@@ -117,10 +117,6 @@ class Request:
         )
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
-    def arguments(self) -> list[str]:
-        """Return module and arguments of the command on the head."""
-        return ["sweeps", "run", *self.words, "--address", "auto"]
-
 
 def require_on_cluster(option: str, path: str) -> None:
     """Raise ConfigError for a path that does not mean the same on every node."""
@@ -145,24 +141,15 @@ def in_project(root: Path, path: Path) -> str:
         ) from None
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A new or an existing job."""
-
-    job_id: str
-    running: str = ""
-    """The command of an existing job; "" for a new one."""
-
-
 def submit(
     server: JobServer, request: Request, *, root: Path, job_id: str | None, python: str
-) -> Submitted:
+) -> tuple[str, str]:
     """Start a sweep on the cluster, or find the job that already runs it.
 
+    Returns the job's id, and its command if it exists already, else "".
     root: the project; job_id: None makes one from tables, preset and time; python: the interpreter
-    on the head. Raises ConfigError or JobError.
+    on the head. Raises JobError.
     """
-    request.check()
     for job in our_jobs(server):
         ended, named = job.status.is_terminal(), job.submission_id == job_id
         if ended and named:
@@ -171,15 +158,17 @@ def submit(
                 "once; give another --id, or none"
             )
         if named or (not ended and (job.metadata or {}).get(SAME) == request.digest()):
-            return Submitted(job.submission_id, job.entrypoint)
+            return job.submission_id, job.entrypoint
     chosen = job_id or _new_id(request)
     also = list(request.files)
     if request.data in DRAWN:  # uploaded with the code, so that every node has it
         drawn = draw_voc(root / "data" / request.data, kind=DRAWN[request.data])
         also.append(drawn.relative_to(root).as_posix())
-    command = entry_point(request.arguments(), store=request.store, python=python)
+    command = entry_point(
+        ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
+    )
     start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest()}, also=also)
-    return Submitted(chosen)
+    return chosen, ""
 
 
 def start(

@@ -9,6 +9,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,20 +74,11 @@ def _ensure(path: Path, what: str, make: Callable[[], str]) -> Secret:
 
 
 def _create(path: Path, content: str) -> None:
-    """Write a new file of mode 600 as a whole, unless another process creates it meanwhile.
-
-    Linking a finished file into place never leaves an empty secret, and never replaces one.
-    """
+    """Write a new file of mode 600, unless another process creates it meanwhile."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with suppress(FileExistsError), os.fdopen(os.open(path, flags, 0o600), "w") as file:
         file.write(content)
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        pass
-    finally:
-        part.unlink()
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 from wsss.evaluation.segmentation_score import score_folder
-from wsss.evaluation.voc_server import check_server_tar, write_server_tar
+from wsss.evaluation.voc_server import write_server_tar
 
 TAR_NAME = "comp6_test_cls.tar"
 
@@ -33,18 +33,17 @@ class Export(Predict):
         return f"{self.chain.prediction_id}/export"
 
     def finish(self, place: Place, folder: Folder) -> dict[str, Any]:
-        """Draw a gallery, write the archive, check it, and score it if there are masks.
+        """Draw a gallery, write the archive, and score the predictions if there are masks.
 
-        Raises ServerTarError if the archive breaks a rule of the server.
+        Raises ServerTarError if a prediction breaks a rule of the server.
         """
         dataset, ids = VocDataset(place.data), self.image_ids(place)
         images = self.pulled(place)
         with_truth = all(dataset.has_mask(name) for name in ids)
         path = folder.path / "gallery.png"
         draw_gallery(path, images, dataset, ids, with_truth=with_truth, legend=True)
-        write_server_tar(images, ids, folder.path / TAR_NAME)
         sizes = {name: dataset.image_size(name) for name in ids}
-        check_server_tar(folder.path / TAR_NAME, ids, sizes)
+        write_server_tar(images, sizes, folder.path / TAR_NAME)
         score = asdict(score_folder(images, dataset, ids)) if with_truth else None
         return {"split": self.chain.eval_split, "num_images": len(ids), "score": score}
 

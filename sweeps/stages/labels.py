@@ -26,7 +26,7 @@ from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.refine.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
 from wsss.segmentation_config import RandomWalkConfig
-from wsss.training.affinity import build_affinity_net, train_affinity
+from wsss.training.affinity import affinity_training, build_affinity_net, train_affinity
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,16 @@ class LearnAffinity(Training):
         """Train on one device; yield each epoch."""
         walk, maps = self.chain.random_walk, InferCams(self.chain).pulled(place)
         dataset = VocDataset(place.data)
-        for record in train_affinity(
+        training = affinity_training(
             affinity_net(self.chain, place),
             dataset.samples(self.chain.label_split),
             partial(_confident, maps, dataset, walk),
             walk,
-            device=place.process.device,
+            process=place.process,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
             execution=place.execution,
-        ):
+        )
+        for record in train_affinity(training):
             folder.add_epoch(asdict(record))
             numbers = {key: float(value) for key, value in asdict(record).items()}
             yield Record(self, record.epoch / walk.epochs, numbers)

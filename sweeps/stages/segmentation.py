@@ -17,7 +17,7 @@ from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
-from wsss.training.segmentation import load_trained, train_segmentation
+from wsss.training.segmentation import load_trained, segmentation_training, train_segmentation
 
 NUM_GALLERY_IMAGES = 6
 
@@ -49,7 +49,7 @@ class TrainDeepLab(Training):
             write_json(folder.path / "config.json", saved)
         samples = dataset.samples(self.chain.run.data.train_split)
         num_classes, ids = len(dataset.classes), [sample.image_id for sample in samples]
-        for record in train_segmentation(
+        training = segmentation_training(
             build_deeplab(config, num_classes, weights_file=place.weights_file),
             config,
             samples,
@@ -57,7 +57,8 @@ class TrainDeepLab(Training):
             process=place.process,
             execution=place.execution,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
-        ):
+        )
+        for record in train_segmentation(training):
             if first:
                 folder.add_epoch(asdict(record))
             yield Record(self, record.iteration / config.iterations, record.metrics())
@@ -146,15 +147,12 @@ def draw_gallery(
 ) -> None:
     """Draw some images beside their predictions, and beside their masks if `with_truth`."""
     shown = image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
-    rows = [
-        GalleryRow(
-            sample.image_id,
-            as_array(read_image(sample.image_path)),
-            dataset.mask(sample.image_id) if with_truth else None,
-            (read_mask(predictions / f"{sample.image_id}.png", len(dataset.classes)),),
-        )
-        for sample in unlabelled(dataset, shown)
-    ]
+    rows = []
+    for name in shown:
+        predicted = read_mask(predictions / f"{name}.png", len(dataset.classes))
+        maps = (dataset.mask(name), predicted) if with_truth else (predicted,)
+        rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), maps))
     path.parent.mkdir(parents=True, exist_ok=True)
     names = dataset.classes if legend else ()
-    draw_segmentation_gallery(path, rows, with_truth=with_truth, class_names=names)
+    columns = ("ground truth", "prediction") if with_truth else ("prediction",)
+    draw_segmentation_gallery(path, rows, columns, class_names=names)

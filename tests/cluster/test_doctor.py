@@ -18,7 +18,6 @@ from commands import sweeps
 from sweeps.cluster.doctor.check import Check, from_json, to_json
 from sweeps.cluster.doctor.machine import (
     Service,
-    check_bucket,
     check_data,
     check_job_server,
     check_limits,
@@ -81,7 +80,7 @@ def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:
 
 
 def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
-    assert states(check_store(tmp_path / "s"))["store"] == "ok"
+    assert states(check_store(str(tmp_path / "s")))["store"] == "ok"
     assert list((tmp_path / "s").iterdir()) == []
 
 
@@ -90,10 +89,10 @@ def test_a_bucket_is_written_and_left_clean_and_a_missing_one_is_a_problem(
 ) -> None:
     monkeypatch.setenv("WSSS_MIRROR", str(tmp_path))
     with moto_server() as port:
-        assert check_bucket(f"s3://{BUCKET}/doctor").state == "ok"
+        assert states(check_store(f"s3://{BUCKET}/doctor")) == {"store": "ok"}
         left = client(port).list_objects_v2(Bucket=BUCKET, Prefix="doctor/")
         assert left["KeyCount"] == 0
-        assert check_bucket("s3://elsewhere/doctor").state == "problem"
+        assert states(check_store("s3://elsewhere/doctor")) == {"store": "problem"}
 
 
 def test_a_token_that_others_can_read_is_a_problem_and_never_shown(tmp_path: Path) -> None:

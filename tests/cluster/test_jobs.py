@@ -1,13 +1,12 @@
 """What needs no cluster: requests, commands, exit codes, following a log, fetching results."""
 
-import asyncio
 import os
 import socket
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +19,7 @@ from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
 from sweeps.cluster.fetch import Fetched, fetch_by_rsync, fetch_from_bucket
-from sweeps.cluster.follow import Follower, exit_code, last_lines
+from sweeps.cluster.follow import exit_code, follow, last_lines
 from sweeps.cluster.job_address import JobError, UnreachableError, check_answers
 from sweeps.cluster.job_server import JobGoneError, JobServer, RefusedError
 from sweeps.cluster.jobs import (
@@ -92,7 +91,9 @@ def test_the_shell_sees_one_word_per_argument() -> None:
 def test_resuming_gives_the_same_sweep_to_submit() -> None:
     words = ("V", "--preset", "tiny", "--set", "train.lr=0.1")
     asked = request(words, settings=("train.lr=0.1",), store="/a b")
-    point = entry_point(asked.arguments(), store=asked.store, python="python")
+    point = entry_point(
+        ["sweeps", "run", *asked.words, "--address", "auto"], store=asked.store, python="python"
+    )
     job: Any = SimpleNamespace(entrypoint=point)
     assert sweep_command(job).startswith("sweeps run V --preset tiny")
     again = resume_command(job, "http://h:1")
@@ -167,76 +168,53 @@ def test_a_new_job_is_given_time_to_name_its_store() -> None:
 
 
 class Cluster(JobServer):
-    """A job server whose connections send these parts of a log and then break with that error.
-
-    A part that is None: silence for ever. The job has ended when the last connection has.
-    """
+    """A job server that answers with these logs or errors; with the last, the job has ended."""
 
     def __init__(
-        self,
-        *lines: tuple[list[str | None], Exception | None],
-        whole: str = "",
-        jobs: Sequence[Any] = (),
+        self, *answers: str | Exception, whole: str = "", jobs: Sequence[Any] = ()
     ) -> None:
         self.address = "http://head"
-        self.lines, self.whole, self.known = list(lines), whole, list(jobs)
+        self.answers, self.whole, self.known = list(answers), whole, list(jobs)
 
     def jobs(self) -> list[Any]:
         return self.known
 
-    async def tail(self, job_id: str) -> AsyncIterator[str]:
-        parts, error = self.lines.pop(0)
-        for part in parts:
-            yield part if part is not None else await asyncio.Event().wait()  # type: ignore[misc]
-        if error:
-            raise error
-
     def job(self, job_id: str) -> Any:
-        if self.lines and self.lines[0][1] is not None and not self.lines[0][0]:
-            raise self.lines.pop(0)[1]  # type: ignore[misc]
-        status = JobStatus.RUNNING if self.lines else JobStatus.FAILED
+        self.whole = next_answer = self.answers.pop(0)  # type: ignore[assignment]
+        if isinstance(next_answer, Exception):
+            raise next_answer
+        status = JobStatus.RUNNING if self.answers else JobStatus.FAILED
         return SimpleNamespace(status=status, driver_exit_code=7)
 
     def log(self, job_id: str) -> str:
         return self.whole
 
 
-def followed(cluster: Cluster) -> tuple[int, str, list[str]]:
-    """The exit code, what was printed, and what was said beside it."""
-    parts: list[str] = []
-    said: list[str] = []
-    quick = {"silence": 0.05, "first_delay": 0.01}
-    code = Follower(cluster, "job", write=parts.append, say=said.append, **quick).run()
-    assert all(part.endswith("\n") for part in parts), "a message would come within a line"
-    return code, "".join(parts), said
+AWAY = UnreachableError("no answer")
 
 
-def test_a_log_sent_again_from_its_beginning_is_printed_once() -> None:
-    cluster = Cluster(
-        (["one\nt", "wo\n"], RuntimeError("closed unexpectedly")),
-        (["one\ntwo\nth", "ree\n"], None),
-        whole="one\ntwo\nthree\nend\n",
-    )
-    code, text, said = followed(cluster)
-    assert (code, text) == (7, "one\ntwo\nthree\nend\n")
-    assert said == [
-        "connection lost (RuntimeError); the job continues, reconnecting",
+def test_a_log_that_grows_is_printed_once_by_whole_lines_over_a_lost_connection(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    starting = RefusedError("http://head", "500 Internal Server Error")
+    cluster = Cluster("one\nt", AWAY, starting, "one\ntwo\nth", "one\ntwo\nthree\nend")
+    assert follow(cluster, "job", poll_s=0.01) == 7
+    out, said = capsys.readouterr()
+    assert out == "one\ntwo\nthree\nend"
+    assert said.splitlines() == [
+        "connection lost (UnreachableError); the job continues, reconnecting",
         "connected to http://head again",
     ]
 
 
-def test_a_line_that_went_silent_is_noticed() -> None:
-    gone = UnreachableError("no answer")
-    cluster = Cluster((["one\n", None], None), ([], gone), (["one\ntwo\n"], None), whole="")
-    code, text, said = followed(cluster)
-    assert (code, text) == (7, "one\ntwo\n")
-    assert "connection lost (no answer)" in said[0]
+def test_a_log_is_followed_from_its_last_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert follow(Cluster("one\ntwo\n", "one\ntwo\nthree\n"), "job", tail=1, poll_s=0.01) == 7
+    assert capsys.readouterr().out == "two\nthree\n"
 
 
 def test_a_job_that_the_cluster_forgot_is_no_longer_followed() -> None:
-    cut, gone = RuntimeError("closed unexpectedly"), JobGoneError("knows no such job")
     with pytest.raises(JobGoneError, match="no such job"):
-        followed(Cluster((["one\n"], cut), ([], gone)))
+        follow(Cluster("one\n", AWAY, JobGoneError("knows no such job")), "job", poll_s=0.01)
 
 
 def test_a_closed_port_is_explained() -> None:

@@ -160,10 +160,11 @@ def submit(
 
 
 class BadLine:
-    """Forwards TCP to the job server, and can cut all connections."""
+    """Forwards TCP to the job server, and can cut all connections and refuse the next one."""
 
     def __init__(self, port: int) -> None:
         self.target, self.open, self.cuts = port, list[socket.socket](), 0
+        self.refusing = False
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -173,11 +174,16 @@ class BadLine:
             close(end)
         self.open.clear()
         self.cuts += 1
+        self.refusing = True
 
     def _accept(self) -> None:
         while True:
             try:
                 near, _ = self.listener.accept()
+                if self.refusing:
+                    self.refusing = False
+                    near.close()
+                    continue
                 far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 return

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.drawn.folder import DrawnError, draw_voc
+from wsss.data.drawn.folder import DrawnError, draw_voc, drawing_of
 from wsss.data.drawn.pictures import Drawing, draw_picture
 
 COUNTS: dict[str, Any] = {"num_train": 6, "num_extra": 4, "num_val": 3}
@@ -186,9 +186,8 @@ def test_a_second_call_leaves_a_finished_tree_untouched(tree: Path) -> None:
     def stamps() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
 
-    before, calls = stamps(), []
-    assert draw_voc(tree, **COUNTS, progress=lambda *done: calls.append(done)) == tree
-    assert calls == []
+    before = stamps()
+    assert draw_voc(tree, **COUNTS) == tree
     assert stamps() == before
 
 
@@ -217,25 +216,33 @@ def test_a_tree_drawn_with_other_settings_is_refused(
 
 
 def test_an_interrupted_draw_leaves_nothing_and_the_next_one_succeeds(
-    tree: Path, tmp_path: Path
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(done: int, total: int) -> None:
-        assert total == 13
-        if done == 3:
+    def stop(kind: str, rng_seed: int, image_index: int) -> Drawing:
+        if image_index == 3:
             raise KeyboardInterrupt
+        return draw(kind, rng_seed, image_index)
 
+    draw = drawing_of
+    monkeypatch.setattr("wsss.data.drawn.folder.drawing_of", stop)
     with pytest.raises(KeyboardInterrupt):
-        draw_voc(tmp_path / "voc", **COUNTS, progress=stop)
+        draw_voc(tmp_path / "voc", **COUNTS)
+    monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
     assert contents(draw_voc(tmp_path / "voc", **COUNTS)) == contents(tree)
 
 
-def test_of_two_processes_that_draw_the_same_tree_both_succeed(tree: Path, tmp_path: Path) -> None:
-    def other_process_finishes_first(done: int, total: int) -> None:
-        if done == total:
+def test_of_two_processes_that_draw_the_same_tree_both_succeed(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_process_finishes_first(kind: str, rng_seed: int, image_index: int) -> Drawing:
+        if image_index == 12:
             shutil.copytree(tree, tmp_path / "voc")
+        return draw(kind, rng_seed, image_index)
 
-    root = draw_voc(tmp_path / "voc", **COUNTS, progress=other_process_finishes_first)
+    draw = drawing_of
+    monkeypatch.setattr("wsss.data.drawn.folder.drawing_of", other_process_finishes_first)
+    root = draw_voc(tmp_path / "voc", **COUNTS)
     assert contents(root) == contents(tree)
     assert list(tmp_path.iterdir()) == [root]
 

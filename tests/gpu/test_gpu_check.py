@@ -272,7 +272,7 @@ def test_a_wrong_result_is_a_fail_that_names_the_tensor(result: str, factor: flo
             found[result].values.mul_(factor)
         return found
 
-    difference, _ = compare(Case("tiny B0", lambda: (SUBJECT.build(), wrong_on_the_device)), CPU)
+    difference, _ = compare(Case("tiny B0", SUBJECT.build, wrong_on_the_device), CPU)
     assert difference.verdict == "FAIL"
     assert difference.largest == pytest.approx(abs(factor - 1), rel=1e-3)
     assert 0 < difference.rounding < 1e-3
@@ -307,7 +307,7 @@ def test_what_rounding_would_explain_in_a_step_is_a_fail_in_maps() -> None:
         calls.append(1)
         return {"result": Result(torch.tensor([1.0 + 0.002 * len(calls)]), 1.0)}
 
-    case = Case("maps", lambda: (torch.nn.Identity(), compute), is_step=False)
+    case = Case("maps", torch.nn.Identity, compute, is_step=False)
     assert compare(case, CPU)[0].verdict == "FAIL"
     assert compare(case._replace(is_step=True), CPU)[0].verdict == "LOOK"
 
@@ -320,7 +320,7 @@ def test_a_case_that_ends_in_an_error_is_a_fail_and_the_next_is_tried(tmp_path: 
         return {"result": Result(torch.ones(1), 1.0)}
 
     section = new_section()
-    cases = [Case("first", broken), Case("second", lambda: (torch.nn.Identity(), compute))]
+    cases = [Case("first", broken, compute), Case("second", torch.nn.Identity, compute)]
     check_equality(bench_of(tmp_path), section, cases)
     assert [line.verdict for line in section.lines()] == ["FAIL", "PASS"]
     assert "no kernel image" in section.lines()[0].found

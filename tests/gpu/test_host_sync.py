@@ -177,7 +177,7 @@ def test_a_whole_step_moves_its_batch_waits_for_nothing_and_answers_on_the_devic
         step = segmentation_step(net, TINY_DEEPLAB, process=process, execution=execution)
     else:
         network = affine = affinity_net(TINY.network, FEW_PAIRS, CPU)
-        step = affinity.affinity_step(affine, FEW_PAIRS, device=gpu, execution=execution)
+        step = affinity.affinity_step(affine, FEW_PAIRS, process=process, execution=execution)
     batch = crops(CROP, CPU) if kind == "cam" else labelled(CROP, CPU)
     with host_waits(gpu) as waits:
         values = step(batch)
@@ -211,7 +211,6 @@ def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str
             samples,
             lambda s: read_mask(masks[s.image_id], 20),
             walk,
-            device=CPU,
         ),
     }
 

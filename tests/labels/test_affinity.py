@@ -18,6 +18,7 @@ from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.affinity import (
     AffinityObjective,
     AffinityRecord,
+    affinity_training,
     build_affinity_net,
     train_affinity,
 )
@@ -215,8 +216,8 @@ def train(
     samples: list[Sample], masks: dict[str, NDArray[np.uint8]], config: RandomWalkConfig
 ) -> tuple[AffinityNet, list[AffinityRecord]]:
     model = build_affinity_net(NETWORK, config)
-    records = train_affinity(model, samples, lambda s: masks[s.image_id], config, device=CPU)
-    return model, list(records)
+    training = affinity_training(model, samples, lambda s: masks[s.image_id], config)
+    return model, list(train_affinity(training))
 
 
 def test_training_lowers_the_loss(
@@ -259,8 +260,8 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(
     model = build_affinity_net(NETWORK, CONFIG)
     with torch.no_grad():
         model.fuse.weight[0, 0] = torch.inf
-    training = train_affinity(model, samples, lambda s: masks[s.image_id], CONFIG, device=CPU)
+    training = affinity_training(model, samples, lambda s: masks[s.image_id], CONFIG)
     with pytest.raises(
         DivergedError, match=r"at iteration 0: .*; lower random_walk\.lr \(now 0\.1\)"
     ):
-        list(training)
+        list(train_affinity(training))

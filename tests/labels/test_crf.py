@@ -156,18 +156,6 @@ def test_the_most_probable_score_is_the_pseudo_label() -> None:
     assert set(np.unique(found)) == {0, 2, 5, 20}
 
 
-def test_misfits_say_what_to_give() -> None:
-    image, probs = two_colours(), random_probs(2, 8, 10)
-    with pytest.raises(ValueError, match="give 8-bit RGB"):
-        dense_crf(image.astype(np.float32), probs, CrfConfig())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="give probs of"):
-        dense_crf(image[:-1], probs, CrfConfig())
-    with pytest.raises(ValueError, match="sum to 1"):
-        dense_crf(image, probs * 2, CrfConfig())
-    with pytest.raises(ValueError, match="for 2 classes"):
-        crf_label(image, probs[:1], (1, 2), 0.15, CrfConfig())
-
-
 def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf", None)
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf.densecrf", None)

@@ -128,8 +128,3 @@ def test_without_a_class_all_is_background() -> None:
     found = pamr_label(image, cams[:0], (), 0.15, PamrConfig())
     assert found.shape == (40, 50)
     assert not found.any()
-
-
-def test_masks_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="resize the masks first"):
-        pamr(picture(8, 9), masks_of(2, 4, 5), PamrConfig())

@@ -18,7 +18,6 @@ from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
 
-CPU = torch.device("cpu")
 CONFIG = DeepLabConfig(
     backbone="resnet10_narrow", weights="none", rates=(1,), test_scales=(1.0,), test_flip=False
 )
@@ -59,12 +58,11 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 def test_each_picture_gets_a_mask_and_an_overlay_of_its_size(
-    model: DeepLab, pictures: list[Path], tmp_path: Path
+    model: DeepLab, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("wsss.labels.predict.MAX_LONG_SIDE", 60)
     out = tmp_path / "out"
-    found = list(
-        predict_images(model, pictures, out, CONFIG, CLASSES, device=CPU, max_long_side=60)
-    )
+    found = list(predict_images(model, pictures, out, CONFIG, CLASSES))
     assert [prediction.picture for prediction in found] == pictures
     assert sorted(path.name for path in out.iterdir()) == [
         "large.png",
@@ -98,9 +96,7 @@ def test_pictures_that_cannot_be_predicted_are_named_before_anything_is_written(
         (pictures, tmp_path, r"small\.png: its mask would replace a picture"),
     ):
         with pytest.raises(DataError, match=message):
-            list(predict_images(model, paths, folder, CONFIG, CLASSES, device=CPU))
-    with pytest.raises(ValueError, match="3 class names for a network of 2 classes"):
-        list(predict_images(model, pictures, out, CONFIG, ("a", "b", "c"), device=CPU))
+            list(predict_images(model, paths, folder, CONFIG, CLASSES))
     assert not out.exists()
 
 
@@ -127,7 +123,7 @@ def test_a_network_beside_other_settings_is_refused_and_kept(
 ) -> None:
     for name, classes, fault in (
         ("fewer", ("cat",), "classifiers.0.bias is (3,), and (2,)"),
-        ("twice", ("cat", "cat"), "a class is named twice"),
+        ("twice", ("cat", "cat"), "listed twice: cat"),
         ("swapped", CLASSES, "of another training (segmentations/a, not segmentations/b)"),
     ):
         save_network(tmp_path / name, classes, "b" if name == "swapped" else "a")
@@ -156,8 +152,8 @@ def predict(network: Path, out: Path, *pictures: Path) -> Result:
 
 def test_a_gallery_shows_the_labels_in_vocs_colours(tmp_path: Path) -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
-    row = GalleryRow("x", image, None, (np.full((40, 60), 15, np.uint8),))
-    draw_segmentation_gallery(tmp_path / "a.png", [row])
+    row = GalleryRow("x", image, (np.zeros((40, 60), np.uint8), np.full((40, 60), 15, np.uint8)))
+    draw_segmentation_gallery(tmp_path / "a.png", [row], ("ground truth", "prediction"))
     with Image.open(tmp_path / "a.png") as drawing:
         pixels = np.array(drawing.convert("RGB"))
     person = (pixels == (192, 128, 128)).all(2)

@@ -146,9 +146,9 @@ def test_every_trainable_parameter_gets_a_gradient_and_frozen_ones_none(backbone
     logits = model(torch.randn(2, 3, 64, 64))
     F.cross_entropy(logits, torch.randint(0, 5, logits[:, 0].shape)).backward()
     groups = model.parameter_groups()
-    trained = {id(p) for group in groups for p in group}
-    assert [p.ndim for p in groups.head_weights] == [4, 4]  # of two rates
-    assert [p.ndim for p in groups.head_biases] == [1, 1]
+    trained = {id(p) for group in groups.values() for p in group}
+    assert [p.ndim for p in groups["head_weights"]] == [4, 4]  # of two rates
+    assert [p.ndim for p in groups["head_biases"]] == [1, 1]
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == (id(parameter) in trained), name
         if parameter.grad is not None:

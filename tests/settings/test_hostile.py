@@ -94,7 +94,7 @@ def test_a_network_folder_from_outside_is_refused_by_its_file(content: str, tmp_
     (tmp_path / "config.json").write_text(content)
     ran = CliRunner().invoke(app, ["predict", "x.jpg", "--network", str(tmp_path)])
     assert ran.exit_code == 2
-    assert f"{tmp_path / 'config.json'}: not what `sweeps headline` writes" in ran.output
+    assert f"error: {tmp_path / 'config.json'}: " in ran.output
     assert "\x1b" not in ran.output
 
 

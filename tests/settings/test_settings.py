@@ -192,7 +192,7 @@ def test_a_setting_is_found_by_its_section_and_by_its_name_alone() -> None:
     one = shown("lambda_s")
     assert one == shown("transfer.lambda_s")
     assert "weight of L_s in Eq. 7" in one
-    assert "recipe puzzle_cam  4.0" in one
+    assert "recipe puzzle_cam 4.0" in one
     both = [line["name"] for line in json.loads(shown("resize", "--json"))]
     assert both == ["train.resize", "labels.resize"]
     assert "unknown setting 'transfer.lambda'; did you mean transfer.lambda_s?" in shown(

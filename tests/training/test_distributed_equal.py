@@ -28,7 +28,7 @@ from wsss.training.cam import build_cam_net, cam_step
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.process import Process
-from wsss.training.segmentation import train_segmentation
+from wsss.training.segmentation import segmentation_training, train_segmentation
 
 WORLD_SIZE, K = 2, 20
 DEEPLAB = TINY_DEEPLAB.model_copy(
@@ -62,10 +62,11 @@ def deeplab(samples: list[Sample], data: Path, process: Process, folder: Path) -
     """Weights and records of a whole training of a segmentation network on its masks."""
     model, masks = build_deeplab(DEEPLAB, K), data / "SegmentationClassAug"
     labels = [masks / f"{sample.image_id}.png" for sample in samples]
-    loop = train_segmentation(
+    training = segmentation_training(
         model, DEEPLAB, samples, labels, process=process, checkpoints=CheckpointFolder(folder)
     )
-    records = [record.metrics() | {"steps": record.step_losses} for record in loop]
+    found = train_segmentation(training)
+    records = [record.metrics() | {"steps": record.step_losses} for record in found]
     return {"weights": model.state_dict(), "records": records}
 
 

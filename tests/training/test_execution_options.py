@@ -113,9 +113,9 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     for words in ((), more):
         sweeps("submit", "VI", "--gpus", 1, *project, *words)
     plain, asked = (call[1] for call in calls)
-    assert plain.arguments() == ["sweeps", "run", "VI", "--gpus", "1.0", "--address", "auto"]
-    there = ["VI", "--gpus", "1.0", "--table", "mine.yaml", *more[2:], "--address", "auto"]
-    assert sorted(asked.arguments()[2:]) == sorted(there)
+    assert plain.words == ("VI", "--gpus", "1.0")
+    there = ["VI", "--gpus", "1.0", "--table", "mine.yaml", *more[2:]]
+    assert sorted(asked.words) == sorted(there)
     assert (asked.files, asked.names[1]) == (("mine.yaml",), "mine")
     elsewhere = ("--working-dir", str(tmp_path / "x"))
     done = sweeps("submit", *more, *elsewhere)
@@ -139,7 +139,14 @@ def test_pseudo_labels_learn_their_affinities_so(
 ) -> None:
     dataset = VocDataset(drawn)
     trained_on = sources_of(dataset, dataset.image_ids(small.data.train_split))
-    run = Run(tmp_path, small, drawn, None, dataset.classes, trained_on)
+    run = Run(
+        folder=tmp_path,
+        config=small,
+        data=drawn,
+        weights_file=None,
+        classes=dataset.classes,
+        trained_on=trained_on,
+    )
     monkeypatch.setattr("sweeps.cli.method.run_folder.recall", lambda folder: run)
     given("sweeps.cli.method.stages._refuse_unfinished")
     calls = given("sweeps.cli.method.stages._complete")
@@ -156,12 +163,11 @@ def test_every_training_of_a_chain_is_carried_out_alike(
         given.append(execution)
         return []
 
-    for module, name in (
-        ("train_cam", "cam"),
-        ("labels", "affinity"),
-        ("segmentation", "segmentation"),
-    ):
-        monkeypatch.setattr(f"sweeps.stages.{module}.train_{name}", train)
+    for name in ("train_cam.train_cam", "labels.affinity_training"):
+        monkeypatch.setattr(f"sweeps.stages.{name}", train)
+    monkeypatch.setattr("sweeps.stages.segmentation.segmentation_training", train)
+    for name in ("labels.train_affinity", "segmentation.train_segmentation"):
+        monkeypatch.setattr(f"sweeps.stages.{name}", list)
     place = Place(Store(tmp_path), drawn, execution=ASKED)
     for stage in (TrainCam(tiny_chain.run), LearnAffinity(tiny_chain), TrainDeepLab(tiny_chain)):
         assert list(stage.run(place, place.store.folder(stage.rel))) == []

@@ -102,7 +102,7 @@ def affinity(execution: Execution) -> tuple[Step, CropBatch]:
     config = RandomWalkConfig(radius=3, frozen_backbone=False)
     network = NetworkConfig(backbone="resnet10_narrow", weights="none", frozen_stages=1)
     model = build_affinity_net(network, config)
-    step = affinity_step(model, config, device=torch.device("cpu"), execution=execution)
+    step = affinity_step(model, config, execution=execution)
     return step, random_batch(label_maps())
 
 

@@ -33,6 +33,7 @@ from wsss.training.segmentation import (
     pixel_cross_entropy,
     poly_factor,
     segmentation_step,
+    segmentation_training,
     train_segmentation,
 )
 
@@ -58,7 +59,9 @@ def train(
     config: DeepLabConfig, samples: list[Sample], labels: list[Path], **options: Any
 ) -> tuple[DeepLab, list[SegmentationRecord]]:
     model = build_deeplab(config, K)
-    return model, list(train_segmentation(model, config, samples, labels, **options))
+    return model, list(
+        train_segmentation(segmentation_training(model, config, samples, labels, **options))
+    )
 
 
 def weights(model: DeepLab) -> dict[str, torch.Tensor]:
@@ -219,7 +222,7 @@ def test_head_and_biases_move_at_their_own_rates_and_biases_decay_only_where_ask
     )
     model, step = make_step(config)
     with torch.no_grad():
-        for bias in model.parameter_groups().head_biases:
+        for bias in model.parameter_groups()["head_biases"]:
             bias.fill_(1.0)  # they start at 0, where decay is not seen
     before = weights(model)
     step(formula_batch([1, 2]))
@@ -279,8 +282,9 @@ def test_an_interrupted_training_ends_at_the_same_bits(
 ) -> None:
     straight, records = train(SMALL, samples, labels)
     model = build_deeplab(SMALL, K)
+    checkpoints = CheckpointFolder(tmp_path)
     broken = train_segmentation(
-        model, SMALL, samples, labels, checkpoints=CheckpointFolder(tmp_path)
+        segmentation_training(model, SMALL, samples, labels, checkpoints=checkpoints)
     )
     next(broken), next(broken)  # stopped within the second epoch's record: one epoch is on disk
     broken.close()

@@ -349,16 +349,18 @@ def check_data_once(
     A broken data set is never remembered, nor one whose files changed during the check. If the
     cache folder cannot be written, the next check takes as long again.
     """
-    listing = _listing(dataset, splits)
-    folder = checks_folder()
-    if folder is None or not listing:
-        return check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
-    path = folder / f"{_name(dataset, splits, scored, may_be_empty=may_be_empty)}.json"
-    if not recheck and (known := _read(path, listing, dataset)):
+    about = (VERSION, splits, sorted(scored), may_be_empty)
+    path = _remembered(dataset, splits, about)
+    if path and not recheck and (known := _read(path, dataset)):
         return known
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
-    if not report.problems and _listing(dataset, splits) == listing:
-        _write(path, listing, report)
+    if path and not report.problems and _remembered(dataset, splits, about) == path:
+        kept = asdict(report)
+        del kept["root"], kept["classes"]  # `_read` takes the current ones
+        with suppress(OSError):
+            for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
+                old.unlink()
+            write_json(path, kept)
     return report
 
 
@@ -387,12 +389,16 @@ def checks_folder() -> Path | None:
     return cache and cache / "wsss-sweeps" / "checks"
 
 
-def _name(
-    dataset: VocDataset, splits: list[str], scored: Collection[str], *, may_be_empty: bool
-) -> str:
-    root = str(dataset.root.resolve())
-    text = "\n".join([root, *splits, "", *sorted(scored), *([""] if may_be_empty else [])])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _remembered(dataset: VocDataset, splits: list[str], about: object) -> Path | None:
+    """Return where a check of these very files is remembered; None if it cannot be.
+
+    about: what else the check depends on.
+    """
+    folder, listing = checks_folder(), _listing(dataset, splits)
+    if folder is None or not listing:
+        return None
+    name = hashlib.sha256(repr((about, str(dataset.root.resolve()))).encode()).hexdigest()
+    return folder / f"{name[:16]}-{listing[:32]}.json"
 
 
 def _listing(dataset: VocDataset, splits: list[str]) -> str:
@@ -431,19 +437,9 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, listing: str, dataset: VocDataset) -> DataReport | None:
-    """Return the remembered report of these files; None if there is none or it is damaged."""
+def _read(path: Path, dataset: VocDataset) -> DataReport | None:
+    """Return a remembered report; None if there is none or it is damaged."""
     try:
-        saved = read_json(path)
-        if (saved["version"], saved["listing"]) != (VERSION, listing):
-            return None
-        return DataReport(dataset.root, dataset.classes, **saved["report"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return DataReport(dataset.root, dataset.classes, **read_json(path))
+    except (OSError, ValueError, TypeError):
         return None
-
-
-def _write(path: Path, listing: str, report: DataReport) -> None:
-    kept = asdict(report)
-    del kept["root"], kept["classes"]  # `_read` takes the current ones
-    with suppress(OSError):
-        write_json(path, {"version": VERSION, "listing": listing, "report": kept})

@@ -8,7 +8,7 @@ over images.
 Legend: L labels (background and K classes), T thresholds, N images, H W image size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -167,28 +167,15 @@ class ThresholdCounts:
 
     def save(self, path: Path) -> None:
         """Write a compressed .npz, without pickle."""
-        np.savez_compressed(
-            path,
-            thresholds=self.thresholds,
-            num_labels=self.num_labels,
-            image_ids=np.array(self.image_ids),
-            image_index=self.image_index,
-            codes=self.codes,
-            counts=self.counts,
-        )
+        np.savez_compressed(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "ThresholdCounts":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as data:
-            return cls(
-                data["thresholds"],
-                int(data["num_labels"]),
-                tuple(str(name) for name in data["image_ids"]),
-                data["image_index"],
-                data["codes"],
-                data["counts"],
-            )
+            found = {field.name: data[field.name] for field in fields(cls)}
+        found |= {"num_labels": int(found["num_labels"])}
+        return cls(**found | {"image_ids": tuple(map(str, found["image_ids"]))})
 
 
 def collect(

@@ -4,8 +4,8 @@ Legend: P present classes of one image, H W its size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -92,12 +92,9 @@ def draw_gallery(
 
 
 def _titles(config: RunConfig) -> list[str]:
-    untrained = {
-        name
-        for name, used in (("M_e", config.views.enhanced), ("M_d", config.views.decreased))
-        if not used
-    }
-    titles = [f"{name}\n(view not trained)" if name in untrained else name for name in COLUMNS]
+    trained = {"M_e": config.views.enhanced, "M_d": config.views.decreased}
+    note = "\n(view not trained)"
+    titles = [name if trained.get(name, True) else name + note for name in COLUMNS]
     titles[COLUMNS.index("pseudo-label")] += f" at {config.labels.background_score:g}"
     return titles
 
@@ -141,57 +138,43 @@ def _overlay(image: Tensor, cam: Tensor) -> NDArray[np.uint8]:
     return (0.5 * as_array(image) + 0.5 * colours).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class GalleryRow:
-    """One image with its ground truth and its predictions."""
+class GalleryRow(NamedTuple):
+    """One image with its label maps: ground truth, predictions."""
 
     title: str
     image: NDArray[np.uint8]
     """[H, W, 3]."""
-    ground_truth: NDArray[np.uint8] | None
-    """[H, W] labels; None leaves the cell empty."""
-    predictions: tuple[NDArray[np.uint8], ...]
+    maps: tuple[NDArray[np.uint8], ...]
     """[H, W] labels each, one per column."""
 
 
 def draw_segmentation_gallery(
     path: Path,
     rows: Sequence[GalleryRow],
+    columns: Sequence[str],
     *,
-    names: Sequence[str] = ("prediction",),
-    with_truth: bool = True,
     class_names: Sequence[str] = (),
     dots_per_inch: int = 80,
 ) -> None:
-    """Draw one line per row: image, ground truth, then one column per name in `names`.
+    """Draw one line per row: the image, then one column per name in `columns`.
 
-    with_truth: False leaves the column of the ground truth out. class_names: of the foreground, in
-    label order; with them, a legend explains the colours that are shown.
+    class_names: of the foreground, in label order; with them, a legend explains the colours that
+    are shown.
     """
-    columns = ("image", *(("ground truth",) if with_truth else ()), *names)
-    entries = _legend(rows, class_names, with_truth=with_truth)
-    lines = []
-    for row in rows:
-        labels = (*((row.ground_truth,) if with_truth else ()), *row.predictions)
-        maps = (None if label is None else label_colours(label) for label in labels)
-        lines.append(Line(row.title, (row.image, *maps)))
-    smooth = [True] + [False] * (len(columns) - 1)
+    lines = [Line(row.title, (row.image, *map(label_colours, row.maps))) for row in rows]
     draw_mosaic(
-        path, lines, columns[1:], smooth=smooth, legend=entries, dots_per_inch=dots_per_inch
+        path,
+        lines,
+        columns,
+        smooth=[True] + [False] * len(columns),
+        legend=_legend(rows, class_names) if class_names else (),
+        dots_per_inch=dots_per_inch,
     )
 
 
-def _legend(
-    rows: Sequence[GalleryRow], class_names: Sequence[str], *, with_truth: bool
-) -> list[Patch]:
-    """Return an entry per label that a shown map holds, in label order; none without names."""
-    if not class_names:
-        return []
-    shown: set[int] = set()
-    for row in rows:
-        truth = [row.ground_truth] if with_truth and row.ground_truth is not None else []
-        for label in (*row.predictions, *truth):
-            shown.update(np.unique(label).tolist())
+def _legend(rows: Sequence[GalleryRow], class_names: Sequence[str]) -> list[Patch]:
+    """Return an entry per label that a map holds, in label order."""
+    shown = {value for row in rows for labels in row.maps for value in np.unique(labels).tolist()}
     names = dict(enumerate(("background", *class_names))) | {IGNORE_INDEX: "not scored"}
     return [
         Patch(

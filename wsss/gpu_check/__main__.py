@@ -32,10 +32,6 @@ PLANNED = 0.94
 """Share of --minutes that is planned; the rest is for the start and for parts that end late."""
 
 
-class NoGpuError(ForeseenError, RuntimeError):
-    """There is no GPU, or torch cannot use it; the message says what to do."""
-
-
 def _path(text: str) -> Path:
     return Path(expanded(text))
 
@@ -74,13 +70,13 @@ def bench_for(given: argparse.Namespace) -> Bench:
 
 
 def pick(name: str | None, *, small: bool) -> torch.device:
-    """Return the device asked for. Raises NoGpuError."""
+    """Return the device asked for. Raises ForeseenError if torch can use no GPU."""
     if name == "cpu":
         if small:
             torch.set_num_threads(1)  # more are no faster at this size
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise NoGpuError(
+        raise ForeseenError(
             f"torch {torch.__version__} sees no GPU: check whether `nvidia-smi` shows one, whether "
             f"its driver is new enough for CUDA {torch.version.cuda}, and CUDA_VISIBLE_DEVICES; to "
             "try the check itself on a CPU, give --device cpu --small"

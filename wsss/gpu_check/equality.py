@@ -36,7 +36,7 @@ from wsss.networks.parts.association import associate
 from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, PRESETS
-from wsss.segmentation_config import PamrConfig
+from wsss.segmentation_config import DeepLabConfig, PamrConfig
 from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")
@@ -81,15 +81,14 @@ Results = dict[str, Result]
 """What the page calls a result -> the result, a step's loss first."""
 Compute = Callable[[nn.Module, torch.device, Precision], Results]
 """Computes with a network that it may change."""
-Infer = Callable[..., Tensor]
-"""Computes maps with a network on the device `device`."""
 
 
 class Case(NamedTuple):
     """Something that is computed on the CPU and on the device."""
 
     name: str
-    prepare: Callable[[], tuple[nn.Module, Compute]]
+    build: Callable[[], nn.Module]
+    compute: Compute
     is_step: bool = True
     """Of a training, whose gradients rounding may change a lot."""
     precisions: tuple[Precision, ...] = ()
@@ -176,9 +175,9 @@ def judge(differences: list[Difference], section: Section) -> None:
 
 def compare(case: Case, device: torch.device) -> tuple[Difference, list[PrecisionDistance]]:
     """Compute a case on the CPU and on the device, and compare the results."""
-    model, compute = case.prepare()
-    expected = compute(copy.deepcopy(model), CPU, "fp32")
-    found = compute(copy.deepcopy(model), device, "fp32")
+    model = case.build()
+    expected = case.compute(copy.deepcopy(model), CPU, "fp32")
+    found = case.compute(copy.deepcopy(model), device, "fp32")
     difference = Difference(case.name, *furthest(found, expected))
     if case.is_step and not difference.largest <= TOLERANCE:
         moved = copy.deepcopy(model)
@@ -186,11 +185,11 @@ def compare(case: Case, device: torch.device) -> tuple[Difference, list[Precisio
             for parameter in moved.parameters():
                 sign = torch.where(torch.rand_like(parameter) < 0.5, -1.0, 1.0)
                 parameter.mul_(1 + sign * torch.finfo(torch.float32).eps)
-        rounding, _ = furthest(compute(moved, CPU, "fp32"), expected)
+        rounding, _ = furthest(case.compute(moved, CPU, "fp32"), expected)
         difference = replace(difference, rounding=rounding)
     distances = []
     for precision in case.precisions:
-        rough = compute(copy.deepcopy(model), device, precision)
+        rough = case.compute(copy.deepcopy(model), device, precision)
         first = next(iter(found))  # the loss
         loss, _ = furthest(rough, {first: found[first]})
         gradient, _ = furthest(_all_gradients(rough), _all_gradients(found))
@@ -254,9 +253,7 @@ def training_cases(options: Options) -> Iterator[Case]:
 
     def case(name: str, subject: Subject, *, precise: bool = False) -> Case:
         taken = partial(one_step, subject)
-        return Case(
-            name, lambda: (subject.build(), taken), precisions=precisions if precise else ()
-        )
+        return Case(name, subject.build, taken, precisions=precisions if precise else ())
 
     def cam(base: RunConfig, overrides: dict[str, Any]) -> Subject:
         small = {"train.crop_size": crop, "train.batch_size": 2}
@@ -300,43 +297,45 @@ def inference_cases(options: Options) -> Iterator[Case]:
     """Yield CAMs and label probabilities of every preset, PAMR and context association."""
     images = [image[:, :90].contiguous() for image in made_up_batch(2, 112).pixels]  # [3, 90, 112]
 
-    def case(name: str, build: Callable[[], nn.Module], infer: Infer) -> Case:
-        return Case(name, lambda: (build().eval(), partial(maps, infer)), is_step=False)
+    image, masks = images[0].float(), images[1].float() / 255
+    features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
 
+    def cams(labels: LabelsConfig, model: Any, device: torch.device) -> Tensor:
+        labels = labels.model_copy(update={"precision": "fp32"})
+        classes = [tuple(range(NUM_CLASSES))] * len(images)
+        return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
+
+    def probabilities(config: DeepLabConfig, model: Any, device: torch.device) -> Tensor:
+        config = config.model_copy(update={"precision": "fp32"})
+        return multi_scale_probs(model, images[0], config, device=device)
+
+    def refined(_: nn.Module, device: torch.device) -> Tensor:
+        return pamr(image.to(device), masks.to(device), PamrConfig())
+
+    def associated(temperature: float | None, _: nn.Module, device: torch.device) -> Tensor:
+        return associate(features.to(device), temperature=temperature)
+
+    small = {"train.crop_size": 64, "train.batch_size": 2}
     for preset, config in PRESETS.items():
-        small = {"train.crop_size": 64, "train.batch_size": 2}
         subject = cam_subject(apply_overrides(config, CELLS["F3"] | small), options.weights)
-        yield case(f"CAMs of {preset} F3", subject.build, partial(_cams, config.labels, images))
+        yield of_maps(f"CAMs of {preset} F3", subject.build, partial(cams, config.labels))
     for preset in DISTINCT:
         subject = other_subjects(preset, 64, options.weights)["DeepLab"]
-        deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"precision": "fp32"})
-        infer = partial(multi_scale_probs, image=images[0], config=deeplab)
-        yield case(f"DeepLab {preset}, probabilities", subject.build, infer)
-    image, masks = images[0].float(), images[1].float() / 255
-    yield case("PAMR", nn.Identity, partial(_refined, image, masks))
-    features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
+        infer = partial(probabilities, DEEPLAB_PRESETS[preset])
+        yield of_maps(f"DeepLab {preset}, probabilities", subject.build, infer)
+    yield of_maps("PAMR", nn.Identity, refined)
     for name, temperature in (("ReLU", None), ("softmax", 0.1)):
-        infer = partial(_associated, features, temperature)
-        yield case(f"context association of 32 x 32, {name}", nn.Identity, infer)
+        infer = partial(associated, temperature)
+        yield of_maps(f"context association of 32 x 32, {name}", nn.Identity, infer)
 
 
-def maps(infer: Infer, model: nn.Module, device: torch.device, precision: Precision) -> Results:
-    """Compute maps with a network, which is moved to the device."""
-    with products(precision), torch.inference_mode():
-        return {"result": _result(infer(model.to(device), device=device).cpu().double())}
+def of_maps(
+    name: str, build: Callable[[], nn.Module], infer: Callable[[nn.Module, torch.device], Tensor]
+) -> Case:
+    """Return the case of maps that are inferred with a network."""
 
+    def compute(model: nn.Module, device: torch.device, precision: Precision) -> Results:
+        with products(precision), torch.inference_mode():
+            return {"result": _result(infer(model.to(device).eval(), device).cpu().double())}
 
-def _cams(labels: LabelsConfig, images: list[Tensor], model: Any, device: torch.device) -> Tensor:
-    labels = labels.model_copy(update={"precision": "fp32"})
-    classes = [tuple(range(NUM_CLASSES))] * len(images)
-    return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
-
-
-def _refined(image: Tensor, masks: Tensor, _: nn.Module, device: torch.device) -> Tensor:
-    return pamr(image.to(device), masks.to(device), PamrConfig())
-
-
-def _associated(
-    features: Tensor, temperature: float | None, _: nn.Module, device: torch.device
-) -> Tensor:
-    return associate(features.to(device), temperature=temperature)
+    return Case(name, build, compute, is_step=False)

@@ -155,8 +155,8 @@ def project(bench: Bench, section: Section) -> None:
             section.skipped[f"hours in {precision}"] = "its steps or CAMs were not measured"
     configured = [one for one in hours if one.precision == PRESETS["paper"].train.precision]
     fastest = sorted(hours, key=lambda one: one.training + one.inference)[:1]
-    said = ["as configured"] * len(configured) + ["in the fastest precision"] * len(fastest)
-    for what, one in zip(said, configured + fastest, strict=True):
+    said = [("as configured", one) for one in configured]
+    for what, one in [*said, *(("in the fastest precision", one) for one in fastest)]:
         section.say(
             "INFO",
             f"Tables III to VI, {NUM_SEEDS} seeds, {what}",

@@ -128,7 +128,8 @@ def step_speed(
             started = time.perf_counter()
             for _ in range(count):
                 step(batch)
-            wait(device)
+            if on_gpu:
+                torch.cuda.synchronize(device)
             return (time.perf_counter() - started) / count
 
         first = run(1)
@@ -148,12 +149,6 @@ def step_speed(
     finally:
         if on_gpu:
             torch.cuda.empty_cache()
-
-
-def wait(device: torch.device) -> None:
-    """Wait until the device is idle."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def subjects_that_may_wait(options: Options) -> dict[str, Subject]:

@@ -148,23 +148,22 @@ def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subjec
     update = {"weights": name, "crop_size": crop + 1, "batch_size": 2}
     deeplab = deeplab.model_copy(update=update)
 
-    def segmented(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
-        own = deeplab.model_copy(update={"precision": precision})
-        return segmentation_step(model, own, process=Process(device=device), execution=how)
+    def stepping(step: Any, config: Any) -> Callable[..., Step]:
+        def take(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
+            own = config.model_copy(update={"precision": precision})
+            return step(model, own, process=Process(device=device), execution=how)
 
-    def related(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
-        own = walk.model_copy(update={"precision": precision})
-        return affinity_step(model, own, device=device, execution=how)
+        return take
 
     return {
         "DeepLab": Subject(
             lambda: build_deeplab(deeplab, NUM_CLASSES, weights_file=file),
-            segmented,
+            stepping(segmentation_step, deeplab),
             made_up_batch(2, crop + 1, label_maps=True),
         ),
         "affinity network": Subject(
             lambda: build_affinity_net(network, walk, weights_file=own_file),
-            related,
+            stepping(affinity_step, walk),
             made_up_batch(2, crop, label_maps=True),
         ),
     }

@@ -104,7 +104,9 @@ def multi_scale_cams(
     0-based. Returns [P, H, W] per image. Flips are added at feature resolution, as IRN does.
     """
     height, width = images[0].shape[1:]
-    enlarged = enlarged_size(height, width, labels.upsampling)
+    enlarged = height, width
+    if labels.upsampling == "multiple_of_16":  # each cell covers 16 pixels (IRN's strided_up_size)
+        enlarged = -(-height // 16) * 16, -(-width // 16) * 16  # cut to the image afterwards
     totals = [torch.zeros(len(present), height, width, device=device) for present in classes]
     # Made once: each copy to a GPU waits for the work that is queued there.
     channels = [torch.tensor(present, device=device) for present in classes]
@@ -122,14 +124,3 @@ def multi_scale_cams(
             large = resized_map(low[None, chosen], enlarged)[0]
             total.add_(large[:, :height, :width])
     return totals
-
-
-def enlarged_size(height: int, width: int, upsampling: str) -> tuple[int, int]:
-    """Return the size (height, width) to which CAMs are enlarged before they are cut to the image.
-
-    `multiple_of_16`: the next multiples of the network's stride, so that a cell of the feature map
-    covers exactly 16 pixels (IRN's strided_up_size); `direct`: the image's own size.
-    """
-    if upsampling == "direct":
-        return height, width
-    return -(-height // 16) * 16, -(-width // 16) * 16

@@ -38,46 +38,27 @@ class Prediction(NamedTuple):
     """Share of the pixels by label in [0, 1], the largest first; absent labels are left out."""
 
 
-class Unreadable(NamedTuple):
-    """A picture that could not be read, so that nothing was written for it."""
-
-    picture: Path
-    error: DataError
-
-
 def predict_images(
-    model: DeepLab,
-    paths: Sequence[Path],
-    out: Path,
-    config: DeepLabConfig,
-    classes: Sequence[str],
-    *,
-    device: torch.device | None = None,
-    max_long_side: int = MAX_LONG_SIDE,
-) -> Iterator[Prediction | Unreadable]:
+    model: DeepLab, paths: Sequence[Path], out: Path, config: DeepLabConfig, classes: Sequence[str]
+) -> Iterator[Prediction | DataError]:
     """Write `out`/<name>.png and `out`/<name>_overlay.png of each picture; yield once written.
 
-    For a picture that is missing or cannot be decoded an Unreadable is yielded. Pictures turned by
-    an EXIF tag are turned upright, and so are their masks. A picture whose long side exceeds
-    `max_long_side` is segmented at that size and its mask enlarged. Raises ValueError if `classes`
-    are not the network's, and DataError, before anything is written, if two pictures share a name
-    or a mask would replace one.
+    For a picture that is missing or cannot be decoded, its error is yielded. Pictures turned by an
+    EXIF tag are turned upright, and so are their masks. A picture whose long side exceeds
+    MAX_LONG_SIDE is segmented at that size and its mask enlarged. Raises DataError, before anything
+    is written, if two pictures share a name or a mask would replace one.
     """
     names = ("background", *classes)
-    if len(names) != model.num_labels:
-        raise ValueError(
-            f"{len(classes)} class names for a network of {model.num_labels - 1} classes"
-        )
     _check_paths(paths, out)
-    device = device or pick_device()
+    device = pick_device()
     model.to(device).eval()
     for path in paths:
         try:
             image = read_image(path)
         except DataError as error:
-            yield Unreadable(path, error)
+            yield error
             continue
-        label = _label_map(model, image, config, device=device, max_long_side=max_long_side)
+        label = _label_map(model, image, config, device=device)
         mask, overlay = out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"
         write_label_png(mask, label)
         with whole_or_absent(overlay) as partial:
@@ -96,16 +77,11 @@ def overlay_labels(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArra
 
 
 def _label_map(
-    model: DeepLab,
-    image: Tensor,
-    config: DeepLabConfig,
-    *,
-    device: torch.device,
-    max_long_side: int,
+    model: DeepLab, image: Tensor, config: DeepLabConfig, *, device: torch.device
 ) -> NDArray[np.uint8]:
-    """Return an RGB image's labels [H, W], found at `max_long_side` if it is larger."""
+    """Return an RGB image's labels [H, W], found at MAX_LONG_SIDE if it is larger."""
     height, width = image.shape[1:]
-    scale = min(1.0, max_long_side / max(height, width))
+    scale = min(1.0, MAX_LONG_SIDE / max(height, width))
     small = resized(image, scaled_size(height, width, scale), "bilinear")
     found = torch.from_numpy(strongest_label(segment_image(model, small, config, device=device)))
     whole = functional.resize(found[None], [height, width], InterpolationMode.NEAREST_EXACT)

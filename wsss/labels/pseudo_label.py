@@ -49,11 +49,8 @@ def score_probs(
     """Return (background score, CAMs) divided by their sum: [L', H, W], background first.
 
     cams: [P, H, W], 0 or more; labels: the P 0-based classes. The first of the largest is the label
-    that `pseudo_label` gives. Where all scores are 0, background gets 1. Raises ValueError if cams
-    and labels differ in number.
+    that `pseudo_label` gives. Where all scores are 0, background gets 1.
     """
-    if cams.ndim != 3 or len(cams) != len(labels):
-        raise ValueError(f"CAMs of {cams.shape} for {len(labels)} classes; give one CAM a class")
     scores = np.empty((len(cams) + 1, *cams.shape[1:]), np.float32)
     scores[0], scores[1:] = (background_score if labels else 1), cams
     total = scores.sum(0)

@@ -9,7 +9,6 @@ Legend: B batch, L labels (background and K classes), C channels, H W image size
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +20,6 @@ from wsss.segmentation_config import DeepLabConfig
 
 HEAD_DEVIATION = 0.01
 """Standard deviation of new classifiers' initial weights (DeepLabv2)."""
-
-
-class ParameterGroups(NamedTuple):
-    """Trainable parameters, by how they are trained."""
-
-    backbone: list[nn.Parameter]
-    head_weights: list[nn.Parameter]
-    """Kernels of the classifiers, one a rate."""
-    head_biases: list[nn.Parameter]
 
 
 class DeepLab(OnBackbone):
@@ -71,14 +61,14 @@ class DeepLab(OnBackbone):
         logits: Tensor = sum(classifier(features) for classifier in self.classifiers)
         return logits.float()
 
-    def parameter_groups(self) -> ParameterGroups:
-        """Return the trainable parameters of the backbone, and those of the classifiers."""
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters of the backbone, and the classifiers', one a rate."""
         head = list(self.classifiers.named_parameters())
-        return ParameterGroups(
-            [p for p in self.backbone.parameters() if p.requires_grad],
-            [p for name, p in head if name.endswith(".weight")],
-            [p for name, p in head if name.endswith(".bias")],
-        )
+        return {
+            "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
+            "head_weights": [p for name, p in head if name.endswith(".weight")],
+            "head_biases": [p for name, p in head if name.endswith(".bias")],
+        }
 
 
 def _atrous_classifier(channels: int, num_labels: int, rate: int) -> nn.Conv2d:

@@ -7,9 +7,8 @@ from a file is ever run.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,31 +24,17 @@ NUM_NAMED = 3
 """How many of a file's keys a message names."""
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """Where in a file a network may be: in which dictionary, under which prefix."""
 
     place: str
     """For messages, such as `state_dict / module.`; "" for the bare state dict."""
     state: Mapping[str, Tensor]
     """Without the prefix."""
-
-    def missing(self, wanted: Mapping[str, Tensor]) -> list[str]:
-        return [key for key in wanted if key not in self.state]
-
-    def misshapen(self, wanted: Mapping[str, Tensor]) -> list[str]:
-        return [
-            key
-            for key, tensor in wanted.items()
-            if key in self.state and self.state[key].shape != tensor.shape
-        ]
-
-    def unusable(self, wanted: Mapping[str, Tensor]) -> list[str]:
-        return [
-            key
-            for key in wanted
-            if not self.state[key].is_floating_point() or not self.state[key].isfinite().all()
-        ]
+    missing: list[str]
+    """Wanted keys that it lacks."""
+    misshapen: list[str]
+    """Wanted keys whose tensors have another shape here."""
 
 
 def load_state_file(model: nn.Module, name: str, path: Path) -> None:
@@ -59,24 +44,29 @@ def load_state_file(model: nn.Module, name: str, path: Path) -> None:
     """
     wanted, found = _features(model), _read(path)
     candidates = list(_candidates(found, wanted))
-    fitting = [c for c in candidates if not c.missing(wanted) and not c.misshapen(wanted)]
+    fitting = [each for each in candidates if not (each.missing or each.misshapen)]
     if not fitting:
         raise WeightsError(
             f"{path}: no weights of {name}: {_difference(candidates, wanted, found)}"
         )
     if len(fitting) > 1:
-        places = ", ".join(repr(c.place or "the outermost") for c in fitting)
+        places = ", ".join(repr(each.place or "the outermost") for each in fitting)
         raise WeightsError(
             f"{path}: holds {len(fitting)} networks that fit {name}: {printable(places)}; save the "
             "state dict of the one you mean in a separate file"
         )
-    (chosen,) = fitting
-    if unusable := chosen.unusable(wanted):
+    weights = {key: fitting[0].state[key] for key in wanted}
+    unusable = [key for key, x in weights.items() if not (x.is_floating_point() and _finite(x))]
+    if unusable:
         raise WeightsError(
             f"{path}: {len(unusable)} of {len(wanted)} tensors, first {unusable[0]}, are not "
             "finite floating-point numbers; give unquantised weights that have not diverged"
         )
-    model.load_state_dict({key: chosen.state[key] for key in wanted}, strict=False)
+    model.load_state_dict(weights, strict=False)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
 
 
 def _features(model: nn.Module) -> dict[str, Tensor]:
@@ -90,9 +80,14 @@ def _features(model: nn.Module) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Mapping[Any, Any]:
     """Return a file's content without running code from it. Raises WeightsError."""
-    _refuse_other_files(path)
+    with path.open("rb") as file:
+        start = file.read(512)
+    if fault := _no_weights(start):
+        raise WeightsError(f"{path}: {fault}")
+    # Safetensors begin with the length of a JSON object, and the object.
+    is_safe = start[8:9] == b"{" and int.from_bytes(start[:8], "little") + 8 <= path.stat().st_size
     try:
-        if _is_safetensors(path):
+        if is_safe:
             from safetensors.torch import load_file
 
             return load_file(path)
@@ -108,29 +103,17 @@ def _read(path: Path) -> Mapping[Any, Any]:
     return content
 
 
-def _refuse_other_files(path: Path) -> None:
-    """Raise WeightsError for what a failed download leaves behind."""
-    with path.open("rb") as file:
-        start = file.read(512)
+def _no_weights(start: bytes) -> str:
+    """Say what a failed download left behind, and the remedy; "" for anything else."""
     if not start:
-        raise WeightsError(f"{path}: is empty, expected a state dict; get the file again")
+        return "is empty, expected a state dict; get the file again"
     if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            f"{path}: is a Git LFS pointer, expected a state dict; get the file itself with "
-            "`git lfs pull`"
+        return (
+            "is a Git LFS pointer, expected a state dict; get the file itself with `git lfs pull`"
         )
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightsError(
-            f"{path}: is a web page, expected a state dict; download the file that it links to"
-        )
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether a file starts like safetensors: the length of a JSON object, and the object."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    length = int.from_bytes(start[:8], "little")
-    return start[8:] == b"{" and length + 8 <= path.stat().st_size
+        return "is a web page, expected a state dict; download the file that it links to"
+    return ""
 
 
 def _reason(error: Exception) -> str:
@@ -147,25 +130,22 @@ def _reason(error: Exception) -> str:
 
 def _candidates(found: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
     """Yield each dictionary of tensors, under each prefix that gives it a wanted key."""
-    anchors = tuple(wanted)
-    for place, state in _dictionaries(found, (), MAX_WRAPPERS):
+    first, *_, last = wanted
+    for place, tensors in _dictionaries(found, (), MAX_WRAPPERS):
         prefixes = {
             key.removesuffix(anchor)
-            for key in state
-            for anchor in (anchors[0], anchors[-1])
-            if _ends(key, anchor)
+            for key in tensors
+            for anchor in (first, last)
+            if f".{key}".endswith(f".{anchor}")
         }
         for prefix in sorted(prefixes):
-            inside = {
-                key.removeprefix(prefix): tensor
-                for key, tensor in state.items()
-                if key.startswith(prefix)
-            }
-            yield _Candidate(" / ".join([*place, *([prefix] if prefix else [])]), inside)
-
-
-def _ends(key: str, anchor: str) -> bool:
-    return key == anchor or key.endswith(f".{anchor}")
+            state = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
+            yield _Candidate(
+                " / ".join([*place, *([prefix] if prefix else [])]),
+                state,
+                [key for key in wanted if key not in state],
+                [key for key, x in wanted.items() if key in state and state[key].shape != x.shape],
+            )
 
 
 def _dictionaries(
@@ -202,19 +182,17 @@ def _difference(
         else "the file holds no tensor"
     )
     remedy = "choose the backbone they belong to, or give another file"
-    best = min(
-        candidates, key=lambda c: len(c.missing(wanted)) + len(c.misshapen(wanted)), default=None
-    )
-    missing, misshapen = (best.missing(wanted), best.misshapen(wanted)) if best else (wanted, [])
+    nothing = _Candidate("", {}, [*wanted], [])
+    best = min(candidates, key=lambda c: len(c.missing) + len(c.misshapen), default=nothing)
     faults = []
-    if missing:
+    if best.missing:
         faults.append(
-            f"{len(missing)} of {len(wanted)} tensors are missing, first {next(iter(missing))}"
+            f"{len(best.missing)} of {len(wanted)} tensors are missing, first {best.missing[0]}"
         )
-    if best and misshapen:
-        key = misshapen[0]
+    if best.misshapen:
+        key = best.misshapen[0]
         faults.append(
-            f"{len(misshapen)} of {len(wanted)} tensors have another shape, first {key}: "
+            f"{len(best.misshapen)} of {len(wanted)} tensors have another shape, first {key}: "
             f"{_shape(best.state[key])}, expected {_shape(wanted[key])}"
         )
     return f"{'; '.join(faults)}; {holds}; {remedy}"

@@ -65,29 +65,11 @@ def build_affinity_net(
     return model.to(memory_format=torch.channels_last)
 
 
-def train_affinity(
-    model: AffinityNet,
-    samples: list[Sample],
-    label_maps: LabelMaps,
-    config: RandomWalkConfig,
-    *,
-    device: torch.device,
-    checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
-) -> Iterator[AffinityRecord]:
-    """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
+def train_affinity(training: Training) -> Iterator[AffinityRecord]:
+    """Train to the end; yield after each epoch.
 
-    Raises DataError for too few images, and what `label_maps` and `Training.run` raise.
+    training: of `affinity_training`. Raises what its `label_maps` and `Training.run` raise.
     """
-    training = affinity_training(
-        model,
-        samples,
-        label_maps,
-        config,
-        device=device,
-        checkpoints=checkpoints,
-        execution=execution,
-    )
     for found in training.epochs():
         loss, foreground, background, negative, share, _ = found.means()
         yield AffinityRecord(
@@ -108,16 +90,17 @@ def affinity_training(
     label_maps: LabelMaps,
     config: RandomWalkConfig,
     *,
-    device: torch.device,
+    process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
     execution: Execution | None = None,
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
     The terms of its steps are the loss, its three means and the share of pairs across a border.
+    Raises DataError for too few images.
     """
     train = sgd_settings(config)
-    step = affinity_step(model, config, device=device, execution=execution)
+    step = affinity_step(model, config, process=process, execution=execution)
     crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
     loader = loader_for(step, crops, config.batch_size)
     num_iterations = config.epochs * loader.iterations
@@ -135,17 +118,18 @@ def affinity_step(
     model: AffinityNet,
     config: RandomWalkConfig,
     *,
-    device: torch.device,
+    process: Process | None = None,
     execution: Execution | None = None,
 ) -> Step:
-    """Move `model` to the device; return its step, with the terms of AffinityObjective."""
-    model.to(device).train()
+    """Move `model` to the process's device; return its step, with AffinityObjective's terms."""
+    process = process or Process()
+    model.to(process.device).train()
     return Step(
         model,
         AffinityObjective(config),
         build_sgd(model.parameter_groups(), sgd_settings(config)),
         precision=config.precision,
-        process=Process(device=device),
+        process=process,
         execution=execution,
     )
 

@@ -100,8 +100,9 @@ def build_cam_net(
     model = model.to(memory_format=torch.channels_last)
     if model.frozen_norm and model.new_norms:
         crops = CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed)
-        indices = evenly_spread(len(crops), NUM_CALIBRATION_IMAGES)
-        batch = CropBatch(*collate([crops[0, index] for index in indices]))
+        count = min(NUM_CALIBRATION_IMAGES, len(crops))
+        evenly_spread = (place * len(crops) // count for place in range(count))
+        batch = CropBatch(*collate([crops[0, index] for index in evenly_spread]))
         original = network_inputs(batch.pixels, batch.boxes, config.views)[0]
         with model.calibrating():
             model(original)
@@ -322,9 +323,3 @@ class AllViews(nn.Module):
             cams.unflatten(0, (num_views, batch)),
             Refinement(*map(torch.cat, zip(*pairs, strict=True))) if pairs else None,
         )
-
-
-def evenly_spread(num_items: int, count: int) -> list[int]:
-    """Return up to `count` distinct indices, evenly spread over `num_items`."""
-    count = min(count, num_items)
-    return [index * num_items // count for index in range(count)]

@@ -161,9 +161,13 @@ class Training:
         self.step, self.model, self.loader, self.checkpoints = step, model, loader, checkpoints
         self.num_iterations, self.lr_factor = num_iterations, lr_factor
         self.process, self.optimizer = step.process, step.optimizer
-        check_micro_batch(
-            step.micro_batch, loader.local_batch, frozen_norm=step.objective.frozen_norm
-        )
+        images, asked = loader.local_batch, step.micro_batch
+        if asked is not None and asked < images and not step.objective.frozen_norm:
+            raise MicroBatchError(
+                f"--micro-batch {asked}: the batch norms take their statistics from all {images} "
+                "images of a forward, so parts would train another network; leave the option out, "
+                "or set network.batch_norm=frozen"
+            )
         position = checkpoints.restore(model, step.optimizer) if checkpoints else Position(0, 0)
         self.iteration = position.iteration
         """Iterations done."""
@@ -363,16 +367,6 @@ class Step:
 def split(batch: CropBatch, micro_batch: int) -> list[CropBatch]:
     """Cut a batch into parts of `micro_batch` images; the last one may be smaller."""
     return [CropBatch(*part) for part in zip(*(t.split(micro_batch) for t in batch), strict=True)]
-
-
-def check_micro_batch(micro_batch: int | None, local_batch: int, *, frozen_norm: bool) -> None:
-    """Raise MicroBatchError for a part of a batch that would not train as the whole does."""
-    if micro_batch is not None and micro_batch < local_batch and not frozen_norm:
-        raise MicroBatchError(
-            f"--micro-batch {micro_batch}: the batch norms take their statistics from all "
-            f"{local_batch} images of a forward, so parts would train another network; leave the "
-            "option out, or set network.batch_norm=frozen"
-        )
 
 
 def fitting(local_batch: int, bytes_of_one: int, bytes_of_two: int, free_bytes: int) -> int:

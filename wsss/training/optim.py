@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from wsss.config import TrainConfig
 
 STANDARD_MOMENTUM = 0.9
+Group = tuple[list[nn.Parameter], float, float]
+"""Parameters, their rate and their weight decay."""
 
 
 def build_sgd(parameters: Mapping[str, list[nn.Parameter]], train: TrainConfig) -> torch.optim.SGD:
@@ -26,26 +28,27 @@ def build_sgd(parameters: Mapping[str, list[nn.Parameter]], train: TrainConfig) 
         "parts": train.parts_lr_multiplier,
         "head": train.head_lr_multiplier,
     }
-    groups = []
+    groups: list[Group] = []
     for name, group in parameters.items():
-        lr = train.lr * multipliers[name]
-        one_dimensional = [p for p in group if p.ndim == 1]  # biases, and scales of norms
-        others = [p for p in group if p.ndim != 1]
-        kinds = (
-            [(group, train.weight_decay)]
-            if train.bias_decay
-            else [(others, train.weight_decay), (one_dimensional, 0.0)]
-        )
-        groups += [
-            {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
-            for parameters, decay in kinds
-            if parameters
-        ]
+        lr, decay = train.lr * multipliers[name], train.weight_decay
+        if train.bias_decay:
+            groups.append((group, lr, decay))
+        else:  # of one dimension are biases, and scales of norms
+            groups.append(([p for p in group if p.ndim != 1], lr, decay))
+            groups.append(([p for p in group if p.ndim == 1], lr, 0.0))
+    return sgd(groups, momentum, nesterov=train.nesterov and momentum > 0)
+
+
+def sgd(groups: Iterable[Group], momentum: float, *, nesterov: bool = False) -> torch.optim.SGD:
+    """Return SGD over groups of parameters; empty ones are left out."""
     return torch.optim.SGD(
-        groups,
-        lr=train.lr,
+        [
+            {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+            for parameters, lr, decay in groups
+            if parameters
+        ],
         momentum=momentum,
-        nesterov=train.nesterov and momentum > 0,
+        nesterov=nesterov,
         fused=True,  # one pass over each tensor; the same numbers
     )
 

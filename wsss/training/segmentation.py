@@ -24,6 +24,7 @@ from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
+from wsss.training.optim import sgd
 from wsss.training.process import Process
 
 NO_VIEWS = ViewsConfig()
@@ -61,31 +62,12 @@ class SegmentationRecord:
         return values
 
 
-def train_segmentation(
-    model: DeepLab,
-    config: DeepLabConfig,
-    samples: list[Sample],
-    label_maps: list[Path],
-    *,
-    process: Process | None = None,
-    checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
-) -> Iterator[SegmentationRecord]:
-    """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
+def train_segmentation(training: Training) -> Iterator[SegmentationRecord]:
+    """Train to the end; yield after each epoch, the last of which may be cut short.
 
-    label_maps: the PNG of each sample. The schedule counts iterations, so the last epoch may be cut
-    short. Every rank of a distributed run calls this with its own Process and an equal model.
-    Raises DataError for label maps that do not fit, and what `Training.run` raises.
+    training: of `segmentation_training`. Raises DataError for label maps that do not fit, and what
+    `Training.run` raises.
     """
-    training = segmentation_training(
-        model,
-        config,
-        samples,
-        label_maps,
-        process=process,
-        checkpoints=checkpoints,
-        execution=execution,
-    )
     for found in training.epochs():
         loss, accuracy, norm = found.means()
         yield SegmentationRecord(
@@ -113,7 +95,9 @@ def segmentation_training(
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    The terms of its steps are the loss and the pixel accuracy.
+    label_maps: the PNG of each sample. The schedule counts iterations. Every rank of a distributed
+    run calls this with its own Process and an equal model. The terms of its steps are the loss and
+    the pixel accuracy. Raises DataError for missing label maps and too few images.
     """
     step = segmentation_step(model, config, process=process, execution=execution)
     crops = LabelledCrops(samples, label_maps, model.num_labels - 1, config)
@@ -220,26 +204,15 @@ def poly_factor(iteration: int, config: DeepLabConfig) -> float:
 
 def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
     """Return SGD over backbone, classifiers' weights and classifiers' biases, each at its rate."""
-    groups = model.parameter_groups()
-    settings = (
-        (groups.backbone, 1.0, True),
-        (groups.head_weights, config.head_lr_multiplier, True),
-        (groups.head_biases, config.head_bias_lr_multiplier, config.head_bias_decay),
-    )
-    return torch.optim.SGD(
-        [
-            {
-                "params": parameters,
-                "lr": config.lr * multiplier,
-                "base_lr": config.lr * multiplier,
-                "weight_decay": config.weight_decay if decays else 0.0,
-            }
-            for parameters, multiplier, decays in settings
-            if parameters
-        ],
-        lr=config.lr,
-        momentum=config.momentum,
-        fused=True,
+    groups, decay = model.parameter_groups(), config.weight_decay
+    bias_decay = decay if config.head_bias_decay else 0.0
+    return sgd(
+        (
+            (groups["backbone"], config.lr, decay),
+            (groups["head_weights"], config.lr * config.head_lr_multiplier, decay),
+            (groups["head_biases"], config.lr * config.head_bias_lr_multiplier, bias_decay),
+        ),
+        config.momentum,
     )
 
 

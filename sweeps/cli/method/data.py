@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.program import Command
-from wsss.basics.errors import explained
 from wsss.basics.printable import one_line
 
 if TYPE_CHECKING:
@@ -43,18 +42,17 @@ def draw(
     from wsss.data.drawn.folder import DRAWN, draw_voc
     from wsss.overrides import ConfigError
 
-    with explained():
-        if name not in DRAWN:
-            raise ConfigError(f"no drawn data set {name!r}; there are: {', '.join(DRAWN)}")
-        path = draw_voc(
-            root or Path("data") / name,
-            kind=DRAWN[name],
-            num_train=train,
-            num_extra=extra,
-            num_val=val,
-            rng_seed=seed,
-        )
-        print(f"{path}: {train + extra + val} images")
+    if name not in DRAWN:
+        raise ConfigError(f"no drawn data set {name!r}; there are: {', '.join(DRAWN)}")
+    path = draw_voc(
+        root or Path("data") / name,
+        kind=DRAWN[name],
+        num_train=train,
+        num_extra=extra,
+        num_val=val,
+        rng_seed=seed,
+    )
+    print(f"{path}: {train + extra + val} images")
 
 
 @data_app.command(cls=Command)
@@ -75,14 +73,13 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Name every missing, broken or contradictory file, count classes, and compare the splits."""
-    with explained():
-        from wsss.data.errors import DataError
-        from wsss.data.voc import VocDataset
+    from wsss.data.errors import DataError
+    from wsss.data.voc import VocDataset
 
-        if (root is None) == (data is None):
-            raise DataError("give one data set: wsss data check --data FOLDER")
-        dataset = VocDataset(root or data or Path())
-        _check(dataset, split or [], scored or [], decode=decode, as_json=as_json)
+    if (root is None) == (data is None):
+        raise DataError("give one data set: wsss data check --data FOLDER")
+    dataset = VocDataset(root or data or Path())
+    _check(dataset, split or [], scored or [], decode=decode, as_json=as_json)
 
 
 def _check(
@@ -144,33 +141,32 @@ def prepare(
 
     Run it again to do only what is missing.
     """
-    with explained():
-        from rich.console import Console
-        from rich.progress import Progress
+    from rich.console import Console
+    from rich.progress import Progress
 
-        from wsss.data.errors import DataError
-        from wsss.data.prepare.archives import PrepareRequest
-        from wsss.data.prepare.assemble import prepare_voc
+    from wsss.data.errors import DataError
+    from wsss.data.prepare.archives import PrepareRequest
+    from wsss.data.prepare.assemble import prepare_voc
 
-        digests = {}
-        for pair in sha256 or []:
-            name, equals, digest = pair.partition("=")
-            if not (name and equals):
-                raise DataError(f"--sha256 {pair}: expected FILENAME=HEX")
-            digests[name] = digest
-        local = {"voc": voc, "sbd": sbd, "test": test}
-        request = PrepareRequest(
-            root=root.absolute(),
-            archives={step: path for step, path in local.items() if path},
-            mirrors=tuple(mirror or ()),
-            downloads=downloads,
-            sha256=digests,
-            with_test=with_test,
-            allow_partial=allow_partial,
-            num_workers=workers,
-        )
-        with Progress(console=Console(stderr=True)) as progress:
-            print(prepare_voc(request, progress=progress).describe())
+    digests = {}
+    for pair in sha256 or []:
+        name, equals, digest = pair.partition("=")
+        if not (name and equals):
+            raise DataError(f"--sha256 {pair}: expected FILENAME=HEX")
+        digests[name] = digest
+    local = {"voc": voc, "sbd": sbd, "test": test}
+    request = PrepareRequest(
+        root=root.absolute(),
+        archives={step: path for step, path in local.items() if path},
+        mirrors=tuple(mirror or ()),
+        downloads=downloads,
+        sha256=digests,
+        with_test=with_test,
+        allow_partial=allow_partial,
+        num_workers=workers,
+    )
+    with Progress(console=Console(stderr=True)) as progress:
+        print(prepare_voc(request, progress=progress).describe())
 
 
 @data_app.command("import", cls=Command)
@@ -216,36 +212,35 @@ def import_(
 
     Run the same command again after a failure; if all is there, it checks.
     """
-    with explained():
-        from rich.console import Console
-        from rich.progress import Progress
+    from rich.console import Console
+    from rich.progress import Progress
 
-        from wsss.data.importing.foreign import TableOptions
-        from wsss.data.importing.into_voc import ImportRequest, import_voc
-        from wsss.data.voc import VocDataset
+    from wsss.data.importing.foreign import TableOptions
+    from wsss.data.importing.into_voc import ImportRequest, import_voc
+    from wsss.data.voc import VocDataset
 
-        request = ImportRequest(
-            source=source,
-            root=dest.resolve(),
-            images=images,
-            val=val,
-            masks=masks,
-            copy=copy,
-            table=TableOptions(image_column, label_column, separator),
-        )
-        made, is_new = import_voc(request, progress=Progress(console=Console(stderr=True)))
-        counts = ", ".join(f"{split} {count:,}" for split, count in made.num_images.items())
-        print(f"{dest}: {'imported' if is_new else 'already there'} ({counts})")
-        for note in made.notes:
-            print(f"note: {one_line(note)}")
-        dataset = VocDataset(dest)
-        _check(dataset, [], [], decode=False, as_json=False)
-        num_images, with_masks = made.num_images["train_aug"], dataset.has_masks()
-        print(
-            "note: the next command downloads ImageNet weights once; without a network, add "
-            "--weights none, or --weights FILE"
-        )
-        print(f"next: {_next(dest, num_images, with_masks=with_masks)}")
+    request = ImportRequest(
+        source=source,
+        root=dest.resolve(),
+        images=images,
+        val=val,
+        masks=masks,
+        copy=copy,
+        table=TableOptions(image_column, label_column, separator),
+    )
+    made, is_new = import_voc(request, progress=Progress(console=Console(stderr=True)))
+    counts = ", ".join(f"{split} {count:,}" for split, count in made.num_images.items())
+    print(f"{dest}: {'imported' if is_new else 'already there'} ({counts})")
+    for note in made.notes:
+        print(f"note: {one_line(note)}")
+    dataset = VocDataset(dest)
+    _check(dataset, [], [], decode=False, as_json=False)
+    num_images, with_masks = made.num_images["train_aug"], dataset.has_masks()
+    print(
+        "note: the next command downloads ImageNet weights once; without a network, add "
+        "--weights none, or --weights FILE"
+    )
+    print(f"next: {_next(dest, num_images, with_masks=with_masks)}")
 
 
 def _next(data: Path, num_images: int, *, with_masks: bool) -> str:

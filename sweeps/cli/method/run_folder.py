@@ -8,15 +8,13 @@ Each folder's stage.json says what it holds, and each file from which picture an
 made, so that nothing is mixed up.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from shutil import rmtree
 
 from filelock import Timeout
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Place
@@ -30,44 +28,35 @@ from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.training.execution import Execution
 
 
-class Saved(BaseModel):
-    """What run.json says of a training."""
+class Run(BaseModel):
+    """A training and its folder; run.json holds all but `folder` and `sources`."""
 
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path = Field(Path(), exclude=True)
     config: RunConfig
     data: Path
     weights_file: Path | None
     classes: tuple[str, ...]
+    """Those of the data set at the time of training, in order."""
     trained_on: dict[str, str]
+    """Training image -> digest of its picture and labels (wsss.labels.sources)."""
+    sources: dict[str, str] = Field({}, exclude=True)
+    """The same, as they are now, for the images that a command works on."""
 
-    def difference(self, asked: "Saved") -> str:
+    def difference(self, asked: "Run") -> str:
         """Say how this training differs from another, apart from the data set's path; "" if not."""
 
-        def settings(saved: Saved) -> object:
+        def settings(run: Run) -> object:
             contents = {"fingerprint": "unknown", "train_fingerprint": "unknown"}
-            data = saved.config.data.model_copy(update=contents)
-            return saved.config.model_copy(update={"data": data}), saved.weights_file
+            data = run.config.data.model_copy(update=contents)
+            return run.config.model_copy(update={"data": data}), run.weights_file
 
         if settings(self) != settings(asked):
             return "with other settings"
         if self.config.data.train_fingerprint != asked.config.data.train_fingerprint:
             return "from before its classes, images or labels changed"
         return ""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training and its folder."""
-
-    folder: Path
-    config: RunConfig
-    data: Path
-    weights_file: Path | None
-    classes: tuple[str, ...]
-    """Those of the data set at the time of training, in order."""
-    trained_on: Mapping[str, str]
-    """Training image -> digest of its picture and labels (wsss.labels.sources)."""
-    sources: Mapping[str, str] = field(default_factory=dict)
-    """The same, as they are now, for the images that a command works on."""
 
     def with_images(self, split: str) -> "Run":
         """Return this training with the sources of a split's images.
@@ -78,7 +67,7 @@ class Run:
         from wsss.labels.sources import sources_of
 
         if not self.data.is_dir():
-            elsewhere = replace(self, data=Path("FOLDER")).training_command()
+            elsewhere = self.model_copy(update={"data": Path("FOLDER")}).training_command()
             raise ConfigError(
                 f"{self.data}: missing, and {self.folder} was trained on it; put it back, or give "
                 f"its new path, with the same folder name, by: {elsewhere}"
@@ -100,7 +89,8 @@ class Run:
             )
         others = set(dataset.image_ids(split)) - now.keys()
         now |= sources_of(dataset, sorted(others))
-        return replace(self, sources={name: now[name] for name in dataset.image_ids(split)})
+        sources = {name: now[name] for name in dataset.image_ids(split)}
+        return self.model_copy(update={"sources": sources})
 
     def chain(self, labels: PseudoLabelConfig, split: str | None = None) -> ChainConfig:
         """Return the chain to these labels for a split; None: the images trained on."""
@@ -153,13 +143,7 @@ class Run:
     def remember(self) -> None:
         """Write what the folder holds. Raises ConfigError if it holds another training."""
         path = self.folder / "run.json"
-        asked = Saved(
-            config=canonical(self.config),
-            data=self.data,
-            weights_file=self.weights_file,
-            classes=self.classes,
-            trained_on=dict(self.trained_on),
-        )
+        asked = self.model_copy(update={"config": canonical(self.config)})
         if path.exists() and (difference := _read(path).difference(asked)):
             self._clear_refused_start(difference)
         write_json(path, asked.model_dump(mode="json"))
@@ -193,16 +177,14 @@ def recall(folder: Path) -> Run:
     if not path.exists():
         train = command("wsss", "train-cam", "--run", folder)
         raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER")
-    saved = _read(path)
-    return Run(
-        folder, saved.config, saved.data, saved.weights_file, saved.classes, saved.trained_on
-    )
+    return _read(path)
 
 
-def _read(path: Path) -> Saved:
+def _read(path: Path) -> Run:
     """Read run.json. Raises ConfigError for a damaged or an old one."""
     try:
-        return Saved.model_validate_json(path.read_bytes())
+        saved = Run.model_validate_json(path.read_bytes())
+        return saved.model_copy(update={"folder": path.parent})
     except ValidationError as error:
         problem = max(error.errors(), key=lambda each: each["type"] != "missing")
     what = ".".join(map(str, problem["loc"])) or "not JSON"

@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweeps.cli.options import AllAsJson
-from wsss.basics.errors import explained
 from wsss.basics.printable import as_word
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sweeps.report.document import Grid
     from wsss.settings_list import Setting
 
@@ -31,55 +29,21 @@ def settings(
     Change one with --set: wsss train-cam --set train.lr=0.01.
     """
     from rich.console import Console
-
-    from wsss.settings_list import find_settings
-
-    with explained():
-        found = find_settings(name)
-        if as_json:
-            print(json.dumps([dataclasses.asdict(setting) for setting in found]))
-        elif len(found) == 1:
-            _print_one(Console(), found[0])
-        else:
-            _print_sections(Console(), found, with_meaning=name is not None)
-
-
-def _print_one(console: "Console", setting: "Setting") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from wsss.settings_list import sections
-
-    section = setting.name.rpartition(".")[0]
-    facts = [("meaning", setting.meaning or "as its name says")]
-    facts += [("section", sections()[section])] if section else []
-    facts += [("the paper", "leaves it open")] if setting.is_open else []
-    facts += [("range", setting.range), ("default", as_word(setting.default))]
-    facts += [(f"preset {name}", as_word(value)) for name, value in setting.presets.items()]
-    facts += [(f"recipe {name}", as_word(value)) for name, value in setting.recipes.items()]
-    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for fact in facts:
-        grid.add_row(*map(Text, fact))
-    console.print(Text(setting.name, style="bold"), grid, sep="\n")
-
-
-def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning: bool) -> None:
-    """Print settings by section: a line each, with their meaning if asked for."""
     from rich.padding import Padding
     from rich.text import Text
 
     from sweeps.report.formats.terminal import print_blocks
-    from wsss.settings_list import sections
+    from wsss.settings_list import find_settings, sections
 
-    about = sections()
-    by_section: dict[str, list[Setting]] = {}
-    for setting in found:
-        by_section.setdefault(setting.name.rpartition(".")[0], []).append(setting)
-    for section, members in by_section.items():
+    found, about, console = find_settings(name), sections(), Console()
+    if as_json:
+        print(json.dumps([dataclasses.asdict(setting) for setting in found]))
+        return
+    for section, members in groupby(found, lambda setting: setting.name.rpartition(".")[0]):
         title = f"{section}: {about[section]}" if section else "In no section"
         console.print(Text(title, style="bold"))
-        if not with_meaning:
-            print_blocks(console, [_grid(members)])
+        if name is None:
+            print_blocks(console, [_grid(list(members))])
             continue
         for setting in members:
             changes = f"; {_changes(setting)}" if _changes(setting) else ""
@@ -88,7 +52,10 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
             text = Text("\n".join(filter(None, lines)), style="dim")
             console.print(Padding(text, (0, 0, 0, 4)))
         console.print()
-    console.print(Text("open: the paper leaves it open. `wsss settings NAME` says more about one."))
+    if name is None:
+        console.print(Text("`wsss settings NAME` says more about one."))
+    elif any(setting.is_open for setting in found):
+        console.print(Text("open: the paper leaves it open."))
 
 
 def _grid(members: "list[Setting]") -> "Grid":

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import call, execution, prior_limits, say_idle, with_options_of
-from wsss.basics.errors import explained
+from sweeps.cli.options import Cpus, Gpus, call, execution, prior_limits, say_idle, with_options_of
 from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
@@ -68,30 +67,36 @@ def configured(
     check_initial_weights([chosen.network], settled.weights_file)
     say_idle(given, [chosen], run_id)
     trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
-    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
+    return Run(
+        folder=run,
+        config=chosen,
+        data=dataset.root,
+        weights_file=settled.weights_file,
+        classes=dataset.classes,
+        trained_on=trained_on,
+    )
 
 
 @with_options_of(configured, execution, prior_limits)
 def train_cam(**given: Any) -> None:
     """Train a CAM network. Run it again to continue from its last checkpoint."""
-    with explained():
-        from sweeps.stages.stage import Conduct, complete
-        from sweeps.stages.train_cam import TrainCam
-        from wsss.segmentation_config import PseudoLabelConfig
+    from sweeps.stages.stage import Conduct, complete
+    from sweeps.stages.train_cam import TrainCam
+    from wsss.segmentation_config import PseudoLabelConfig
 
-        how = call(execution, given)
-        chosen = call(configured, given)
-        chosen.remember()
-        place = chosen.place(
-            chosen.chain(PseudoLabelConfig()),
-            execution=how,
-            conduct=Conduct(accept_changes=True, limits=call(prior_limits, given)),
-        )
-        warned = False
-        for record in complete(TrainCam(chosen.config), place):
-            warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
-        again = command("wsss", "infer", "--run", chosen.folder)
-        print(f"{chosen.folder}: trained; now: {again}")
+    how = call(execution, given)
+    chosen = call(configured, given)
+    chosen.remember()
+    place = chosen.place(
+        chosen.chain(PseudoLabelConfig()),
+        execution=how,
+        conduct=Conduct(accept_changes=True, limits=call(prior_limits, given)),
+    )
+    warned = False
+    for record in complete(TrainCam(chosen.config), place):
+        warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
+    again = command("wsss", "infer", "--run", chosen.folder)
+    print(f"{chosen.folder}: trained; now: {again}")
 
 
 def infer(
@@ -100,20 +105,19 @@ def infer(
     out: Annotated[Path | None, typer.Option(help="folder of CAM files; default: RUN/cams")] = None,
 ) -> None:
     """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
-    with explained():
-        from sweeps.cli.method.run_folder import recall
-        from sweeps.stages.labels import InferCams
-        from wsss.segmentation_config import PseudoLabelConfig
+    from sweeps.cli.method.run_folder import recall
+    from sweeps.stages.labels import InferCams
+    from wsss.segmentation_config import PseudoLabelConfig
 
-        known = recall(run)
-        split = split or known.config.data.eval_split
-        chain, known = known.chain(PseudoLabelConfig()), known.with_images(split)
-        place = known.place(chain, cams=out)
-        _refuse_unfinished(known, place)
-        stage = InferCams(chain, split)
-        new = len(stage.missing(place))
-        _complete(stage, place)
-        print(f"{out or run / 'cams'}: CAMs of {len(stage.image_ids(place))} images ({new} new)")
+    known = recall(run)
+    split = split or known.config.data.eval_split
+    chain, known = known.chain(PseudoLabelConfig()), known.with_images(split)
+    place = known.place(chain, cams=out)
+    _refuse_unfinished(known, place)
+    stage = InferCams(chain, split)
+    new = len(stage.missing(place))
+    _complete(stage, place)
+    print(f"{out or run / 'cams'}: CAMs of {len(stage.image_ids(place))} images ({new} new)")
 
 
 def evaluate(
@@ -124,32 +128,31 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
-    with explained():
-        from sweeps.cli.method.run_folder import recall
-        from sweeps.stages.labels import InferCams
-        from wsss.data.voc import VocDataset
-        from wsss.evaluation.confusion import collect, threshold_grid
-        from wsss.evaluation.score import score_counts
-        from wsss.segmentation_config import PseudoLabelConfig
+    from sweeps.cli.method.run_folder import recall
+    from sweeps.stages.labels import InferCams
+    from wsss.data.voc import VocDataset
+    from wsss.evaluation.confusion import collect, threshold_grid
+    from wsss.evaluation.score import score_counts
+    from wsss.segmentation_config import PseudoLabelConfig
 
-        known = recall(run)
-        config, split = known.config, split or known.config.data.eval_split
-        place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
-        stage = InferCams(known.chain(PseudoLabelConfig()), split)
-        again = ["infer", "--run", run, "--split", split]
-        dataset = VocDataset(known.data)
-        thresholds = threshold_grid(config.labels.background_score)
-        images, unknown = [], 0
-        for image_id in stage.image_ids(place):
-            found = _own_cams(stage, place, image_id, again, cams)
-            unknown += not found.source
-            images.append(_counted(found, dataset, image_id, thresholds))
-        counts = collect(images, thresholds, len(dataset.classes) + 1)
-        score = score_counts(counts, config.labels)
-        print(f"{len(images)} images of {dataset.root}")
-        if unknown:
-            print(f"note: {unknown} of these CAM files do not say what they were made from")
-        _print_score(score, config.labels, dataset.classes)
+    known = recall(run)
+    config, split = known.config, split or known.config.data.eval_split
+    place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
+    stage = InferCams(known.chain(PseudoLabelConfig()), split)
+    again = ["infer", "--run", run, "--split", split]
+    dataset = VocDataset(known.data)
+    thresholds = threshold_grid(config.labels.background_score)
+    images, unknown = [], 0
+    for image_id in stage.image_ids(place):
+        found = _own_cams(stage, place, image_id, again, cams)
+        unknown += not found.source
+        images.append(_counted(found, dataset, image_id, thresholds))
+    counts = collect(images, thresholds, len(dataset.classes) + 1)
+    score = score_counts(counts, config.labels)
+    print(f"{len(images)} images of {dataset.root}")
+    if unknown:
+        print(f"note: {unknown} of these CAM files do not say what they were made from")
+    _print_score(score, config.labels, dataset.classes)
 
 
 @with_options_of(execution)
@@ -176,8 +179,8 @@ def pseudo_label(
         str | None,
         typer.Option(help="share the images among Ray tasks of this cluster; `local` starts one"),
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task, e.g. 0.5")] = 0.0,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
     **given: Any,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.
@@ -185,45 +188,44 @@ def pseudo_label(
     CAMs -> (learned affinity -> random walk) -> background by a fixed score, or by IRN's confident
     pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.
     """
-    with explained():
-        resources = _resources(address, cpus, gpus)
-        from sweeps.cli.method.run_folder import recall
-        from sweeps.stages.labels import WriteLabels, label_score
-        from wsss.data.check import require_batch
-        from wsss.data.voc import VocDataset
-        from wsss.overrides import parse_assignments
+    resources = _resources(address, cpus, gpus)
+    from sweeps.cli.method.run_folder import recall
+    from sweeps.stages.labels import WriteLabels, label_score
+    from wsss.data.check import require_batch
+    from wsss.data.voc import VocDataset
+    from wsss.overrides import parse_assignments
 
-        how = call(execution, given)
-        known = recall(run)
-        known = known.with_images(split or known.config.data.train_split)
-        labels = _labels(refinement, settings or [])
-        plain = labels.model_copy(update={"refinement": "none"})
-        chain = known.chain(labels, split)
-        say_idle(
-            parse_assignments(settings or []),
-            [labels],
-            lambda each: chain.model_copy(update={"labels": each}).labels_id,
+    how = call(execution, given)
+    known = recall(run)
+    known = known.with_images(split or known.config.data.train_split)
+    labels = _labels(refinement, settings or [])
+    plain = labels.model_copy(update={"refinement": "none"})
+    chain = known.chain(labels, split)
+    say_idle(
+        parse_assignments(settings or []),
+        [labels],
+        lambda each: chain.model_copy(update={"labels": each}).labels_id,
+    )
+    if labels.walks:
+        require_batch(
+            len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
+            labels.random_walk.batch_size,
+            setting="--set random_walk.batch_size",
         )
-        if labels.walks:
-            require_batch(
-                len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
-                labels.random_walk.batch_size,
-                setting="--set random_walk.batch_size",
-            )
-        found: dict[str, SegmentationScore | None] = {}
-        with _crew(workers, resources) as crew:
-            for each in [plain, labels] if labels != plain else [labels]:
-                chain = known.chain(each, split)
-                own = run / "pseudo_labels" / each.refinement
-                target = out if out and each == labels else own
-                place = known.place(chain, crew=crew, execution=how, labels=target)
-                _refuse_unfinished(known, place)
-                stage = WriteLabels(chain)
-                _complete(stage, place)
-                found[each.refinement] = label_score(chain, place)
-                print(f"{target / 'png'}: {place.result(stage)['num_images']} label maps")
-        for name, score in found.items():
-            print(f"{name}: {_told(score, labels, known)}")
+    found: dict[str, SegmentationScore | None] = {}
+    with _crew(workers, resources) as crew:
+        for each in [plain, labels] if labels != plain else [labels]:
+            chain = known.chain(each, split)
+            own = run / "pseudo_labels" / each.refinement
+            target = out if out and each == labels else own
+            place = known.place(chain, crew=crew, execution=how, labels=target)
+            _refuse_unfinished(known, place)
+            stage = WriteLabels(chain)
+            _complete(stage, place)
+            found[each.refinement] = label_score(chain, place)
+            print(f"{target / 'png'}: {place.result(stage)['num_images']} label maps")
+    for name, score in found.items():
+        print(f"{name}: {_told(score, labels, known)}")
 
 
 def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":

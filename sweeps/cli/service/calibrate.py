@@ -6,26 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli import options
-from sweeps.cli.options import (
-    AcceptChanges,
-    Data,
-    Notify,
-    Recheck,
-    RetryFailed,
-    Seeds,
-    Set,
-    StoreOption,
-    Weights,
-    call,
-    data_folder,
-    prior_limits,
-    reached,
-    resources,
-    run_to_end,
-    say_idle,
-    with_options_of,
-)
-from wsss.basics.errors import explained
 from wsss.basics.printable import command
 
 if TYPE_CHECKING:
@@ -34,7 +14,7 @@ if TYPE_CHECKING:
     from sweeps.store.store import Store
 
 
-@with_options_of(resources, prior_limits)
+@options.with_options_of(options.resources, options.prior_limits)
 def calibrate(
     preset: Annotated[
         str | None,
@@ -43,15 +23,15 @@ def calibrate(
             "(drawn data) | short (other data) | paper"
         ),
     ] = None,
-    data: Data = "drawn",
-    weights: Weights = None,
-    seeds: Seeds = 1,
-    settings: Set = None,
-    store: StoreOption = "results",
-    recheck: Recheck = False,
-    retry_failed: RetryFailed = False,
-    accept_changes: AcceptChanges = False,
-    notify: Notify = None,
+    data: options.Data = "drawn",
+    weights: options.Weights = None,
+    seeds: options.Seeds = 1,
+    settings: options.Set = None,
+    store: options.StoreOption = "results",
+    recheck: options.Recheck = False,
+    retry_failed: options.RetryFailed = False,
+    accept_changes: options.AcceptChanges = False,
+    notify: options.Notify = None,
     **given: Any,
 ) -> None:
     """Train IRN's plain CAM and say whether its published score is reproduced. Resumable.
@@ -70,33 +50,34 @@ def calibrate(
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
 
-    with explained():
-        may_use = reached(call(resources, given), store, "sweep")
-        root = data_folder(data)
-        asked = parse_assignments(settings or [])
-        sweep, report = make_sweep(
-            [TABLE],
-            preset=preset or default_preset(data, root),
-            data=root,
-            weights=weights,
-            num_seeds=seeds,
-            overrides=asked,
-            recheck=recheck,
-        )
-        say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
-        facts = data_facts(sweep, report)
-        results = open_store(store)
-        conduct = Conduct(accept_changes=accept_changes, limits=call(prior_limits, given))
-        subject = Tables(sweep, results, conduct, retry_failed=retry_failed)
+    may_use = options.reached(options.call(options.resources, given), store, "sweep")
+    root = options.data_folder(data)
+    asked = parse_assignments(settings or [])
+    sweep, report = make_sweep(
+        [TABLE],
+        preset=preset or default_preset(data, root),
+        data=root,
+        weights=weights,
+        num_seeds=seeds,
+        overrides=asked,
+        recheck=recheck,
+    )
+    options.say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
+    facts = data_facts(sweep, report)
+    results = open_store(store)
+    conduct = Conduct(
+        accept_changes=accept_changes, limits=options.call(options.prior_limits, given)
+    )
+    subject = Tables(sweep, results, conduct, retry_failed=retry_failed)
 
-        def weighed() -> int:
-            verdict = weigh(sweep, results, facts)
-            if write(results, sweep, verdict):
-                _publish(sweep, results, verdict)
-            print("\n".join(["", *lines(verdict)]))
-            return verdict.exit_code
+    def weighed() -> int:
+        verdict = weigh(sweep, results, facts)
+        if write(results, sweep, verdict):
+            _publish(sweep, results, verdict)
+        print("\n".join(["", *lines(verdict)]))
+        return verdict.exit_code
 
-        run_to_end(subject, may_use, notify, weighed)
+    options.run_to_end(subject, may_use, notify, weighed)
 
 
 def default_preset(data: str, root: Path) -> str:

@@ -10,7 +10,6 @@ import typer
 from sweeps.cli.options import call, preset_named, say, with_options_of, words_of
 from sweeps.cli.service.sweep import checked_tables, planned_sweep, run
 from sweeps.cluster.job_address import DEFAULT_ADDRESS, check_answers
-from wsss.basics.errors import explained
 from wsss.basics.printable import command
 
 if TYPE_CHECKING:
@@ -61,22 +60,21 @@ def submit(
     those that look like secrets (.env, keys, tokens). The exit code is the sweep's. Run the same
     command again to attach to a running sweep or to resume an ended one.
     """
-    with explained():
-        check_answers(address)
-        from sweeps.cluster.jobs import submit
+    check_answers(address)
+    from sweeps.cluster.jobs import submit
 
-        root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
-        request = _request(ctx, given, store, root)
-        request.check()
-        server = _connect(address)
-        done = submit(server, request, root=root, job_id=job_id, python=python)
-        if done.running:
-            say(f"{done.job_id} exists already, attaching to it; it runs: {done.running}")
-        else:
-            say(f"submitted {done.job_id}")
-        if follow:
-            raise typer.Exit(_follow(server, done.job_id, tail=None))
-        say(f"follow it with: {_command('attach', server, done.job_id)}")
+    root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
+    request = _request(ctx, given, store, root)
+    request.check()
+    server = _connect(address)
+    found, running = submit(server, request, root=root, job_id=job_id, python=python)
+    if running:
+        say(f"{found} exists already, attaching to it; it runs: {running}")
+    else:
+        say(f"submitted {found}")
+    if follow:
+        raise typer.Exit(_follow(server, found, tail=None))
+    say(f"follow it with: {_command('attach', server, found)}")
 
 
 def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root: Path) -> "Request":
@@ -108,12 +106,11 @@ def attach(
     ] = None,
 ) -> None:
     """Follow a job's log to its end; the exit code is the job's."""
-    with explained():
-        server = _connect(address)
-        from sweeps.cluster.jobs import find_job
+    server = _connect(address)
+    from sweeps.cluster.jobs import find_job
 
-        found = find_job(server, job_id).submission_id
-        raise typer.Exit(_follow(server, found, tail=tail))
+    found = find_job(server, job_id).submission_id
+    raise typer.Exit(_follow(server, found, tail=tail))
 
 
 def logs(
@@ -122,38 +119,35 @@ def logs(
     tail: Annotated[int | None, typer.Option(min=0, help="only the last N lines")] = None,
 ) -> None:
     """Print a job's log so far."""
-    with explained():
-        server = _connect(address)
-        from sweeps.cluster.follow import last_lines
-        from sweeps.cluster.jobs import find_job
+    server = _connect(address)
+    from sweeps.cluster.follow import last_lines
+    from sweeps.cluster.jobs import find_job
 
-        text = server.log(find_job(server, job_id).submission_id)
-        sys.stdout.write(text if tail is None else last_lines(text, tail))
+    text = server.log(find_job(server, job_id).submission_id)
+    sys.stdout.write(text if tail is None else last_lines(text, tail))
 
 
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
     """Ask a sweep to save a checkpoint and stop, wait for it, and print how to resume it."""
-    with explained():
-        server = _connect(address)
-        from sweeps.cluster.jobs import find_job, resume_command, stop_and_wait
+    server = _connect(address)
+    from sweeps.cluster.jobs import find_job, resume_command, stop_and_wait
 
-        job = find_job(server, job_id)
-        if not job.status.is_terminal():
-            say(f"{job.submission_id}: asked to save a checkpoint and stop")
-            job = stop_and_wait(server, job.submission_id)
-        say(f"{job.submission_id}: {job.status}; resume with: {resume_command(job, address)}")
+    job = find_job(server, job_id)
+    if not job.status.is_terminal():
+        say(f"{job.submission_id}: asked to save a checkpoint and stop")
+        job = stop_and_wait(server, job.submission_id)
+    say(f"{job.submission_id}: {job.status}; resume with: {resume_command(job, address)}")
 
 
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
     """List the sweeps that were submitted to a cluster, the newest first."""
-    with explained():
-        server = _connect(address)
-        from sweeps.cluster.follow import exit_code
-        from sweeps.cluster.jobs import our_jobs, sweep_command, when
+    server = _connect(address)
+    from sweeps.cluster.follow import exit_code
+    from sweeps.cluster.jobs import our_jobs, sweep_command, when
 
-        for job in our_jobs(server):
-            ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
-            print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  {sweep_command(job)}")
+    for job in our_jobs(server):
+        ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
+        print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  {sweep_command(job)}")
 
 
 def fetch(
@@ -175,22 +169,21 @@ def fetch(
     folder on the head come by `ray rsync-down`. Without --store, the job server is asked for the
     store of the sweep submitted last.
     """
-    with explained():
-        from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
-        from sweeps.cluster.jobs import find_job, store_of
-        from wsss.basics.printable import counted
+    from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
+    from sweeps.cluster.jobs import find_job, store_of
+    from wsss.basics.printable import counted
 
-        if store is None:
-            server = _connect(address)
-            store = store_of(server, find_job(server, None))
-        if "://" in store:
-            say(f"{store}: from the bucket")
-            done = fetch_from_bucket(store, to, checkpoints=checkpoints)
-        else:
-            say(f"{store}: by `ray rsync-down {cluster}`")
-            done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
-        kept = f"; {done.num_kept} were here already" if done.num_kept else ""
-        say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
+    if store is None:
+        server = _connect(address)
+        store = store_of(server, find_job(server, None))
+    if "://" in store:
+        say(f"{store}: from the bucket")
+        done = fetch_from_bucket(store, to, checkpoints=checkpoints)
+    else:
+        say(f"{store}: by `ray rsync-down {cluster}`")
+        done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
+    kept = f"; {done.num_kept} were here already" if done.num_kept else ""
+    say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
 
 
 def _connect(address: str) -> "JobServer":
@@ -202,13 +195,10 @@ def _connect(address: str) -> "JobServer":
 
 def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
     """Print a job's log to its end; return its exit code, or DETACHED after Ctrl-C."""
-    from sweeps.cluster.follow import Follower
+    from sweeps.cluster.follow import follow
 
-    follower = Follower(server, job_id)
     try:
-        if tail is not None:
-            follower.skip_to_tail(tail)
-        code = follower.run()
+        code = follow(server, job_id, tail=tail)
     except KeyboardInterrupt:
         say(
             f"\n{job_id} continues; follow it with: {_command('attach', server, job_id)}; stop it "
@@ -249,19 +239,18 @@ def slurm(
         sweeps slurm V --nodes 2 --gpus-per-node 4 --hours 24 --partition gpu \\
             --preset paper --data /data/VOC2012 --gpus 1 --store /shared/results
     """
-    with explained():
-        from sweeps.cluster.slurm import Allocation, check_fits, sbatch_script, write_job
-        from sweeps.run.ray.resources import Resources
+    from sweeps.cluster.slurm import Allocation, check_fits, sbatch_script, write_job
+    from sweeps.run.ray.resources import Resources
 
-        cpus = cpus_per_node or 4 * max(1, gpus_per_node)
-        wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
-        _require_runnable(given)
-        asked = Resources(None, given["workers"], given["cpus"], given["gpus"])
-        check_fits(wanted, asked.demand)
-        write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
-        print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
-        follow = command("sweeps", "status", "--store", given["store"], "--watch")
-        print(f"then follow it with: squeue --me, and {follow}")
+    cpus = cpus_per_node or 4 * max(1, gpus_per_node)
+    wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
+    _require_runnable(given)
+    asked = Resources(None, given["workers"], given["cpus"], given["gpus"])
+    check_fits(wanted, asked.demand)
+    write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
+    print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
+    follow = command("sweeps", "status", "--store", given["store"], "--watch")
+    print(f"then follow it with: squeue --me, and {follow}")
 
 
 def _require_runnable(given: dict[str, Any]) -> None:
@@ -303,10 +292,10 @@ def doctor(
     from rich.console import Console
 
     from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
-    from sweeps.cluster.doctor.examine import Files, examine
+    from sweeps.cluster.doctor.examine import examine
 
-    with explained():
-        root, files = working_dir.absolute(), Files(store, data, weights)
-        checks = examine(address, files, root=root, lock=root / lock, mlflow=mlflow, python=python)
-        print(to_json(checks)) if as_json else print_checks(Console(), checks)
-        raise typer.Exit(exit_code(checks))
+    root, named = working_dir.absolute(), {"store": store, "data": data, "weights": weights}
+    files = {name: value for name, value in named.items() if value}
+    checks = examine(address, files, root=root, lock=root / lock, mlflow=mlflow, python=python)
+    print(to_json(checks)) if as_json else print_checks(Console(), checks)
+    raise typer.Exit(exit_code(checks))

@@ -1,32 +1,12 @@
 """The command `sweeps headline`."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import (
-    Data,
-    Notify,
-    Preset,
-    Recheck,
-    Recipe,
-    Set,
-    StoreOption,
-    Weights,
-    call,
-    data_folder,
-    default_preset,
-    execution,
-    opened,
-    prior_limits,
-    reached,
-    run_to_end,
-    say,
-    say_idle,
-    with_options_of,
-)
-from wsss.basics.errors import explained
+from sweeps.cli import options
 
 if TYPE_CHECKING:
     from sweeps.plan.chains.headline import Headline
@@ -54,11 +34,11 @@ def planned_headline(
             "best if the store has an ended sweep with the same settings, else III[yes,yes]"
         ),
     ] = None,
-    preset: Preset = None,
-    recipe: Recipe = "default",
-    data: Data = "drawn",
-    weights: Weights = None,
-    settings: Set = None,
+    preset: options.Preset = None,
+    recipe: options.Recipe = "default",
+    data: options.Data = "drawn",
+    weights: options.Weights = None,
+    settings: options.Set = None,
     label_settings: Annotated[
         list[str] | None,
         typer.Option("--set-labels", help="replace a label setting, e.g. crf.preset=psa"),
@@ -83,23 +63,30 @@ def planned_headline(
             metavar="LABELS",
         ),
     ] = None,
-    store: StoreOption = "results",
-    recheck: Recheck = False,
+    store: options.StoreOption = "results",
+    recheck: options.Recheck = False,
 ) -> "tuple[Headline, Store]":
     """Plan a headline and open its store. Raises ForeseenError for wrong options."""
     from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.chains.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
-    from wsss.overrides import apply_overrides
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
 
     wanted = sources or DEFAULT_SOURCES
     check_sources(wanted)
     exporting = _export_sources(export, export_from, wanted)
-    root = data_folder(data)
-    chosen = preset or default_preset(data)
-    asked = _asked(settings, label_settings, segmentation_settings)
+    root = options.data_folder(data)
+    chosen = preset or options.default_preset(data)
+    of_cams = parse_assignments(settings or [])
+    of_labels = parse_assignments(label_settings or [], option="--set-labels")
+    of_network = parse_assignments(segmentation_settings or [], option="--set-segmentation")
+    if "refinement" in of_labels:
+        raise ConfigError(
+            "--set-labels refinement: the labels are named as arguments, as in "
+            f"`sweeps headline {of_labels['refinement']}`; leave it out"
+        )
 
     def planned_sweep(cell: str) -> "Sweep":
         return make_sweep(
@@ -108,18 +95,18 @@ def planned_headline(
             data=root,
             weights=weights,
             num_seeds=1,
-            overrides=asked.of_cams,
+            overrides=of_cams,
             recheck=recheck,
         )[0]
 
-    results = opened(store)
+    results = options.opened(store)
     first = cell if cell not in (None, BEST) else DEFAULT_CELL
     choice = choose_cell(results, planned_sweep(first), cell)
     sweep = planned_sweep(choice.cell)
     segmentation = apply_overrides(
-        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked.of_network
+        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | of_network
     )
-    labels = apply_overrides(LABEL_PRESETS[chosen], asked.of_labels)
+    labels = apply_overrides(LABEL_PRESETS[chosen], of_labels)
     splits = _check_splits(sweep, eval_split, export, recheck=recheck)
     planned = Headline(
         sweep=sweep,
@@ -130,30 +117,19 @@ def planned_headline(
         export=export,
         export_from=exporting,
     )
-    _say_idle(planned, asked)
+    _say_idle(planned, of_cams, of_labels, of_network)
     _check_trainings(planned)
     return planned, results
 
 
-@with_options_of(planned_headline, execution, prior_limits)
+@options.with_options_of(
+    planned_headline, options.resources, options.prior_limits, without=("max_concurrent",)
+)
 def headline(
     label_workers: Annotated[
         int, typer.Option(min=1, help="processes that refine labels without Ray")
     ] = max(1, (os.cpu_count() or 2) // 2),
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join, for images and trainings as tasks")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Ray Train workers per training; 0: in a task; default: 1 with --gpus, else 0. "
-            "Without workers, --gpus and --address, everything runs in this process",
-        ),
-    ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
-    notify: Notify = None,
+    notify: options.Notify = None,
     **given: Any,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
@@ -161,45 +137,20 @@ def headline(
     CAM -> refined label maps -> DeepLabv2 -> mIoU and IoU per class, beside the paper's rows. Each
     stage is kept in the store: run the command again to resume, or with other labels or settings,
     and only what depends on them is done again. A report is written at the end.
+
+    Without --address, --workers and --gpus, everything runs in this process; else images are shared
+    among Ray tasks, and a network is trained by Ray Train workers or, with --workers 0, in a task.
     """
-    from sweeps.run.ray.resources import Resources
     from sweeps.stages.stage import Conduct
 
-    with explained():
-        how = call(execution, given)
-        one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
-        may_use = reached(one_by_one, given["store"], "headline")
-        from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
+    one_by_one = options.call(options.resources, given | {"max_concurrent": 1})
+    may_use = options.reached(one_by_one, given["store"], "headline")
+    from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
 
-        planned, results = call(planned_headline, given)
-        conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
-        subject = DrivenHeadline(planned, results, conduct, label_workers)
-        run_to_end(subject, may_use, notify)
-
-
-class _Asked(NamedTuple):
-    """The settings of --set, --set-labels and --set-segmentation."""
-
-    of_cams: dict[str, Any]
-    of_labels: dict[str, Any]
-    of_network: dict[str, Any]
-
-
-def _asked(cams: list[str] | None, labels: list[str] | None, network: list[str] | None) -> _Asked:
-    """Parse the settings that were asked for. Raises ConfigError."""
-    from wsss.overrides import ConfigError, parse_assignments
-
-    asked = _Asked(
-        parse_assignments(cams or []),
-        parse_assignments(labels or [], option="--set-labels"),
-        parse_assignments(network or [], option="--set-segmentation"),
-    )
-    if "refinement" in asked.of_labels:
-        raise ConfigError(
-            "--set-labels refinement: the labels are named as arguments, as in "
-            f"`sweeps headline {asked.of_labels['refinement']}`; leave it out"
-        )
-    return asked
+    planned, results = options.call(planned_headline, given)
+    conduct = Conduct(accept_changes=True, limits=options.call(options.prior_limits, given))
+    subject = DrivenHeadline(planned, results, conduct, label_workers)
+    options.run_to_end(subject, may_use, notify)
 
 
 def _export_sources(
@@ -243,7 +194,7 @@ def _check_splits(
     if shared := overlaps(ids):
         raise DataError(f"{dataset.root}: {shared[0]}")
     if seen := {*ids[trained]} & {*ids[scored]}:
-        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are also trained on")
+        options.say(f"{len(seen)} of {len(ids[scored])} images of {scored} are also trained on")
     splits = dict(report.fingerprints)
     if exported:
         splits.setdefault(exported, check_exportable(dataset, exported))
@@ -275,20 +226,22 @@ def _check_trainings(planned: "Headline") -> None:
     check_initial_weights([start], sweep.weights_file)
 
 
-def _say_idle(planned: "Headline", asked: _Asked) -> None:
+def _say_idle(
+    planned: "Headline", of_cams: Iterable[str], of_labels: Iterable[str], of_network: Iterable[str]
+) -> None:
     """Say which of the settings have no effect."""
     from wsss.identity import run_id
 
     chains = planned.chains
-    say_idle(asked.of_cams, [chains[0].run], run_id)
-    say_idle(
-        asked.of_labels,
+    options.say_idle(of_cams, [chains[0].run], run_id)
+    options.say_idle(
+        of_labels,
         [chain.labels for chain in chains if chain.labels],
         lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id,
         "--set-labels",
     )
-    say_idle(
-        asked.of_network,
+    options.say_idle(
+        of_network,
         [chains[0].segmentation],
         lambda network: chains[0].model_copy(update={"segmentation": network}).prediction_id,
         "--set-segmentation",

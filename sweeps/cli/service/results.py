@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import (
-    AllAsJson,
-    AsCsv,
-    AsJson,
-    StoreOption,
-    SweepName,
-    leave_memory_to_the_system,
-    opened,
-    opened_sweep,
-    print_cells,
-    require_one_of,
-    say,
-)
-from wsss.basics.errors import explained
+from sweeps.cli import options
 
 if TYPE_CHECKING:
     from sweeps.report.tables.model import Report
@@ -30,8 +17,8 @@ if TYPE_CHECKING:
 
 def status(
     ctx: typer.Context,
-    store: StoreOption = "results",
-    sweep: SweepName = None,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
     by_trial: Annotated[
         bool, typer.Option("--trials", help="a line per trial instead of the tables")
     ] = False,
@@ -41,8 +28,8 @@ def status(
     every: Annotated[
         float, typer.Option(min=0.2, help="seconds between two refreshes of --watch")
     ] = 5.0,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
     address: Annotated[
         str | None,
         typer.Option(
@@ -55,23 +42,22 @@ def status(
 
     from sweeps.report.live.status import show_status
 
-    with explained():
-        require_one_of(trials=by_trial, json=as_json, csv=as_csv)
-        require_one_of(watch=watch, json=as_json, csv=as_csv)
-        require_one_of(watch=watch, address=bool(address))
-        if address:
-            words = ["--sweep", sweep] if sweep else []
-            shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
-            words += [word for word, wanted in shown.items() if wanted]
-            named = ctx.get_parameter_source("store")  # WSSS_STORE here is for this machine
-            there = store if named and named.name == "COMMANDLINE" else None
-            raise typer.Exit(_status_there(address, there, words))
-        leave_memory_to_the_system()
-        results, found = opened_sweep(store, sweep)
-        if as_json or as_csv:
-            print_cells(results, found, as_json=as_json)
-            return
-        show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
+    options.require_one_of(trials=by_trial, json=as_json, csv=as_csv)
+    options.require_one_of(watch=watch, json=as_json, csv=as_csv)
+    options.require_one_of(watch=watch, address=bool(address))
+    if address:
+        words = ["--sweep", sweep] if sweep else []
+        shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
+        words += [word for word, wanted in shown.items() if wanted]
+        named = ctx.get_parameter_source("store")  # WSSS_STORE here is for this machine
+        there = store if named and named.name == "COMMANDLINE" else None
+        raise typer.Exit(_status_there(address, there, words))
+    options.leave_memory_to_the_system()
+    results, found = options.opened_sweep(store, sweep)
+    if as_json or as_csv:
+        options.print_cells(results, found, as_json=as_json)
+        return
+    show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
 
 
 def _status_there(address: str, store: str | None, words: list[str]) -> int:
@@ -98,8 +84,8 @@ def report(
         list[str] | None,
         typer.Argument(help="tables to report; default: those of the sweep", metavar="TABLE"),
     ] = None,
-    store: StoreOption = "results",
-    sweep: SweepName = None,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="seeds per cell; default: the sweep's")
     ] = None,
@@ -147,29 +133,28 @@ def report(
     from sweeps.store.errors import FORBIDDEN
     from wsss.overrides import ConfigError
 
-    with explained():
-        if measure not in {m.value for m in Measure}:
-            raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
-        results, found = opened_sweep(store, sweep)
-        chosen = with_tables(found, tables or (), seeds)
-        built = build_report(
-            chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
-        )
-        document, folder = sweep_document(built), out or report_folder(results, chosen)
-        refused = ""
-        try:
-            written = write_document(document, folder, "report")
-        except OSError as error:
-            if out or error.errno not in FORBIDDEN:
-                raise
-            refused = error.strerror or ""
-        print_document(Console(), document)  # last, as `| head` may end it
-        if refused:
-            say(f"{folder}: cannot be written ({refused}); name another folder with --out")
-            return
-        print("\n".join(map(str, written)))
-        if not no_log and chosen.name == found.name:
-            _log(results, built, folder)
+    if measure not in {m.value for m in Measure}:
+        raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
+    results, found = options.opened_sweep(store, sweep)
+    chosen = with_tables(found, tables or (), seeds)
+    built = build_report(
+        chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
+    )
+    document, folder = sweep_document(built), out or report_folder(results, chosen)
+    refused = ""
+    try:
+        written = write_document(document, folder, "report")
+    except OSError as error:
+        if out or error.errno not in FORBIDDEN:
+            raise
+        refused = error.strerror or ""
+    print_document(Console(), document)  # last, as `| head` may end it
+    if refused:
+        options.say(f"{folder}: cannot be written ({refused}); name another folder with --out")
+        return
+    print("\n".join(map(str, written)))
+    if not no_log and chosen.name == found.name:
+        _log(results, built, folder)
 
 
 def _log(store: "Store", report: "Report", folder: Path) -> None:
@@ -187,9 +172,9 @@ def diff(
         str, typer.Argument(help="a cell of the sweep, e.g. 'V[0.5,0.1]', or a run id", metavar="A")
     ],
     b: Annotated[str, typer.Argument(help="the same", metavar="B")],
-    store: StoreOption = "results",
-    sweep: SweepName = None,
-    as_json: AllAsJson = False,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
+    as_json: options.AllAsJson = False,
 ) -> None:
     """Compare two cells or runs: settings, mIoU by the four measures, and classes.
 
@@ -202,13 +187,12 @@ def diff(
     from sweeps.plan.sweep import load_sweep
     from sweeps.report.diff import compare, find_trials, print_difference
 
-    with explained():
-        results = opened(store)
-        asked = sweep is not None or results.sweep_names()
-        found = load_sweep(results, sweep) if asked else None
-        sides = [(name, find_trials(results, found, name)) for name in (a, b)]
-        difference = compare(results, *sides)
-        if as_json:
-            print(json.dumps(dataclasses.asdict(difference)))
-        else:
-            print_difference(Console(), difference)
+    results = options.opened(store)
+    asked = sweep is not None or results.sweep_names()
+    found = load_sweep(results, sweep) if asked else None
+    sides = [(name, find_trials(results, found, name)) for name in (a, b)]
+    difference = compare(results, *sides)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(difference)))
+    else:
+        print_difference(Console(), difference)

@@ -4,37 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps.cli.options import (
-    Data,
-    Notify,
-    Preset,
-    Recheck,
-    Recipe,
-    Set,
-    StoreOption,
-    Weights,
-    call,
-    data_folder,
-    opened,
-    preset_named,
-    prior_limits,
-    reached,
-    resources,
-    run_to_end,
-    say_idle,
-    say_labels_from_masks,
-    with_options_of,
-)
-from wsss.basics.errors import explained
+from sweeps.cli import options
 
 
-@with_options_of(resources, prior_limits, without=("workers",))
+@options.with_options_of(options.resources, options.prior_limits, without=("workers",))
 def search(
-    preset: Preset = None,
-    recipe: Recipe = "default",
-    data: Data = "drawn",
-    weights: Weights = None,
-    settings: Set = None,
+    preset: options.Preset = None,
+    recipe: options.Recipe = "default",
+    data: options.Data = "drawn",
+    weights: options.Weights = None,
+    settings: options.Set = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,11 +30,9 @@ def search(
     rng_seed: Annotated[
         int, typer.Option(min=0, help="seed of the search; trainings: --set rng_seed=...")
     ] = 0,
-    store: StoreOption = "results",
-    recheck: Recheck = False,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial, e.g. 0.5")] = 0.0,
-    notify: Notify = None,
+    store: options.StoreOption = "results",
+    recheck: options.Recheck = False,
+    notify: options.Notify = None,
     **given: Any,
 ) -> None:
     """Search alpha, beta and lambda, apart from the tables. Run it again to resume.
@@ -69,22 +46,21 @@ def search(
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
 
-    with explained():
-        asked = call(resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
-        may_use = reached(asked, store, "search")
-        results = opened(store)
-        search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
-        planned, report = make_search(
-            search_space,
-            preset=preset_named(preset, recipe, data),
-            data=data_folder(data),
-            weights=weights,
-            overrides=overrides,
-            objective=objective,
-            rng_seed=rng_seed,
-            recheck=recheck,
-        )
-        say_idle(overrides, [planned.base], run_id)
-        say_labels_from_masks(report, planned.base.data.train_split)
-        subject = DrivenSearch(planned, results, samples, call(prior_limits, given))
-        run_to_end(subject, may_use, notify)
+    asked = options.call(options.resources, given | {"workers": 0})
+    may_use = options.reached(asked, store, "search")
+    results = options.opened(store)
+    search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
+    planned, report = make_search(
+        search_space,
+        preset=options.preset_named(preset, recipe, data),
+        data=options.data_folder(data),
+        weights=weights,
+        overrides=overrides,
+        objective=objective,
+        rng_seed=rng_seed,
+        recheck=recheck,
+    )
+    options.say_idle(overrides, [planned.base], run_id)
+    options.say_labels_from_masks(report, planned.base.data.train_split)
+    subject = DrivenSearch(planned, results, samples, options.call(options.prior_limits, given))
+    options.run_to_end(subject, may_use, notify)

@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import (
-    AllAsJson,
-    StoreOption,
-    SweepName,
-    data_folder,
-    leave_memory_to_the_system,
-    opened,
-    opened_sweep,
-    say,
-)
-from wsss.basics.errors import explained
+from sweeps.cli import options
 
 if TYPE_CHECKING:
     from sweeps.plan.contents import Removal
@@ -28,7 +18,7 @@ if TYPE_CHECKING:
 
 def rm(
     name: Annotated[str, typer.Argument(help="as `sweeps list` shows it", metavar="NAME")],
-    store: StoreOption = "results",
+    store: options.StoreOption = "results",
     with_results: Annotated[
         bool, typer.Option("--results", help="also its trainings and scores that nothing else uses")
     ] = False,
@@ -45,22 +35,21 @@ def rm(
     from sweeps.plan.contents import plan_removal
     from sweeps.store.errors import StoreError
 
-    with explained():
-        results = opened(store)
-        removal = plan_removal(results, name, results=with_results)
-        print("\n".join(_what_goes(results, removal)))
-        if dry_run:
-            return
-        if not yes and not sys.stdin.isatty():
-            raise StoreError(f"{name}: no terminal to ask for consent; give --yes to delete it")
-        if not yes and not typer.confirm("Delete this?"):
-            say("nothing was deleted")
-            raise typer.Exit(1)
-        results.check_writable()
-        busy = _remove(results, name, with_results=with_results)
-        for rel in busy:
-            say(f"{rel}: kept, as a process is working on it")
-        print(f"deleted {name}")
+    results = options.opened(store)
+    removal = plan_removal(results, name, results=with_results)
+    print("\n".join(_what_goes(results, removal)))
+    if dry_run:
+        return
+    if not yes and not sys.stdin.isatty():
+        raise StoreError(f"{name}: no terminal to ask for consent; give --yes to delete it")
+    if not yes and not typer.confirm("Delete this?"):
+        options.say("nothing was deleted")
+        raise typer.Exit(1)
+    results.check_writable()
+    busy = _remove(results, name, with_results=with_results)
+    for rel in busy:
+        options.say(f"{rel}: kept, as a process is working on it")
+    print(f"deleted {name}")
 
 
 def _what_goes(store: "Store", removal: "Removal") -> Iterator[str]:
@@ -98,23 +87,22 @@ def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]
     return tuple(busy)
 
 
-def list_(store: StoreOption = "results", in_json: AllAsJson = False) -> None:
+def list_(store: options.StoreOption = "results", in_json: options.AllAsJson = False) -> None:
     """List the store's sweeps, searches and headlines, the newest first."""
     from rich.console import Console
 
     from sweeps.plan.contents import read_entries
     from sweeps.report.live.entries import as_json, print_entries
 
-    leave_memory_to_the_system()
-    with explained():
-        results = opened(store)
-        entries = read_entries(results)
-        if in_json:
-            print(json.dumps([as_json(entry) for entry in entries]))
-        elif entries:
-            print_entries(Console(), entries)
-        else:
-            print(f"{results.address}: no sweep, search or headline yet; `sweeps run` starts one")
+    options.leave_memory_to_the_system()
+    results = options.opened(store)
+    entries = read_entries(results)
+    if in_json:
+        print(json.dumps([as_json(entry) for entry in entries]))
+    elif entries:
+        print_entries(Console(), entries)
+    else:
+        print(f"{results.address}: no sweep, search or headline yet; `sweeps run` starts one")
 
 
 def export(
@@ -123,8 +111,8 @@ def export(
         list[str] | None,
         typer.Argument(help="tables to export; default: those of the sweep", metavar="[TABLE...]"),
     ] = None,
-    store: StoreOption = "results",
-    sweep: SweepName = None,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="also the networks, which are large")
     ] = False,
@@ -138,13 +126,12 @@ def export(
     from sweeps.plan.sweep import with_tables
     from wsss.basics.printable import counted
 
-    with explained():
-        results, whole = opened_sweep(store, sweep)
-        found = with_tables(whole, tables or ())
-        done = export_sweep(found, results, file, checkpoints=checkpoints)
-        size = f"{counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB"
-        states = ", ".join(f"{count} {state}" for state, count in done.states.items())
-        print(f"{file}: {found.name}: {size}; trials: {states}")
+    results, whole = options.opened_sweep(store, sweep)
+    found = with_tables(whole, tables or ())
+    done = export_sweep(found, results, file, checkpoints=checkpoints)
+    size = f"{counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB"
+    states = ", ".join(f"{count} {state}" for state, count in done.states.items())
+    print(f"{file}: {found.name}: {size}; trials: {states}")
 
 
 def verify(
@@ -160,16 +147,17 @@ def verify(
     """
     from sweeps.archive.verify import verify
 
-    with explained():
-        wrong = 0
-        for finding in verify(file, data_folder(data) if data else None):
-            print(f"{finding.kind:<6}{finding.text}", flush=True)
-            wrong += finding.kind == "wrong"
-        raise typer.Exit(1 if wrong else 0)
+    wrong = 0
+    for finding in verify(file, options.data_folder(data) if data else None):
+        print(f"{finding.kind:<6}{finding.text}", flush=True)
+        wrong += finding.kind == "wrong"
+    raise typer.Exit(1 if wrong else 0)
 
 
 def ledger(
-    store: StoreOption = "results", sweep: SweepName = None, as_json_: AllAsJson = False
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
+    as_json_: options.AllAsJson = False,
 ) -> None:
     """Show the cost of a sweep's trials: useful, repeated and lost GPU-hours."""
     from rich.console import Console
@@ -177,12 +165,11 @@ def ledger(
     from sweeps.report.live.account import as_json, print_account
     from sweeps.store.attempts import read_book
 
-    with explained():
-        results, found = opened_sweep(store, sweep)
-        name, book = found.name, read_book(results, found.name)
-        if as_json_:
-            print(json.dumps({"sweep": name} | as_json(book)))
-        elif not book.attempts:
-            print(f"sweep {name}: its ledger has no attempts yet")
-        else:
-            print_account(Console(), name, book)
+    results, found = options.opened_sweep(store, sweep)
+    name, book = found.name, read_book(results, found.name)
+    if as_json_:
+        print(json.dumps({"sweep": name} | as_json(book)))
+    elif not book.attempts:
+        print(f"sweep {name}: its ledger has no attempts yet")
+    else:
+        print_account(Console(), name, book)

@@ -7,41 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import (
-    AcceptChanges,
-    AllAsJson,
-    AsCsv,
-    AsJson,
-    Data,
-    Notify,
-    Preset,
-    Probe,
-    Recheck,
-    Recipe,
-    RetryFailed,
-    Seeds,
-    Set,
-    StoreOption,
-    SweepName,
-    Weights,
-    call,
-    data_folder,
-    execution,
-    leave_memory_to_the_system,
-    opened,
-    opened_sweep,
-    preset_named,
-    print_cells,
-    prior_limits,
-    reached,
-    require_one_of,
-    resources,
-    run_to_end,
-    say_idle,
-    say_labels_from_masks,
-    with_options_of,
-)
-from wsss.basics.errors import explained
+from sweeps.cli import options
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
@@ -74,13 +40,13 @@ def planned_sweep(
     tables: Tables = None,
     table_files: TableFiles = None,
     grid: Grid = None,
-    preset: Preset = None,
-    recipe: Recipe = "default",
-    data: Data = "drawn",
-    weights: Weights = None,
-    seeds: Seeds = 1,
-    settings: Set = None,
-    recheck: Recheck = False,
+    preset: options.Preset = None,
+    recipe: options.Recipe = "default",
+    data: options.Data = "drawn",
+    weights: options.Weights = None,
+    seeds: options.Seeds = 1,
+    settings: options.Set = None,
+    recheck: options.Recheck = False,
 ) -> "Sweep":
     """Plan a sweep. Raises ForeseenError for wrong options."""
     from sweeps.plan.sweep import make_sweep
@@ -91,30 +57,32 @@ def planned_sweep(
     asked = parse_assignments(settings or [])
     sweep, report = make_sweep(
         chosen,
-        preset=preset_named(preset, recipe, data),
-        data=data_folder(data),
+        preset=options.preset_named(preset, recipe, data),
+        data=options.data_folder(data),
         weights=weights,
         num_seeds=seeds,
         overrides=asked,
         recheck=recheck,
     )
     configs = [trial.config for trial in sweep.plan.trials]
-    say_idle(asked, configs, run_id)
-    say_idle([word.partition("=")[0].strip() for word in grid or []], configs, run_id, "--grid")
-    say_labels_from_masks(report, sweep.base.data.train_split)
+    options.say_idle(asked, configs, run_id)
+    options.say_idle(
+        [word.partition("=")[0].strip() for word in grid or []], configs, run_id, "--grid"
+    )
+    options.say_labels_from_masks(report, sweep.base.data.train_split)
     return sweep
 
 
-@with_options_of(planned_sweep)
+@options.with_options_of(planned_sweep)
 def plan(
-    store: StoreOption = "results",
+    store: options.StoreOption = "results",
     concurrent: Annotated[
         int, typer.Option(min=1, help="trials at a time, for the estimated time")
     ] = 1,
     show_all: Annotated[
         bool, typer.Option("--all", help="a line per configuration, however many there are")
     ] = False,
-    as_json: AllAsJson = False,
+    as_json: options.AllAsJson = False,
     **given: Any,
 ) -> None:
     """Show cells, distinct configurations, what is finished, and what the rest will cost."""
@@ -122,19 +90,18 @@ def plan(
 
     from sweeps.report.live.plan_view import PlanView
 
-    leave_memory_to_the_system()
-    with explained():
-        view = PlanView(planned_sweep(**given), opened(store))
-        if as_json:
-            print(json.dumps(view.as_json()))
-        else:
-            view.print(Console(), concurrent=concurrent, show_all=show_all)
+    options.leave_memory_to_the_system()
+    view = PlanView(planned_sweep(**given), options.opened(store))
+    if as_json:
+        print(json.dumps(view.as_json()))
+    else:
+        view.print(Console(), concurrent=concurrent, show_all=show_all)
 
 
-@with_options_of(planned_sweep, resources, prior_limits)
+@options.with_options_of(planned_sweep, options.resources, options.prior_limits)
 def run(
-    store: StoreOption = "results",
-    retry_failed: RetryFailed = False,
+    store: options.StoreOption = "results",
+    retry_failed: options.RetryFailed = False,
     budget: Annotated[
         float | None,
         typer.Option(
@@ -146,9 +113,9 @@ def run(
     hang_after: Annotated[
         float, typer.Option(min=0, help="seconds without progress before a trial is restarted")
     ] = 1800.0,
-    accept_changes: AcceptChanges = False,
-    probe: Probe = None,
-    notify: Notify = None,
+    accept_changes: options.AcceptChanges = False,
+    probe: options.Probe = None,
+    notify: options.Notify = None,
     **given: Any,
 ) -> None:
     """Run what the tables lack, then print them. Run it again to resume.
@@ -168,41 +135,42 @@ def run(
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
 
-    with explained():
-        require_one_of(probe=probe is not None, notify=notify is not None)
-        asked, limits = call(resources, given), call(prior_limits, given)
-        may_use = reached(asked, store, "sweep")
-        if probe is not None:
-            may_use.require_cluster()
-        sweep = call(planned_sweep, given)
-        if probe is not None:
-            raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
-        conduct = Conduct(hang_after, accept_changes, limits)
-        subject = Tables(
-            sweep, open_store(store), conduct, retry_failed=retry_failed, budget_hours=budget
-        )
-        run_to_end(subject, may_use, notify)
+    options.require_one_of(probe=probe is not None, notify=notify is not None)
+    asked, limits = (
+        options.call(options.resources, given),
+        options.call(options.prior_limits, given),
+    )
+    may_use = options.reached(asked, store, "sweep")
+    if probe is not None:
+        may_use.require_cluster()
+    sweep = options.call(planned_sweep, given)
+    if probe is not None:
+        raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
+    conduct = Conduct(hang_after, accept_changes, limits)
+    subject = Tables(
+        sweep, open_store(store), conduct, retry_failed=retry_failed, budget_hours=budget
+    )
+    options.run_to_end(subject, may_use, notify)
 
 
 def table(
-    store: StoreOption = "results",
-    sweep: SweepName = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    store: options.StoreOption = "results",
+    sweep: options.SweepName = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print a sweep's tables with the results so far: measured beside printed mIoU."""
     from rich.console import Console
 
     from sweeps.report.live.render import print_tables
 
-    leave_memory_to_the_system()
-    with explained():
-        require_one_of(json=as_json, csv=as_csv)
-        results, found = opened_sweep(store, sweep)
-        if as_json or as_csv:
-            print_cells(results, found, as_json=as_json)
-        else:
-            print_tables(Console(), found, results)
+    options.leave_memory_to_the_system()
+    options.require_one_of(json=as_json, csv=as_csv)
+    results, found = options.opened_sweep(store, sweep)
+    if as_json or as_csv:
+        options.print_cells(results, found, as_json=as_json)
+    else:
+        print_tables(Console(), found, results)
 
 
 def _probe(
@@ -212,7 +180,7 @@ def _probe(
     from wsss.training.diagnosis.probe import ProbeOptions
 
     tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, may_use.execution, limits)
-    return probe_sweep(sweep, opened(store), may_use, tried)
+    return probe_sweep(sweep, options.opened(store), may_use, tried)
 
 
 def chosen_tables(
@@ -246,6 +214,6 @@ def checked_tables(given: Mapping[str, Any]) -> "list[str | Table]":
 
     given: the options' values by name. Raises ConfigError for what `run` refuses before planning.
     """
-    require_one_of(probe=given["probe"] is not None, notify=given["notify"] is not None)
-    call(execution, given)
-    return call(chosen_tables, given)
+    options.require_one_of(probe=given["probe"] is not None, notify=given["notify"] is not None)
+    options.call(options.execution, given)
+    return options.call(chosen_tables, given)

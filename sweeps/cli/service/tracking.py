@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import StoreOption, opened, say
-from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.store.rooms import Driven
@@ -35,36 +34,35 @@ def sync(
     from sweeps.track.subjects import known_subjects
     from wsss.basics.errors import ForeseenError
 
-    with explained():
-        results = opened(store)
-        results.check_writable()
-        known = known_subjects(results)
-        wanted = [each for each in known if name in (None, each.name)]
-        if not wanted:
-            raise StoreError(
-                f"{results.root}: no sweep, search or headline {name or 'at all'}; there are: "
-                f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
-            )
-        pages = set[str]()
-        left: list[str] = []
-        for each in wanted:
-            try:
-                tracker, logged = _sync(results, each)
-            except DrivenError as error:
-                (left.append if name else say)(str(error))
-            except ForeseenError as error:
-                left.append(str(error))
-            else:
-                if not logged:  # nor would the others be
-                    raise StoreError(f"{tracker.address}: {tracker.problem}")
-                for note in tracker.notes:
-                    print(note)
-                if tracker.page not in pages:
-                    print(tracker.page)
-                    pages.add(tracker.page)
-                print(f"{tracker.address} is up to date with {each.title}")
-        if left:
-            raise StoreError("\n".join(left))
+    results = opened(store)
+    results.check_writable()
+    known = known_subjects(results)
+    wanted = [each for each in known if name in (None, each.name)]
+    if not wanted:
+        raise StoreError(
+            f"{results.root}: no sweep, search or headline {name or 'at all'}; there are: "
+            f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
+        )
+    pages = set[str]()
+    left: list[str] = []
+    for each in wanted:
+        try:
+            tracker, logged = _sync(results, each)
+        except DrivenError as error:
+            (left.append if name else say)(str(error))
+        except ForeseenError as error:
+            left.append(str(error))
+        else:
+            if not logged:  # nor would the others be
+                raise StoreError(f"{tracker.address}: {tracker.problem}")
+            for note in tracker.notes:
+                print(note)
+            if tracker.page not in pages:
+                print(tracker.page)
+                pages.add(tracker.page)
+            print(f"{tracker.address} is up to date with {each.title}")
+    if left:
+        raise StoreError("\n".join(left))
 
 
 def _sync(store: "Store", each: "Driven") -> "tuple[Tracker, bool]":
@@ -97,14 +95,13 @@ def mlflow(
     from sweeps.track.faults import diagnose
     from sweeps.track.subjects import KINDS
 
-    with explained():
-        results = open_store(store)
-        file = results.root / "mlflow.db"
-        _check_servable(results, port)
-        try:
-            ids = experiment_ids(file)
-        except sqlite3.Error as error:
-            raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
+    results = open_store(store)
+    file = results.root / "mlflow.db"
+    _check_servable(results, port)
+    try:
+        ids = experiment_ids(file)
+    except sqlite3.Error as error:
+        raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
     print("the server takes some seconds to start; its pages are:")
     for kind in KINDS:
         if kind.experiment in ids:

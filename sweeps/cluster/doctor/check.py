@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sweeps.report.document import Badge, BadgeTone, Column, Grid, Row, Text, in_one_group
 from sweeps.report.formats.terminal import print_blocks
+from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import counted
 
 State = Literal["ok", "warning", "problem"]
@@ -23,9 +24,20 @@ class Check:
     state: State
     found: str
     remedy: str = ""
-    """What to do; "" where nothing needs doing."""
+    """What to do unless it is ok."""
     node: str = ""
     """The node it concerns; "" for this machine."""
+
+    @property
+    def advice(self) -> str:
+        """The remedy; "" where nothing needs doing."""
+        return "" if self.state == "ok" else self.remedy
+
+    @classmethod
+    def of(cls, error: ForeseenError, name: str) -> "Check":
+        """Return the problem that an error tells of; its message ends with the remedy."""
+        found, _, remedy = str(error).partition("; ")
+        return cls(name, "problem", found, remedy)
 
 
 def exit_code(checks: Iterable[Check]) -> int:
@@ -35,7 +47,7 @@ def exit_code(checks: Iterable[Check]) -> int:
 
 def to_json(checks: Iterable[Check]) -> str:
     """Return the checks as one line of JSON."""
-    return json.dumps([asdict(check) for check in checks])
+    return json.dumps([asdict(check) | {"remedy": check.advice} for check in checks])
 
 
 def from_json(text: str) -> list[Check]:
@@ -48,7 +60,7 @@ def print_checks(console: Console, checks: list[Check]) -> None:
     rows = []
     for check in checks:
         name = f"{check.name} ({check.node})" if check.node else check.name
-        said = "\n".join(filter(None, (check.found, check.remedy)))
+        said = "\n".join(filter(None, (check.found, check.advice)))
         rows.append(Row((name,), (Badge(check.state, TONES[check.state]), said)))
     columns = tuple(
         Column(head, align="left", wraps=True) for head in ("state", "found, and the remedy")

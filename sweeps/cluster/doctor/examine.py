@@ -1,7 +1,8 @@
 """All checks of `sweeps doctor`: of this machine, and of a cluster if an address is given."""
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.cluster.doctor import machine
@@ -14,27 +15,21 @@ from wsss.weights import NAMES
 # Ray is imported where a cluster is asked: it takes seconds, and has to be reached first.
 
 
-@dataclass(frozen=True)
-class Files:
-    """What to check beside the machine itself; paths are the cluster's if one is asked."""
-
-    store: str | None
-    data: str | None
-    weights: str | None
-
-    @property
-    def folder(self) -> Path | None:
-        """The store if it is a folder that was named."""
-        return Path(self.store) if self.store and "://" not in self.store else None
-
-
 def examine(
-    address: str | None, files: Files, *, root: Path, lock: Path, mlflow: str, python: str
+    address: str | None,
+    files: Mapping[str, str],
+    *,
+    root: Path,
+    lock: Path,
+    mlflow: str,
+    python: str,
 ) -> list[Check]:
     """Check this machine, and the cluster at an address of Ray or of a job server (http://...).
 
-    root: the project's folder; lock: the versions to compare with; mlflow: address of the tracking
-    server; python: the interpreter on the head. Raises ForeseenError for what is no address.
+    files: the store, data and weights to check, as far as named; paths are the cluster's if one is
+    asked. root: the project's folder; lock: the versions to compare with; mlflow: address of the
+    tracking server; python: the interpreter on the head. Raises ForeseenError for what is no
+    address.
     """
     server = address if address and address.startswith("http") else None
     if address is not None and not server:
@@ -43,13 +38,12 @@ def examine(
     checks += machine.check_job_server(server.rstrip("/")) if server else _check_files(files)
     try:
         if server:
-            silent = machine.is_silent(checks)
+            silent = checks[-1].found.endswith(machine.NO_ANSWER)  # that of the job server
             checks += _not_known(files) if silent else _from_the_head(server, files, root, python)
         elif address is not None:
             checks += _check_nodes(address, lock, files)
     except ForeseenError as error:
-        found, _, remedy = str(error).partition("; ")
-        checks += [Check("cluster", "problem", found, remedy), *_not_known(files)]
+        checks += [Check.of(error, "cluster"), *_not_known(files)]
     return checks
 
 
@@ -63,19 +57,16 @@ def _this_machine(root: Path, lock: Path, mlflow: str) -> list[Check]:
     return checks + machine.check_ports(machine.listening())
 
 
-def _check_files(files: Files) -> list[Check]:
-    if files.store and "://" in files.store:
-        checks = [machine.check_bucket(files.store)]
-    else:
-        checks = machine.check_store((files.folder or Path("results")).absolute())
-    if files.data:
-        checks.append(machine.check_data(Path(files.data), ["train", "train_aug"]))
-    if files.weights and files.weights not in NAMES:
-        checks.append(machine.check_weights(Path(files.weights)))
+def _check_files(files: Mapping[str, str]) -> list[Check]:
+    checks = machine.check_store(files.get("store", "results"))
+    if "data" in files:
+        checks.append(machine.check_data(Path(files["data"]), ["train", "train_aug"]))
+    if files.get("weights", "none") not in NAMES:
+        checks.append(machine.check_weights(Path(files["weights"])))
     return checks
 
 
-def _check_nodes(address: str, lock: Path, files: Files) -> list[Check]:
+def _check_nodes(address: str, lock: Path, files: Mapping[str, str]) -> list[Check]:
     resources = Resources(address)
     resources.require_cluster()
     from sweeps.cluster.doctor.nodes import check_nodes
@@ -83,27 +74,26 @@ def _check_nodes(address: str, lock: Path, files: Files) -> list[Check]:
 
     locked = machine.locked_versions(lock) if lock.exists() else {}
     with running_ray(resources):
-        return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
+        store = files.get("store", "")
+        return check_nodes(locked, files.get("data", ""), "" if "://" in store else store)
 
 
-def _not_known(files: Files) -> list[Check]:
+def _not_known(files: Mapping[str, str]) -> list[Check]:
     """Say what is not known of a cluster that cannot be asked."""
-    named = [name for name in ("store", "data", "weights") if getattr(files, name)]
     return [
         Check(f"{name} on nodes", "warning", "not known: the cluster cannot be asked")
-        for name in ("packages", "disk", "GPUs", "clock", *named)
+        for name in ("packages", "disk", "GPUs", "clock", *files)
     ]
 
 
-def _from_the_head(address: str, files: Files, root: Path, python: str) -> list[Check]:
+def _from_the_head(address: str, files: Mapping[str, str], root: Path, python: str) -> list[Check]:
     """Run this command on the head, which reaches all nodes, and mark its checks as the head's."""
     from sweeps.cluster.job_server import JobServer
     from sweeps.cluster.jobs import run_tool
 
     words = ["sweeps", "doctor", "--address", "auto", "--json"]
-    named = {"--store": files.store, "--data": files.data, "--weights": files.weights}
-    words += [word for option, value in named.items() if value for word in (option, value)]
-    done = run_tool(JobServer(address), words, root=root, store=files.store, python=python)
+    words += [word for name, value in files.items() for word in (f"--{name}", value)]
+    done = run_tool(JobServer(address), words, root=root, store=files.get("store"), python=python)
     lines = [line for line in done.text.splitlines() if line.startswith("[{")]
     if not lines:
         text = f"no report from the head: {done.text.strip()[-500:]}"

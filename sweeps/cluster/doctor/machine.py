@@ -2,15 +2,14 @@
 
 import ipaddress
 import os
+import platform
 import re
 import resource
 import shutil
 import socket
 import stat
 import subprocess
-import sys
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,6 @@ import requests
 
 from sweeps.cluster.doctor.check import Check, State
 from sweeps.store.code_version import code_version
-from sweeps.store.errors import StoreError
 from sweeps.store.store import open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
@@ -30,7 +28,6 @@ from wsss.config import DataConfig
 from wsss.data.check import check_data_once
 from wsss.data.voc import VocDataset
 
-OLDEST_PYTHON = (3, 11)
 GIB = 2**30
 LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB
 """A tiny sweep takes some 100 MB, a table of resnet50 trainings tens of GB."""
@@ -43,6 +40,8 @@ MATTERING = ("torch", "torchvision", "ray", "mlflow", "numpy", "pillow", "pydant
 TIMEOUT_S = 5.0
 JOBS_PATH = "/api/jobs/"
 NO_ANSWER = "no answer"
+REFUSALS = (401, 403)
+"""Statuses of a server that wants a token or a password."""
 MLFLOW_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 
@@ -71,22 +70,20 @@ def locked_versions(lock: Path) -> dict[str, str]:
 
 
 def check_versions(locked: Mapping[str, str]) -> list[Check]:
-    """Compare Python and the installed packages with the tested ones."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    checks = [Check("python", "ok", python)]
-    if sys.version_info[:2] < OLDEST_PYTHON:
-        checks = [Check("python", "problem", python, "use Python 3.11 or newer")]
-    other = []
+    """Compare the installed packages with the tested ones, and name Python's version."""
+    other = {}
     for name, wanted in locked.items():
         found = installed(name)
         # A build tag such as +cpu or +cu130 is no other release.
         if found.partition("+")[0] != wanted and (found != "missing" or name in MATTERING):
-            other.append((name, f"{name} {found}, tested {wanted}"))
-    worst = any(name in MATTERING for name, _ in other)
-    words = "; ".join(text for _, text in other) or f"{len(locked)} packages as tested"
-    state: State = "problem" if worst else "warning" if other else "ok"
-    remedy = "`make setup` installs the versions of requirements.lock" if other else ""
-    return [*checks, Check("packages", state, words, remedy)]
+            other[name] = f"{name} {found}, tested {wanted}"
+    worst: State = "problem" if other.keys() & {*MATTERING} else "warning"
+    words = "; ".join(other.values()) or f"{len(locked)} packages as tested"
+    remedy = "`make setup` installs the versions of requirements.lock"
+    return [
+        Check("python", "ok", platform.python_version()),
+        Check("packages", worst if other else "ok", words, remedy),
+    ]
 
 
 def installed(name: str) -> str:
@@ -97,39 +94,22 @@ def installed(name: str) -> str:
         return "missing"
 
 
-def check_store(store: Path) -> list[Check]:
-    """Write a file into the store, read it back, and look at the free space."""
-    probe = store / f".doctor-{uuid.uuid4().hex}"
-    content = uuid.uuid4().bytes
+def check_store(place: str) -> list[Check]:
+    """Write into the store, a folder or s3://bucket/prefix; look at a folder's free space."""
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(content)
-        same = probe.read_bytes() == content
-        probe.unlink()
-    except OSError as error:
-        text = f"{store}: {error.strerror}"
-        return [Check("store", "problem", text, "give a writable folder with --store")]
-    if not same:
-        return [
-            Check("store", "problem", f"{store}: reads back other bytes", "use another file system")
-        ]
-    room = check_disk(shutil.disk_usage(store).free, f" at {store}")
-    return [Check("store", "ok", f"{store}: written and read back"), room]
-
-
-def check_bucket(url: str) -> Check:
-    """Write an object into the store at s3://bucket/prefix, and delete it."""
-    try:
-        open_store(url).check_writable()
-    except StoreError as error:
-        return Check("store", "problem", str(error), "see docs/cluster.md on keys in node.env")
-    return Check("store", "ok", f"{url}: written and deleted")
+        open_store(place).check_writable()
+    except ForeseenError as error:
+        return [Check.of(error, "store")]
+    checks = [Check("store", "ok", f"{place}: written and deleted")]
+    if "://" not in place:
+        checks.append(check_disk(shutil.disk_usage(place).free, f" at {place}"))
+    return checks
 
 
 def check_disk(free: int, where: str = "", node: str = "") -> Check:
     """Look at the free space of a disk, in bytes. where: the end of the words about it."""
     state: State = "problem" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
-    remedy = "" if state == "ok" else "make room, or put the store elsewhere with --store"
+    remedy = "make room, or put the store elsewhere with --store"
     return Check("disk", state, f"{free / GIB:.1f} GiB free{where}", remedy, node)
 
 
@@ -137,22 +117,17 @@ def check_token(environment: Mapping[str, str]) -> list[Check]:
     """Look at Ray's authentication mode and the token file's mode; its content is never read."""
     mode = environment.get("RAY_AUTH_MODE", "")
     path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    checks = []
-    if mode != "token":
-        text = f"RAY_AUTH_MODE is {mode or 'not set'}"
-        remedy = "export RAY_AUTH_MODE=token where Ray starts and where you submit from"
-        checks.append(Check("authentication", "warning", text, remedy))
-    else:
-        checks.append(Check("authentication", "ok", "RAY_AUTH_MODE=token"))
+    text = f"RAY_AUTH_MODE is {mode or 'not set'}"
+    state: State = "ok" if mode == "token" else "warning"
+    remedy = "export RAY_AUTH_MODE=token where Ray starts and where you submit from"
+    checks = [Check("authentication", state, text, remedy)]
     if path.exists():
         bits = stat.S_IMODE(path.stat().st_mode)
-        open_to_others = bool(bits & 0o077)
-        remedy = f"chmod 600 {path}" if open_to_others else ""
-        state: State = "problem" if open_to_others else "ok"
-        return [*checks, Check("token file", state, f"{path}: mode {bits:o}", remedy)]
-    if mode == "token" and not environment.get("RAY_AUTH_TOKEN"):
+        text, state = f"{path}: mode {bits:o}", "problem" if bits & 0o077 else "ok"
+        checks.append(Check("token file", state, text, f"chmod 600 {path}"))
+    elif mode == "token" and not environment.get("RAY_AUTH_TOKEN"):
         remedy = "copy the cluster's token file there, mode 600"
-        return [*checks, Check("token file", "problem", f"{path}: missing", remedy)]
+        checks.append(Check("token file", "problem", f"{path}: missing", remedy))
     return checks
 
 
@@ -161,15 +136,13 @@ def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
     checks = []
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
-        little = free < LITTLE_SHM
-        remedy = "give the container --shm-size=2g or more" if little else ""
-        text = f"{free / GIB:.1f} GiB free"
-        checks.append(Check("shared memory", "warning" if little else "ok", text, remedy))
+        remedy = "give the container --shm-size=2g or more"
+        state: State = "warning" if free < LITTLE_SHM else "ok"
+        checks.append(Check("shared memory", state, f"{free / GIB:.1f} GiB free", remedy))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = soft != resource.RLIM_INFINITY and soft < FEW_FILES
-    remedy = f"`ulimit -n {FEW_FILES}` before Ray starts (hard limit {hard})" if few else ""
-    checks.append(Check("open files", "warning" if few else "ok", f"limit {soft}", remedy))
-    return checks
+    remedy = f"`ulimit -n {FEW_FILES}` before Ray starts (hard limit {hard})"
+    return [*checks, Check("open files", "warning" if few else "ok", f"limit {soft}", remedy)]
 
 
 def check_data(root: Path, splits: list[str]) -> Check:
@@ -214,10 +187,9 @@ def check_checkout(root: Path) -> Check:
     except (OSError, subprocess.CalledProcessError):
         return Check("code", "ok", f"{code_version()}, no git checkout")
     changed = len(done.stdout.splitlines())
-    if changed:
-        remedy = "commit before a run that others should repeat"
-        return Check("code", "warning", f"{code_version()}: {changed} files changed", remedy)
-    return Check("code", "ok", code_version())
+    text = f"{code_version()}: {changed} files changed" if changed else code_version()
+    remedy = "commit before a run that others should repeat"
+    return Check("code", "warning" if changed else "ok", text, remedy)
 
 
 def listening() -> dict[int, set[str]] | None:
@@ -243,33 +215,28 @@ def check_ports(
         text = "not known: this system tells only root which ports are open"
         return [Check("open ports", "warning", text, "give the command as root")]
     checks = []
-    for service in services:
-        public = {a for a in open_ports.get(service.port, set()) if not _is_loopback(a)}
-        if not public:
-            if service.port in open_ports:
-                text = f"port {service.port}: loopback only"
-                checks.append(Check(service.name, "ok", text))
-            continue
-        checks.append(_check_public(service, sorted(public)[0]))
+    for service in (service for service in services if service.port in open_ports):
+        public = sorted(each for each in open_ports[service.port] if not _is_loopback(each))
+        loopback = Check(service.name, "ok", f"port {service.port}: loopback only")
+        checks.append(_check_public(service, public[0]) if public else loopback)
     return checks
 
 
 def _check_public(service: Service, address: str) -> Check:
-    text = f"port {service.port} is open on {address}"
+    name, text = service.name, f"port {service.port} is open on {address}"
     if not service.path:
-        if os.environ.get("RAY_AUTH_MODE") == "token":
-            return Check(service.name, "ok", f"{text}; token authentication is on")
+        mode = os.environ.get("RAY_AUTH_MODE", "not set")
+        text += f"; RAY_AUTH_MODE is {mode}"
         remedy = "start Ray with RAY_AUTH_MODE=token everywhere, or close the port"
-        return Check(service.name, "problem", f"{text} without token authentication", remedy)
+        return Check(name, "ok" if mode == "token" else "problem", text, remedy)
     wild = ipaddress.ip_address(address).is_unspecified
     host = _own_address() if wild else f"[{address}]" if ":" in address else address
     status = _ask(f"http://{host}:{service.port}{service.path}")
     if status is None:
-        return Check(service.name, "warning", f"{text}, and does not answer", "close the port")
-    if status < 400:
-        remedy = "listen on 127.0.0.1, and require a token (Ray) or a password (MLflow)"
-        return Check(service.name, "problem", f"{text} and answers anybody", remedy)
-    return Check(service.name, "ok", f"{text}; strangers get {status}")
+        return Check(name, "warning", f"{text}, and does not answer", "close the port")
+    remedy = "listen on 127.0.0.1, and require a token (Ray) or a password (MLflow)"
+    text += f"; strangers get {status}"
+    return Check(name, "ok" if status >= 400 else "problem", text, remedy)
 
 
 def check_job_server(address: str) -> list[Check]:
@@ -278,20 +245,14 @@ def check_job_server(address: str) -> list[Check]:
     if status is None:
         remedy = "open the tunnel with `ray dashboard cluster.yaml`, or name another --address"
         return [Check("job server", "problem", f"{address}: {NO_ANSWER}", remedy)]
-    if status in (401, 403):
+    if status in REFUSALS:
         return [Check("job server", "ok", f"{address}: answers, wants a token")]
     if status >= 400:
         text = f"{address}: answers {status}"
         return [Check("job server", "problem", text, "give the dashboard's address")]
-    near = _is_loopback(urlsplit(address).hostname or "")
     text = f"{address}: answers without a token"
     remedy = "start Ray with RAY_AUTH_MODE=token; whoever reaches this port can run commands there"
-    return [Check("job server", "warning" if near else "problem", text, remedy)]
-
-
-def is_silent(checks: Iterable[Check]) -> bool:
-    """Whether a job server gave no answer to one of these checks."""
-    return any(each.name == "job server" and each.found.endswith(NO_ANSWER) for each in checks)
+    return [Check("job server", "warning" if _is_near(address) else "problem", text, remedy)]
 
 
 def check_mlflow(uri: str) -> Check:
@@ -305,20 +266,16 @@ def check_mlflow(uri: str) -> Check:
         return Check("MLflow", "warning", f"{shown}: {error.problem.what}", error.problem.remedy)
     if not uri.startswith("http"):
         return Check("MLflow", "ok", shown)
-    host = urlsplit(uri).hostname or ""
     status = _ask(f"{shown}{MLFLOW_PATH}")
+    text = f"{shown}: " + (NO_ANSWER if status is None else f"a stranger's request gets {status}")
     if status is None or status >= 500:
-        text = f"{shown}: " + (NO_ANSWER if status is None else f"answers {status}")
         remedy = "sweeps go on without it; `sweeps sync` logs later what it missed"
         return Check("MLflow", "warning", text, remedy)
-    if status in (401, 403):
-        return Check("MLflow", "ok", f"{shown}: answers, refuses strangers ({status})")
-    if status >= 400:
-        return Check("MLflow", "warning", f"{shown}: answers {status}", "is this an MLflow server?")
-    if not _is_loopback(host):
+    if status < 400:
         remedy = "start it with `--app-name basic-auth`, on a private address"
-        return Check("MLflow", "warning", f"{shown}: answers without a password", remedy)
-    return Check("MLflow", "ok", f"{shown}: answers, on loopback")
+        return Check("MLflow", "ok" if _is_near(shown) else "warning", text, remedy)
+    remedy = "is this an MLflow server?"
+    return Check("MLflow", "ok" if status in REFUSALS else "warning", text, remedy)
 
 
 def _ask(url: str) -> int | None:
@@ -330,6 +287,10 @@ def _ask(url: str) -> int | None:
             return answer.status_code
     except requests.RequestException:
         return None
+
+
+def _is_near(url: str) -> bool:
+    return _is_loopback(urlsplit(url).hostname or "")
 
 
 def _is_loopback(host: str) -> bool:
@@ -346,7 +307,6 @@ def _is_loopback(host: str) -> bool:
 def _own_address() -> str:
     """Return an address of this machine that others use."""
     try:
-        found = socket.gethostbyname(socket.gethostname())
+        return socket.gethostbyname(socket.gethostname())
     except OSError:
         return "127.0.0.1"
-    return found

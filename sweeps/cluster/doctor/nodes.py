@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.cluster.doctor.check import Check
+from sweeps.cluster.doctor.check import Check, State
 from sweeps.cluster.doctor.machine import check_disk, installed
 from wsss.data.classes import CLASS_LIST
 from wsss.data.voc import ENDINGS, files_of
@@ -55,16 +55,16 @@ def quick_fingerprint(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_nodes(locked: dict[str, str], data: Path | None, store: Path | None) -> list[Check]:
+def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
     """Ask every node of the connected cluster, and name what differs or fails.
 
     Run after `ray.init`. locked: packages whose versions should be equal; data, store: absolute
-    paths on all nodes, None to leave out.
+    paths on all nodes, "" to leave out.
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     names = {node_id: _name(node) for node_id, node in nodes.items()}
     sent = time.time()
-    answers = _on_each(list(nodes), _report, sorted(locked), _text(data), _text(store))
+    answers = _on_each(list(nodes), _report, sorted(locked), data, store)
     received = time.time()
     checks = [Check("nodes", "ok", f"{len(nodes)} alive: {', '.join(sorted(names.values()))}")]
     reports: dict[str, NodeReport] = {}
@@ -78,9 +78,9 @@ def check_nodes(locked: dict[str, str], data: Path | None, store: Path | None) -
     for node_id, report in reports.items():
         logical = int(nodes[node_id]["Resources"].get("GPU", 0))
         checks += check_report(report, own, logical, names[node_id], sent, received)
-    if data is not None:
+    if data:
         checks.append(same_data({names[i]: report.data for i, report in reports.items()}))
-    if store is not None:
+    if store:
         checks += _check_shared_store(store, reports, names)
     return checks
 
@@ -92,21 +92,20 @@ def check_report(
     other = [
         f"{p} {report.versions[p]}, here {own[p]}" for p in own if report.versions[p] != own[p]
     ]
-    remedy = "install requirements.lock on the node, and restart its Ray" if other else ""
+    remedy = "install requirements.lock on the node, and restart its Ray"
     text = "; ".join(other) or f"{len(own)} packages as here"
     checks = [Check("packages", "problem" if other else "ok", text, remedy, name)]
     checks.append(check_disk(report.free_bytes, node=name))
     text = f"Ray counts {logical}, torch sees {report.gpus}"
+    state: State = "warning" if report.gpus > logical else "ok"
+    remedy = "start Ray with --num-gpus"
     if logical > report.gpus:
         remedy = "start Ray on the node with the GPUs it has, or install a torch build for them"
-        checks.append(Check("GPUs", "problem", text, remedy, name))
-    elif report.gpus > logical:
-        checks.append(Check("GPUs", "warning", text, "start Ray with --num-gpus", name))
-    else:
-        checks.append(Check("GPUs", "ok", text, "", name))
+        state = "problem"
+    checks.append(Check("GPUs", state, text, remedy, name))
     skew = max(sent - report.clock, report.clock - received, 0.0)
     late = skew > MAX_SKEW_S
-    remedy = "keep the node's clock with chrony or systemd-timesyncd" if late else ""
+    remedy = "keep the node's clock with chrony or systemd-timesyncd"
     text = f"{skew:.1f} s beyond the round trip"
     checks.append(Check("clock", "problem" if late else "ok", text, remedy, name))
     return checks
@@ -124,7 +123,7 @@ def same_data(found: dict[str, str]) -> Check:
 
 
 def _check_shared_store(
-    store: Path, reports: dict[str, NodeReport], names: dict[str, str]
+    store: str, reports: dict[str, NodeReport], names: dict[str, str]
 ) -> list[Check]:
     """Read on each node what every other wrote, then remove it."""
     checks = []
@@ -133,12 +132,12 @@ def _check_shared_store(
         if report.written:
             checks.append(Check("store", "problem", report.written, remedy, names[node_id]))
     writers = [node_id for node_id, report in reports.items() if not report.written]
-    for node_id, unseen in _on_each(list(reports), _unseen, _text(store), writers).items():
+    for node_id, unseen in _on_each(list(reports), _unseen, store, writers).items():
         if isinstance(unseen, str) or unseen:
             lost = unseen if isinstance(unseen, str) else ", ".join(names[i] for i in unseen)
             text = f"{store}: cannot read what was written on {lost}"
             checks.append(Check("store", "problem", text, remedy, names[node_id]))
-    _on_each(list(reports), _clean, _text(store))
+    _on_each(list(reports), _clean, store)
     return checks or [Check("store on nodes", "ok", f"{store}: each node reads every other's file")]
 
 
@@ -217,7 +216,3 @@ def _probe(store: str, node_id: str) -> Path:
 
 def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerHostname']} {node['NodeID'][:6]}"
-
-
-def _text(path: Path | None) -> str:
-    return str(path) if path else ""

@@ -328,16 +328,22 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
         GalleryRow(
             name,
             as_array(read_image(dataset.image_path(name))),
-            dataset.mask(name),
-            tuple(
-                read_mask(_prediction(store, chain, name), len(dataset.classes))
-                for chain in finished
+            (
+                dataset.mask(name),
+                *(
+                    read_mask(_prediction(store, chain, name), len(dataset.classes))
+                    for chain in finished
+                ),
             ),
         )
         for name in shown
     ]
     draw_segmentation_gallery(
-        path, rows, names=names, class_names=dataset.classes, dots_per_inch=DOTS_PER_INCH
+        path,
+        rows,
+        ("ground truth", *names),
+        class_names=dataset.classes,
+        dots_per_inch=DOTS_PER_INCH,
     )
     caption = (
         f"Image, ground truth, and the prediction of the network trained on: {'; '.join(names)}. "

@@ -5,7 +5,6 @@ Legend: H W image size in pixels.
 
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from uuid import uuid4
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import BrokenFileError, read_json
+from wsss.data.building import temporary
 from wsss.data.classes import IGNORE_INDEX
 
 if TYPE_CHECKING:  # NumPy and Pillow are only for drawing; usually the data set is there already
@@ -103,7 +103,8 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     raise DrawnError(f"{root}: holds {what}; remove it or name another folder")
 
 
-def _draw(kind: str, rng_seed: int, image_index: int) -> "Drawing":
+def drawing_of(kind: str, rng_seed: int, image_index: int) -> "Drawing":
+    """Draw one picture of a set of this kind and seed."""
     from wsss.data.drawn.pictures import draw_lamp_picture, draw_picture
 
     if kind == "parts":
@@ -111,21 +112,14 @@ def _draw(kind: str, rng_seed: int, image_index: int) -> "Drawing":
     return draw_lamp_picture(rng_seed=rng_seed, image_index=image_index, glaring=kind == "glare")
 
 
-def _write_tree(
-    root: Path,
-    kind: str,
-    counts: dict[str, int],
-    rng_seed: int,
-    progress: Callable[[int, int], None],
-) -> None:
+def _write_tree(root: Path, kind: str, counts: dict[str, int], rng_seed: int) -> None:
     for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "Annotations"):
         (root / folder).mkdir(parents=True)
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
     ids = [f"drawn_{index:06d}" for index in range(len(kinds))]
     for index, image_id in enumerate(ids):
-        drawing = _draw(kind, rng_seed, index)
+        drawing = drawing_of(kind, rng_seed, index)
         _write_picture(root, image_id, drawing, extra=kinds[index] == "extra")
-        progress(index + 1, len(ids))
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     splits = {"train": ["train"], "val": ["val"], "trainval": ["train", "val"]}
@@ -142,14 +136,13 @@ def draw_voc(
     num_extra: int = 100,
     num_val: int = 48,
     rng_seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a drawn data set in VOC's layout to `root`; return `root`. Same seed, same bytes.
 
-    kind: one of `DRAWN`'s values. `progress` gets (pictures drawn, pictures in all). `root` appears
-    in one rename; a killed process can only leave a hidden `.part` folder beside it. The same set,
-    if it is there already, is left as it is. Raises ValueError for a kind, count or seed out of
-    range, DrawnError if `root` is anything but this set.
+    kind: one of `DRAWN`'s values. `root` appears in one rename; a killed process can only leave a
+    hidden `.part` folder beside it. The same set, if it is there already, is left as it is. Raises
+    ValueError for a kind, count or seed out of range, DrawnError if `root` is anything but this
+    set.
     """
     counts = {"train": num_train, "extra": num_extra, "val": num_val}
     if min(num_train, num_val) < 1 or min(num_extra, rng_seed) < 0:
@@ -160,14 +153,13 @@ def draw_voc(
     record |= {"kind": kind} if kind != "parts" else {}
     if _already_drawn(root, record):
         return root
-    building = root.with_name(f".{root.name}.{uuid4().hex}.part")
-    try:
-        _write_tree(building, kind, counts, rng_seed, progress or (lambda done, total: None))
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with temporary(root.with_name(f".{root.name}.{uuid4().hex}.part")) as building:
+        _write_tree(building, kind, counts, rng_seed)
         (building / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        building.rename(root)
-    except BaseException as error:  # also an interrupt: nothing incomplete is left behind
-        shutil.rmtree(building, ignore_errors=True)
-        # Another process may have put the same set there meanwhile; then there is nothing to do.
-        if not (isinstance(error, OSError) and _already_drawn(root, record)):
-            raise
+        try:
+            building.rename(root)
+        except OSError:  # another process may have put the same set there meanwhile
+            if not _already_drawn(root, record):
+                raise
     return root

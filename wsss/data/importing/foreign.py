@@ -186,14 +186,10 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _composed(name: str) -> str:
-    # macOS stores accents separate from their letters.
-    return unicodedata.normalize("NFC", name)
-
-
 def _ends(name: str) -> list[str]:
     """Return a path, the path without its first folder, and so on: a/b.jpg, b.jpg."""
-    parts = PurePosixPath(_composed(name)).parts
+    # macOS stores accents separate from their letters.
+    parts = PurePosixPath(unicodedata.normalize("NFC", name)).parts
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
