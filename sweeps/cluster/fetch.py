@@ -44,7 +44,7 @@ def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
     there = [rel for room in RESULTS for rel in remote.objects(room.name)]
     if not there:
         raise StoreError(f"{url}: no results in it; name the sweep's own store with --store")
-    have = _finished(target)
+    have = _finished(target, checkpoints=checkpoints)
     skip = [f"{folder}/*" for folder in have] + ([] if checkpoints else [CHECKPOINTS])
     came = [rel for room in RESULTS for rel in remote.pull_folder(room.name, skip=skip)]
     num_kept = sum("/".join(rel.split("/")[:2]) in have for rel in there)
@@ -77,7 +77,7 @@ def fetch_by_rsync(
             lines = done.stderr.splitlines()
             said = [line for line in lines if not line.startswith((" ", "Traceback"))]
             raise JobError("\n".join([f"{store}: `ray rsync-down {cluster}` failed:", *said[-3:]]))
-        return take_over(folder / "store", target)
+        return take_over(folder / "store", target, checkpoints=checkpoints)
 
 
 def _settings_of(cluster: Path) -> dict[str, Any]:
@@ -94,12 +94,12 @@ def _settings_of(cluster: Path) -> dict[str, Any]:
     return found
 
 
-def take_over(came: Path, target: Path) -> Fetched:
+def take_over(came: Path, target: Path, *, checkpoints: bool) -> Fetched:
     """Move results into a store, each file by rename, and the marks of finished ones last.
 
     Results that are finished there are kept.
     """
-    have = _finished(target)
+    have = _finished(target, checkpoints=checkpoints)
     moved, kept, num_bytes = 0, 0, 0
     files = (path for path in came.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == DONE):
@@ -114,10 +114,14 @@ def take_over(came: Path, target: Path) -> Fetched:
     return Fetched(moved, num_bytes, kept)
 
 
-def _finished(target: Path) -> set[str]:
-    """Return the folders of results that are finished in the local store: never replaced."""
+def _finished(target: Path, *, checkpoints: bool) -> set[str]:
+    """Return the folders of results that are finished in the local store: never replaced.
+
+    checkpoints: a training without any does not count, as they are wanted now.
+    """
     return {
         f"{room.name}/{path.parent.name}"
         for room in RESULTS
         for path in target.glob(f"{room.name}/*/{DONE}")
+        if not checkpoints or room.name != "cams" or any(path.parent.glob("checkpoints/*"))
     }

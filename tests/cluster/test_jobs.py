@@ -309,8 +309,9 @@ def test_a_bucket_is_fetched_without_weights_unless_asked_and_finished_results_s
     port = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
     client(port).put_object(Bucket=BUCKET, Key="fetched/leases/x", Body=b"no result")
     assert fetch_from_bucket(bucket, target, checkpoints=False).num_files == 0
-    fetch_from_bucket(bucket, tmp_path / "all", checkpoints=True)
-    assert (tmp_path / "all/cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
+    fetch_from_bucket(bucket, target, checkpoints=True)
+    assert (target / "cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
+    assert fetch_from_bucket(bucket, target, checkpoints=True).num_files == 0
 
 
 RSYNC_DOWN = """\
@@ -358,8 +359,8 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
     assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}
-    copied(str(there), tmp_path / "all", cluster_file, checkpoints=True)
-    assert (tmp_path / "all/cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
+    copied(str(there), target, cluster_file, checkpoints=True)
+    assert (target / "cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
 
 
 def test_why_a_folder_on_the_head_cannot_be_fetched_is_said(
