@@ -1,5 +1,6 @@
 """A paper's table as data: each cell's configuration, and the number that the paper printed."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,11 +61,9 @@ class Table:
                     f"{len(self.columns)}"
                 )
         references = [reference for reference, _ in self.cells()]
-        for reference in references:
-            if references.count(reference) > 1:
-                raise ValueError(
-                    f"two cells are called {reference}; give rows and columns unique labels"
-                )
+        twice = next((name for name, count in Counter(references).items() if count > 1), None)
+        if twice:
+            raise ValueError(f"two cells are called {twice}; give rows and columns unique labels")
         if not self.baseline:
             object.__setattr__(self, "baseline", references[0])
         elif self.baseline not in references and self._baseline_row is None:

@@ -22,12 +22,13 @@ def cell_rows(sweep: Sweep, store: Store) -> list[CellRow]:
         {
             "table": table.name,
             "cell": name,
-            "labels": ", ".join(table.cell_labels()[name]),
+            "labels": ", ".join(labels[name]),
             "measure": "fixed",
             "paper_miou": cell.paper,
             **_outcome([states[trial.run_id] for trial in plan.cell_trials[name]]),
         }
         for table in plan.tables
+        for labels in (table.cell_labels(),)
         for name, cell in table.cells()
     ]
 
