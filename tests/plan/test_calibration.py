@@ -16,6 +16,7 @@ from sweeps.evidence import calibration, calibration_checks
 from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, sentence, weigh
 from sweeps.evidence.calibration_checks import DataFacts, ListFacts, Point
 from sweeps.evidence.seeds import prediction_interval
+from sweeps.plan.scale import scale_marks
 from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
@@ -316,6 +317,22 @@ def test_a_table_is_marked_small_scale_by_what_was_run_and_not_by_the_presets_na
 ) -> None:
     assert "SMALL SCALE" not in render_tables(sweep_of(), Store(tmp_path))
     assert "SMALL SCALE" in render_tables(sweep_of(train__crop_size=96), Store(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("smaller", "mark"),
+    [
+        ({"train__crop_size": 96}, "crop 96 instead of 512"),
+        ({"train__epochs": 2}, "2 epochs instead of 5"),
+        ({"network__weights": "none"}, "random initial weights"),
+        ({"network__backbone": "mobilenet_v2"}, "mobilenet_v2 instead of resnet50"),
+    ],
+)
+def test_each_mark_of_a_small_scale_names_what_is_smaller(
+    smaller: dict[str, Any], mark: str
+) -> None:
+    assert scale_marks(sweep_of(base=PAPER, **smaller)) == (mark,)
+    assert scale_marks(sweep_of(base=PAPER, train__lr=0.01)) == ()
 
 
 # The command

@@ -238,7 +238,9 @@ def test_the_status_of_a_sweep_that_no_process_runs_says_how_to_resume_it(
 def test_a_sweep_that_is_over_is_not_to_be_resumed(store: Store, sweep: Sweep) -> None:
     for trial in sweep.plan.trials:
         finish(store, trial, 0.5)
-    assert "nothing runs" not in printed(store, sweep)
+    text = printed(store, sweep)
+    assert "nothing runs" not in text
+    assert "run them again" not in text
 
 
 def test_by_trial_there_is_a_line_for_each(mixed: Store, sweep: Sweep) -> None:
