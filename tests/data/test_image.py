@@ -355,7 +355,7 @@ def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
     other.eval()
     segment_image(other, read_image(path), deeplab, device=CPU)  # type: ignore[arg-type]
     image_features(other, cams, device=CPU)  # type: ignore[arg-type]
-    (found,) = predict_images(other, [path], tmp_path / "out", deeplab, ["cat"], device=CPU)  # type: ignore[arg-type]
+    (found,) = predict_images(other, [path], tmp_path / "out", deeplab, ["cat"])  # type: ignore[arg-type]
     assert len(cam.seen) == 1
     assert len(other.seen) == 3
     for seen in (*cam.seen, *other.seen):

@@ -11,15 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import typer
+from commands import wsss
 from filelock import FileLock
 from PIL import Image
 from rich.progress import Progress
 from test_prepare_archives import Host, file, pack
 from test_prepare_sbd import save_sbd
-from typer.testing import CliRunner
 
-from sweeps.cli.method.data import prepare as prepare_command
 from wsss.basics.errors import ForeseenError
 from wsss.data.check import check_data
 from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, split_report
@@ -457,21 +455,29 @@ def test_what_is_derived_is_made_once_another_is_moved_away_as_told(
 
 
 def test_the_command_prepares_tells_and_refuses(tmp_path: Path, archives: Archives) -> None:
-    app, runner, root = typer.Typer(), CliRunner(), str(tmp_path / "voc")
-    app.command()(prepare_command)
-    local = archives.local()
-    words = [root, "--voc", str(local["voc"]), "--sbd", str(local["sbd"]), "--workers", "1"]
-    refusal = runner.invoke(app, words)
+    root, local = str(tmp_path / "voc"), archives.local()
+    words = [
+        "data",
+        "prepare",
+        root,
+        "--voc",
+        str(local["voc"]),
+        "--sbd",
+        str(local["sbd"]),
+        "--workers",
+        "1",
+    ]
+    refusal = wsss(*words)
     assert refusal.exit_code == 2
     assert "error: " in refusal.stderr
     assert "md5 expected 6cd6e144f989b92b3379bac3b3de84fd" in refusal.stderr
-    result = runner.invoke(app, [*words, "--allow-partial"])
+    result = wsss(*words, "--allow-partial")
     assert result.exit_code == 0, result.stderr
     assert "train_aug: 4 images, not VOC 2012's full list" in result.stdout
     assert f"{root}: prepared voc, sbd; already there: nothing" in result.stdout
-    no_name = runner.invoke(app, [*words, "--sha256", "0" * 64])
+    no_name = wsss(*words, "--sha256", "0" * 64)
     assert no_name.exit_code == 2
     assert "expected FILENAME=HEX" in no_name.stderr
-    no_test = runner.invoke(app, [*words, "--with-test", "--allow-partial"])
+    no_test = wsss(*words, "--with-test", "--allow-partial")
     assert no_test.exit_code == 2
     assert "VOC2012test.tar: has no public address" in no_test.stderr

@@ -209,7 +209,16 @@ def refusal(given: str, said: str) -> str:
 def token_trouble(address: str, message: str) -> str:
     """Explain a refused token without repeating anything of it; message: Ray's own words."""
     mode = os.environ.get("RAY_AUTH_MODE", "")
-    if mode != "token" and "Forbidden" not in message:
+    if "Forbidden" in message:
+        return (
+            f"{address}: this machine's token is not the cluster's; copy the token file with which "
+            f"the cluster was started (Ray takes the first of {TOKEN_PLACES})"
+        )
+    if "cannot be opened or is empty" in message:
+        return (
+            f"{address}: the token file is missing or empty (Ray takes the first of {TOKEN_PLACES})"
+        )
+    if mode != "token":
         return (
             f"{address}: the cluster wants a token and RAY_AUTH_MODE is {mode or 'not set'} here; "
             f"export RAY_AUTH_MODE=token; the token is the first of {TOKEN_PLACES}"

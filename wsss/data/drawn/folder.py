@@ -12,7 +12,6 @@ from uuid import uuid4
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import BrokenFileError, read_json
-from wsss.data.building import temporary
 from wsss.data.classes import IGNORE_INDEX
 
 if TYPE_CHECKING:  # NumPy and Pillow are only for drawing; usually the data set is there already
@@ -153,6 +152,8 @@ def draw_voc(
     record |= {"kind": kind} if kind != "parts" else {}
     if _already_drawn(root, record):
         return root
+    from wsss.data.building import temporary  # needs filelock; usually the set is there already
+
     root.parent.mkdir(parents=True, exist_ok=True)
     with temporary(root.with_name(f".{root.name}.{uuid4().hex}.part")) as building:
         _write_tree(building, kind, counts, rng_seed)
