@@ -70,7 +70,7 @@ def planned_headline(
     from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.chains.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
-    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+    from wsss.overrides import apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
 
@@ -80,13 +80,8 @@ def planned_headline(
     root = options.data_folder(data)
     chosen = preset or options.default_preset(data)
     of_cams = parse_assignments(settings or [])
-    of_labels = parse_assignments(label_settings or [], option="--set-labels")
+    of_labels = _of_labels(label_settings or [])
     of_network = parse_assignments(segmentation_settings or [], option="--set-segmentation")
-    if "refinement" in of_labels:
-        raise ConfigError(
-            "--set-labels refinement: the labels are named as arguments, as in "
-            f"`sweeps headline {of_labels['refinement']}`; leave it out"
-        )
 
     def planned_sweep(cell: str) -> "Sweep":
         return make_sweep(
@@ -151,6 +146,19 @@ def headline(
     conduct = Conduct(accept_changes=True, limits=options.call(options.prior_limits, given))
     subject = DrivenHeadline(planned, results, conduct, label_workers)
     options.run_to_end(subject, may_use, notify)
+
+
+def _of_labels(assignments: list[str]) -> dict[str, Any]:
+    """Return the label settings asked for. Raises ConfigError, also for the kind of labels."""
+    from wsss.overrides import ConfigError, parse_assignments
+
+    found = parse_assignments(assignments, option="--set-labels")
+    if "refinement" in found:
+        raise ConfigError(
+            "--set-labels refinement: the labels are named as arguments, as in "
+            f"`sweeps headline {found['refinement']}`; leave it out"
+        )
+    return found
 
 
 def _export_sources(
