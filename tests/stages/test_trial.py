@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+from finished import fill, finish, finished_sweep
 from outcomes import figures, metrics, step_losses
 from PIL import Image
 
@@ -20,6 +21,7 @@ from sweeps.evidence.image_counts import THRESHOLDS, load_image_counts
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import make_sweep
 from sweeps.plan.trials import make_plan
+from sweeps.run.driver import NOT_COMPLETE
 from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.tables import Tables
 from sweeps.stages.score import NUM_INFERENCE_REPORTS
@@ -364,3 +366,17 @@ def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path
     resources = Resources(execution=Execution(2, micro_batch=3))
     tables = Tables(sweep, Store(tmp_path))
     assert tables.place(resources).execution == Execution(2, micro_batch=3)
+
+
+def test_a_sweep_that_ends_with_results_missing_is_no_success(tmp_path: Path) -> None:
+    sweep, store = finished_sweep(("VI",), 1), Store(tmp_path)
+    missing = sweep.plan.trials[0]
+    fill(store, sweep, lambda trial: None if trial == missing else 0.5)
+    tables = Tables(sweep, store)
+    assert tables.failures() == [NOT_COMPLETE]
+    store.run(missing.run_id).fail("diverged", "at iteration 3", "")
+    (failed, again) = tables.failures()
+    assert failed == f"failed: {missing.name}: diverged: at iteration 3"
+    assert again.startswith("run them again with: ")
+    finish(store, missing, 0.5)
+    assert tables.failures() == []

@@ -15,7 +15,7 @@ from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
 from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
 from sweeps.run.dispatch import End, Event, Listener, Numbers, Source, TargetStatus
-from sweeps.run.driver import Subject
+from sweeps.run.driver import NOT_COMPLETE, Subject
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
@@ -163,12 +163,13 @@ class Tables(Subject):
         ]
 
     def failures(self) -> list[str]:
-        """Return a line per failed trial, and the option that tries them again."""
+        """Return a line per failed trial, and how to try again what has no result."""
         trials = self.sweep.plan.trials
         whys = [(trial.name, self.store.run(trial.run_id).why_failed()) for trial in trials]
         lines = [f"failed: {name}: {why}" for name, why in whys if why]
-        again = f"run them again with: {own_command('--retry-failed')}"
-        return [*lines, again] if lines else []
+        if lines:
+            return [*lines, f"run them again with: {own_command('--retry-failed')}"]
+        return [NOT_COMPLETE] if self.missing() else []
 
 
 @dataclass
