@@ -1,5 +1,6 @@
 """Ray is started on this machine, or a cluster is joined."""
 
+import gc
 import os
 import secrets
 import signal
@@ -31,6 +32,8 @@ def running_ray(resources: Resources) -> Iterator[None]:
             yield
     finally:
         with held_back():
+            # Ray ends a process in which its references are collected afterwards, by any thread.
+            gc.collect()
             ray.shutdown()
 
 
