@@ -5,9 +5,9 @@
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.segmentation import Predict, draw_gallery
@@ -16,10 +16,20 @@ from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
-from wsss.evaluation.segmentation_score import score_folder
+from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.evaluation.voc_server import write_server_tar
 
 TAR_NAME = "comp6_test_cls.tar"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One network's archive."""
+
+    split: str
+    num_images: int
+    score: SegmentationScore | None
+    """None for a split without masks."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Export(Predict):
         """The predictions' id; its folder is inside theirs."""
         return f"{self.chain.prediction_id}/export"
 
-    def finish(self, place: Place, folder: Folder) -> dict[str, Any]:
+    def finish(self, place: Place, folder: Folder) -> Packed:
         """Draw a gallery, write the archive, and score the predictions if there are masks.
 
         Raises ServerTarError if a prediction breaks a rule of the server.
@@ -44,8 +54,8 @@ class Export(Predict):
         draw_gallery(path, images, dataset, ids, with_truth=with_truth, legend=True)
         sizes = {name: dataset.image_size(name) for name in ids}
         write_server_tar(images, sizes, folder.path / TAR_NAME)
-        score = asdict(score_folder(images, dataset, ids)) if with_truth else None
-        return {"split": self.chain.eval_split, "num_images": len(ids), "score": score}
+        score = score_folder(images, dataset, ids) if with_truth else None
+        return Packed(self.chain.eval_split, len(ids), score)
 
 
 def export_of(chain: ChainConfig, split: str) -> Export:

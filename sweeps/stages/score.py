@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sweeps.evidence.image_counts import (
     COUNTS,
@@ -26,6 +26,7 @@ from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import CountedImage
 from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
+from wsss.evaluation.score import Score as Figures
 from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
 from wsss.labels.infer import infer_cams
@@ -33,6 +34,14 @@ from wsss.networks.cam_net import CamNet
 
 NUM_GALLERY_IMAGES = 6
 NUM_INFERENCE_REPORTS = 5
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counted pixels, in counts.npz."""
+
+    num_images: int
+    inference_seconds: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Count(Stage):
             folder.path.mkdir(parents=True, exist_ok=True)
             counts = collected(gathered, VocDataset(place.data), self.config.labels)
             counts.save(folder.path / COUNTS)
-        return {"num_images": len(gathered), "inference_seconds": time.monotonic() - started}
+        return Counted(len(gathered), time.monotonic() - started)
 
     def _count(self, model: CamNet, place: Place, images: list[CountedImage]) -> Iterator[float]:
         """Count this rank's images into `images`; yield the share done."""
@@ -78,6 +87,21 @@ class Count(Stage):
             until = -(-len(own) * part // NUM_INFERENCE_REPORTS)
             images += itertools.islice(counted, until - len(images))
             yield part / NUM_INFERENCE_REPORTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Figures):
+    """A run's result: its figures and what they were measured on."""
+
+    classes: tuple[str, ...]
+    data: dict[str, int]
+    """train_images and eval_images."""
+    train_seconds: float
+    inference_seconds: float
+    """Of the count, which other runs may share."""
+    score_seconds: float
+    """Of this score only."""
+    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,7 +124,7 @@ class Score(Stage):
     def run(self, place: Place, folder: Folder) -> Steps:
         """Write figures and pictures, on the first rank only."""
         if not place.process.is_first:
-            return {}
+            return None
         yield from ()
         started, config, path = time.monotonic(), self.config, folder.path
         write_config(path / "config.json", config)
@@ -120,14 +144,15 @@ class Score(Stage):
             config,
             device=place.process.device,
         )
-        return asdict(figures) | {
-            "classes": dataset.classes,
-            "data": {
+        return Scored(
+            **asdict(figures),
+            classes=dataset.classes,
+            data={
                 "train_images": len(dataset.image_ids(config.data.train_split)),
                 "eval_images": len(samples),
             },
-            "train_seconds": place.result(TrainCam(config))["train_seconds"],
-            "inference_seconds": place.result(Count(config))["inference_seconds"],  # may be shared
-            "score_seconds": time.monotonic() - started,
-            "environment": environment(place.process),
-        }
+            train_seconds=place.result(TrainCam(config))["train_seconds"],
+            inference_seconds=place.result(Count(config))["inference_seconds"],
+            score_seconds=time.monotonic() - started,
+            environment=environment(place.process),
+        )

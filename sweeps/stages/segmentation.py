@@ -14,7 +14,7 @@ from wsss.data.pictures.image import as_array, read_image
 from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
-from wsss.evaluation.segmentation_score import score_folder
+from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
 from wsss.training.segmentation import load_trained, segmentation_training, train_segmentation
@@ -72,6 +72,21 @@ class TrainDeepLab(Training):
         return [images / f"{image_id}.png" for image_id in image_ids]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Predicted(SegmentationScore):
+    """A chain's result: its figures and what they were measured on."""
+
+    labels: str
+    """What it was trained on, in words."""
+    labels_score: dict[str, Any] | None
+    """Of the pseudo-labels, as `label_score` returns it; None for the true masks."""
+    train_images: int
+    eval_images: int
+    eval_split: str
+    train_seconds: float
+    environment: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Predict(PerImage):
     """Predictions of the evaluation split, scored."""
@@ -112,7 +127,7 @@ class Predict(PerImage):
         ):
             yield path.stem
 
-    def finish(self, place: Place, folder: Folder) -> dict[str, Any]:
+    def finish(self, place: Place, folder: Folder) -> Any:
         """Draw a gallery and score the predictions."""
         dataset, ids = VocDataset(place.data), self.image_ids(place)
         images = self.pulled(place)
@@ -120,15 +135,16 @@ class Predict(PerImage):
         score = score_folder(images, dataset, ids)
         training = place.result(TrainDeepLab(self.chain))
         labels = self.chain.labels and label_score(self.chain, place)
-        return asdict(score) | {
-            "labels": self.chain.name,
-            "labels_score": asdict(labels) if labels else None,
-            "train_images": len(dataset.image_ids(self.chain.run.data.train_split)),
-            "eval_images": len(ids),
-            "eval_split": self.chain.eval_split,
-            "train_seconds": training["train_seconds"],
-            "environment": training["environment"],
-        }
+        return Predicted(
+            **asdict(score),
+            labels=self.chain.name,
+            labels_score=asdict(labels) if labels else None,
+            train_images=len(dataset.image_ids(self.chain.run.data.train_split)),
+            eval_images=len(ids),
+            eval_split=self.chain.eval_split,
+            train_seconds=training["train_seconds"],
+            environment=training["environment"],
+        )
 
 
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:

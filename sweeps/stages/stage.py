@@ -10,7 +10,7 @@ module loads no torch, so that a driver can name stages without it.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -40,8 +40,8 @@ class Record:
     if only the progress is new."""
 
 
-Steps = Generator[Record, None, dict[str, Any]]
-"""Yields a stage's records; returns its result, which is stored in done.json (records.py)."""
+Steps = Generator[Record, None, Any]
+"""Yields a stage's records; returns its result, a dataclass that is stored in done.json."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,13 @@ class Training(Stage):
         return folder.has_whole(f"checkpoints/{(folder.result() or {}).get('checkpoint')}")
 
 
+@dataclass(frozen=True)
+class Written:
+    """A file per image."""
+
+    num_images: int
+
+
 class PerImage(Stage):
     """A stage with a file per image. Images may be processed anywhere and in any order."""
 
@@ -201,9 +208,9 @@ class PerImage(Stage):
         num_workers: processes that may help; 0: none.
         """
 
-    def finish(self, place: Place, folder: Folder) -> dict[str, Any]:
+    def finish(self, place: Place, folder: Folder) -> Any:
         """Return the stage's result, once all files are there."""
-        return {"num_images": len(self.image_ids(place))}
+        return Written(len(self.image_ids(place)))
 
     def pulled(self, place: Place, image_ids: list[str] | None = None) -> Path:
         """Download the files of these images, or of all; return their folder here."""
@@ -288,7 +295,7 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
         if process.is_first:
             made_from = {need.room: need.id() for need in stage.needs()}
             data = {"data": digest} if (digest := place.data_digest) else {}
-            folder.finish({"id": stage.id(), "made_from": made_from} | data | result)
+            folder.finish({"id": stage.id(), "made_from": made_from} | data | asdict(result))
 
 
 def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
@@ -305,7 +312,7 @@ def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
             try:
                 record = next(steps)
             except StopIteration as end:
-                return dict(end.value)
+                return end.value
             beat()
             yield record
 

@@ -24,6 +24,17 @@ class LostNetworkError(StoreError):
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A finished training."""
+
+    epochs: int
+    checkpoint: str
+    """Name of its last checkpoint."""
+    train_seconds: float
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class TrainCam(Training):
     """A trained CAM network. Settings of the scoring have no effect."""
 
@@ -82,15 +93,15 @@ class TrainCam(Training):
         return trained(folder, place)
 
 
-def trained(folder: Folder, place: Place) -> dict[str, Any]:
-    """Return the result of a training that has ended in this folder."""
+def trained(folder: Folder, place: Place) -> Trained:
+    """Return the summary of a training that has ended in this folder."""
     epochs = folder.epochs()
-    return {
-        "epochs": len(epochs),
-        "checkpoint": (folder.checkpoint_names() or [""])[-1],
-        "train_seconds": sum(record["seconds"] for record in epochs),
-        "environment": environment(place.process),
-    }
+    return Trained(
+        epochs=len(epochs),
+        checkpoint=(folder.checkpoint_names() or [""])[-1],
+        train_seconds=sum(record["seconds"] for record in epochs),
+        environment=environment(place.process),
+    )
 
 
 def trained_cam(config: RunConfig, place: Place) -> CamNet:
