@@ -18,10 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from sweeps.tables.studies import F3
 from wsss.config import Precision, RunConfig
-from wsss.gpu_check.subjects import Weights, cam_subject
+from wsss.gpu_check.subjects import cam_subject
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.training.execution import Execution
 
 GIB = 2**30
 WORKSPACE = 1.5 * GIB
@@ -61,9 +60,9 @@ class Alive(TorchDispatchMode):
 def peak_bytes(config: RunConfig, images: int, precision: Precision) -> int:
     """Return the most bytes alive in the second step of a training, weights included."""
     config = apply_overrides(config, {"train.batch_size": images, "train.lr": 1e-6})
-    subject = cam_subject(config, Weights())
+    subject = cam_subject(config, {})
     model = subject.build()
-    step = subject.step(model, torch.device("cpu"), precision, Execution())
+    step = subject.step(model, torch.device("cpu"), precision)
     step(subject.batch)  # gradients and momentum exist from now on
     step.optimizer.zero_grad()
     before = sum(p.nbytes * (2 if p.requires_grad else 1) for p in model.parameters())

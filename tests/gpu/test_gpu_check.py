@@ -6,9 +6,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +18,39 @@ from sweeps.cli.method import app
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
 from wsss.gpu_check import __main__ as command
-from wsss.gpu_check.__main__ import Plan
+from wsss.gpu_check import equality
+from wsss.gpu_check.bench import Bench, InferenceSpeed, LoadingSpeed, Options, StepSpeed
 from wsss.gpu_check.equality import (
     DISTINCT,
     Case,
     Difference,
-    Result,
     Results,
     all_cases,
-    cam_cells,
     check_equality,
     compare,
     furthest,
-    judge,
     one_step,
 )
+from wsss.gpu_check.hours import NUM_SEEDS, TRAININGS, hours_of_tables, project
 from wsss.gpu_check.images import judge_loading
 from wsss.gpu_check.page import WIDTH, Section, render
 from wsss.gpu_check.real_training import Resumed, Trained, judge_resumed, judge_training
-from wsss.gpu_check.speeds import (
-    NUM_SEEDS,
-    TRAININGS,
-    Bench,
-    InferenceSpeed,
-    LoadingSpeed,
-    Speeds,
-    StepSpeed,
-    hours_of_tables,
-    project,
-)
 from wsss.gpu_check.steps import CANNOT_RUN, judge_waits, waits_of
-from wsss.gpu_check.subjects import CELLS, PARTS, Options, Weights, cam_subject, read_weights
+from wsss.gpu_check.subjects import CELLS, PARTS, cam_subject, read_weights
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER, PRESETS, TINY
 from wsss.training.loop import NoMemoryError
+from wsss.weights import file_digest
 
 REPO = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 SMALL = apply_overrides(TINY, {"train.crop_size": 48, "train.batch_size": 2})
+SMALLEST = ("tiny", "DeepLab tiny", "CAMs of tiny", "affinity network tiny", "PAMR", "context")
 
 
 def new_section() -> Section:
-    """A section that has a minute."""
-    return Section("A title", "A question?", time.monotonic() + 60)
+    """A section that has all the time."""
+    return Section("A title", "A question?", 1, lambda *_: None)
 
 
 def bench_of(out: Path, *words: str) -> Bench:
@@ -75,17 +63,9 @@ def written(out: Path) -> tuple[dict[str, Any], str]:
     return json.loads((out / "gpu_check.json").read_text()), (out / "gpu_check.txt").read_text()
 
 
-def plans_with(name: str, measure: Callable[[Bench, Section], None]) -> dict[str, Plan]:
-    """The plans of all sections, one of which measures something else."""
-    return command.PLANS | {name: command.PLANS[name]._replace(measure=measure)}
-
-
 def is_of_the_smallest(case: Case) -> bool:
     *_, setting = case.name.split(", ")
     return "views.reading" in setting if "=" in setting else case.name.startswith(SMALLEST)
-
-
-SMALLEST = ("tiny", "DeepLab tiny", "CAMs of tiny", "affinity network tiny", "PAMR", "context")
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +75,9 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, An
     bench = bench_of(out, "--minutes=20")
     bench = replace(bench, options=replace(bench.options, seconds=0.1))
     cases = [case for case in all_cases(bench.options) if is_of_the_smallest(case)]
-    plans = plans_with("equality", partial(check_equality, cases=cases))
-    return command.check(bench, plans), *written(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(equality, "all_cases", lambda _: cases)
+        return command.check(bench), *written(out)
 
 
 # The whole of it
@@ -109,32 +90,23 @@ def test_a_cpu_checked_against_itself_passes_and_every_section_is_on_the_page(
     verdicts = Counter(line["verdict"] for lines in numbers["lines"].values() for line in lines)
     assert code == 0
     assert not verdicts["FAIL"]
-    assert list(numbers["sections"]) == list(command.PLANS)
-    for number, plan in enumerate(command.PLANS.values(), start=1):
-        assert f"{number}. {plan.title}\n" in text
+    sections = command.new_sections()
+    assert list(numbers["sections"]) == list(sections)
+    for number, section in enumerate(sections.values(), start=1):
+        assert f"{number}. {section.title}\n" in text
     assert f"{number} of {number} sections" in text
     assert "out of time" not in text
     assert max(map(len, text.splitlines())) <= WIDTH
-
-
-def test_all_differences_of_equal_computations_are_nearly_zero(
-    checked: tuple[int, dict[str, Any], str],
-) -> None:
-    found = checked[1]["sections"]["equality"]["differences"]
-    assert {d["case"] for d in found} >= {
-        "tiny F3",
-        "PAMR",
-        "DeepLab tiny",
-        "CAMs of tiny F3",
-        "affinity network tiny",
-        "tiny F3, views.reading=wrap",
-    }
-    for one in found:
-        assert one["largest"] < 1e-6
+    words = " ".join(text.split())
+    assert "made SMALLER: not the speed of that preset" in words
+    assert "It is not a result, and cannot be compared" in words
 
 
 def test_every_figure_that_was_measured_is_there(checked: tuple[int, dict[str, Any], str]) -> None:
     sections = checked[1]["sections"]
+    differences = {d["case"]: d["largest"] for d in sections["equality"]["differences"]}
+    assert {"tiny F3", "PAMR", "CAMs of tiny F3", "tiny F3, views.reading=wrap"} <= {*differences}
+    assert max(differences.values()) < 1e-6
     steps = {(step["cell"], step["precision"]): step for step in sections["speed"]["steps"]}
     assert set(steps) == {(c, p) for c in ("B0", "F0", "F3") for p in ("fp32", "tf32", "bf16")}
     assert all(step["images_per_second"] > 0 for step in steps.values())
@@ -144,24 +116,17 @@ def test_every_figure_that_was_measured_is_there(checked: tuple[int, dict[str, A
     assert all(0 < t["miou"] < 100 for t in sections["real_training"]["trainings"])
     assert sections["real_training"]["resumed"]["after"] >= 3
     assert sections["real_training"]["resumed"]["change"] == 0
+    assert sections["projection"]["hours"] == []  # small steps are not taken for the paper's
 
 
-def test_what_a_small_check_measures_is_not_taken_for_the_papers(
-    checked: tuple[int, dict[str, Any], str],
+def test_a_section_that_breaks_is_a_fail_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, numbers, text = checked
-    words = " ".join(text.split())
-    assert "made SMALLER: not the speed of that preset" in words
-    assert "It is not a result, and cannot be compared" in words
-    assert numbers["sections"]["projection"]["hours"] == []
-
-
-def test_a_section_that_breaks_is_a_fail_and_the_others_go_on(tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    bench = bench_of(tmp_path, "--minutes=0")
-    assert command.check(bench, plans_with("inference", broken)) == 1
+    monkeypatch.setattr(command, "measure_inference", broken)
+    assert command.check(bench_of(tmp_path, "--minutes=0")) == 1
     numbers, text = written(tmp_path)
     assert numbers["lines"]["inference"][0]["verdict"] == "FAIL"
     assert "CUDA error: an illegal memory access" in text
@@ -240,11 +205,10 @@ def test_without_time_it_says_so_of_every_part_and_needs_no_more_than_torch_pyda
 # Equality
 
 
-def test_every_preset_part_view_and_reading_is_among_the_cases() -> None:
+def test_every_preset_cell_and_reading_is_among_the_cases() -> None:
     names = {case.name for case in all_cases(Options(CPU, Path(), small=True))}
-    cells = {"B0", "F0", "F3", "both views, no part", "enhanced view", "decreased view", *PARTS}
-    assert cells == set(cam_cells())
-    assert names >= {f"{preset} {cell}" for preset in PRESETS for cell in cells}
+    assert names >= {f"{preset} {cell}" for preset in PRESETS for cell in ("B0", "F0", "F3")}
+    assert names >= {f"tiny F3, network.{part}=False" for part in PARTS}
     assert names >= {"DeepLab short", "DeepLab paper", "affinity network short", "CAMs of irn F3"}
     for reading in ("views.reading=wrap", "transfer.belongs=threshold", "network.affinity=softmax"):
         assert f"tiny F3, {reading}" in names
@@ -256,32 +220,37 @@ def test_cells_are_those_of_the_tables() -> None:
     assert CELLS == {"B0": {}, "F0": F0, "F3": F3}
 
 
-SUBJECT = cam_subject(SMALL, Weights())
+def said_of(monkeypatch: pytest.MonkeyPatch, *cases: Case) -> tuple[list[Difference], Section]:
+    """What the section finds and says about these cases."""
+    section = new_section()
+    monkeypatch.setattr(equality, "all_cases", lambda _: cases)
+    check_equality(bench_with(), section)
+    return section.numbers["differences"], section
 
 
 @pytest.mark.parametrize(
     ("result", "factor"), [("gradient of classifier.weight", 1.01), ("optimiser's step", 0.0)]
 )
-def test_a_wrong_result_is_a_fail_that_names_the_tensor(result: str, factor: float) -> None:
-    calls = []
+def test_a_wrong_result_is_a_fail_that_names_the_tensor(
+    result: str, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, calls = cam_subject(SMALL, {}), []
 
     def wrong_on_the_device(*arguments: Any) -> Results:
-        found = one_step(SUBJECT, *arguments)
+        found = one_step(subject, *arguments)
         calls.append(1)
         if len(calls) == 2:  # first the CPU, then the device, then the CPU with rounding
-            found[result].values.mul_(factor)
+            found[result].mul_(factor)
         return found
 
-    difference, _ = compare(Case("tiny B0", SUBJECT.build, wrong_on_the_device), CPU)
-    assert difference.verdict == "FAIL"
+    case = Case("tiny B0", subject.build, wrong_on_the_device)
+    (difference,), section = said_of(monkeypatch, case)
     assert difference.largest == pytest.approx(abs(factor - 1), rel=1e-3)
     assert 0 < difference.rounding < 1e-3
-    section = new_section()
-    judge([difference], section)
     (line,) = section.lines()
     assert line.verdict == "FAIL"
     assert result in line.found
-    assert "  FAIL section 1, tiny B0: differs by " in render(("?", "done"), [section])
+    assert "  FAIL section 1, tiny B0: differs by " in render("cpu", "done", [section])
 
 
 def test_a_difference_that_rounding_explains_is_no_fail_and_nan_is_one() -> None:
@@ -293,11 +262,17 @@ def test_a_difference_that_rounding_explains_is_no_fail_and_nan_is_one() -> None
 
 
 def test_a_result_that_is_not_finite_counts_as_the_largest_difference() -> None:
-    expected = {name: Result(torch.ones(1), 1.0) for name in ("total", "gradient of weight")}
-    found = expected | {"total": Result(torch.tensor([2.0]), 1.0)}
-    assert furthest(found, expected) == (1.0, "total")
-    found["gradient of weight"] = Result(torch.tensor([float("nan")]), 1.0)
+    expected = {name: torch.ones(1) for name in ("loss", "gradient of weight")}
+    found = expected | {"loss": torch.tensor([2.0])}
+    assert furthest(found, expected) == (1.0, "loss")
+    found["gradient of weight"] = torch.tensor([float("nan")])
     assert furthest(found, expected)[1] == "gradient of weight"
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_is_compared_with_the_largest() -> None:
+    expected = {"gradient of weight": torch.ones(1), "gradient of bias": torch.tensor([1e-9])}
+    found = expected | {"gradient of bias": torch.tensor([-1e-9])}
+    assert furthest(found, expected)[0] < 1e-5
 
 
 def test_what_rounding_would_explain_in_a_step_is_a_fail_in_maps() -> None:
@@ -305,33 +280,33 @@ def test_what_rounding_would_explain_in_a_step_is_a_fail_in_maps() -> None:
 
     def compute(*_: Any) -> Results:
         calls.append(1)
-        return {"result": Result(torch.tensor([1.0 + 0.002 * len(calls)]), 1.0)}
+        return {"maps": torch.tensor([1.0 + 0.002 * len(calls)])}
 
     case = Case("maps", torch.nn.Identity, compute, is_step=False)
     assert compare(case, CPU)[0].verdict == "FAIL"
     assert compare(case._replace(is_step=True), CPU)[0].verdict == "LOOK"
 
 
-def test_a_case_that_ends_in_an_error_is_a_fail_and_the_next_is_tried(tmp_path: Path) -> None:
+def test_a_case_that_ends_in_an_error_is_a_fail_and_the_next_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def broken() -> Any:
         raise RuntimeError("no kernel image")
 
     def compute(*_: Any) -> Results:
-        return {"result": Result(torch.ones(1), 1.0)}
+        return {"maps": torch.ones(1)}
 
-    section = new_section()
     cases = [Case("first", broken, compute), Case("second", torch.nn.Identity, compute)]
-    check_equality(bench_of(tmp_path), section, cases)
+    found, section = said_of(monkeypatch, *cases)
     assert [line.verdict for line in section.lines()] == ["FAIL", "PASS"]
     assert "no kernel image" in section.lines()[0].found
-    assert [one.case for one in section.numbers["differences"]] == ["second"]
+    assert [one.case for one in found] == ["second"]
 
 
 def test_weights_are_recognised_by_their_backbone(shared_weights: Path) -> None:
-    found = read_weights(shared_weights)
-    assert found.backbone == "mobilenet_v2"
-    assert found.of("mobilenet_v2") == (found.name, shared_weights)
-    assert found.of("resnet50") == ("none", None)
+    assert read_weights(shared_weights) == {
+        "mobilenet_v2": (file_digest(shared_weights), shared_weights)
+    }
 
 
 # Speed, loading, resuming, hours
@@ -352,10 +327,16 @@ def test_waiting_for_the_gpu_is_found_where_it_happens(monkeypatch: pytest.Monke
     assert waits_of(lambda: None) == []
     assert mode == ["default"]
     section = new_section()
-    judge_waits({"F3": places, "B0": []}, section)
+    for name, found in (("F3", places), ("B0", [])):
+        judge_waits(name, found, section)
     waiting, free = section.lines()
     assert (waiting.verdict, free.verdict) == ("LOOK", "PASS")
     assert places[0] in waiting.found
+
+
+def bench_with(**speeds: Any) -> Bench:
+    """What is checked, at full size, with these speeds."""
+    return Bench(Options(CPU, Path()), "", *[None] * 3, **speeds)  # type: ignore[arg-type]
 
 
 def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
@@ -363,11 +344,11 @@ def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
         raise NoMemoryError("16 images do not fit the GPU's memory")
 
     section = new_section()
-    assert section.attempt("F3 in tf32", step_speed, *CANNOT_RUN) is None
+    assert section.part("F3 in tf32", step_speed, CANNOT_RUN) is None
     (line,) = section.lines()
     assert (line.verdict, line.found) == ("FAIL", "16 images do not fit the GPU's memory")
     assert "--micro-batch" in line.remedy
-    judge_loading(Speeds(), 4, section)
+    judge_loading(bench_with(), 4, section)
     assert section.skipped == {"what the step needs": "no step was measured"}
 
 
@@ -386,7 +367,7 @@ def test_the_loader_is_held_against_the_fastest_step(
     rates = {0: 40.0, 1: 45.0, 2: 90.0, 4: 170.0, 8: 300.0}
     loaded = [LoadingSpeed(workers, rate) for workers, rate in rates.items()]
     section = new_section()
-    judge_loading(Speeds(steps=steps, loaded=loaded), default, section)
+    judge_loading(bench_with(steps=steps, loaded=loaded), default, section)
     (line,) = section.lines()
     assert (line.verdict, line.what) == expected
     if expected[0] == "LOOK" and needed == 100:
@@ -411,16 +392,17 @@ def test_a_resumed_training_may_differ_as_equal_ones_do_and_no_more(
 
 
 def test_a_training_is_judged_by_its_loss_and_by_the_label_prior() -> None:
-    def verdict(first: float, last: float, *, small: bool = False) -> str:
-        section = new_section()
-        one = Trained("B0", 100, 10.0, first, last, prior=0.2)
-        judge_training(one, section, small=small, source="pictures")
+    def verdict(first: float, last: float, *, epochs: int = 8, small: bool = False) -> str:
+        section, options = new_section(), Options(CPU, Path(), small=small)
+        one = Trained("B0", epochs, 10.0, first, last, prior=0.2)
+        judge_training(one, replace(bench_with(), options=options), section)
         return section.lines()[0].verdict
 
     assert verdict(0.6, 0.1) == "PASS"
     assert verdict(0.6, 0.3) == "LOOK"
     assert verdict(0.6, 0.3, small=True) == "INFO"
     assert verdict(0.1, 0.15) == "LOOK"
+    assert verdict(0.6, 0.1, epochs=1) == "SKIP"
 
 
 def test_the_trainings_behind_the_hours_are_those_of_the_plan() -> None:
@@ -435,14 +417,16 @@ def test_the_trainings_behind_the_hours_are_those_of_the_plan() -> None:
     assert (train.epochs, train.batch_size, seeds) == (5, 16, 3)
 
 
-def measured() -> Speeds:
+def measured(**other: Any) -> Bench:
     """A card on which B0 takes .1 s, F0 .2 and F3 .6, and which infers 10 images a second."""
     steps = [
         StepSpeed(cell, "tf32", 16, 16, 16 / seconds)
         for cell, seconds in (("B0", 0.1), ("F0", 0.2), ("F3", 0.6))
     ]
     inferred = [InferenceSpeed("tf32", 8, 10.0, 0.0, 0.0)]
-    return Speeds(steps=steps, loaded=[LoadingSpeed(4, 1600.0)], inferred=inferred)
+    return bench_with(
+        steps=steps, inferred=inferred, **{"loaded": [LoadingSpeed(4, 1600)], **other}
+    )
 
 
 def test_the_hours_of_the_tables_are_those_of_a_calculation_by_hand() -> None:
@@ -456,19 +440,18 @@ def test_the_hours_of_the_tables_are_those_of_a_calculation_by_hand() -> None:
 
 
 def test_slow_loading_is_part_of_the_hours() -> None:
-    slow = replace(measured(), loaded=[LoadingSpeed(4, 20.0)])  # .8 s a batch
+    slow = measured(loaded=[LoadingSpeed(4, 20)])  # .8 s a batch
     found = hours_of_tables(slow, "tf32")
     assert found.bound_by_loading
     assert found.training == pytest.approx(3 * 5 * 661 * 25 * 0.8 / 3600)
 
 
-def test_hours_are_projected_in_what_was_measured_but_not_from_small_steps(tmp_path: Path) -> None:
-    bench, section = replace(bench_of(tmp_path), speeds=measured()), new_section()
-    project(bench, section)
+def test_hours_are_projected_in_what_was_measured_but_not_from_small_steps() -> None:
+    section, small = new_section(), Options(CPU, Path(), small=True)
+    project(replace(measured(), options=small), section)
     assert [line.verdict for line in section.lines()] == ["SKIP"]
-    full = replace(bench, options=replace(bench.options, small=False, preset="paper"))
     section = new_section()
-    project(full, section)
+    project(measured(), section)
     assert [one.precision for one in section.numbers["hours"]] == ["tf32"]
     assert [line.verdict for line in section.lines()] == ["INFO", "INFO", "SKIP"]
     assert "hours in bf16" in section.skipped

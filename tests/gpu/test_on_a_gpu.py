@@ -8,14 +8,18 @@ import torch
 
 from wsss.config import RunConfig
 from wsss.data.voc import Sample
+from wsss.gpu_check.bench import Options
 from wsss.gpu_check.equality import all_cases, compare
-from wsss.gpu_check.real_training import TIMES_REPEAT, Data, resume
+from wsss.gpu_check.real_training import EVERY_STEP, TIMES_REPEAT, resume
 from wsss.gpu_check.steps import subjects_that_may_wait, waits_of_a_step
-from wsss.gpu_check.subjects import CELLS, Options, Weights, cam_subject
+from wsss.gpu_check.subjects import CELLS, cam_subject
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
+from wsss.training.cam import build_cam_net, cam_training
+from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
-from wsss.training.loop import MARGIN
+from wsss.training.loop import MARGIN, Training
+from wsss.training.process import Process
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +42,7 @@ def test_no_step_waits_for_the_gpu(name: str) -> None:
 
 def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss() -> None:
     config = apply_overrides(SHORT, CELLS["F3"] | {"train.batch_size": 8})
-    subject = cam_subject(config, Weights())
+    subject = cam_subject(config, {})
 
     def stepped(execution: Execution) -> tuple[Any, torch.Tensor, int]:
         step, batch = subject.step(subject.build(), GPU, "fp32", execution), subject.pinned(GPU)
@@ -59,6 +63,13 @@ def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss
 def test_a_training_resumed_within_an_epoch_ends_as_one_in_a_piece(
     small: RunConfig, samples: list[Sample]
 ) -> None:
-    found = resume(Data(GPU, samples, 20), apply_overrides(small, CELLS["F3"]))
+    config = apply_overrides(small, CELLS["F3"] | {"train.epochs": 1})
+
+    def start(checkpoints: CheckpointFolder | None = None) -> Training:
+        model, process = build_cam_net(config, samples, 20), Process(device=GPU)
+        given: dict[str, Any] = {"process": process, "checkpoints": checkpoints}
+        return cam_training(model, config, samples, execution=EVERY_STEP, **given)
+
+    found = resume(start)
     assert found.after > 0
     assert found.change <= TIMES_REPEAT * found.repeat

@@ -14,16 +14,12 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from wsss.config import LabelsConfig, Precision, RunConfig
+from wsss.config import Precision, RunConfig
+from wsss.gpu_check.bench import Bench, Options
 from wsss.gpu_check.page import Section, Verdict
-from wsss.gpu_check.speeds import Bench
 from wsss.gpu_check.subjects import (
     CELLS,
-    FULL_MODULE,
     NUM_CLASSES,
-    PARTS,
-    VIEWS,
-    Options,
     Subject,
     cam_subject,
     made_up_batch,
@@ -36,7 +32,7 @@ from wsss.networks.parts.association import associate
 from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, PRESETS
-from wsss.segmentation_config import DeepLabConfig, PamrConfig
+from wsss.segmentation_config import PamrConfig
 from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")
@@ -49,8 +45,8 @@ SMALLEST_SHARE = 1e-3
 but for rounding (a bias before a batch norm) would have a relative difference of 1."""
 NOT_COMPUTED = ("horizontal_flip", "resize", "precision")
 """Settings of `train` that a step does not use."""
-GRADIENT = "gradient of "
-"""How the name of a tensor's gradient begins."""
+LOSS, GRADIENT = "loss", "gradient of "
+"""The name of a step's loss, and how that of a parameter's gradient begins."""
 WRONG = (
     "The device's results differ from the CPU's: they would be wrong.",
     "do not train here; try another version of torch or of the driver, and report it with "
@@ -67,18 +63,8 @@ DISTINCT = ("tiny", "short", "paper")
 MANY_PIXELS = 384
 """Crop size whose map of 24 x 24 makes context association work by blocks."""
 
-
-class Result(NamedTuple):
-    """A tensor in which CPU and device should agree."""
-
-    values: Tensor
-    """On the CPU."""
-    scale: float
-    """What the norm of a difference is divided by."""
-
-
-Results = dict[str, Result]
-"""What the page calls a result -> the result, a step's loss first."""
+Results = dict[str, Tensor]
+"""What the page calls a result -> a tensor on the CPU: the LOSS, gradients, maps."""
 Compute = Callable[[nn.Module, torch.device, Precision], Results]
 """Computes with a network that it may change."""
 
@@ -114,14 +100,6 @@ class Difference:
             return "PASS"
         return "LOOK" if self.largest <= TIMES_ROUNDING * self.rounding else "FAIL"
 
-    @property
-    def said(self) -> str:
-        """The difference, where it is, and what it is compared with."""
-        return (
-            f"differs by {self.largest:.1e} ({self.result}); allowed: {TOLERANCE:.0e}, rounding "
-            f"alone changes it by {self.rounding:.1e}"
-        )
-
 
 @dataclass(frozen=True)
 class PrecisionDistance:
@@ -134,8 +112,8 @@ class PrecisionDistance:
     """Of all together."""
 
 
-def check_equality(bench: Bench, section: Section, cases: Iterable[Case] | None = None) -> None:
-    """Compare all cases, as far as time allows. cases: `all_cases` by default."""
+def check_equality(bench: Bench, section: Section) -> None:
+    """Compare all cases, as far as time allows."""
     differences: list[Difference] = []
     distances: list[PrecisionDistance] = []
     section.numbers["differences"] = differences
@@ -146,18 +124,10 @@ def check_equality(bench: Bench, section: Section, cases: Iterable[Case] | None 
         "fault: both have fewer digits (tf32 11 bits, bf16 8), and the gradients of a random "
         "network change by tenths in bf16. Only trainings show whether it trains as well.",
     )
-    for case in all_cases(bench.options) if cases is None else cases:
-        if section.is_late(case.name):
-            continue
-        found = section.attempt(case.name, partial(compare, case, bench.options.device), *WRONG)
-        if found:
+    for case in all_cases(bench.options):
+        if found := section.part(case.name, partial(compare, case, bench.options.device), WRONG):
             differences.append(found[0])
             distances += found[1]
-    judge(differences, section)
-
-
-def judge(differences: list[Difference], section: Section) -> None:
-    """Add a line for all that pass, and one for each that does not."""
     passed = [one for one in differences if one.verdict == "PASS"]
     if passed:
         worst = max(passed, key=lambda one: one.largest)
@@ -169,8 +139,13 @@ def judge(differences: list[Difference], section: Section) -> None:
         )
     for one in sorted(differences, key=lambda one: one.verdict, reverse=True):
         if one.verdict != "PASS":
-            meaning = SENSITIVE if one.verdict == "LOOK" else WRONG
-            section.say(one.verdict, one.case, one.said, *meaning)
+            section.say(
+                one.verdict,
+                one.case,
+                f"differs by {one.largest:.1e} ({one.result}); allowed: {TOLERANCE:.0e}, rounding "
+                f"alone changes it by {one.rounding:.1e}",
+                *(SENSITIVE if one.verdict == "LOOK" else WRONG),
+            )
 
 
 def compare(case: Case, device: torch.device) -> tuple[Difference, list[PrecisionDistance]]:
@@ -190,48 +165,65 @@ def compare(case: Case, device: torch.device) -> tuple[Difference, list[Precisio
     distances = []
     for precision in case.precisions:
         rough = case.compute(copy.deepcopy(model), device, precision)
-        first = next(iter(found))  # the loss
-        loss, _ = furthest(rough, {first: found[first]})
-        gradient, _ = furthest(_all_gradients(rough), _all_gradients(found))
-        distances.append(PrecisionDistance(case.name, precision, loss, gradient))
+        loss = distance(rough[LOSS], found[LOSS])
+        gradients = distance(_all_gradients(rough), _all_gradients(found))
+        distances.append(PrecisionDistance(case.name, precision, loss, gradients))
     return difference, distances
 
 
 def furthest(found: Results, expected: Results) -> tuple[float, str]:
     """Return the largest relative difference, and of which result; nan counts as the largest."""
+    gradients = [float(one.norm()) for name, one in expected.items() if name.startswith(GRADIENT)]
+    floor = SMALLEST_SHARE * max(gradients, default=0)
     apart = {
-        name: float((found[name].values.double() - one.values.double()).norm()) / one.scale
+        name: distance(found[name], one, floor if name.startswith(GRADIENT) else 0)
         for name, one in expected.items()
     }
     worst = max(apart, key=lambda name: (math.isnan(apart[name]), apart[name]))
     return apart[worst], worst
 
 
-def _result(values: Tensor, smallest_scale: float = 0.0) -> Result:
-    return Result(values, max(float(values.norm()), smallest_scale, 1e-30))
+def distance(found: Tensor, expected: Tensor, smallest_norm: float = 0) -> float:
+    """Return the norm of a difference relative to the expected tensor's, at least the smallest."""
+    difference = (found.double() - expected.double()).norm()
+    return float(difference) / max(float(expected.norm()), smallest_norm, 1e-30)
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.double().flatten() for tensor in tensors])
 
 
-def _all_gradients(results: Results) -> Results:
-    names = [name for name in results if name.startswith(GRADIENT)]
-    return {"gradients": _result(_flat(results[name].values for name in names))}
+def _all_gradients(results: Results) -> Tensor:
+    return _flat(one for name, one in results.items() if name.startswith(GRADIENT))
 
 
-def all_cases(options: Options) -> list[Case]:
-    """Return all cases: every network and inference first, then parts, then readings."""
-    cases = [*training_cases(options), *inference_cases(options)]
-    minor = {f"{preset} {cell}" for preset in PRESETS for cell in cam_cells() if cell not in CELLS}
-    return sorted(cases, key=lambda case: 2 if "=" in case[0] else case[0] in minor)
+def all_cases(options: Options) -> Iterator[Case]:
+    """Yield all cases: every network and inference first, then parts and readings."""
+    crop = 64 if options.small else 128
+    small = {"train.crop_size": crop, "train.batch_size": 2}
+    rough: tuple[Precision, ...] = ("tf32", "bf16") if options.on_gpu else ("bf16",)
 
+    def step(name: str, subject: Subject, precisions: tuple[Precision, ...] = ()) -> Case:
+        taken = partial(one_step, subject)
+        return Case(name, subject.build, taken, precisions=precisions)
 
-def cam_cells() -> dict[str, dict[str, Any]]:
-    """Return settings by cell: B0, each part and each view alone, both views, F0 and F3."""
-    alone = {part: {f"network.{part}": True} for part in PARTS}
-    alone |= {f"{view} view": FULL_MODULE | {f"views.{view}": True} for view in VIEWS}
-    return CELLS | alone | {"both views, no part": {f"views.{view}": True for view in VIEWS}}
+    def cam(config: RunConfig, overrides: dict[str, Any]) -> Subject:
+        return cam_subject(apply_overrides(config, small | overrides), options.weights)
+
+    for preset, config in PRESETS.items():
+        for cell, overrides in CELLS.items():
+            is_rough = cell != "F0" and (preset == "tiny" or not options.small)
+            yield step(f"{preset} {cell}", cam(config, overrides), rough if is_rough else ())
+    many = CELLS["F3"] | {"train.crop_size": MANY_PIXELS, "train.batch_size": 1}
+    yield step(f"tiny F3 of {MANY_PIXELS} px", cam(PRESETS["tiny"], many))
+    for preset in DISTINCT:
+        for name, subject in other_subjects(preset, crop, options.weights).items():
+            is_rough = name == "DeepLab" and not options.small
+            yield step(f"{name} {preset}", subject, rough if is_rough else ())
+    yield from inference_cases(options)
+    tiny = apply_overrides(PRESETS["tiny"], CELLS["F3"])
+    for name, overrides in readings(tiny):
+        yield step(f"tiny F3, {name}", cam(tiny, overrides))
 
 
 def readings(config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -246,96 +238,55 @@ def readings(config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{section}.{name}={value}", {f"{section}.{name}": value}
 
 
-def training_cases(options: Options) -> Iterator[Case]:
-    """Yield the trainings: CAM networks of every preset, DeepLab, the affinity network."""
-    crop = 64 if options.small else 128
-    precisions: tuple[Precision, ...] = ("tf32", "bf16") if options.on_gpu else ("bf16",)
-
-    def case(name: str, subject: Subject, *, precise: bool = False) -> Case:
-        taken = partial(one_step, subject)
-        return Case(name, subject.build, taken, precisions=precisions if precise else ())
-
-    def cam(base: RunConfig, overrides: dict[str, Any]) -> Subject:
-        small = {"train.crop_size": crop, "train.batch_size": 2}
-        return cam_subject(apply_overrides(base, small | overrides), options.weights)
-
-    for preset, base in PRESETS.items():
-        for cell, overrides in cam_cells().items():
-            precise = cell in ("B0", "F3") and (preset == "tiny" or not options.small)
-            yield case(f"{preset} {cell}", cam(base, overrides), precise=precise)
-    tiny = apply_overrides(PRESETS["tiny"], CELLS["F3"])
-    many = {"train.crop_size": MANY_PIXELS, "train.batch_size": 1}
-    yield case(f"tiny F3 of {MANY_PIXELS} px", cam(tiny, many))
-    for preset in DISTINCT:
-        for name, subject in other_subjects(preset, crop, options.weights).items():
-            precise = name == "DeepLab" and not options.small
-            yield case(f"{name} {preset}", subject, precise=precise)
-    for name, overrides in readings(tiny):
-        yield case(f"tiny F3, {name}", cam(tiny, overrides))
-
-
 def one_step(
     subject: Subject, model: nn.Module, device: torch.device, precision: Precision
 ) -> Results:
     """Take a step with a network on the CPU, which it moves and changes."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     whole = Execution(micro_batch=len(subject.batch.pixels))
-    step = subject.step(model, device, precision, whole)
-    *terms, _ = step(subject.batch).cpu()
+    loss = subject.step(model, device, precision, whole)(subject.batch)[0].cpu()
     learnt = {name: p for name, p in model.named_parameters() if p.grad is not None}
-    gradients = {name: p.grad.cpu() for name, p in learnt.items() if p.grad is not None}
-    floor = SMALLEST_SHARE * max(float(gradient.norm()) for gradient in gradients.values())
-    loss = max(abs(float(terms[0])), 1e-30)
     return {
-        **{n: Result(term, loss) for n, term in zip(step.objective.names, terms, strict=True)},
-        **{GRADIENT + n: _result(gradient, floor) for n, gradient in gradients.items()},
-        "optimiser's step": _result(_flat(p.detach().cpu() - before[n] for n, p in learnt.items())),
+        LOSS: loss,
+        **{GRADIENT + name: p.grad.cpu() for name, p in learnt.items() if p.grad is not None},
+        "optimiser's step": _flat(p.detach().cpu() - before[name] for name, p in learnt.items()),
     }
 
 
 def inference_cases(options: Options) -> Iterator[Case]:
     """Yield CAMs and label probabilities of every preset, PAMR and context association."""
     images = [image[:, :90].contiguous() for image in made_up_batch(2, 112).pixels]  # [3, 90, 112]
-
+    classes = [tuple(range(NUM_CLASSES))] * len(images)
     image, masks = images[0].float(), images[1].float() / 255
     features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
 
-    def cams(labels: LabelsConfig, model: Any, device: torch.device) -> Tensor:
-        labels = labels.model_copy(update={"precision": "fp32"})
-        classes = [tuple(range(NUM_CLASSES))] * len(images)
-        return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
+    def maps(name: str, infer: Callable[..., Tensor], build: Callable[[], Any]) -> Case:
+        def compute(model: nn.Module, device: torch.device, precision: Precision) -> Results:
+            with products(precision), torch.inference_mode():
+                return {"maps": infer(model.to(device).eval(), device).cpu()}
 
-    def probabilities(config: DeepLabConfig, model: Any, device: torch.device) -> Tensor:
-        config = config.model_copy(update={"precision": "fp32"})
-        return multi_scale_probs(model, images[0], config, device=device)
+        return Case(name, build, compute, is_step=False)
 
-    def refined(_: nn.Module, device: torch.device) -> Tensor:
-        return pamr(image.to(device), masks.to(device), PamrConfig())
+    small = {"train.crop_size": 64, "train.batch_size": 2, "labels.precision": "fp32"}
+    for preset in PRESETS:
+        config = apply_overrides(PRESETS[preset], CELLS["F3"] | small)
 
-    def associated(temperature: float | None, _: nn.Module, device: torch.device) -> Tensor:
-        return associate(features.to(device), temperature=temperature)
+        def cams(model: Any, device: torch.device, labels: Any = config.labels) -> Tensor:
+            return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
 
-    small = {"train.crop_size": 64, "train.batch_size": 2}
-    for preset, config in PRESETS.items():
-        subject = cam_subject(apply_overrides(config, CELLS["F3"] | small), options.weights)
-        yield of_maps(f"CAMs of {preset} F3", subject.build, partial(cams, config.labels))
+        yield maps(f"CAMs of {preset} F3", cams, cam_subject(config, options.weights).build)
     for preset in DISTINCT:
-        subject = other_subjects(preset, 64, options.weights)["DeepLab"]
-        infer = partial(probabilities, DEEPLAB_PRESETS[preset])
-        yield of_maps(f"DeepLab {preset}, probabilities", subject.build, infer)
-    yield of_maps("PAMR", nn.Identity, refined)
+        deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"precision": "fp32"})
+
+        def probs(model: Any, device: torch.device, config: Any = deeplab) -> Tensor:
+            return multi_scale_probs(model, images[0], config, device=device)
+
+        build = other_subjects(preset, 64, options.weights)["DeepLab"].build
+        yield maps(f"DeepLab {preset}, probabilities", probs, build)
+    yield maps("PAMR", lambda _, to: pamr(image.to(to), masks.to(to), PamrConfig()), nn.Identity)
     for name, temperature in (("ReLU", None), ("softmax", 0.1)):
-        infer = partial(associated, temperature)
-        yield of_maps(f"context association of 32 x 32, {name}", nn.Identity, infer)
 
+        def associated(_: Any, device: torch.device, value: Any = temperature) -> Tensor:
+            return associate(features.to(device), temperature=value)
 
-def of_maps(
-    name: str, build: Callable[[], nn.Module], infer: Callable[[nn.Module, torch.device], Tensor]
-) -> Case:
-    """Return the case of maps that are inferred with a network."""
-
-    def compute(model: nn.Module, device: torch.device, precision: Precision) -> Results:
-        with products(precision), torch.inference_mode():
-            return {"result": _result(infer(model.to(device).eval(), device).cpu().double())}
-
-    return Case(name, build, compute, is_step=False)
+        yield maps(f"context association of 32 x 32, {name}", associated, nn.Identity)

@@ -1,8 +1,7 @@
 """How fast this machine loads pictures for a training, and how fast it infers CAMs."""
 
 import statistics
-import time
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from wsss.data.loading.batches import CropDataset, Loader
 from wsss.data.loading.crops import resized, scaled_size, stack_images
 from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
+from wsss.gpu_check.bench import DRAWN, Bench, InferenceSpeed, LoadingSpeed, images_per_second, most
 from wsss.gpu_check.page import Section
-from wsss.gpu_check.speeds import PRECISIONS, Bench, InferenceSpeed, LoadingSpeed, Speeds
 from wsss.gpu_check.subjects import CELLS, NUM_CLASSES, cam_subject
 from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
@@ -29,40 +28,41 @@ LARGEST_CHANGE = {"tf32": 0.02, "bf16": 0.1}
 
 def measure_loading(bench: Bench, section: Section) -> None:
     """Measure the loader at the preset's full crop."""
-    options, loaded = bench.options, bench.speeds.loaded
-    enlarged = ", enlarged to the size of VOC's" if bench.pictures.are_drawn else ""
+    options = bench.options
+    enlarged = ", enlarged to the size of VOC's" if bench.source == DRAWN else ""
     section.show(
         "loaded",
-        loaded,
-        f"Crops of preset {options.preset} from {bench.pictures.source}{enlarged}. 0 workers: the "
-        "training process loads itself, between its steps.",
+        bench.loaded,
+        f"Crops of preset {options.preset} from {bench.source}{enlarged}. 0 workers: the training "
+        "process loads itself, between its steps.",
     )
     train = PRESETS[options.preset].train
-    samples = bench.pictures.large
     default = num_loader_workers(Execution(), options.device)
-    batch = min(train.batch_size, len(samples))
-    many = samples * -(-4096 // len(samples))  # an epoch longer than the measurement
+    batch = min(train.batch_size, len(bench.large))
+    many = bench.large * -(-4096 // len(bench.large))  # an epoch longer than the measurement
     crops = CropDataset(many, NUM_CLASSES, train, rng_seed=0)
-    most = default + 1 if options.on_gpu else 2
-    for workers in (n for n in WORKERS if n <= max(2, most)):
-        if not section.is_late(f"{workers} workers"):
-            loader = Loader(crops, batch, num_workers=workers, pin=options.on_gpu)
-            loaded.append(LoadingSpeed(workers, loading_rate(loader, options.seconds)))
-    judge_loading(bench.speeds, default, section)
+    most_workers = default + 1 if options.on_gpu else 2
+    for workers in (n for n in WORKERS if n <= max(2, most_workers)):
+        loader = Loader(crops, batch, num_workers=workers, pin=options.on_gpu)
+        if rate := section.part(
+            f"{workers} workers", partial(loading_rate, loader, options.seconds)
+        ):
+            bench.loaded.append(LoadingSpeed(workers, rate))
+    judge_loading(bench, default, section)
 
 
-def judge_loading(speeds: Speeds, default_workers: int, section: Section) -> None:
+def judge_loading(bench: Bench, default_workers: int, section: Section) -> None:
     """Report whether the loader keeps up with the device, and with how many workers."""
-    if not speeds.steps:
+    if not bench.steps:
         section.skipped["what the step needs"] = "no step was measured"
-    if not (speeds.steps and speeds.loaded):
+    if not (bench.steps and bench.loaded):
         return
-    fastest = max(speeds.steps, key=lambda step: step.images_per_second)
+    fastest = max(bench.steps, key=lambda step: step.images_per_second)
     needed = fastest.images_per_second
-    enough = [n.workers for n in speeds.loaded if n.images_per_second >= ENOUGH * needed]
+    enough = [n.workers for n in bench.loaded if n.images_per_second >= ENOUGH * needed]
     found = (
         f"needs {needed:,.0f} images/s ({fastest.cell} in {fastest.precision}); loaded: "
-        f"{speeds.loading_rate():,.0f}"
+        f"{most(bench.loaded):,.0f}"
     )
     if not enough:
         section.say(
@@ -78,40 +78,33 @@ def judge_loading(speeds: Speeds, default_workers: int, section: Section) -> Non
         "PASS" if min(enough) <= default_workers else "LOOK",
         f"the loader keeps up with this device: yes, with {min(enough)} worker(s)",
         f"{found}; by default there are {default_workers}",
-        "Training is as fast as the GPU.",
-        f"give --loader-workers {min(enough)}",
+        remedy=f"give --loader-workers {min(enough)}",
     )
 
 
 def loading_rate(loader: Loader, seconds: float) -> float:
     """Return images per second, once the batches that workers made in advance are used up."""
-    ahead, count = 1 + 3 * loader.num_workers, 0
     batches = loader.epoch(0)
-    for _ in range(ahead):
+    for _ in range(1 + 3 * loader.num_workers):
         next(batches)
-    started = time.perf_counter()
-    for _ in batches:
-        count += 1
-        if count >= 2 and time.perf_counter() - started > seconds:
-            break
-    taken = time.perf_counter() - started
+    rate = images_per_second(lambda: next(batches), loader.batch_size, seconds)
     batches.close()  # type: ignore[attr-defined]  # ends the workers
-    return count * loader.batch_size / taken
+    return rate
 
 
 def measure_inference(bench: Bench, section: Section) -> None:
     """Infer the same images in every precision, one and eight at a time."""
-    options, inferred = bench.options, bench.speeds.inferred
+    options = bench.options
     base = apply_overrides(PRESETS[options.preset], CELLS["F3"])
-    samples = bench.pictures.large[: 2 if options.small else 32]
+    samples = bench.large[: 2 if options.small else 32]
     section.show(
         "inferred",
-        inferred,
-        f"F3 of preset {options.preset}, {len(samples)} {bench.pictures.source}, all scales and "
-        "flips, decoding included. Changes are against fp32, of CAMs in 0..1.",
+        bench.inferred,
+        f"F3 of preset {options.preset}, {len(samples)} {bench.source}, all scales and flips, "
+        "decoding included. Changes are against fp32, of CAMs in 0..1.",
     )
     size = {"train.crop_size": min(128, base.train.crop_size), "train.batch_size": 2}
-    model: Any = cam_subject(apply_overrides(base, size), options.weights).build()
+    model = cam_subject(apply_overrides(base, size), options.weights).build()
 
     def infer(precision: Precision, at_once: int) -> list[np.ndarray]:
         labels = base.labels.model_copy(update={"precision": precision})
@@ -122,34 +115,29 @@ def measure_inference(bench: Bench, section: Section) -> None:
     for precision in ("fp32", "tf32", "bf16"):  # fp32 first: the others are compared with it
         for at_once in (1, 8):
             name = f"{precision}, {at_once} at once"
-            if section.is_late(name):
-                continue
             if at_once > 1 and options.small:
                 section.skipped[name] = "not measured with --small"
-                continue
-            if not options.small:
-                infer(precision, at_once)  # kernels for each size of image
-            started = time.perf_counter()
-            cams = infer(precision, at_once)
-            rate = len(samples) / (time.perf_counter() - started)
-            expected = expected or cams
-            changes = [np.abs(a - b) for a, b in zip(cams, expected, strict=True)]
-            largest = max(float(change.max()) for change in changes)
-            mean = statistics.fmean(float(change.mean()) for change in changes)
-            inferred.append(InferenceSpeed(precision, at_once, rate, largest, mean))
-    decoded = section.numbers["host_rate"] = host_rate(samples, base.labels)
-    judge_inference(bench.speeds, decoded, section)
+            elif not section.is_late(name):
+                cams = infer(precision, at_once)  # also loads kernels for each size of image
+                rate = images_per_second(partial(infer, precision, at_once), len(samples), 0)
+                expected = expected or cams
+                changes = [np.abs(a - b) for a, b in zip(cams, expected, strict=True)]
+                largest = max(float(change.max()) for change in changes)
+                mean = statistics.fmean(float(change.mean()) for change in changes)
+                bench.inferred.append(InferenceSpeed(precision, at_once, rate, largest, mean))
+    decoded = images_per_second(partial(decode, samples, base.labels), len(samples), 0)
+    section.numbers["host_rate"] = decoded
+    judge_inference(bench, decoded, section)
 
 
-def judge_inference(speeds: Speeds, decoded: float, section: Section) -> None:
+def judge_inference(bench: Bench, decoded: float, section: Section) -> None:
     """Report how much CAMs change with the precision, and whether the GPU waits for the CPU.
 
     decoded: images per second that the CPU decodes and scales, without the network.
     """
     for precision, limit in LARGEST_CHANGE.items():
-        own = [s for s in speeds.inferred if s.precision == precision]
-        if own:
-            mean = max(s.mean_change for s in own)
+        if own := [speed for speed in bench.inferred if speed.precision == precision]:
+            mean = max(speed.mean_change for speed in own)
             section.say(
                 "PASS" if mean <= limit else "LOOK",
                 f"CAMs in {precision}",
@@ -158,23 +146,20 @@ def judge_inference(speeds: Speeds, decoded: float, section: Section) -> None:
                 "Maps of an untrained network; thresholded labels change by about the mean.",
                 "score one training in both precisions (labels.precision) before you use it",
             )
-    if best := speeds.inference_rate(*PRECISIONS):
-        slow = best > 0.7 * decoded
+    if best := most(bench.inferred):
         section.say(
-            "LOOK" if slow else "PASS",
+            "LOOK" if best > 0.7 * decoded else "PASS",
             "the CPU's share of inference",
             f"decoding and scaling alone: {decoded:,.0f} images/s; with the network: {best:,.0f}",
-            "The GPU waits for the CPU." if slow else "The network takes most of the time.",
+            "The GPU waits for the CPU.",
             "run several trials per GPU; a faster precision will not help",
         )
 
 
-def host_rate(samples: list[Sample], labels: LabelsConfig) -> float:
-    """Return images per second of decoding and scaling, as `multi_scale_cams` does it."""
-    started = time.perf_counter()
+def decode(samples: list[Sample], labels: LabelsConfig) -> None:
+    """Decode and scale images as `multi_scale_cams` does."""
     for sample in samples:
         image = stack_images([read_image(sample.image_path)])
         height, width = image.shape[2:]
         for scale in labels.scales:
             resized(image, scaled_size(height, width, scale), labels.resize).float()
-    return len(samples) / (time.perf_counter() - started)

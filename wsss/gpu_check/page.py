@@ -1,5 +1,6 @@
 """The check's output: judgements and tables, as a page and as JSON."""
 
+import math
 import textwrap
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from pydantic_core import to_json
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import whole_or_absent
 from wsss.basics.printable import first_of, printable
-from wsss.gpu_check.subjects import Options
+from wsss.gpu_check.bench import Bench, Options
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -22,12 +23,20 @@ OUT_OF_TIME = "not measured: out of time"
 MORE_TIME = "give more --minutes"
 MOST_NAMED = 12
 """Skipped parts that a line names; the others are counted."""
+BROKEN = (
+    "Its results cannot be trusted, and a sweep may fail with the same error.",
+    "run the check again; if it fails again, report it with gpu_check.json",
+)
+"""Meaning and remedy of an error that has no others."""
 LEGEND = """\
 PASS  as it should be
 LOOK  no result is wrong, but time is lost or you have to decide
 FAIL  results would be wrong, or a training cannot run: fix it before you train here
 INFO  a measurement, nothing to judge
 SKIP  not measured, and why"""
+
+BAD = ("FAIL", "LOOK")
+"""Verdicts that are listed at the top."""
 
 Verdict = Literal["PASS", "LOOK", "FAIL", "INFO", "SKIP"]
 Part = TypeVar("Part")
@@ -42,17 +51,20 @@ class Line(NamedTuple):
     found: str
     meaning: str = ""
     remedy: str = ""
-    """What to do about LOOK and FAIL."""
+    """Both are shown unless it is a PASS."""
 
 
 @dataclass
 class Section:
-    """What one section of the check found so far."""
+    """One section of the check, and what it found so far."""
 
     title: str
     asks: str
     """What it wants to know."""
-    end: float
+    share: int
+    """Of the time left, relative to the shares of the sections still to come."""
+    measure: Callable[[Bench, "Section"], None]
+    end: float = math.inf
     """When it should end, by time.monotonic(); checked before each of its parts."""
     said: list[Line] = field(default_factory=list)
     tables: list[tuple["Sequence[DataclassInstance]", str]] = field(default_factory=list)
@@ -74,15 +86,24 @@ class Section:
         self.tables.append((records, note))
 
     def attempt(
-        self, what: str, measure: Callable[[], Part], meaning: str, remedy: str
+        self, what: str, measure: Callable[[], Part], failed: tuple[str, str] = BROKEN
     ) -> Part | None:
-        """Return what a part measures; if it raises an error, add a FAIL and return None."""
+        """Return what is measured; if it raises an error, add a FAIL and return None.
+
+        failed: meaning and remedy of the FAIL.
+        """
         try:
             return measure()
         except Exception as error:  # a driver may raise anything; the other parts still run
             found = str(error) if isinstance(error, ForeseenError) else first_line(error)
-            self.say("FAIL", what, found, meaning, remedy)
+            self.say("FAIL", what, found, *failed)
             return None
+
+    def part(
+        self, what: str, measure: Callable[[], Part], failed: tuple[str, str] = BROKEN
+    ) -> Part | None:
+        """As `attempt`, for which there must be time left."""
+        return None if self.is_late(what) else self.attempt(what, measure, failed)
 
     @property
     def is_over(self) -> bool:
@@ -121,65 +142,52 @@ def write(options: Options, sections: dict[str, Section], seconds: float, planne
     }
     with whole_or_absent(options.out / "gpu_check.json") as partial:
         partial.write_bytes(to_json(found, indent=1, inf_nan_mode="strings", fallback=str))
-    about = (
-        f"Is everything correct and fast on this device? ({options.device})",
-        f"{len(sections)} of {planned} sections, {seconds / 60:.1f} minutes",
-    )
+    progress = f"{len(sections)} of {planned} sections, {seconds / 60:.1f} minutes"
     with whole_or_absent(options.out / "gpu_check.txt") as partial:
-        partial.write_text(render(about, list(sections.values())), encoding="utf-8")
+        page = render(str(options.device), progress, list(sections.values()))
+        partial.write_text(page, encoding="utf-8")
 
 
-def render(about: tuple[str, str], sections: Sequence[Section]) -> str:
-    """Return the page. about: what it asks, and how far the check has come."""
-    numbered = list(enumerate(sections, start=1))
-    counted = Counter(line.verdict for section in sections for line in section.lines())
+def render(device: str, progress: str, sections: Sequence[Section]) -> str:
+    """Return the page. progress: how far the check has come."""
+    lines = [(n, line) for n, one in enumerate(sections, start=1) for line in one.lines()]
+    counted = Counter(line.verdict for _, line in lines)
     judged = ", ".join(f"{counted[v]} {v}" for v in ("FAIL", "LOOK", "PASS", "SKIP"))
-    attention = [
-        "  "
-        + textwrap.shorten(
-            f"{line.verdict}  section {number}, {line.what}: {line.found}", WIDTH - 2
-        )
-        for number, section in numbered
-        for line in section.lines()
-        if line.verdict in ("FAIL", "LOOK")
-    ]
+    to_do = (f"{v}  section {n}, {what}: {found}" for n, (v, what, found, *_) in lines if v in BAD)
+    attention = "".join("\n  " + textwrap.shorten(text, WIDTH - 2) for text in to_do)
     parts = [
-        f"{about[0]}\n\n{judged}; {about[1]}",
+        f"Is everything correct and fast on this device? ({device})",
+        f"{judged}; {progress}",
         LEGEND,
-        "\n".join(["To do:", *attention]) if attention else "Nothing to do.",
+        f"To do:{attention}" if attention else "Nothing to do.",
     ]
-    for number, section in numbered:
+    for number, section in enumerate(sections, start=1):
         title = f"{number}. {section.title}"
         texts = [title, "-" * len(title), textwrap.fill(section.asks, WIDTH)]
-        told: set[str] = set()
-        for line in section.lines():
-            texts.append(line_text(line._replace(meaning="") if line.meaning in told else line))
-            told.add(line.meaning)
-        tables = [table_text(records, note) for records, note in section.tables if records]
-        parts.append("\n".join([*texts, *tables]))
+        texts += map(line_text, section.lines())
+        texts += [table_text(records, note) for records, note in section.tables if records]
+        parts.append("\n".join(texts))
     return printable("\n\n".join(parts) + "\n")
 
 
 def line_text(line: Line) -> str:
     """Return a judgement, what it means, and what to do about it."""
-    texts = [_wrapped(f"{line.verdict}  ", f"{line.what}: {line.found}")]
-    if line.meaning:
-        texts.append(_wrapped("      ", line.meaning))
-    if line.remedy and line.verdict != "PASS":
-        texts.append(_wrapped("      -> ", line.remedy))
-    return "\n".join(texts)
+    parts = [(f"{line.verdict}  ", f"{line.what}: {line.found}")]
+    if line.verdict != "PASS":
+        parts += [("      ", line.meaning), ("      -> ", line.remedy)]
+    return "\n".join(_wrapped(start, text) for start, text in parts if text)
 
 
 def table_text(records: "Sequence[DataclassInstance]", note: str) -> str:
     """Return the records' fields in aligned columns, under a note."""
     names = [column.name for column in fields(records[0])]
-    cells = [[_shown(getattr(record, name)) for name in names] for record in records]
-    lines = [[name.replace("_", " ") for name in names], *cells]
+    lines = [[name.replace("_", " ") for name in names]]
+    lines += [[_shown(getattr(record, name)) for name in names] for record in records]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
+    rows = (
         "      " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
         for row in lines
-    ]
+    )
     return "\n".join(["", _wrapped("      ", note), *rows])
 
 
@@ -190,10 +198,7 @@ def _shown(value: object) -> str:
 
 
 def _wrapped(start: str, text: str) -> str:
+    follow = " " * len(start)
     return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=start,
-        subsequent_indent=" " * len(start),
-        break_long_words=False,
+        text, WIDTH, initial_indent=start, subsequent_indent=follow, break_long_words=False
     )

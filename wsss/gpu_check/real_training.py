@@ -5,25 +5,24 @@ At this size the score reproduces nothing; it shows that all stages work togethe
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from wsss.config import LabelsConfig, RunConfig
+from wsss.config import RunConfig
 from wsss.data.errors import DataError
 from wsss.data.voc import Sample
-from wsss.evaluation.confusion import CountedImage
 from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
+from wsss.gpu_check.bench import DRAWN, Bench, split_of
 from wsss.gpu_check.page import MORE_TIME, Section, first_line
-from wsss.gpu_check.speeds import Bench
-from wsss.gpu_check.subjects import CELLS, split_of
+from wsss.gpu_check.subjects import CELLS, RANDOM
 from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
@@ -31,15 +30,13 @@ from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import COLLAPSE_MARGIN, configured_prior, prior_gap
 from wsss.training.execution import Execution
-from wsss.training.loop import Reading, Training
+from wsss.training.loop import Training
 from wsss.training.process import Process
 
-NUM_FIRST = 5
-"""Steps over which L_cls is averaged at the start; at the end, it is a quarter of all."""
 STEPS_IN_ALL = 8
 """Of the resumed training, which is interrupted half-way through its only epoch."""
-EVERY_STEP = 1e-9
-"""Minutes between checkpoints within an epoch."""
+EVERY_STEP = Execution(checkpoint_minutes=1e-9)
+"""Writes a checkpoint after each step."""
 TIMES_REPEAT = 10
 """A resumed training may differ by this many times the difference of two equal trainings."""
 MOST_IMAGES = 480
@@ -50,29 +47,8 @@ SMALLER: dict[str, Any] = {
     "train.batch_size": 4,
     "labels.scales": (1.0,),
 }
-
-
-@dataclass(frozen=True)
-class Data:
-    """What all trainings have in common."""
-
-    device: torch.device
-    samples: list[Sample]
-    num_classes: int
-    weights_file: Path | None = None
-
-    def training(self, config: RunConfig, checkpoints: CheckpointFolder | None = None) -> Training:
-        """Return a training at its start, or at its last checkpoint."""
-        file = self.weights_file
-        model = build_cam_net(config, self.samples, self.num_classes, weights_file=file)
-        return cam_training(
-            model,
-            config,
-            self.samples,
-            process=Process(device=self.device),
-            checkpoints=checkpoints,
-            execution=Execution(checkpoint_minutes=EVERY_STEP),
-        )
+FAILED = ("The training failed.", "if section 2 passes, try --device cpu: does it fail there, too?")
+"""Meaning and remedy of a FAIL."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +56,10 @@ class Trained:
     """One training."""
 
     cell: str
-    num_steps: int
+    epochs: int
     seconds: float
     loss_first: float
-    """L_cls, mean of the first steps."""
+    """L_cls, mean of the first epoch."""
     loss_last: float
     prior: float
     """L_cls of the label frequencies."""
@@ -106,55 +82,87 @@ class Resumed:
 
 def train_for_real(bench: Bench, section: Section) -> None:
     """Train B0 and F3, score them, and resume F3 within an epoch."""
-    options, pictures = bench.options, bench.pictures
-    preset = "tiny" if pictures.are_drawn else "short"
-    name, file = options.weights.of(PRESETS[preset].network.backbone)
-    changes = {"network.weights": name} | (SMALLER if options.small else {})
-    base = apply_overrides(PRESETS[preset], changes)
-    samples = pictures.training[: 32 if options.small else MOST_IMAGES]
+    options, small = bench.options, bench.options.small
+    preset = "tiny" if bench.source == DRAWN else "short"
+    name, file = options.weights.get(PRESETS[preset].network.backbone, RANDOM)
+    base = apply_overrides(PRESETS[preset], {"network.weights": name} | (SMALLER if small else {}))
+    samples = bench.training[: 32 if small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
-    data = Data(options.device, samples, len(pictures.dataset.classes), file)
+    num_classes, process = len(bench.dataset.classes), Process(device=options.device)
+
+    def start(
+        config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
+    ) -> Training:
+        model = build_cam_net(config, samples, num_classes, weights_file=file)
+        return cam_training(
+            model, config, samples, process=process, checkpoints=checkpoints, execution=EVERY_STEP
+        )
+
     trained: list[Trained] = []
     section.show(
         "trainings",
         trained,
-        f"Preset {preset} on {pictures.source}, "
+        f"Preset {preset} on {bench.source}, "
         f"{'random weights' if name == 'none' else f'weights of {file}'}, shortened"
-        f"{' and made smaller' if options.small else ''}; loading included.",
+        f"{' and made smaller' if small else ''}; loading included.",
     )
     if not section.is_late("resumed within an epoch"):
-        resumed = resume(data, apply_overrides(base, CELLS["F3"]))
-        section.numbers["resumed"] = resumed
+        config = apply_overrides(base, CELLS["F3"] | {"train.epochs": 1})
+        few = samples[: STEPS_IN_ALL * config.train.batch_size]
+        resumed = section.numbers["resumed"] = resume(partial(start, config, few))
         judge_resumed(resumed, section)
     for cell in ("B0", "F3"):
-        if section.is_late(f"training of {cell}"):
-            continue
-        found = section.attempt(
-            cell,
-            partial(
-                train_and_score, bench, data, cell, apply_overrides(base, CELLS[cell]), section
-            ),
-            "The training failed.",
-            "if section 2 passes, try --device cpu: does it fail there, too?",
-        )
-        if found:
+        config = apply_overrides(base, CELLS[cell])
+        train = partial(train_and_score, bench, section, cell, config, samples, start)
+        if found := section.part(f"training of {cell}", train, FAILED):
             trained.append(found)
-            judge_training(found, section, small=options.small, source=pictures.source)
+            judge_training(found, bench, section)
 
 
-def judge_training(one: Trained, section: Section, *, small: bool, source: str) -> None:
+def train_and_score(
+    bench: Bench,
+    section: Section,
+    cell: str,
+    config: RunConfig,
+    samples: list[Sample],
+    start: Callable[..., Training],
+) -> Trained:
+    """Train to the end, or as long as time allows, and score the CAMs if there are masks."""
+    training, losses, started = start(config, samples), list[float](), time.perf_counter()
+    for epoch in training.epochs():
+        losses.append(epoch.means()[1])
+        if section.is_over:
+            break
+    if training.iteration < training.num_iterations:
+        section.is_late(f"the last epochs of {cell}")
+    seconds = time.perf_counter() - started
+    prior = configured_prior(config, samples, len(bench.dataset.classes))
+    own = Trained(cell, len(losses), seconds, losses[0], losses[-1], prior)
+    dataset, labels = bench.dataset, config.labels
+    scored = dataset.samples(split_of(dataset, "train", "val"))[: 8 if bench.options.small else 64]
+    inferred = infer_cams(training.model, scored, labels, device=bench.options.device)  # type: ignore[arg-type]
+    try:
+        counts = collected(count_each(inferred, dataset, labels), dataset, labels)
+    except DataError as error:
+        section.skipped[f"score of {cell}"] = f"no masks: {first_line(error)}"
+        return own
+    miou = score_counts(counts, labels).miou_fixed
+    return replace(own, miou=miou, num_scored=len(scored))
+
+
+def judge_training(one: Trained, bench: Bench, section: Section) -> None:
     """Report whether a training's loss falls, and below that of the label frequencies."""
     what = f"{one.cell} learns"
     told = (
-        f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; the label "
+        f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.epochs} epochs; the label "
         f"frequencies alone give {one.prior:.3f}"
     )
     falls = one.loss_last < one.loss_first
-    if one.num_steps < 2 * NUM_FIRST:
-        section.say("SKIP", what, f"{one.num_steps} step(s) are too few", remedy=MORE_TIME)
+    if one.epochs < 2:
+        section.say("SKIP", what, "a single epoch is too little", remedy=MORE_TIME)
     elif falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
-        section.say("PASS", what, told, "It has learnt from the pictures.")
-    elif falls and small:
+        section.say("PASS", what, told)
+    elif falls and bench.options.small:
         section.say("INFO", what, told, "The loss falls; more is not expected in so few steps.")
     else:
         section.say(
@@ -169,10 +177,33 @@ def judge_training(one: Trained, section: Section, *, small: bool, source: str) 
         section.say(
             "INFO",
             f"{one.cell}, small-scale score",
-            f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {source} after {one.num_steps} steps",
+            f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {bench.source} after {one.epochs} "
+            "epochs",
             "It shows that training, inference and scoring work together. It is not a result, and "
             "cannot be compared with published numbers.",
         )
+
+
+def resume(start: Callable[..., Training]) -> Resumed:
+    """Train an epoch twice without an interruption, and once with one.
+
+    start: returns a training at its start, or at the last checkpoint of the folder given.
+    """
+
+    def to_the_end(training: Training) -> torch.Tensor:
+        deque(training.steps(), maxlen=0)
+        parameters = training.model.parameters()
+        return torch.cat([p.detach().cpu().double().flatten() for p in parameters])
+
+    whole, again = (to_the_end(start()) for _ in range(2))
+    with TemporaryDirectory() as folder:
+        checkpoints = CheckpointFolder(Path(folder))
+        interrupted = start(checkpoints)
+        deque(islice(interrupted.steps(), interrupted.num_iterations // 2 + 1), maxlen=0)
+        resumed = start(checkpoints)
+        after, parts = resumed.iteration, to_the_end(resumed)
+    change, repeat = (float((x - whole).norm() / whole.norm()) for x in (parts, again))
+    return Resumed(after, change, repeat)
 
 
 def judge_resumed(own: Resumed, section: Section) -> None:
@@ -183,75 +214,6 @@ def judge_resumed(own: Resumed, section: Section) -> None:
         "resumed within an epoch",
         f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
         f"trainings by {own.repeat:.1e}",
-        "An interrupted training ends as an uninterrupted one does, as far as a GPU repeats "
-        "itself: it adds numbers in no fixed order."
-        if good
-        else "An interrupted training ends differently: a checkpoint does not hold all of its "
-        "state.",
+        "An interrupted training ends differently: a checkpoint does not hold all of its state.",
         "do not interrupt sweeps here, and report it with gpu_check.json",
     )
-
-
-def train_and_score(
-    bench: Bench, data: Data, cell: str, config: RunConfig, section: Section
-) -> Trained:
-    """Train to the end, or as long as time allows, and score the CAMs if there are masks."""
-    training, started = data.training(config), time.perf_counter()
-    losses: list[float] = []
-    for found in training.run():
-        if isinstance(found, Reading):
-            losses.append(float(found.values[1]))
-        if section.is_over:
-            break
-    if len(losses) < training.num_iterations:
-        section.is_late(f"the last steps of {cell}")
-    trained = Trained(
-        cell,
-        len(losses),
-        time.perf_counter() - started,
-        fmean(losses[:NUM_FIRST]),
-        fmean(losses[-max(1, len(losses) // 4) :]),
-        configured_prior(config, data.samples, data.num_classes),
-    )
-    try:
-        miou, num_scored = score(bench, training.model, config.labels, section)
-    except DataError as error:
-        section.skipped[f"score of {cell}"] = f"no masks: {first_line(error)}"
-        return trained
-    return replace(trained, miou=miou, num_scored=num_scored)
-
-
-def resume(data: Data, config: RunConfig) -> Resumed:
-    """Train one epoch twice without an interruption, and once with one."""
-    config = apply_overrides(config, {"train.epochs": 1})
-    data = replace(data, samples=data.samples[: STEPS_IN_ALL * config.train.batch_size])
-
-    def to_the_end(training: Training) -> torch.Tensor:
-        deque(training.steps(), maxlen=0)
-        parameters = training.model.parameters()
-        return torch.cat([p.detach().cpu().double().flatten() for p in parameters])
-
-    whole, again = (to_the_end(data.training(config)) for _ in range(2))
-    with TemporaryDirectory() as folder:
-        checkpoints = CheckpointFolder(Path(folder))
-        interrupted = data.training(config, checkpoints)
-        deque(islice(interrupted.steps(), interrupted.num_iterations // 2 + 1), maxlen=0)
-        resumed = data.training(config, checkpoints)
-        after, parts = resumed.iteration, to_the_end(resumed)
-    change, repeat = (float((x - whole).norm() / whole.norm()) for x in (parts, again))
-    return Resumed(after, change, repeat)
-
-
-def score(bench: Bench, model: Any, labels: LabelsConfig, section: Section) -> tuple[float, int]:
-    """Return the mIoU (percent) of a network's CAMs, and how many images were scored.
-
-    Raises DataError if there are no masks.
-    """
-    dataset, options, images = bench.pictures.dataset, bench.options, list[CountedImage]()
-    samples = dataset.samples(split_of(dataset, "train", "val"))[: 8 if options.small else 64]
-    inferred = infer_cams(model, samples, labels, device=options.device)
-    for image in count_each(inferred, dataset, labels):
-        images.append(image)
-        if section.is_over:
-            break
-    return score_counts(collected(images, dataset, labels), labels).miou_fixed, len(images)

@@ -1,7 +1,6 @@
 """How fast this device trains, from batches in memory, and where a step waits for it."""
 
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -10,13 +9,14 @@ from pathlib import Path
 import torch
 
 from wsss.config import Precision
+from wsss.gpu_check.bench import PRECISIONS, Bench, Options, StepSpeed, images_per_second
 from wsss.gpu_check.page import Section
-from wsss.gpu_check.speeds import GIB, PRECISIONS, Bench, Speeds, StepSpeed
-from wsss.gpu_check.subjects import CELLS, Options, Subject, cam_subject, other_subjects
+from wsss.gpu_check.subjects import CELLS, Subject, cam_subject, other_subjects
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.training.execution import Execution
 
+GIB = 2**30
 ROOT = Path(__file__).parents[2]
 """Of this project; paths of its files are shown relative to it."""
 CANNOT_RUN = (
@@ -26,32 +26,28 @@ CANNOT_RUN = (
 )
 """Meaning and remedy of a FAIL."""
 ROUNDS = 3
-MAX_STEPS = 20
-"""Of a round."""
 
 
 def measure_steps(bench: Bench, section: Section) -> None:
     """Measure steps of B0, F0 and F3, the most important first."""
-    options, speeds = bench.options, bench.speeds
-    preset = PRESETS[options.preset]
+    options, preset = bench.options, PRESETS[bench.options.preset]
     if options.small:
         size = {"train.crop_size": min(96, preset.train.crop_size), "train.batch_size": 2}
         preset = apply_overrides(preset, size)
     batch = preset.train.batch_size
     section.show(
         "steps",
-        speeds.steps,
+        bench.steps,
         f"{batch} images of {preset.train.crop_size} px per step, preset {options.preset}"
         f"{', made SMALLER: not the speed of that preset' if options.small else ''}. B0: bare "
         "network, one view. F0: full module. F3: full module, three views; also with smaller "
         "micro-batches. Images are the data set's, from memory: no loading.",
     )
     if options.on_gpu:
-        section.numbers["waits"] = waits = {
-            name: waits_of_a_step(subject, options.device)
-            for name, subject in subjects_that_may_wait(options).items()
-        }
-        judge_waits(waits, section)
+        waits = section.numbers["waits"] = {}
+        for name, subject in subjects_that_may_wait(options).items():
+            waits[name] = waits_of_a_step(subject, options.device)
+            judge_waits(name, waits[name], section)
     else:
         for what in ("waiting for the GPU", "memory"):
             section.skipped[what] = "not measured on a CPU"
@@ -59,27 +55,26 @@ def measure_steps(bench: Bench, section: Section) -> None:
         cell: cam_subject(apply_overrides(preset, overrides | {"train.lr": 1e-6}), options.weights)
         for cell, overrides in CELLS.items()
     }
-    whole = Execution()
-    runs = [(cell, p, whole) for p in PRECISIONS for cell in ("F3", "B0", "F0")]
-    for precision in ("tf32", "bf16") if options.on_gpu else ():
-        sizes = (n for n in range(1, batch) if batch % n == 0)
-        runs += [("F3", precision, Execution(micro_batch=count)) for count in sizes]
-    for cell, precision, how in runs:
-        name = f"{cell} in {precision}" + (
-            f", {how.micro_batch} at once" if how.micro_batch else ""
-        )
+    runs: list[tuple[str, Precision, int | None]] = [
+        (cell, precision, None) for precision in PRECISIONS for cell in ("F3", "B0", "F0")
+    ]
+    for precision in PRECISIONS[:2] if options.on_gpu else ():
+        runs += [("F3", precision, count) for count in range(1, batch) if batch % count == 0]
+    for cell, precision, at_once in runs:
+        name = f"{cell} in {precision}" + (f", {at_once} at once" if at_once else "")
+        how = Execution(micro_batch=at_once)
         measure = partial(step_speed, cell, precision, subjects[cell], options, how)
-        found = None if section.is_late(name) else section.attempt(name, measure, *CANNOT_RUN)
-        speeds.steps += [found] if found else []
+        if found := section.part(name, measure, CANNOT_RUN):
+            bench.steps.append(found)
     if options.on_gpu:
-        judge_steps(speeds, section)
+        judge_steps(bench, section)
 
 
-def judge_steps(speeds: Speeds, section: Section) -> None:
+def judge_steps(bench: Bench, section: Section) -> None:
     """Report bf16's gain, and how a batch is cut."""
-    tf32, bf16 = speeds.step("F3", "tf32"), speeds.step("F3", "bf16")
+    tf32, bf16 = (bench.step("F3", precision) for precision in ("tf32", "bf16"))
     if tf32 and bf16:
-        gain = tf32.seconds / bf16.seconds
+        gain = bf16.images_per_second / tf32.images_per_second
         section.say(
             "INFO",
             "bf16 against tf32",
@@ -93,26 +88,9 @@ def judge_steps(speeds: Speeds, section: Section) -> None:
             "PASS" if whole else "LOOK",
             "micro-batch `auto`, F3 in tf32",
             f"{tf32.micro_batch} of {tf32.batch} images per forward",
-            "The whole batch fits."
-            if whole
-            else "The batch does not fit at once; its parts' gradients are added up, which gives "
-            "the same result a little more slowly.",
+            "The batch does not fit at once; its parts' gradients are added up, which gives the "
+            "same result a little more slowly.",
             "nothing; with bf16 or a larger GPU more images fit",
-        )
-
-
-def judge_waits(waits: dict[str, list[str]], section: Section) -> None:
-    """Report where the step of each kind of training waits for the GPU."""
-    for name, places in waits.items():
-        section.say(
-            "LOOK" if places else "PASS",
-            f"waiting, {name}",
-            f"{len(places)} place(s): {'; '.join(places)}" if places else "none in a step",
-            "There the host waits until the GPU is idle, at every step. Results are right, but "
-            "the GPU is idle while the next step is prepared."
-            if places
-            else "The host runs ahead of the GPU, which always has work.",
-            "fix it in the code named; it matters most for small, fast steps",
         )
 
 
@@ -120,34 +98,27 @@ def step_speed(
     cell: str, precision: Precision, subject: Subject, options: Options, how: Execution
 ) -> StepSpeed:
     """Measure the steps of one network."""
-    device, on_gpu, size = options.device, options.on_gpu, len(subject.batch.pixels)
+    device, size = options.device, len(subject.batch.pixels)
     try:
         step, batch = subject.step(subject.build(), device, precision, how), subject.pinned(device)
-
-        def run(count: int) -> float:
-            started = time.perf_counter()
-            for _ in range(count):
-                step(batch)
-            if on_gpu:
-                torch.cuda.synchronize(device)
-            return (time.perf_counter() - started) / count
-
-        first = run(1)
-        run(1)
-        if on_gpu:
+        for _ in range(2):  # the first loads kernels, and chooses the micro-batch
+            step(batch)
+        if options.on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
-        count = max(1, min(MAX_STEPS, round(options.seconds / ROUNDS / run(1))))
+        rounds = [
+            images_per_second(lambda: step(batch), size, options.seconds / ROUNDS)
+            for _ in range(ROUNDS)
+        ]
         return StepSpeed(
             cell,
             precision,
             size,
             step.micro_batch or size,
-            images_per_second=size / statistics.median(run(count) for _ in range(ROUNDS)),
-            peak_gib=torch.cuda.max_memory_allocated(device) / GIB if on_gpu else 0.0,
-            first_seconds=first,
+            images_per_second=statistics.median(rounds),
+            peak_gib=torch.cuda.max_memory_allocated(device) / GIB if options.on_gpu else 0.0,
         )
     finally:
-        if on_gpu:
+        if options.on_gpu:
             torch.cuda.empty_cache()
 
 
@@ -163,7 +134,7 @@ def subjects_that_may_wait(options: Options) -> dict[str, Subject]:
 
 def waits_of_a_step(subject: Subject, device: torch.device) -> list[str]:
     """Return where a step of a subject waits for the GPU, after the first two steps."""
-    step, batch = subject.step(subject.build(), device, "tf32", Execution()), subject.pinned(device)
+    step, batch = subject.step(subject.build(), device, "tf32"), subject.pinned(device)
     for _ in range(2):  # these allocate, and choose a micro-batch
         step(batch)
     return waits_of(lambda: step(batch))
@@ -179,12 +150,21 @@ def waits_of(run: Callable[[], object]) -> list[str]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     places = {
-        _place(Path(warning.filename), warning.lineno)
+        f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{warning.lineno}"
         for warning in caught
+        for path in [Path(warning.filename)]
         if "synchronizing" in str(warning.message) and "prototype" not in str(warning.message)
     }
     return sorted(places)
 
 
-def _place(path: Path, line: int) -> str:
-    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{line}"
+def judge_waits(name: str, places: list[str], section: Section) -> None:
+    """Report where the step of a kind of training waits for the GPU."""
+    section.say(
+        "LOOK" if places else "PASS",
+        f"waiting, {name}",
+        f"{len(places)} place(s): {'; '.join(places)}" if places else "none in a step",
+        "There the host waits until the GPU is idle, at every step. Results are right, but the GPU "
+        "is idle while the next step is prepared.",
+        "fix it in the code named; it matters most for small, fast steps",
+    )

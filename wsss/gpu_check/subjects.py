@@ -1,4 +1,4 @@
-"""What is checked: one step of each training on a made-up batch, and pictures.
+"""What is checked: one step of each training, on a made-up batch.
 
 Legend: B batch, K = 20 classes, S crop size.
 """
@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from PIL import Image
 from torch import nn
 
 from wsss.config import NetworkConfig, Precision, RunConfig, ViewsConfig
-from wsss.data.drawn.folder import draw_voc
 from wsss.data.loading.batches import CropBatch
-from wsss.data.voc import Sample, VocDataset
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
@@ -43,29 +40,17 @@ BOTH_VIEWS = {f"views.{view}": True for view in VIEWS}
 CELLS: dict[str, dict[str, Any]] = {"B0": {}, "F0": FULL_MODULE, "F3": FULL_MODULE | BOTH_VIEWS}
 """B0: bare network, one view; F0: the full module; F3: the full module and both views."""
 BACKBONES = get_args(NetworkConfig.model_fields["backbone"].annotation)
-VOC_SIZE = (500, 375)
-"""Width and height of a typical picture of VOC."""
-NUM_ENLARGED = 16
 
-
-@dataclass(frozen=True)
-class Weights:
-    """Initial weights for one backbone; the others start from random weights."""
-
-    backbone: str = ""
-    name: str = "none"
-    """In a configuration."""
-    file: Path | None = None
-
-    def of(self, backbone: str) -> tuple[str, Path | None]:
-        """Return a backbone's weights: name in the configuration, and file."""
-        return (self.name, self.file) if backbone == self.backbone else ("none", None)
+Weights = dict[str, tuple[str, Path]]
+"""Backbone -> name of its initial weights in a configuration, and their file."""
+RANDOM: tuple[str, None] = ("none", None)
+"""Of all other backbones."""
 
 
 def read_weights(path: Path | None) -> Weights:
     """Return the weights of a file. Raises WeightsError if it fits no backbone."""
     if path is None:
-        return Weights()
+        return {}
     name, reasons = file_digest(path), list[str]()
     for backbone in BACKBONES:
         try:
@@ -73,29 +58,8 @@ def read_weights(path: Path | None) -> Weights:
         except WeightsError as error:
             reasons.append(str(error))
         else:
-            return Weights(backbone, name, path)
+            return {backbone: (name, path)}
     raise WeightsError("\n".join(dict.fromkeys(reasons)))
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the check runs on, and for how long."""
-
-    device: torch.device
-    out: Path
-    weights: Weights = Weights()
-    minutes: float = 8.0
-    small: bool = False
-    """Small crops and batches, for a CPU."""
-    preset: str = "paper"
-    """For the sections that measure speed."""
-    seconds: float = 2.5
-    """For each speed that is measured."""
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU is checked, rather than the check itself on a CPU."""
-        return self.device.type == "cuda"
 
 
 @dataclass(frozen=True)
@@ -104,10 +68,22 @@ class Subject:
 
     build: Callable[[], Any]
     """Makes the network, on the CPU and the same each time."""
-    step: Callable[[Any, torch.device, Precision, Execution], Step]
-    """Moves a network to a device and returns its step there."""
+    settings: Callable[[Precision], Any]
+    step_of: Callable[..., Step]
+    """Moves a network to a device and returns its step under the settings."""
     batch: CropBatch
     """On the CPU."""
+
+    def step(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: Precision,
+        execution: Execution | None = None,
+    ) -> Step:
+        """Move a network to a device; return its step there."""
+        settings, process = self.settings(precision), Process(device=device)
+        return self.step_of(model, settings, process=process, execution=execution)
 
     def pinned(self, device: torch.device) -> CropBatch:
         """Return the batch as the loader does: in pinned memory for a GPU."""
@@ -118,7 +94,7 @@ class Subject:
 
 def cam_subject(config: RunConfig, weights: Weights) -> Subject:
     """Return a CAM training; new frozen batch norms are calibrated on made-up images."""
-    name, file = weights.of(config.network.backbone)
+    name, file = weights.get(config.network.backbone, RANDOM)
     config = apply_overrides(config, {"network.weights": name})
     batch = made_up_batch(config.train.batch_size, config.train.crop_size)
 
@@ -131,39 +107,32 @@ def cam_subject(config: RunConfig, weights: Weights) -> Subject:
                 model(network_inputs(batch.pixels[:2], batch.boxes[:2], config.views)[0])
         return model
 
-    def step(model: CamNet, device: torch.device, precision: Precision, how: Execution) -> Step:
-        own = apply_overrides(config, {"train.precision": precision})
-        return cam_step(model, own, process=Process(device=device), execution=how)
+    def settings(precision: Precision) -> RunConfig:
+        return apply_overrides(config, {"train.precision": precision})
 
-    return Subject(build, step, batch)
+    return Subject(build, settings, cam_step, batch)
 
 
 def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subject]:
     """Return a preset's trainings of the other two networks, with two images of about `crop`."""
     network, deeplab = PRESETS[preset].network, DEEPLAB_PRESETS[preset]
-    walk = LABEL_PRESETS[preset].random_walk.model_copy(update={"crop_size": crop, "batch_size": 2})
-    name, own_file = weights.of(network.backbone)
+    name, own_file = weights.get(network.backbone, RANDOM)
     network = network.model_copy(update={"weights": name})
-    name, file = weights.of(deeplab.backbone)
-    update = {"weights": name, "crop_size": crop + 1, "batch_size": 2}
-    deeplab = deeplab.model_copy(update=update)
-
-    def stepping(step: Any, config: Any) -> Callable[..., Step]:
-        def take(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
-            own = config.model_copy(update={"precision": precision})
-            return step(model, own, process=Process(device=device), execution=how)
-
-        return take
-
+    name, file = weights.get(deeplab.backbone, RANDOM)
+    changed = {"weights": name, "crop_size": crop + 1, "batch_size": 2}
+    deeplab = deeplab.model_copy(update=changed)
+    walk = LABEL_PRESETS[preset].random_walk.model_copy(update={"crop_size": crop, "batch_size": 2})
     return {
         "DeepLab": Subject(
             lambda: build_deeplab(deeplab, NUM_CLASSES, weights_file=file),
-            stepping(segmentation_step, deeplab),
+            lambda precision: deeplab.model_copy(update={"precision": precision}),
+            segmentation_step,
             made_up_batch(2, crop + 1, label_maps=True),
         ),
         "affinity network": Subject(
             lambda: build_affinity_net(network, walk, weights_file=own_file),
-            stepping(affinity_step, walk),
+            lambda precision: walk.model_copy(update={"precision": precision}),
+            affinity_step,
             made_up_batch(2, crop, label_maps=True),
         ),
     }
@@ -190,44 +159,3 @@ def made_up_batch(size: int, crop: int, *, label_maps: bool = False) -> CropBatc
         targets = (torch.rand(size, NUM_CLASSES, generator=generator) < 0.1).float()
         targets[:, 0] = 1
     return CropBatch(pixels.contiguous(memory_format=torch.channels_last), boxes, targets)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """A data set in VOC layout: the user's, or drawn."""
-
-    dataset: VocDataset
-    training: list[Sample]
-    large: list[Sample]
-    """Training images of VOC's size: the user's own, or drawn ones enlarged."""
-    are_drawn: bool
-
-    @property
-    def source(self) -> str:
-        """Their name on the page."""
-        return "drawn pictures" if self.are_drawn else "pictures of --data"
-
-
-def find_pictures(root: Path | None, out: Path) -> Pictures:
-    """Return the user's pictures, or draw some. Raises DataError for a folder of another layout."""
-    dataset = VocDataset(root or draw_voc(out / "drawn"))
-    training = dataset.samples(split_of(dataset, "train_aug", "train"))
-    if root is not None:
-        return Pictures(dataset, training, training, are_drawn=False)
-    large = [enlarged(sample, out / "enlarged") for sample in training[:NUM_ENLARGED]]
-    return Pictures(dataset, training, large, are_drawn=True)
-
-
-def split_of(dataset: VocDataset, *names: str) -> str:
-    """Return the first of these splits that exists; without any the first."""
-    there = dataset.split_names()
-    return next((name for name in names if name in there), names[0])
-
-
-def enlarged(sample: Sample, folder: Path) -> Sample:
-    """Return a picture with a copy of VOC's size in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{sample.image_id}.jpg"
-    with Image.open(sample.image_path) as image:
-        image.resize(VOC_SIZE, Image.Resampling.BICUBIC).save(path, quality=95)
-    return sample._replace(image_path=path)
