@@ -1,7 +1,6 @@
 """Threshold curves against a pass per threshold and pixel, and against torchmetrics."""
 
 import hashlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +91,6 @@ def test_miou_and_iou_equal_torchmetrics(threshold: float) -> None:
     np.testing.assert_allclose(np.nan_to_num(found, nan=-1), expected, rtol=1e-6)
     assert np.isnan(found).any(), "no label is absent, so that the case is not covered"
     assert float(mean_iou(matrix)) == pytest.approx(float(mean(predicted, truth)), rel=1e-6)
-
-
-def test_miou_of_an_all_background_prediction_counts_the_missed_labels_as_zero() -> None:
-    mask = np.array([[0, 0, 0, 2, 255]], np.uint8)
-    counts = count([(np.zeros((1, 1, 5), np.float32), (1,), mask)], threshold_grid(0.15), 4)
-    matrix = counts.confusions()[15]
-    assert matrix.sum(0).tolist() == [4, 0, 0, 0]
-    np.testing.assert_array_equal(iou_per_label(matrix), [0.75, math.nan, 0.0, math.nan])
-    assert mean_iou(matrix) == 0.375
 
 
 def test_cams_and_a_mask_of_different_sizes_are_refused() -> None:
@@ -281,10 +271,6 @@ def test_the_held_out_figure_scores_each_half_at_the_threshold_of_the_other() ->
     for index, name in enumerate(names):
         digest = hashlib.sha256(f"threshold half:{name}".encode()).hexdigest()
         halves[int(digest[:2], 16) % 2].append(index)
-    assert len(halves[0]) * len(halves[1]) > 0
-    order = sorted(range(12), key=lambda index: names[index])
-    seeds = {name: seed for seed, name in enumerate(names)}
-    assert [seeds[names[index]] for index in order] == order
     curves = [
         [reference.miou(confusion_at([random_image(i) for i in half], t, 6)) for t in thresholds]
         for half in halves
@@ -294,7 +280,6 @@ def test_the_held_out_figure_scores_each_half_at_the_threshold_of_the_other() ->
     score = score_counts(named_counts(names, thresholds), labels)
     assert score.miou_held_out == pytest.approx(sum(expected) / 2)
     assert score.held_out_thresholds == pytest.approx([t / 100 for t in chosen])
-    assert score.miou_held_out <= score.miou_best + 5  # a sane magnitude, in percent
 
 
 def test_the_halves_are_about_equal() -> None:

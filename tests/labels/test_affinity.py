@@ -86,22 +86,11 @@ def test_the_gradient_of_distances_equals_finite_differences(radius: int) -> Non
 # Labels
 
 
-def confident(
-    cams: NDArray[np.float32], labels: tuple[int, ...], foreground: float, background: float
-) -> NDArray[np.uint8]:
-    return confident_label(lambda score: pseudo_label(cams, labels, score), foreground, background)
-
-
 def test_confident_labels_by_hand() -> None:
     cams = np.array([[[0.31, 0.30, 0.05, 0.06, 0.9]], [[0.1, 0.2, 0.0, 0.0, 0.95]]], np.float32)
-    found = confident(cams, (2, 7), 0.3, 0.05)
+    found = confident_label(lambda score: pseudo_label(cams, (2, 7), score), 0.3, 0.05)
     assert found.tolist() == [[3, 255, 0, 255, 8]]
     assert found.dtype == np.uint8
-
-
-def test_without_a_class_all_pixels_are_confident_background() -> None:
-    found = confident(np.zeros((0, 2, 3), np.float32), (), 0.3, 0.05)
-    assert found.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_pair_kinds_equal_a_loop_and_unsure_pixels_teach_nothing() -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from wsss.labels.pseudo_label import pseudo_label
 from wsss.labels.refine.pamr import pamr, pamr_cams, pamr_label
 from wsss.segmentation_config import PamrConfig
 
@@ -93,15 +92,6 @@ def blob() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
     truth = np.zeros((40, 50), np.uint8)
     truth[10:30, 15:35] = 8
     return image, cams, truth
-
-
-def test_a_blob_off_its_object_moves_onto_the_object() -> None:
-    image, cams, truth = blob()
-    before = (pseudo_label(cams, (7,), 0.4) != truth).mean()
-    found = pamr_label(image, cams, (7,), 0.4, PamrConfig())
-    assert found.dtype == np.uint8
-    assert set(np.unique(found)) == {0, 8}
-    assert (found != truth).mean() < before / 2
 
 
 def test_a_label_is_that_of_masks_with_a_background_map() -> None:

@@ -10,14 +10,8 @@ from torch import Tensor
 
 from wsss.config import TrainConfig, TransferConfig, ViewsConfig
 from wsss.method.cam import activate_cam, background_map, belongs_to, merge_cams, normalise_cam
-from wsss.method.losses import (
-    cam_losses,
-    classification_loss,
-    l1_distance,
-    merged_cam,
-    transfer_weight,
-)
-from wsss.method.views import adjust, content_mask, network_inputs
+from wsss.method.losses import cam_losses, l1_distance, merged_cam, transfer_weight
+from wsss.method.views import network_inputs
 from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 
 READINGS = (
@@ -89,11 +83,13 @@ def random_cams(num_views: int, *, rng_seed: int = 0) -> Tensor:
 
 
 def random_batch(*, rng_seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Pixels [2, 3, 8, 8] and boxes: one image padded on every side, one that fills its crop."""
+    """Pixels [2, 3, 8, 8] and boxes: one image padded on every side, one that fills its crop.
+
+    The padding holds pixels, too, which nobody may see.
+    """
     generator = torch.Generator().manual_seed(rng_seed)
     pixels = torch.randint(0, 256, (2, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    boxes = torch.tensor([[1, 2, 7, 5], [0, 0, 8, 8]])
-    return pixels * content_mask(boxes, 8).to(torch.uint8), boxes
+    return pixels, torch.tensor([[1, 2, 7, 5], [0, 0, 8, 8]])
 
 
 # Eq. 2
@@ -118,48 +114,6 @@ def test_network_inputs_equal_eq2_pixel_by_pixel_in_each_reading(
             np.testing.assert_allclose(inputs[view, image], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("reading", "enhanced", "decreased"),
-    [
-        # g = 0, 100, 200 with (1.5, 300) and (0.8, 150), by hand
-        ("beta_tenth", [30, 180, 255], [15, 95, 175]),
-        ("literal_clip", [255, 255, 255], [150, 230, 255]),
-        ("literal_unclipped", [300, 450, 600], [150, 230, 310]),
-        ("wrap", [300 - 256, 450 - 256, 600 - 512], [150, 230, 310 - 256]),
-        ("beta_thousandth", [76.5, 226.5, 255], [38.25, 118.25, 198.25]),
-        ("decreased_negative", [30, 180, 255], [0, 65, 145]),
-        ("about_mean", [0, 130, 255], [35, 115, 195]),  # the mean of 0, 100, 200 is 100
-        ("slider", [45, 195, 255], [0, 0, 55]),
-    ],
-)
-def test_eq2_gives_the_values_computed_by_hand(
-    reading: str, enhanced: list[float], decreased: list[float]
-) -> None:
-    pixels = torch.tensor([0.0, 100.0, 200.0]).expand(3, 1, 3)
-    for change, expected in (((1.5, 300.0), enhanced), ((0.8, 150.0), decreased)):
-        adjusted = adjust(pixels, *change, reading)
-        torch.testing.assert_close(adjusted, torch.tensor(expected).float().expand(3, 1, 3))
-
-
-def test_padding_is_zero_in_every_view_unless_eq2_acts_after_it() -> None:
-    pixels, boxes = random_batch()
-    outside = (content_mask(boxes, 8) == 0).expand(2, 3, 8, 8)
-    for padding in ("before", "after"):
-        views = ViewsConfig.model_validate({"enhanced": True, "padding": padding})
-        original, enhanced = network_inputs(pixels, boxes, views)
-        torch.testing.assert_close(original[outside], torch.zeros(int(outside.sum())))
-        assert bool((enhanced[outside].abs() < 1e-5).all()) == (padding == "before")
-
-
-def test_what_lies_in_the_padding_never_reaches_the_network() -> None:
-    pixels, boxes = random_batch()
-    views = ViewsConfig(enhanced=True, decreased=True, reading="about_mean", padding="after")
-    garbage = torch.where(content_mask(boxes, 8) > 0, pixels, 77).to(torch.uint8)
-    assert not torch.equal(garbage, pixels)
-    expected, found = (network_inputs(p, boxes, views) for p in (pixels, garbage))
-    assert torch.equal(expected, found)
-
-
 def test_without_an_adjusted_view_the_network_sees_the_original_alone() -> None:
     pixels, boxes = random_batch()
     inputs = network_inputs(pixels, boxes, ViewsConfig())
@@ -171,15 +125,6 @@ def test_without_an_adjusted_view_the_network_sees_the_original_alone() -> None:
 
 
 # CAM arithmetic
-
-
-def test_normalised_cams_equal_the_loop_and_lie_in_the_unit_interval() -> None:
-    cams = random_cams(1)[0]
-    found = normalise_cam(cams, PRESENT)
-    for image in range(3):
-        expected = reference.normalise(cams[image].numpy(), PRESENT[image].numpy())
-        np.testing.assert_allclose(found[image], expected, rtol=1e-12)
-    assert 0 <= found.min() < 0.999 < found.max() < 1
 
 
 def test_a_cam_without_a_positive_value_normalises_to_zero_with_a_finite_gradient() -> None:
@@ -198,17 +143,6 @@ def test_activated_cams_equal_the_loop(activation: str) -> None:
     for image in range(3):
         expected = reference.activate(cams[image].numpy(), PRESENT[image].numpy(), activation)
         np.testing.assert_allclose(found[image], expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("rule", ["argmax", "threshold"])
-@pytest.mark.parametrize("score", [0.0, 0.15, 0.6, 1.0])
-def test_pixels_belong_to_the_classes_that_the_loop_finds(rule: str, score: float) -> None:
-    cams = normalise_cam(random_cams(1)[0], PRESENT)
-    found = belongs_to(cams, PRESENT, score, rule)
-    for image in range(3):
-        expected = reference.belongs(cams[image].numpy(), PRESENT[image].numpy(), score, rule)
-        np.testing.assert_array_equal(found[image], expected)
-    assert found.any() == (score < 1)
 
 
 def test_belonging_is_strict_and_ties_go_to_background_then_to_the_lower_class() -> None:
@@ -260,23 +194,6 @@ def test_the_random_cams_reach_every_case_of_the_merge_rule() -> None:
         assert case.sum() >= 3
 
 
-def test_on_sigmoid_probabilities_the_third_case_of_the_merge_rule_never_occurs() -> None:
-    """A pixel which belongs to a class has a positive CAM there, so its sigmoid is above .5."""
-    cams = random_cams(2)
-    for rule in ("argmax", "threshold"):
-        transfer = TransferConfig.model_validate({"half_of": "sigmoid", "belongs": rule})
-        shown = [normalise_cam(cam, PRESENT) for cam in cams]
-        in_either = belongs_to(shown[0], PRESENT, 0.15, rule) | belongs_to(
-            shown[1], PRESENT, 0.15, rule
-        )
-        larger = torch.maximum(*shown)
-        merged = merged_cam(cams, PRESENT, transfer)
-        torch.testing.assert_close(merged, torch.where(in_either, larger, 0.0))
-        weak = in_either & (larger < 0.5)
-        by_cam = merged_cam(cams, PRESENT, transfer.model_copy(update={"half_of": "cam"}))
-        assert (by_cam[weak] == 0).any()
-
-
 @pytest.mark.parametrize("kind", ["one_minus_max", "fixed_score", "peaks", "background"])
 def test_the_background_map_equals_the_loop(kind: str) -> None:
     cam = normalise_cam(random_cams(1)[0], PRESENT)
@@ -296,18 +213,6 @@ def test_the_background_map_keeps_the_strongest_class_alone() -> None:
 
 
 # Eq. 4 to 8
-
-
-@pytest.mark.parametrize("over_classes", ["mean", "sum"])
-@pytest.mark.parametrize("over_views", ["mean", "sum"])
-@pytest.mark.parametrize("num_views", [1, 3])
-def test_the_classification_loss_equals_eq4(
-    over_classes: str, over_views: str, num_views: int
-) -> None:
-    logits = random_cams(num_views).mean((3, 4)) * 3
-    found = classification_loss(logits, PRESENT, over_classes=over_classes, over_views=over_views)
-    expected = reference.cross_entropy(logits.numpy(), PRESENT.numpy(), over_classes, over_views)
-    assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_l1_distance_counts_present_classes_as_its_reduction_says() -> None:
@@ -339,17 +244,20 @@ def test_the_total_loss_and_its_terms_equal_the_loop(name: str, views: str) -> N
 
 @pytest.mark.parametrize("over_classes", ["mean", "sum"])
 @pytest.mark.parametrize("over_views", ["mean", "sum"])
+@pytest.mark.parametrize("views", [ViewsConfig(), VIEWS["both"]])
 def test_the_total_loss_equals_the_loop_under_both_reductions_of_eq4(
-    over_classes: str, over_views: str
+    over_classes: str, over_views: str, views: ViewsConfig
 ) -> None:
-    cams = random_cams(3)
-    logits = cams.mean((3, 4))
+    cams = random_cams(1 + len(views.names))
+    logits = 3 * cams.mean((3, 4))
     how: Any = {"over_classes": over_classes, "over_views": over_views}
-    found = cam_losses(logits, cams, PRESENT, VIEWS["both"], TransferConfig(), **how)
+    found = cam_losses(logits, cams, PRESENT, views, TransferConfig(), **how)
     expected = reference.total_loss(
         logits.numpy(), cams.numpy(), PRESENT.numpy(), TransferConfig(), **how
     )
-    assert float(found.total) == pytest.approx(expected[0], rel=1e-12)
+    assert [None if term is None else float(term) for term in found] == [
+        None if value is None else pytest.approx(value, rel=1e-12) for value in expected
+    ]
 
 
 @pytest.mark.parametrize("name", ["defaults", "compare", "merged", "prose"])
@@ -410,54 +318,11 @@ def test_the_lambdas_rise_over_the_training_as_start_and_ramp_say(
         assert found.total.item() == pytest.approx(expected[0], rel=1e-12)
 
 
-def test_without_a_view_the_total_loss_is_the_classification_loss_alone() -> None:
-    cams = random_cams(1)
-    losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, ViewsConfig(), TransferConfig())
-    expected = reference.cross_entropy(cams.mean((3, 4)).numpy(), PRESENT.numpy(), "mean", "mean")
-    assert float(losses.total) == float(losses.cls) == pytest.approx(expected, rel=1e-12)
-    assert losses.similarity is None
-    assert losses.background is None
-
-
 @pytest.mark.parametrize("num_maps", [1, 2, 4])
 def test_a_number_of_maps_that_does_not_fit_the_views_is_refused(num_maps: int) -> None:
     cams = random_cams(num_maps)
     with pytest.raises(ValueError, match=rf"{num_maps} maps .*'enhanced', 'decreased'"):
         cam_losses(cams.mean((3, 4)), cams, PRESENT, VIEWS["both"], TransferConfig())
-
-
-@pytest.mark.parametrize("name", TRANSFERS)
-def test_absent_classes_never_contribute_to_similarity_or_background(name: str) -> None:
-    transfer = TransferConfig.model_validate(TRANSFERS[name])
-    cams = random_cams(3, rng_seed=4)
-    absent = (PRESENT == 0)[None, :, :, None, None].expand_as(cams)
-    others = torch.where(absent, 50 + 100 * torch.rand_like(cams), cams).requires_grad_()
-    logits = torch.zeros(3, 3, 4, dtype=torch.float64)
-    plain = cam_losses(logits, cams, PRESENT, VIEWS["both"], transfer)
-    losses = cam_losses(logits, others, PRESENT, VIEWS["both"], transfer)
-    assert plain.similarity is not None
-    assert plain.background is not None
-    assert losses.similarity is not None
-    assert losses.background is not None
-    assert torch.equal(losses.similarity, plain.similarity)
-    assert torch.equal(losses.background, plain.background)
-    (losses.similarity + losses.background).backward()
-    assert others.grad is not None
-    assert not others.grad[absent].any()
-    assert others.grad[~absent].any()
-
-
-def test_a_stopped_merged_cam_takes_no_gradient_and_a_flowing_one_does() -> None:
-    for gradient in ("stop", "flow"):
-        transfer = TransferConfig.model_validate({"merged_gradient": gradient})
-        for views in VIEWS.values():
-            cams = random_cams(1 + len(views.names)).requires_grad_()
-            losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, views, transfer)
-            assert losses.background is not None
-            losses.background.backward()
-            assert cams.grad is not None
-            assert cams.grad[0].any()
-            assert bool(cams.grad[1:].any()) == (gradient == "flow")
 
 
 @pytest.mark.parametrize("views", ["enhanced", "both"])
@@ -489,31 +354,6 @@ def test_the_gradient_equals_finite_differences_of_the_loop(name: str, views: st
         step[place] = 1e-6
         slope = (loss(start + step) - loss(start - step)) / 2e-6
         assert float(cams.grad[place]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
-
-
-@pytest.mark.parametrize("reduction", ["present", "all", "sum"])
-def test_equal_shards_of_a_batch_average_to_the_loss_and_gradient_of_the_whole(
-    reduction: str,
-) -> None:
-    present = torch.tensor(
-        [[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.float64
-    )
-    transfer = TransferConfig.model_validate({"l1_reduction": reduction})
-    generator = torch.Generator().manual_seed(0)
-    cams = torch.randn(3, 4, 4, 3, 3, generator=generator, dtype=torch.float64)
-
-    def loss_and_gradient(images: slice) -> tuple[float, Tensor]:
-        part = cams[:, images].clone().requires_grad_()
-        losses = cam_losses(part.mean((3, 4)), part, present[images], VIEWS["both"], transfer)
-        losses.total.backward()
-        assert part.grad is not None
-        return losses.total.item(), part.grad
-
-    whole, gradient = loss_and_gradient(slice(0, 4))
-    first, second = (loss_and_gradient(slice(start, start + 2)) for start in (0, 2))
-    assert first[0] != pytest.approx(second[0], rel=1e-3)
-    assert (first[0] + second[0]) / 2 == pytest.approx(whole, rel=1e-12)
-    torch.testing.assert_close(torch.cat([first[1], second[1]], 1) / 2, gradient)
 
 
 def test_the_rate_follows_the_poly_schedule_of_eq8() -> None:
