@@ -14,7 +14,9 @@ import torch
 
 from wsss.basics.errors import ForeseenError, explained
 from wsss.basics.files import expanded
-from wsss.gpu_check.bench import Bench, Options, open_bench
+from wsss.data.drawn.folder import draw_voc
+from wsss.data.voc import VocDataset
+from wsss.gpu_check.bench import DRAWN, NUM_ENLARGED, Bench, enlarged, split_of
 from wsss.gpu_check.equality import check_equality
 from wsss.gpu_check.hours import project
 from wsss.gpu_check.images import measure_inference, measure_loading
@@ -53,17 +55,28 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def bench_for(given: argparse.Namespace) -> Bench:
-    """Return what the options ask for. Raises ForeseenError for those that cannot be used."""
-    options = Options(
-        device=pick(given.device, small=given.small),
-        out=given.out,
-        weights=read_weights(given.weights),
-        minutes=given.minutes,
-        small=given.small,
-        preset=given.preset or ("tiny" if given.small else "paper"),
-        seconds=0.5 if given.small else 2.5,
+    """Return what the options ask for; draw pictures if none are given.
+
+    Raises ForeseenError for options that cannot be used.
+    """
+    device, weights = pick(given.device, small=given.small), read_weights(given.weights)
+    dataset = VocDataset(given.data or draw_voc(given.out / "drawn"))
+    training = dataset.samples(split_of(dataset, "train_aug", "train"))
+    large = training
+    if given.data is None:
+        large = [enlarged(sample, given.out / "enlarged") for sample in training[:NUM_ENLARGED]]
+    return Bench(
+        device,
+        given.out,
+        given.small,
+        given.preset or ("tiny" if given.small else "paper"),
+        given.minutes,
+        weights,
+        "pictures of --data" if given.data else DRAWN,
+        dataset,
+        training,
+        large,
     )
-    return open_bench(given.data, options)
 
 
 def pick(name: str | None, *, small: bool) -> torch.device:
@@ -129,7 +142,7 @@ def check(bench: Bench) -> int:
     """Run all sections; write the page after each. Returns the exit code."""
     sections, done = new_sections(), dict[str, Section]()
     started = time.monotonic()
-    end = started + 60 * PLANNED * bench.options.minutes
+    end = started + 60 * PLANNED * bench.minutes
     for name, section in sections.items():
         print(f"{section.title} ...", flush=True)
         to_come = sum(other.share for key, other in sections.items() if key not in done)
@@ -139,8 +152,8 @@ def check(bench: Bench) -> int:
         section.attempt("this section", partial(section.measure, bench, section))
         for line in section.lines():
             print(line_text(line), flush=True)
-        write(bench.options, done, time.monotonic() - started, len(sections))
-    out = bench.options.out
+        write(bench, done, time.monotonic() - started, len(sections))
+    out = bench.out
     print(f"\n{out / 'gpu_check.txt'}: the page; gpu_check.json: its numbers")
     return int(any(line.verdict == "FAIL" for one in done.values() for line in one.lines()))
 

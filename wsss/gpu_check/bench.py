@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from wsss.config import Precision
-from wsss.data.drawn.folder import draw_voc
 from wsss.data.voc import Sample, VocDataset
 from wsss.gpu_check.subjects import Weights
 
@@ -17,27 +16,7 @@ PRECISIONS: tuple[Precision, ...] = ("tf32", "bf16", "fp32")
 VOC_SIZE = (500, 375)
 """Width and height of a typical picture of VOC."""
 NUM_ENLARGED = 16
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the check runs on, and for how long."""
-
-    device: torch.device
-    out: Path
-    weights: Weights = field(default_factory=dict)
-    minutes: float = 8.0
-    small: bool = False
-    """Small crops and batches, for a CPU."""
-    preset: str = "paper"
-    """For the sections that measure speed."""
-    seconds: float = 2.5
-    """For each speed that is measured."""
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU is checked, rather than the check itself on a CPU."""
-        return self.device.type == "cuda"
+DRAWN = "drawn pictures"
 
 
 @dataclass(frozen=True)
@@ -71,15 +50,22 @@ class InferenceSpeed:
     at_once: int
     images_per_second: float
     largest_change: float
-    """Of a normalised CAM at any pixel, against fp32 with single images."""
+    """Of a normalised CAM at any pixel, against fp32."""
     mean_change: float
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A data set in VOC layout, and the speeds that the sections fill in one after the other."""
+    """What was asked for, a data set in VOC layout, and the speeds that the sections fill in."""
 
-    options: Options
+    device: torch.device
+    out: Path
+    small: bool
+    """Small crops and batches, for a CPU."""
+    preset: str
+    """For the sections that measure speed."""
+    minutes: float
+    weights: Weights
     source: str
     """The pictures' name on the page."""
     dataset: VocDataset
@@ -90,22 +76,19 @@ class Bench:
     loaded: list[LoadingSpeed] = field(default_factory=list)
     inferred: list[InferenceSpeed] = field(default_factory=list)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU is checked, rather than the check itself on a CPU."""
+        return self.device.type == "cuda"
+
+    @property
+    def seconds(self) -> float:
+        """For each speed that is measured."""
+        return 0.5 if self.small else 2.5
+
     def step(self, cell: str, precision: str) -> StepSpeed | None:
         """Return a measured step; None if it was not measured."""
         return next((s for s in self.steps if (s.cell, s.precision) == (cell, precision)), None)
-
-
-DRAWN = "drawn pictures"
-
-
-def open_bench(root: Path | None, options: Options) -> Bench:
-    """Use the user's pictures, or draw some. Raises DataError for a folder of another layout."""
-    dataset = VocDataset(root or draw_voc(options.out / "drawn"))
-    training = dataset.samples(split_of(dataset, "train_aug", "train"))
-    if root is not None:
-        return Bench(options, "pictures of --data", dataset, training, training)
-    large = [enlarged(sample, options.out / "enlarged") for sample in training[:NUM_ENLARGED]]
-    return Bench(options, DRAWN, dataset, training, large)
 
 
 def split_of(dataset: VocDataset, *names: str) -> str:

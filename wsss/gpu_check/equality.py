@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss.config import Precision, RunConfig
-from wsss.gpu_check.bench import Bench, Options
+from wsss.gpu_check.bench import Bench
 from wsss.gpu_check.page import Section, Verdict
 from wsss.gpu_check.subjects import (
     CELLS,
@@ -124,8 +124,8 @@ def check_equality(bench: Bench, section: Section) -> None:
         "fault: both have fewer digits (tf32 11 bits, bf16 8), and the gradients of a random "
         "network change by tenths in bf16. Only trainings show whether it trains as well.",
     )
-    for case in all_cases(bench.options):
-        if found := section.part(case.name, partial(compare, case, bench.options.device), WRONG):
+    for case in all_cases(bench):
+        if found := section.part(case.name, partial(compare, case, bench.device), WRONG):
             differences.append(found[0])
             distances += found[1]
     passed = [one for one in differences if one.verdict == "PASS"]
@@ -197,30 +197,30 @@ def _all_gradients(results: Results) -> Tensor:
     return _flat(one for name, one in results.items() if name.startswith(GRADIENT))
 
 
-def all_cases(options: Options) -> Iterator[Case]:
+def all_cases(bench: Bench) -> Iterator[Case]:
     """Yield all cases: every network and inference first, then parts and readings."""
-    crop = 64 if options.small else 128
+    crop = 64 if bench.small else 128
     small = {"train.crop_size": crop, "train.batch_size": 2}
-    rough: tuple[Precision, ...] = ("tf32", "bf16") if options.on_gpu else ("bf16",)
+    rough: tuple[Precision, ...] = ("tf32", "bf16") if bench.on_gpu else ("bf16",)
 
     def step(name: str, subject: Subject, precisions: tuple[Precision, ...] = ()) -> Case:
         taken = partial(one_step, subject)
         return Case(name, subject.build, taken, precisions=precisions)
 
     def cam(config: RunConfig, overrides: dict[str, Any]) -> Subject:
-        return cam_subject(apply_overrides(config, small | overrides), options.weights)
+        return cam_subject(apply_overrides(config, small | overrides), bench.weights)
 
     for preset, config in PRESETS.items():
         for cell, overrides in CELLS.items():
-            is_rough = cell != "F0" and (preset == "tiny" or not options.small)
+            is_rough = cell != "F0" and (preset == "tiny" or not bench.small)
             yield step(f"{preset} {cell}", cam(config, overrides), rough if is_rough else ())
     many = CELLS["F3"] | {"train.crop_size": MANY_PIXELS, "train.batch_size": 1}
     yield step(f"tiny F3 of {MANY_PIXELS} px", cam(PRESETS["tiny"], many))
     for preset in DISTINCT:
-        for name, subject in other_subjects(preset, crop, options.weights).items():
-            is_rough = name == "DeepLab" and not options.small
+        for name, subject in other_subjects(preset, crop, bench.weights).items():
+            is_rough = name == "DeepLab" and not bench.small
             yield step(f"{name} {preset}", subject, rough if is_rough else ())
-    yield from inference_cases(options)
+    yield from inference_cases(bench)
     tiny = apply_overrides(PRESETS["tiny"], CELLS["F3"])
     for name, overrides in readings(tiny):
         yield step(f"tiny F3, {name}", cam(tiny, overrides))
@@ -253,7 +253,7 @@ def one_step(
     }
 
 
-def inference_cases(options: Options) -> Iterator[Case]:
+def inference_cases(bench: Bench) -> Iterator[Case]:
     """Yield CAMs and label probabilities of every preset, PAMR and context association."""
     images = [image[:, :90].contiguous() for image in made_up_batch(2, 112).pixels]  # [3, 90, 112]
     classes = [tuple(range(NUM_CLASSES))] * len(images)
@@ -274,14 +274,14 @@ def inference_cases(options: Options) -> Iterator[Case]:
         def cams(model: Any, device: torch.device, labels: Any = config.labels) -> Tensor:
             return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
 
-        yield maps(f"CAMs of {preset} F3", cams, cam_subject(config, options.weights).build)
+        yield maps(f"CAMs of {preset} F3", cams, cam_subject(config, bench.weights).build)
     for preset in DISTINCT:
         deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"precision": "fp32"})
 
         def probs(model: Any, device: torch.device, config: Any = deeplab) -> Tensor:
             return multi_scale_probs(model, images[0], config, device=device)
 
-        build = other_subjects(preset, 64, options.weights)["DeepLab"].build
+        build = other_subjects(preset, 64, bench.weights)["DeepLab"].build
         yield maps(f"DeepLab {preset}, probabilities", probs, build)
     yield maps("PAMR", lambda _, to: pamr(image.to(to), masks.to(to), PamrConfig()), nn.Identity)
     for name, temperature in (("ReLU", None), ("softmax", 0.1)):

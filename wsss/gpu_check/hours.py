@@ -65,7 +65,7 @@ def project(bench: Bench, section: Section) -> None:
         f"{NUM_TRAIN:,} training and {NUM_SCORED:,} scored images, {NUM_SEEDS} x "
         f"{sum(TRAININGS.values())} trainings. bf16 is another experiment than tf32.",
     )
-    if bench.options.preset != "paper" or bench.options.small or not bench.inferred:
+    if bench.preset != "paper" or bench.small or not bench.inferred:
         section.skipped["hours of Tables III to VI"] = (
             "they need steps of --preset paper at full size (no --small)"
         )

@@ -16,8 +16,8 @@ def look_at_machine(bench: Bench, section: Section) -> None:
     """Report the machine and what its GPU lacks. Raises RuntimeError if it cannot multiply."""
     num_cpus = usable_cpus()
     software = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    if bench.options.on_gpu:
-        _look_at_card(bench.options.device, num_cpus, section)
+    if bench.on_gpu:
+        _look_at_card(bench.device, num_cpus, section)
         software |= {
             "driver": _driver(),
             "CUDA": torch.version.cuda or "none",

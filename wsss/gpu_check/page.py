@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import whole_or_absent
 from wsss.basics.printable import first_of, printable
-from wsss.gpu_check.bench import Bench, Options
+from wsss.gpu_check.bench import Bench
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,6 +35,7 @@ FAIL  results would be wrong, or a training cannot run: fix it before you train 
 INFO  a measurement, nothing to judge
 SKIP  not measured, and why"""
 
+OPTIONS = ("device", "out", "weights", "minutes", "small", "preset")
 BAD = ("FAIL", "LOOK")
 """Verdicts that are listed at the top."""
 
@@ -132,19 +133,19 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def write(options: Options, sections: dict[str, Section], seconds: float, planned: int) -> None:
+def write(bench: Bench, sections: dict[str, Section], seconds: float, planned: int) -> None:
     """Write gpu_check.txt and gpu_check.json, with the sections done so far, of those planned."""
     found = {
-        "options": options,
+        "options": {name: getattr(bench, name) for name in OPTIONS},
         "seconds": round(seconds, 1),
         "lines": {n: [line._asdict() for line in one.lines()] for n, one in sections.items()},
         "sections": {n: one.numbers | {"skipped": one.skipped} for n, one in sections.items()},
     }
-    with whole_or_absent(options.out / "gpu_check.json") as partial:
+    with whole_or_absent(bench.out / "gpu_check.json") as partial:
         partial.write_bytes(to_json(found, indent=1, inf_nan_mode="strings", fallback=str))
     progress = f"{len(sections)} of {planned} sections, {seconds / 60:.1f} minutes"
-    with whole_or_absent(options.out / "gpu_check.txt") as partial:
-        page = render(str(options.device), progress, list(sections.values()))
+    with whole_or_absent(bench.out / "gpu_check.txt") as partial:
+        page = render(str(bench.device), progress, list(sections.values()))
         partial.write_text(page, encoding="utf-8")
 
 

@@ -82,13 +82,13 @@ class Resumed:
 
 def train_for_real(bench: Bench, section: Section) -> None:
     """Train B0 and F3, score them, and resume F3 within an epoch."""
-    options, small = bench.options, bench.options.small
+    small = bench.small
     preset = "tiny" if bench.source == DRAWN else "short"
-    name, file = options.weights.get(PRESETS[preset].network.backbone, RANDOM)
+    name, file = bench.weights.get(PRESETS[preset].network.backbone, RANDOM)
     base = apply_overrides(PRESETS[preset], {"network.weights": name} | (SMALLER if small else {}))
     samples = bench.training[: 32 if small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
-    num_classes, process = len(bench.dataset.classes), Process(device=options.device)
+    num_classes, process = len(bench.dataset.classes), Process(device=bench.device)
 
     def start(
         config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
@@ -139,8 +139,8 @@ def train_and_score(
     prior = configured_prior(config, samples, len(bench.dataset.classes))
     own = Trained(cell, len(losses), seconds, losses[0], losses[-1], prior)
     dataset, labels = bench.dataset, config.labels
-    scored = dataset.samples(split_of(dataset, "train", "val"))[: 8 if bench.options.small else 64]
-    inferred = infer_cams(training.model, scored, labels, device=bench.options.device)  # type: ignore[arg-type]
+    scored = dataset.samples(split_of(dataset, "train", "val"))[: 8 if bench.small else 64]
+    inferred = infer_cams(training.model, scored, labels, device=bench.device)  # type: ignore[arg-type]
     try:
         counts = collected(count_each(inferred, dataset, labels), dataset, labels)
     except DataError as error:
@@ -162,7 +162,7 @@ def judge_training(one: Trained, bench: Bench, section: Section) -> None:
         section.say("SKIP", what, "a single epoch is too little", remedy=MORE_TIME)
     elif falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
         section.say("PASS", what, told)
-    elif falls and bench.options.small:
+    elif falls and bench.small:
         section.say("INFO", what, told, "The loss falls; more is not expected in so few steps.")
     else:
         section.say(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from wsss.config import Precision
-from wsss.gpu_check.bench import PRECISIONS, Bench, Options, StepSpeed, images_per_second
+from wsss.gpu_check.bench import PRECISIONS, Bench, StepSpeed, images_per_second
 from wsss.gpu_check.page import Section
 from wsss.gpu_check.subjects import CELLS, Subject, cam_subject, other_subjects
 from wsss.overrides import apply_overrides
@@ -30,43 +30,43 @@ ROUNDS = 3
 
 def measure_steps(bench: Bench, section: Section) -> None:
     """Measure steps of B0, F0 and F3, the most important first."""
-    options, preset = bench.options, PRESETS[bench.options.preset]
-    if options.small:
+    preset = PRESETS[bench.preset]
+    if bench.small:
         size = {"train.crop_size": min(96, preset.train.crop_size), "train.batch_size": 2}
         preset = apply_overrides(preset, size)
     batch = preset.train.batch_size
     section.show(
         "steps",
         bench.steps,
-        f"{batch} images of {preset.train.crop_size} px per step, preset {options.preset}"
-        f"{', made SMALLER: not the speed of that preset' if options.small else ''}. B0: bare "
+        f"{batch} images of {preset.train.crop_size} px per step, preset {bench.preset}"
+        f"{', made SMALLER: not the speed of that preset' if bench.small else ''}. B0: bare "
         "network, one view. F0: full module. F3: full module, three views; also with smaller "
         "micro-batches. Images are the data set's, from memory: no loading.",
     )
-    if options.on_gpu:
+    if bench.on_gpu:
         waits = section.numbers["waits"] = {}
-        for name, subject in subjects_that_may_wait(options).items():
-            waits[name] = waits_of_a_step(subject, options.device)
+        for name, subject in subjects_that_may_wait(bench).items():
+            waits[name] = waits_of_a_step(subject, bench.device)
             judge_waits(name, waits[name], section)
     else:
         for what in ("waiting for the GPU", "memory"):
             section.skipped[what] = "not measured on a CPU"
     subjects = {
-        cell: cam_subject(apply_overrides(preset, overrides | {"train.lr": 1e-6}), options.weights)
+        cell: cam_subject(apply_overrides(preset, overrides | {"train.lr": 1e-6}), bench.weights)
         for cell, overrides in CELLS.items()
     }
     runs: list[tuple[str, Precision, int | None]] = [
         (cell, precision, None) for precision in PRECISIONS for cell in ("F3", "B0", "F0")
     ]
-    for precision in PRECISIONS[:2] if options.on_gpu else ():
+    for precision in PRECISIONS[:2] if bench.on_gpu else ():
         runs += [("F3", precision, count) for count in range(1, batch) if batch % count == 0]
     for cell, precision, at_once in runs:
         name = f"{cell} in {precision}" + (f", {at_once} at once" if at_once else "")
         how = Execution(micro_batch=at_once)
-        measure = partial(step_speed, cell, precision, subjects[cell], options, how)
+        measure = partial(step_speed, cell, precision, subjects[cell], bench, how)
         if found := section.part(name, measure, CANNOT_RUN):
             bench.steps.append(found)
-    if options.on_gpu:
+    if bench.on_gpu:
         judge_steps(bench, section)
 
 
@@ -95,18 +95,18 @@ def judge_steps(bench: Bench, section: Section) -> None:
 
 
 def step_speed(
-    cell: str, precision: Precision, subject: Subject, options: Options, how: Execution
+    cell: str, precision: Precision, subject: Subject, bench: Bench, how: Execution
 ) -> StepSpeed:
     """Measure the steps of one network."""
-    device, size = options.device, len(subject.batch.pixels)
+    device, size = bench.device, len(subject.batch.pixels)
     try:
         step, batch = subject.step(subject.build(), device, precision, how), subject.pinned(device)
         for _ in range(2):  # the first loads kernels, and chooses the micro-batch
             step(batch)
-        if options.on_gpu:
+        if bench.on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
         rounds = [
-            images_per_second(lambda: step(batch), size, options.seconds / ROUNDS)
+            images_per_second(lambda: step(batch), size, bench.seconds / ROUNDS)
             for _ in range(ROUNDS)
         ]
         return StepSpeed(
@@ -115,20 +115,20 @@ def step_speed(
             size,
             step.micro_batch or size,
             images_per_second=statistics.median(rounds),
-            peak_gib=torch.cuda.max_memory_allocated(device) / GIB if options.on_gpu else 0.0,
+            peak_gib=torch.cuda.max_memory_allocated(device) / GIB if bench.on_gpu else 0.0,
         )
     finally:
-        if options.on_gpu:
+        if bench.on_gpu:
             torch.cuda.empty_cache()
 
 
-def subjects_that_may_wait(options: Options) -> dict[str, Subject]:
+def subjects_that_may_wait(bench: Bench) -> dict[str, Subject]:
     """Return each kind of training, at a small size."""
-    base = apply_overrides(PRESETS[options.preset], {"train.crop_size": 128, "train.batch_size": 2})
+    base = apply_overrides(PRESETS[bench.preset], {"train.crop_size": 128, "train.batch_size": 2})
     return {
-        "CAM network B0": cam_subject(base, options.weights),
-        "CAM network F3": cam_subject(apply_overrides(base, CELLS["F3"]), options.weights),
-        **other_subjects(options.preset, 128, options.weights),
+        "CAM network B0": cam_subject(base, bench.weights),
+        "CAM network F3": cam_subject(apply_overrides(base, CELLS["F3"]), bench.weights),
+        **other_subjects(bench.preset, 128, bench.weights),
     }
 
 
