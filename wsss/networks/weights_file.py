@@ -18,6 +18,8 @@ from wsss.basics.printable import MAX_QUOTED, printable
 from wsss.weights import WeightsError
 
 CLASSIFIERS = ("classifier.", "fc.")
+INSIDE = " / "
+"""Between the names of dictionaries that lie in each other."""
 MAX_WRAPPERS = 4
 """Dictionaries around a state dict that are searched."""
 NUM_NAMED = 3
@@ -25,12 +27,12 @@ NUM_NAMED = 3
 
 
 class _Candidate(NamedTuple):
-    """Where in a file a network may be: in which dictionary, under which prefix."""
+    """A place in a file at which a network may be."""
 
     place: str
-    """For messages, such as `state_dict / module.`; "" for the bare state dict."""
-    state: Mapping[str, Tensor]
-    """Without the prefix."""
+    """The beginning of its keys."""
+    state: dict[str, Tensor]
+    """Wanted key -> tensor."""
     missing: list[str]
     """Wanted keys that it lacks."""
     misshapen: list[str]
@@ -42,20 +44,18 @@ def load_state_file(model: nn.Module, name: str, path: Path) -> None:
 
     Raises WeightsError unless the file holds every tensor of the features once, with its shape.
     """
-    wanted, found = _features(model), _read(path)
-    candidates = list(_candidates(found, wanted))
+    wanted, held = _features(model), _tensors(_read(path))
+    candidates = list(_candidates(held, wanted))
     fitting = [each for each in candidates if not (each.missing or each.misshapen)]
     if not fitting:
-        raise WeightsError(
-            f"{path}: no weights of {name}: {_difference(candidates, wanted, found)}"
-        )
+        raise WeightsError(f"{path}: no weights of {name}: {_difference(candidates, wanted, held)}")
     if len(fitting) > 1:
-        places = ", ".join(repr(each.place or "the outermost") for each in fitting)
+        places = ", ".join(repr(c.place.removesuffix(INSIDE) or "the outermost") for c in fitting)
         raise WeightsError(
             f"{path}: holds {len(fitting)} networks that fit {name}: {printable(places)}; save the "
             "state dict of the one you mean in a separate file"
         )
-    weights = {key: fitting[0].state[key] for key in wanted}
+    weights = fitting[0].state
     unusable = [key for key, x in weights.items() if not (x.is_floating_point() and _finite(x))]
     if unusable:
         raise WeightsError(
@@ -128,35 +128,31 @@ def _reason(error: Exception) -> str:
     return printable((text.splitlines() or [type(error).__name__])[0])[:120]
 
 
-def _candidates(found: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
-    """Yield each dictionary of tensors, under each prefix that gives it a wanted key."""
+def _tensors(
+    found: Mapping[Any, Any], place: str = "", depth: int = MAX_WRAPPERS
+) -> dict[str, Tensor]:
+    """Return the tensors of a dictionary, and of those inside it under `outer / inner`."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in found.items():
+        if _is_plain(value):
+            tensors[f"{place}{key}"] = value
+        elif isinstance(value, Mapping) and depth:
+            tensors |= _tensors(value, f"{place}{key}{INSIDE}", depth - 1)
+    return tensors
+
+
+def _candidates(held: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
+    """Yield each place that has the first or the last wanted key."""
     first, *_, last = wanted
-    for place, tensors in _dictionaries(found, (), MAX_WRAPPERS):
-        prefixes = {
-            key.removesuffix(anchor)
-            for key in tensors
-            for anchor in (first, last)
-            if f".{key}".endswith(f".{anchor}")
-        }
-        for prefix in sorted(prefixes):
-            state = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
-            yield _Candidate(
-                " / ".join([*place, *([prefix] if prefix else [])]),
-                state,
-                [key for key in wanted if key not in state],
-                [key for key, x in wanted.items() if key in state and state[key].shape != x.shape],
-            )
-
-
-def _dictionaries(
-    found: Mapping[Any, Any], place: tuple[str, ...], depth: int
-) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Yield the tensors of a dictionary and of those inside it, each with its path."""
-    if tensors := {str(k): v for k, v in found.items() if _is_plain(v)}:
-        yield place, tensors
-    for key, inner in found.items() if depth else ():
-        if isinstance(inner, Mapping):
-            yield from _dictionaries(inner, (*place, str(key)), depth - 1)
+    places = {key.removesuffix(end) for key in held for end in (first, last) if key.endswith(end)}
+    for place in sorted(each for each in places if not each or each.endswith((".", INSIDE))):
+        state = {key: held[place + key] for key in wanted if place + key in held}
+        yield _Candidate(
+            place,
+            state,
+            [key for key in wanted if key not in state],
+            [key for key, x in state.items() if x.shape != wanted[key].shape],
+        )
 
 
 def _is_plain(value: Any) -> bool:
@@ -167,15 +163,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def _difference(
-    candidates: list[_Candidate], wanted: Mapping[str, Tensor], found: Mapping[Any, Any]
+    candidates: list[_Candidate], wanted: Mapping[str, Tensor], held: Mapping[str, Tensor]
 ) -> str:
     """Say why a file does not fit, and what it holds."""
-    held = [
-        " / ".join([*place, key])
-        for place, tensors in _dictionaries(found, (), MAX_WRAPPERS)
-        for key in tensors
-    ]
-    keys = ", ".join([*held[:NUM_NAMED], *(["..."] if len(held) > NUM_NAMED else [])])
+    keys = ", ".join([*list(held)[:NUM_NAMED], *(["..."] if len(held) > NUM_NAMED else [])])
     holds = (
         f"the file holds {len(held)} tensors: {printable(keys)[:MAX_QUOTED]}"
         if held
