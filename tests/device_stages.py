@@ -1,4 +1,4 @@
-"""The switches that may count on a device, and the computing parts of each training step.
+"""The switches that may count on a device, networks and batches.
 
 Legend: B batch, V views, K classes, L labels, S crop size, h w feature size.
 """
@@ -9,21 +9,14 @@ import pytest
 import torch
 from _pytest.mark import ParameterSet
 from switches import Values, each_once, in_pairs, switches
-from torch import Tensor, nn
 
-from wsss.config import NetworkConfig, RunConfig, Settings, TrainConfig
+from wsss.config import NetworkConfig, Settings, TrainConfig
 from wsss.data.loading.batches import CropBatch
 from wsss.networks.affinity_net import AffinityNet
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import DeepLab, build_deeplab
-from wsss.networks.precision import autocast
 from wsss.presets import TINY_LABELS
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
-from wsss.training.affinity import AffinityObjective
-from wsss.training.cam import AllViews, CamObjective
-from wsss.training.loop import Moment, Objective
-from wsss.training.process import Process
-from wsss.training.segmentation import SegmentationObjective
 
 NUM_CLASSES = 5
 BATCH_SIZE = 2
@@ -98,34 +91,10 @@ def cam_net(network: NetworkConfig, device: torch.device) -> CamNet:
     return model.to(device, memory_format=torch.channels_last).train()
 
 
-def cam_step(model: CamNet, batch: CropBatch, config: RunConfig) -> Tensor:
-    """Return the terms of a batch's loss."""
-    objective = CamObjective(config, frozen_norm=model.frozen_norm)
-    return terms(objective, AllViews(model), batch, config.train.precision)
-
-
-def terms(objective: Objective, network: nn.Module, batch: CropBatch, precision: str) -> Tensor:
-    """Return an objective's terms [T] in the given precision."""
-
-    def forward(inputs: Tensor) -> Any:
-        with autocast(inputs.device, precision):
-            return network(inputs)
-
-    # At the start of an epoch gradients are taken, which the fake CUDA cannot.
-    moment = Moment(starts_epoch=batch.pixels.device.type != "cuda")
-    return objective.terms(forward, batch, objective.whole(batch, moment))
-
-
 def deeplab(config: DeepLabConfig, device: torch.device) -> DeepLab:
     """Build from random weights on the CPU, then move."""
     config = config.model_copy(update={"weights": "none"})
     return build_deeplab(config, NUM_CLASSES).to(device).train()
-
-
-def deeplab_step(model: DeepLab, batch: CropBatch, config: DeepLabConfig) -> Tensor:
-    """Return the terms of a batch of label maps."""
-    objective = SegmentationObjective(config, Process(), frozen_norm=model.frozen_norm)
-    return terms(objective, model, batch, config.precision)
 
 
 def affinity_net(
@@ -134,8 +103,3 @@ def affinity_net(
     """Build from random weights on the CPU, then move."""
     model = AffinityNet(network.model_copy(update={"weights": "none"}), config)
     return model.to(device, memory_format=torch.channels_last).train()
-
-
-def affinity_step(model: AffinityNet, batch: CropBatch, config: RandomWalkConfig) -> Tensor:
-    """Return the terms of a batch of label maps."""
-    return terms(AffinityObjective(config), model, batch, config.precision)

@@ -19,21 +19,19 @@ from device_stages import (
     FEW_PAIRS,
     NUM_CLASSES,
     affinity_net,
-    affinity_step,
     all_on,
     cam_net,
-    cam_step,
     crops,
     deeplab,
-    deeplab_step,
     labelled,
     on_device,
     rows,
 )
 from device_watch import WITH_BACKWARD, fake_gpu, host_waits, no_mixed_devices
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsss.config import NetworkConfig, RunConfig, TransferConfig, ViewsConfig
+from wsss.data.loading.batches import CropBatch
 from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import Sample
 from wsss.method.losses import cam_losses
@@ -43,12 +41,11 @@ from wsss.networks.parts.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, asso
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY, TINY_DEEPLAB, TINY_LABELS
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
-from wsss.training import affinity, loop
-from wsss.training.affinity import affinity_training, build_affinity_net
-from wsss.training.cam import build_cam_net, cam_training
-from wsss.training.cam import cam_step as cam_step_of_training
+from wsss.training import loop
+from wsss.training.affinity import affinity_step, affinity_training, build_affinity_net
+from wsss.training.cam import build_cam_net, cam_step, cam_training
 from wsss.training.execution import Execution
-from wsss.training.loop import Training
+from wsss.training.loop import Step, Training
 from wsss.training.process import Process
 from wsss.training.segmentation import segmentation_step, segmentation_training
 
@@ -69,11 +66,6 @@ def waits_of(loss: Callable[[], Tensor], device: torch.device) -> Counter[str]:
     with host_waits(device) as waits:
         loss().backward()
     return waits
-
-
-def assert_trained_on(model: nn.Module, device: torch.device) -> None:
-    gradients = [p.grad for p in model.parameters() if p.requires_grad]
-    assert {g.device for g in gradients if g is not None} == {device}
 
 
 def test_the_views_wait_for_nothing_under_every_reading_and_switch(gpu: torch.device) -> None:
@@ -107,15 +99,24 @@ def test_the_losses_wait_for_nothing_under_every_switch(
         assert cams.grad is not None
 
 
+def assert_waits_for_nothing(step: Step, batch: CropBatch, device: torch.device) -> None:
+    """Take a step, which moves its batch and answers on the device."""
+    with host_waits(device) as waits:
+        values = step(batch)
+    assert waits == NO_WAITS
+    assert values.device.type == device.type
+    gradients = [parameter.grad for parameter in step.parameters]
+    assert {g.device.type for g in gradients if g is not None} == {device.type}
+
+
 @pytest.mark.parametrize("row", rows(NetworkConfig))
 def test_the_cam_step_waits_for_nothing_under_every_switch_of_the_network(
     row: dict[str, Any], gpu: torch.device
 ) -> None:
     settings = {f"network.{name}": value for name, value in row.items()}
     config = apply_overrides(FULL, settings | {"views.decreased": False})
-    model, batch = cam_net(config.network, gpu), crops(CROP, gpu)
-    assert waits_of(lambda: cam_step(model, batch, config)[0], gpu) == NO_WAITS
-    assert_trained_on(model, gpu)
+    step = cam_step(cam_net(config.network, CPU), config, process=Process(device=gpu))
+    assert_waits_for_nothing(step, crops(CROP, CPU), gpu)
 
 
 @pytest.mark.parametrize("num_pixels", [SMALL_MAP_PIXELS, BLOCK_PIXELS + 1])
@@ -134,9 +135,8 @@ def test_the_segmentation_step_waits_for_nothing_under_every_switch(
     row: dict[str, Any], gpu: torch.device
 ) -> None:
     config = DeepLabConfig.model_validate(TINY_DEEPLAB.model_dump() | row)
-    model, batch = deeplab(config, gpu), labelled(CROP, gpu)
-    assert waits_of(lambda: deeplab_step(model, batch, config)[0], gpu) == NO_WAITS
-    assert_trained_on(model, gpu)
+    step = segmentation_step(deeplab(config, CPU), config, process=Process(device=gpu))
+    assert_waits_for_nothing(step, labelled(CROP, CPU), gpu)
 
 
 @pytest.mark.parametrize("row", rows(RandomWalkConfig))
@@ -144,46 +144,32 @@ def test_the_affinity_step_waits_for_nothing_under_every_switch(
     row: dict[str, Any], gpu: torch.device
 ) -> None:
     config = RandomWalkConfig.model_validate(FEW_PAIRS.model_dump() | row)
-    model, batch = affinity_net(TINY.network, config, gpu), labelled(CROP, gpu)
-    assert waits_of(lambda: affinity_step(model, batch, config)[0], gpu) == NO_WAITS
-    assert_trained_on(model, gpu)
+    model = affinity_net(TINY.network, config, CPU)
+    step = affinity_step(model, config, process=Process(device=gpu))
+    assert_waits_for_nothing(step, labelled(CROP, CPU), gpu)
 
 
 def test_the_steps_wait_for_nothing_in_bf16() -> None:
     config = apply_overrides(FULL, {"train.precision": "bf16"})
-    model, batch = cam_net(config.network, CPU), crops(CROP, CPU)
-    assert waits_of(lambda: cam_step(model, batch, config)[0], CPU) == NO_WAITS
+    step = cam_step(cam_net(config.network, CPU), config)
+    assert_waits_for_nothing(step, crops(CROP, CPU), CPU)
     settings = TINY_DEEPLAB.model_copy(update={"precision": "bf16"})
-    network, maps = deeplab(settings, CPU), labelled(CROP, CPU)
-    assert waits_of(lambda: deeplab_step(network, maps, settings)[0], CPU) == NO_WAITS
-
-
-# Whole steps
+    step = segmentation_step(deeplab(settings, CPU), settings)
+    assert_waits_for_nothing(step, labelled(CROP, CPU), CPU)
 
 
 @pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
-@pytest.mark.parametrize("micro_batch", [None, 1])
-def test_a_whole_step_moves_its_batch_waits_for_nothing_and_answers_on_the_device(
-    kind: str, micro_batch: int | None, gpu: torch.device
-) -> None:
-    process, execution = Process(device=gpu), Execution(micro_batch=micro_batch)
-    network: nn.Module
+def test_the_parts_of_a_step_wait_for_nothing(kind: str, gpu: torch.device) -> None:
+    how: dict[str, Any] = {"process": Process(device=gpu), "execution": Execution(micro_batch=1)}
     if kind == "cam":
         config = apply_overrides(FULL, {"network.batch_norm": "frozen"})
-        network = model = cam_net(config.network, CPU)
-        step = cam_step_of_training(model, config, process=process, execution=execution)
+        step = cam_step(cam_net(config.network, CPU), config, **how)
     elif kind == "deeplab":
-        network = net = deeplab(TINY_DEEPLAB, CPU)
-        step = segmentation_step(net, TINY_DEEPLAB, process=process, execution=execution)
+        step = segmentation_step(deeplab(TINY_DEEPLAB, CPU), TINY_DEEPLAB, **how)
     else:
-        network = affine = affinity_net(TINY.network, FEW_PAIRS, CPU)
-        step = affinity.affinity_step(affine, FEW_PAIRS, process=process, execution=execution)
+        step = affinity_step(affinity_net(TINY.network, FEW_PAIRS, CPU), FEW_PAIRS, **how)
     batch = crops(CROP, CPU) if kind == "cam" else labelled(CROP, CPU)
-    with host_waits(gpu) as waits:
-        values = step(batch)
-    assert waits == NO_WAITS
-    assert values.device == gpu
-    assert_trained_on(network, gpu)
+    assert_waits_for_nothing(step, batch, gpu)
 
 
 # Whole epochs, on the CPU
