@@ -139,14 +139,15 @@ def train_and_score(
     prior = configured_prior(config, samples, len(bench.dataset.classes))
     own = Trained(cell, len(losses), seconds, losses[0], losses[-1], prior)
     dataset, labels = bench.dataset, config.labels
-    scored = dataset.samples(split_of(dataset, "train", "val"))[: 8 if bench.small else 64]
-    inferred = infer_cams(training.model, scored, labels, device=bench.device)  # type: ignore[arg-type]
+    model: Any = training.model
     try:
+        scored = dataset.samples(split_of(dataset, "train", "val"))[: 8 if bench.small else 64]
+        inferred = infer_cams(model, scored, labels, device=bench.device)
         counts = collected(count_each(inferred, dataset, labels), dataset, labels)
+        miou = score_counts(counts, labels).miou_fixed
     except DataError as error:
         section.skipped[f"score of {cell}"] = f"no masks: {first_line(error)}"
         return own
-    miou = score_counts(counts, labels).miou_fixed
     return replace(own, miou=miou, num_scored=len(scored))
 
 
