@@ -199,7 +199,7 @@ def in_one_group(rows: Iterable[Row]) -> tuple[RowGroup, ...]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: SVG text of our own, or an image as a data URI."""
+    """A figure: SVG text, or an image as a data URI."""
 
     title: str
     caption: str

@@ -91,13 +91,13 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
             first,
             "A line per finished trial, by the search half's mIoU: dark is low, yellow high, the "
             "best is thick.",
-            parallel_coordinates(settings, scores, title=first),
+            parallel_coordinates(settings, scores),
         ),
         Picture(
             title,
             f"Spearman's rank correlation over {counted(len(scores), 'finished trial')}. The "
             "search draws more settings near high scores, so this is a hint, not a test.",
-            bars(correlations, axis="rank correlation with mIoU (%)", title=title),
+            bars(correlations, axis="rank correlation with mIoU (%)"),
         ),
     )
     blocks = (Pictures(pictures),)

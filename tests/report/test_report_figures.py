@@ -1,4 +1,4 @@
-"""The report's figures: inline SVG for any theme, and the numbers in them."""
+"""The report's figures: SVG that stands by itself, and the numbers in it."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.report.figures.heatmap import heatmap, text_colour
+from sweeps.report.figures.heatmap import BRIGHT, heatmap
 from sweeps.report.figures.lines import (
     dead_curves,
     loss_curves,
@@ -21,7 +21,7 @@ from sweeps.report.figures.lines import (
 )
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
-from sweeps.report.figures.svg import DASHES, INK, PALETTE, line_style
+from sweeps.report.figures.svg import DASHES, PALETTE, line_style
 
 NAN = float("nan")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,45 +29,45 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def draw_losses(label: str) -> str:
     curves = {label: [[3.0, 2.0, 1.0, 1.5]] * 2, "other": [[2.0, 1.0]]}
-    return loss_curves(curves, 2, title=label)
+    return loss_curves(curves, 2)
 
 
 def draw_thresholds(label: str) -> str:
-    return threshold_curves({label: ([0.1, 0.2, 0.3], [20.0, 25.0, 21.0])}, 0.15, title=label)
+    return threshold_curves({label: ([0.1, 0.2, 0.3], [20.0, 25.0, 21.0])}, 0.15)
 
 
 def draw_dead(label: str) -> str:
-    return dead_curves({label: [[0.9, 0.5, 0.1], [0.8, 0.4]]}, title=label)
+    return dead_curves({label: [[0.9, 0.5, 0.1], [0.8, 0.4]]})
 
 
 def draw_oscillation(label: str) -> str:
-    return oscillation_bars([(label, [0.1, 0.2])], title=label)
+    return oscillation_bars([(label, [0.1, 0.2])])
 
 
 def draw_heatmap(label: str) -> str:
     measured, paper = np.array([[24.0, NAN]]), np.array([[50.0, 51.0]])
     columns = label, ["left", label]
-    return heatmap(measured, paper, rows=(label, [label]), columns=columns, noise=0.5, title=label)
+    return heatmap(measured, paper, rows=(label, [label]), columns=columns, noise=0.5)
 
 
 def draw_classes(label: str) -> str:
     rows = [(label, 2.0), ("b", -1.0)]
-    return bars(rows, axis="points", title=label, intervals=[(1.0, 3.0), (-2.0, 0.0)])
+    return bars(rows, axis="points", intervals=[(1.0, 3.0), (-2.0, 0.0)])
 
 
 def draw_dots(label: str) -> str:
     rows = [DotRow(label, [24.0, 25.0], 50.0, (23.0, 26.0)), DotRow("one", [24.0])]
-    return cell_dots(rows, title=label)
+    return cell_dots(rows)
 
 
 def draw_forest(label: str) -> str:
     rows = [DotRow(label, [0.5, 1.5], 2.0, (0.1, 1.9)), DotRow("one", [0.5])]
-    return forest(rows, baseline=label, title=label)
+    return forest(rows, baseline=label)
 
 
 def draw_parallel(label: str) -> str:
     settings = [Setting(label, [0, 1, 1], ["low", "high"]), Setting("rate", [0.1, 1, 10], log=True)]
-    return parallel_coordinates(settings, [20.0, 22.0, 21.0], title=label)
+    return parallel_coordinates(settings, [20.0, 22.0, 21.0])
 
 
 DRAWINGS = [
@@ -116,75 +116,19 @@ def paths(svg: str, style: str) -> list[np.ndarray]:
 
 
 @every_figure
-def test_a_figure_is_one_named_svg_element_that_fits_its_page_and_brings_no_style_sheet(
-    draw: Draw,
-) -> None:
-    svg = drawn(draw)
-    root = ElementTree.fromstring(svg)
-    assert svg.startswith("<svg ")
-    assert (root.tag, root[0].tag, root[0].text) == (f"{SVG}svg", f"{SVG}title", "a label")
-    assert (root.attrib["role"], root.attrib["aria-label"]) == ("img", "a label")
-    assert "max-width:100%;height:auto" in root.attrib["style"]
-    width = float(root.attrib["viewBox"].split()[2])
-    assert f"width:{width:g}px" in root.attrib["style"]
-    assert width <= 640
-    assert not {"width", "height"} & root.attrib.keys()
-    allowed = {"svg", "title", "g", "defs", "path", "use", "text", "clipPath", "rect", "pattern"}
-    assert {element.tag.removeprefix(SVG) for element in elements(svg)} <= allowed
-    assert "<!--" not in svg
-
-
-@every_figure
-def test_text_takes_the_pages_colour_and_nothing_hides_its_background(draw: Draw) -> None:
-    svg = drawn(draw)
-    assert INK not in svg
-    inks = {
-        re.search(r"fill: ([^;]+)", element.attrib["style"])[1]
-        for element in elements(svg)
-        if element.tag == f"{SVG}text"
-        and element.text != "24.00"  # stands on a coloured cell
-        and element.text not in ("50.00", "51.00")
-    }
-    assert inks == {"currentColor"}
-    view = [float(v) for v in ElementTree.fromstring(svg).attrib["viewBox"].split()]
-    for points in paths(svg, "fill: #"):
-        assert np.ptp(points[:, 0]) * np.ptp(points[:, 1]) < 0.4 * view[2] * view[3]
-
-
-@every_figure
-def test_ids_of_two_figures_never_clash_and_every_reference_is_found(draw: Draw) -> None:
-    seen: set[str] = set()
-    for title in ("a label", "Map, Table V[0.1]"):
-        svg = drawn(draw, title)
-        ids = [element.attrib["id"] for element in elements(svg) if "id" in element.attrib]
-        assert len(ids) == len(set(ids))
-        assert not seen & set(ids)
-        seen |= set(ids)
-        used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
-        assert used
-        assert {a or b for a, b in used} <= set(ids)
-
-
-@every_figure
 def test_drawing_twice_gives_the_same_bytes_whatever_the_users_style(draw: Draw) -> None:
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         assert draw("a label") == drawn(draw)
         assert matplotlib.rcParams["font.size"] == 30
+    root = ElementTree.fromstring(drawn(draw))
+    assert float(root.attrib["viewBox"].split()[2]) <= 640
 
 
 @every_figure
-@pytest.mark.parametrize(
-    ("label", "shown"),
-    [
-        *(2 * (text,) for text in ("<script>alert(1)</script> & ]]>", "url(#y) #010203 $x_ 日本")),
-        ("a\x00b\ud800c", r"a\x00b\ud800c"),
-    ],
-)
-def test_hostile_labels_come_out_as_text(draw: Draw, label: str, shown: str) -> None:
-    svg = drawn(draw, label)
+def test_hostile_labels_come_out_as_text(draw: Draw) -> None:
+    svg = drawn(draw, "<script>&</script> $x_ 日本 a\x00b\ud800c")
     assert "<script" not in svg
-    assert shown in " ".join(texts(svg))
-    assert ElementTree.fromstring(svg).attrib["aria-label"] == shown
+    assert r"<script>&</script> $x_ 日本 a\x00b\ud800c" in " ".join(texts(svg))
 
 
 @every_figure
@@ -204,15 +148,14 @@ def contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
 
 
 @pytest.mark.parametrize("colour", PALETTE)
-@pytest.mark.parametrize("page", ["#ffffff", "#14171a"])
-def test_data_colours_stand_out_on_light_and_dark_pages(colour: str, page: str) -> None:
-    assert contrast(matplotlib.colors.to_rgb(colour), matplotlib.colors.to_rgb(page)) >= 3
+def test_data_colours_stand_out_on_white(colour: str) -> None:
+    assert contrast(matplotlib.colors.to_rgb(colour), (1.0, 1.0, 1.0)) >= 3
 
 
 @pytest.mark.parametrize("share", np.linspace(0, 1, 11))
 def test_numbers_can_be_read_on_every_colour_of_the_map(share: float) -> None:
     background = matplotlib.colormaps["cividis"](share)[:3]
-    text = {"#000000": (0.0, 0.0, 0.0), "#ffffff": (1.0, 1.0, 1.0)}[text_colour(background)]
+    text = (1.0, 1.0, 1.0) if share < BRIGHT else (0.0, 0.0, 0.0)
     assert contrast(text, background) >= 4.5
 
 
@@ -257,7 +200,7 @@ def test_oscillation_of_a_hand_made_series() -> None:
 
 def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:
     curves = {"none": [[1.0] * 6] * 3, "both": [[2.0] * 6]}
-    found = texts(loss_curves(curves, 2, title="t"))
+    found = texts(loss_curves(curves, 2))
     assert {"none (mean of 3 seeds)", "both (1 seed)", "training step", "loss L"} <= set(found)
     assert "pale: every step; strong: moving average over 2 steps" in found
     upper = found[found.index("end of epoch") - 3 : found.index("end of epoch")]
@@ -265,8 +208,8 @@ def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:
 
 
 def test_the_line_of_a_configuration_is_the_mean_over_its_seeds() -> None:
-    two = loss_curves({"a": [[1.0, 4.0, 2.0], [3.0, 2.0, 4.0]]}, 2, title="t")
-    one = loss_curves({"a": [[2.0, 3.0, 3.0]]}, 2, title="t")
+    two = loss_curves({"a": [[1.0, 4.0, 2.0], [3.0, 2.0, 4.0]]}, 2)
+    one = loss_curves({"a": [[2.0, 3.0, 3.0]]}, 2)
     lines = [paths(svg, f"stroke: {PALETTE[0]}") for svg in (two, one)]
     assert len(lines[0]) == len(lines[1]) == 3  # pale, strong, and in the legend
     for first, second in zip(lines[0][:2], lines[1][:2], strict=True):
@@ -274,7 +217,7 @@ def test_the_line_of_a_configuration_is_the_mean_over_its_seeds() -> None:
 
 
 def test_lines_differ_in_their_dashes_as_well_as_in_colour() -> None:
-    svg = loss_curves({name: [[1.0, 2.0]] for name in "abcd"}, 2, title="t")
+    svg = loss_curves({name: [[1.0, 2.0]] for name in "abcd"}, 2)
     dashes = {
         match[1] if (match := re.search("stroke-dasharray: ([^;]+)", e.attrib["style"])) else ""
         for colour in PALETTE[:4]
@@ -287,15 +230,15 @@ def test_lines_differ_in_their_dashes_as_well_as_in_colour() -> None:
 def test_a_long_training_keeps_its_spikes_but_not_all_its_points() -> None:
     losses = np.random.default_rng(0).normal(1, 0.3, 5000).tolist()
     losses[3210] = 9.0
-    svg = loss_curves({"a": [losses]}, 250, title="t")
+    svg = loss_curves({"a": [losses]}, 250)
     pale = paths(svg, f"stroke: {PALETTE[0]}; stroke-opacity")[0]
     strong = paths(svg, f"stroke: {PALETTE[0]}; stroke-width: 2.2")[0]
     assert np.ptp(pale[:, 1]) > 10 * np.ptp(strong[:, 1]) > 0
-    assert len(svg) < 60_000
+    assert len(svg) < 80_000
 
 
 def test_oscillation_bars_show_percent_and_seeds() -> None:
-    svg = oscillation_bars([("a", [0.1, 0.3]), ("b", [0.4])], title="t")
+    svg = oscillation_bars([("a", [0.1, 0.3]), ("b", [0.4])])
     assert {"seed", "mean over seeds"} <= set(texts(svg))
     zero, tens = text_x(svg, "0"), text_x(svg, "10")
     widths = [np.ptp(bar[:, 0]) for bar in paths(svg, f"fill: {PALETTE[0]}; opacity: 0.45")[:2]]
@@ -324,7 +267,6 @@ def small_heatmap(noise: float | None, paper: list[list[float]] | None = None) -
         rows=("rows", ["r1", "r2"]),
         columns=("columns", ["c1", "c2", "c3"]),
         noise=noise,
-        title="t",
     )
 
 
@@ -335,6 +277,15 @@ def test_a_map_shows_every_number_its_span_and_what_is_missing() -> None:
     assert found.count("missing") == 1
     assert found.count("none") == 1
     assert {"24.00 to 25.00, span 1.00", "50.00 to 50.50, span 0.50"} <= set(found)
+
+
+def test_a_number_stands_in_its_row_and_column() -> None:
+    found = (e for e in elements(small_heatmap(0.5)) if e.tag == f"{SVG}text" and "x" in e.attrib)
+    at = {e.text: e.attrib for e in found}
+    x, y = ({text: float(where[axis]) for text, where in at.items()} for axis in "xy")
+    assert y["24.00"] < y["25.00"]  # the first row is at the top
+    assert [y["25.00"], y["50.40"]] == pytest.approx([y["r2"], y["r2"]], abs=3)
+    assert x["24.00"] < x["24.90"] < x["24.50"]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +312,7 @@ def test_a_map_without_printed_numbers_has_one_panel() -> None:
 
 def test_a_map_with_nothing_measured_yet_says_so() -> None:
     measured, paper, names = np.array([[NAN]]), np.array([[50.0]]), ("", ["r"])
-    svg = heatmap(measured, paper, rows=names, columns=names, noise=0.1, title="t")
+    svg = heatmap(measured, paper, rows=names, columns=names, noise=0.1)
     found = texts(svg)
     assert {"no value yet", "missing", "50.00"} <= set(found)
 
@@ -371,7 +322,7 @@ def test_a_map_with_nothing_measured_yet_says_so() -> None:
 
 def test_bars_per_class_are_as_long_as_the_differences_and_on_their_side_of_zero() -> None:
     rows = [("cat", 4.0), ("dog", -2.0), ("car", 1.0)]
-    svg = bars(rows, axis="points", title="t", intervals=[(3.0, 5.0), (-4.0, 0.0), (1.0, 1.0)])
+    svg = bars(rows, axis="points", intervals=[(3.0, 5.0), (-4.0, 0.0), (1.0, 1.0)])
     zero, two = text_x(svg, "0"), text_x(svg, "2")
     (up, small), (down,) = (paths(svg, f"fill: {PALETTE[sign]}") for sign in (0, 1))
     unit = (two - zero) / 2
@@ -394,14 +345,14 @@ def test_paper_numbers_far_from_the_measured_get_a_scale_of_their_own(
         DotRow("b", [24.5], papers[1]),
         DotRow("c", [24.0]),
     ]
-    found = texts(cell_dots(rows, title="t"))
+    found = texts(cell_dots(rows))
     assert ("paper (own scale)" in found) == apart
     assert "printed in the paper" in found
 
 
 def test_dots_stand_at_their_values() -> None:
     rows = [DotRow("a", [24.0, 26.0], 25.0, (22.0, 28.0)), DotRow("c", [27.0])]
-    svg = cell_dots(rows, title="t")
+    svg = cell_dots(rows)
     left, right = text_x(svg, "24"), text_x(svg, "26")
     dots = {
         round(24 + 2 * (float(e.attrib["x"]) - left) / (right - left), 2)
@@ -417,7 +368,7 @@ def test_dots_stand_at_their_values() -> None:
 
 def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() -> None:
     rows = [DotRow("a", [0.0, 2.0], 1.5, (-0.5, 2.5)), DotRow("b", [-1.0])]
-    svg = forest(rows, baseline="base", title="t")
+    svg = forest(rows, baseline="base")
     zero, one = text_x(svg, "0.0"), text_x(svg, "1.0")
     marks = {
         round((float(e.attrib["x"]) - zero) / (one - zero), 2)
@@ -434,18 +385,18 @@ def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() 
 
 def test_lines_go_through_their_settings_to_their_score() -> None:
     settings = [Setting("a", [0, 1], ["low", "high"]), Setting("b", [1, 100], log=True)]
-    svg = parallel_coordinates(settings, [30.0, 20.0], title="t")
+    svg = parallel_coordinates(settings, [30.0, 20.0])
     best = paths(svg, "stroke-width: 2.6")[0]  # from low, low to the higher score, at the top
     assert len(best) == 3
     assert best[0][1] == pytest.approx(best[1][1])
     assert best[2][1] < best[1][1]
     assert {"a", "b", "mIoU (%)", "low", "high", "1", "100", "20", "30"} <= set(texts(svg))
     many = [Setting("alpha_decreased", [0, 1])] * 6
-    svg = parallel_coordinates(many, [30.0, 20.0], title="t")
+    svg = parallel_coordinates(many, [30.0, 20.0])
     assert texts(svg).count("decreased") == 6  # in two lines, lest they lie on each other
 
 
 def test_the_legend_of_dots_names_only_what_is_there() -> None:
-    found = texts(cell_dots([DotRow("a", [24.0])], title="t"))
+    found = texts(cell_dots([DotRow("a", [24.0])]))
     assert "seed" in found
     assert not {"mean over seeds,", "95 % interval", "printed in the paper"} & set(found)

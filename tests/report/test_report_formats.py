@@ -198,7 +198,9 @@ def test_pictures_are_on_the_page_and_in_markdown_if_they_are_files() -> None:
     drawn = Picture("Drawn", "How it was drawn", svg="<svg></svg>")
     taken = Picture("Taken", "By whom", image=PIXEL, file="gallery.png")
     found = rendered(document(Pictures((drawn,)), taken))
-    assert "<figure>\n<svg></svg>" in found[Format.html]
+    assert (
+        '<img src="data:image/svg+xml;base64,PHN2Zz48L3N2Zz4=" alt="Drawn">' in found[Format.html]
+    )
     assert f'<img src="{PIXEL}"' in found[Format.html]
     assert "![Taken](<gallery.png>)\n\nBy whom" in found[Format.markdown]
     assert "How it was drawn" not in found[Format.markdown] + found[Format.terminal]

@@ -196,9 +196,7 @@ def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have
     store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, list[list[float]]] = {}
-    monkeypatch.setattr(
-        figures, "dead_curves", lambda curves, title: drawn.update(curves) or "<svg/>"
-    )
+    monkeypatch.setattr(figures, "dead_curves", lambda curves: drawn.update(curves) or "<svg/>")
     finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
     assert build_report(sweep, store).tables[0].findings
     assert drawn == {}
@@ -212,6 +210,6 @@ def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have
 
 def test_the_figure_names_its_lines_and_the_limit() -> None:
     curves = {"none": [[0.6, 0.1]], "both": [[0.6, 0.5], [0.5, 0.4, 0.3]]}
-    svg = dead_curves(curves, title="t")
+    svg = dead_curves(curves)
     for text in ("none (1 seed)", "both (mean of 2 seeds)", "limit: 40 %"):
         assert f">{text}<" in svg

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sweeps.report.figures.svg import (
     FONT_SIZE,
-    INK,
     LEGEND_CHARACTERS,
     MARKERS,
     draw_svg,
@@ -33,12 +32,12 @@ Seeds = Sequence[Sequence[float]]
 Look = dict[str, Any]
 """How a line is drawn, and its label."""
 PALE: Look = {"alpha": 0.35, "linewidth": 0.8}
-LIMIT: Look = {"color": INK, "linewidth": 1.2, "dashes": (3, 3)}
+LIMIT: Look = {"color": "black", "linewidth": 1.2, "dashes": (3, 3)}
 
 Curve = TypeVar("Curve")
 
 
-def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int, *, title: str) -> str:
+def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
     """Draw the loss L per training step, a line per configuration, as SVG. curves: label -> [S][T].
 
     The pale line is the mean over seeds at every step, the strong one its moving average over an
@@ -58,11 +57,11 @@ def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int, *, title: str
         _mark_epochs(axes, steps_per_epoch, num_steps)
 
     explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
-    return _chart(_with_seeds(curves), draw, frame, explanation, title=title)
+    return _chart(_with_seeds(curves), draw, frame, explanation)
 
 
 def threshold_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], fixed: float, *, title: str
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], fixed: float
 ) -> str:
     """Draw pseudo-label mIoU (percent) by background threshold, a line per configuration, as SVG.
 
@@ -86,10 +85,10 @@ def threshold_curves(
         axes.grid()
 
     explanation = "marker: best threshold, chosen on the masks that score it"
-    return _chart({name: name for name in curves}, draw, frame, explanation, title=title)
+    return _chart({name: name for name in curves}, draw, frame, explanation)
 
 
-def dead_curves(curves: Mapping[str, Seeds], *, title: str) -> str:
+def dead_curves(curves: Mapping[str, Seeds]) -> str:
     """Draw the share of dead maps by epoch, a line per configuration, as SVG.
 
     curves: label -> [S][E] in [0, 1]; a training that ended early has a shorter series. A pale line
@@ -117,7 +116,7 @@ def dead_curves(curves: Mapping[str, Seeds], *, title: str) -> str:
         axes.grid(axis="y")
 
     explanation = "pale: a seed; strong: their mean"
-    return _chart(_with_seeds(curves), draw, frame, explanation, title=title, height=300)
+    return _chart(_with_seeds(curves), draw, frame, explanation, height=300)
 
 
 def _with_seeds(curves: Mapping[str, Seeds]) -> dict[str, Seeds]:
@@ -131,7 +130,6 @@ def _chart(
     frame: Callable[[Axes], None],
     explanation: str,
     *,
-    title: str,
     height: float = 350,
 ) -> str:
     """Return a chart of labelled lines as SVG, its legend below the axes, where it hides nothing.
@@ -156,7 +154,7 @@ def _chart(
         )
 
     height += 1.5 * FONT_SIZE * sum(map(num_lines, labels))
-    return draw_svg(draw_all, title=title, width=WIDTH, height=height)
+    return draw_svg(draw_all, width=WIDTH, height=height)
 
 
 def moving_average(values: ArrayLike, window: int) -> NDArray[np.float64]:
@@ -196,7 +194,7 @@ def _mark_epochs(axes: Axes, steps_per_epoch: int, num_steps: int) -> None:
     epochs = range(stride, num_epochs + 1, stride)
     ends = [epoch * steps_per_epoch for epoch in epochs]
     for step in ends:
-        axes.axvline(step, color=INK, alpha=0.18, linewidth=0.8, dashes=(2, 3))
+        axes.axvline(step, color="black", alpha=0.18, linewidth=0.8, dashes=(2, 3))
     upper = axes.secondary_xaxis("top")
     upper.set_xticks(ends, [str(epoch) for epoch in epochs])
     upper.set_xlabel("end of epoch")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sweeps.report.figures.rows import LINE_HEIGHT
-from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, num_lines, wrapped
+from sweeps.report.figures.svg import FONT_SIZE, draw_svg, num_lines, wrapped
 
 WIDTH = 560
 CHARACTER = 7
@@ -34,9 +34,7 @@ class Setting:
     log: bool = False
 
 
-def parallel_coordinates(
-    settings: Sequence[Setting], scores: Sequence[float], *, title: str
-) -> str:
+def parallel_coordinates(settings: Sequence[Setting], scores: Sequence[float]) -> str:
     """Draw a line per configuration through its settings to its score (percent mIoU), as SVG.
 
     Lines are coloured by score; the best is the thickest and drawn last.
@@ -54,7 +52,7 @@ def parallel_coordinates(
             width = 2.6 if at == order[-1] else 1.2
             axes.plot(range(len(axes_shown)), places[:, at], color=colour, linewidth=width)
         for at, setting in enumerate(axes_shown):
-            axes.axvline(at, color=INK, linewidth=1)
+            axes.axvline(at, color="black", linewidth=1)
             _number(axes, at, setting)
         axes.set_xticks(range(len(axes_shown)), heads)
         axes.xaxis.tick_top()
@@ -64,7 +62,7 @@ def parallel_coordinates(
         axes.spines[:].set_visible(False)
 
     height = 260 + LINE_HEIGHT * max(map(num_lines, heads))
-    return draw_svg(draw, title=title, width=WIDTH, height=height)
+    return draw_svg(draw, width=WIDTH, height=height)
 
 
 def _head(name: str, width: float) -> str:

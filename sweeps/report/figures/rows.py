@@ -10,7 +10,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sweeps.report.figures.svg import FONT_SIZE, INK, PALETTE, draw_svg, num_lines, wrapped
+from sweeps.report.figures.svg import FONT_SIZE, PALETTE, draw_svg, num_lines, wrapped
 
 WIDTH = 560
 LINE_HEIGHT = 15
@@ -18,6 +18,13 @@ MEASURED, NEGATIVE = PALETTE[0], PALETTE[1]
 PAPER = PALETTE[1]
 
 Interval = tuple[float, float]
+Look = dict[str, Any]
+
+_DOT: Look = {"marker": "o", "linestyle": "none", "markerfacecolor": MEASURED, "zorder": 3}
+_DOT |= {"markeredgecolor": "black", "markeredgewidth": 0.7, "markersize": 6, "label": "seed"}
+_DIAMOND: Look = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "zorder": 5}
+_DIAMOND |= {"markeredgecolor": PAPER, "markeredgewidth": 1.8, "markersize": 8}
+_INTERVAL: Look = {"color": "black", "elinewidth": 1.6, "capsize": 3, "zorder": 2.5}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class DotRow:
     """95 % interval around the mean over seeds; None for a single one."""
 
 
-def cell_dots(cells: Sequence[DotRow], *, title: str) -> str:
+def cell_dots(cells: Sequence[DotRow]) -> str:
     """Draw a table's cells as rows: seeds as dots, mean, interval, the paper's number, as SVG.
 
     If the paper's numbers are so far from the measured ones that a common scale would hide the
@@ -51,21 +58,21 @@ def cell_dots(cells: Sequence[DotRow], *, title: str) -> str:
             paper.set_xlabel("paper (own scale)")
             paper.xaxis.set_major_locator(MaxNLocator(2))
 
-    return _rows([cell.label for cell in cells], draw, title=title, apart=apart)
+    return _rows([cell.label for cell in cells], draw, apart=apart)
 
 
-def forest(cells: Sequence[DotRow], *, baseline: str, title: str) -> str:
+def forest(cells: Sequence[DotRow], *, baseline: str) -> str:
     """Draw differences to a baseline, paired by seed, with intervals and the paper's, as SVG."""
 
     def draw(axes: Axes, paper: Axes) -> None:
         _dots(cells, axes, paper)
-        axes.axvline(0, color=INK, linewidth=1.2)
+        axes.axvline(0, color="black", linewidth=1.2)
         axes.set_xlabel(wrapped(f"difference to {baseline} (percentage points)", 60))
 
-    return _rows([cell.label for cell in cells], draw, title=title)
+    return _rows([cell.label for cell in cells], draw)
 
 
-def oscillation_bars(rows: Sequence[tuple[str, Sequence[float]]], *, title: str) -> str:
+def oscillation_bars(rows: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Draw the oscillation of the loss (percent of its mean) per configuration, as SVG.
 
     rows: (label, `lines.oscillation` of each seed). The bar is the mean over seeds, a dot a seed.
@@ -76,15 +83,15 @@ def oscillation_bars(rows: Sequence[tuple[str, Sequence[float]]], *, title: str)
             percent = 100 * np.asarray(values)
             mean = axes.barh(index, percent.mean(), height=0.6, color=MEASURED, alpha=0.45)
             mean.set_label("mean over seeds")
-            axes.plot(percent, [index] * len(percent), **_DOT, label="seed")
+            axes.plot(percent, [index] * len(percent), **_DOT)
         axes.set_xlim(left=0)
         axes.set_xlabel("oscillation of the loss (% of its mean, last half of training)")
 
-    return _rows([label for label, _ in rows], draw, title=title)
+    return _rows([label for label, _ in rows], draw)
 
 
 def bars(
-    rows: Sequence[tuple[str, float]], *, axis: str, title: str, intervals: Sequence[Interval] = ()
+    rows: Sequence[tuple[str, float]], *, axis: str, intervals: Sequence[Interval] = ()
 ) -> str:
     """Draw a bar per (label, value), negative ones in another colour, as SVG.
 
@@ -95,17 +102,15 @@ def bars(
         values = [value for _, value in rows]
         colours = [MEASURED if value >= 0 else NEGATIVE for value in values]
         axes.barh(range(len(rows)), values, height=0.62, color=colours, alpha=0.75)
-        if intervals:
-            _intervals(axes, intervals, fmt="none")
-        axes.axvline(0, color=INK, linewidth=1.2)
+        for row, interval in enumerate(intervals):
+            _interval(axes, interval, row, fmt="none")
+        axes.axvline(0, color="black", linewidth=1.2)
         axes.set_xlabel(axis)
 
-    return _rows([label for label, _ in rows], draw, title=title)
+    return _rows([label for label, _ in rows], draw)
 
 
-def _rows(
-    names: Sequence[str], draw: Callable[[Axes, Axes], None], *, title: str, apart: bool = False
-) -> str:
+def _rows(names: Sequence[str], draw: Callable[[Axes, Axes], None], *, apart: bool = False) -> str:
     """Return a chart with a labelled row per name, and a legend of what has a label, as SVG.
 
     draw: gets the axes, and those of the paper's numbers: the same, or if they are `apart`, a panel
@@ -123,53 +128,36 @@ def _rows(
             panel.spines["left"].set_visible(False)
             panel.tick_params(axis="y", length=0)
             panel.grid(axis="x")
-        _legend(figure)
+        found = [panel.get_legend_handles_labels() for panel in panels]
+        handles = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
+        if handles:
+            look: Look = {
+                "loc": "outside lower center",
+                "ncols": len(handles),
+                "handletextpad": 0.4,
+            }
+            figure.legend(handles.values(), handles, fontsize=FONT_SIZE - 1, **look)
 
     height = (10 + LINE_HEIGHT * max(map(num_lines, labels))) * max(len(labels), 2) + 85
-    return draw_svg(draw_rows, title=title, width=WIDTH, height=height)
-
-
-_DOT: dict[str, Any] = {
-    "marker": "o",
-    "linestyle": "none",
-    "markersize": 6,
-    "markerfacecolor": MEASURED,
-    "markeredgecolor": INK,
-    "markeredgewidth": 0.7,
-    "zorder": 3,
-}
-_DIAMOND: dict[str, Any] = {
-    "marker": "D",
-    "linestyle": "none",
-    "markersize": 8,
-    "markerfacecolor": "none",
-    "markeredgecolor": PAPER,
-    "markeredgewidth": 1.8,
-    "zorder": 5,
-}
-_INTERVAL: dict[str, Any] = {"color": INK, "elinewidth": 1.6, "capsize": 3, "zorder": 2.5}
+    return draw_svg(draw_rows, width=WIDTH, height=height)
 
 
 def _dots(cells: Sequence[DotRow], axes: Axes, paper: Axes) -> None:
     """Draw per row its seeds, from two on their mean with its interval, and the paper's number."""
     for row, cell in enumerate(cells):
-        axes.plot(cell.values, [row] * len(cell.values), **_DOT, label="seed")
+        axes.plot(cell.values, [row] * len(cell.values), **_DOT)
         if cell.interval:
-            bar = _intervals(
-                axes, [cell.interval], row, fmt="|", markersize=15, markeredgewidth=2.4
-            )
+            mean: Look = {"fmt": "|", "markersize": 15, "markeredgewidth": 2.4}
+            bar = _interval(axes, cell.interval, row, **mean)
             bar.set_label(wrapped("mean over seeds, 95 % interval", 17))
         if cell.paper is not None:
             paper.plot(cell.paper, row, **_DIAMOND, label="printed in the paper")
 
 
-def _intervals(
-    axes: Axes, intervals: Sequence[Interval], first_row: int = 0, **look: Any
-) -> ErrorbarContainer:
-    """Draw an interval with end caps per row."""
-    low, high = np.transpose(intervals)
-    rows = range(first_row, first_row + len(intervals))
-    return axes.errorbar((low + high) / 2, rows, xerr=(high - low) / 2, **_INTERVAL | look)
+def _interval(axes: Axes, ends: Interval, row: int, **look: Any) -> ErrorbarContainer:
+    """Draw an interval with end caps."""
+    middle, half = sum(ends) / 2, (ends[1] - ends[0]) / 2
+    return axes.errorbar(middle, row, xerr=half, **_INTERVAL | look)
 
 
 def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
@@ -177,21 +165,4 @@ def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
     if not printed:
         return True
     gap = max(min(printed) - max(measured), min(measured) - max(printed))
-    spans = (max(values) - min(values) for values in (measured, printed))
-    return gap <= max(spans)
-
-
-def _legend(figure: Figure) -> None:
-    """Draw the legend of all panels below them, each label once."""
-    handles = {
-        h.get_label(): h for axes in figure.axes for h in axes.get_legend_handles_labels()[0]
-    }
-    if handles:
-        figure.legend(
-            handles=list(handles.values()),
-            loc="outside lower center",
-            ncols=len(handles),
-            fontsize=FONT_SIZE - 1,
-            handletextpad=0.4,
-            columnspacing=1.4,
-        )
+    return gap <= max(np.ptp(measured), np.ptp(printed))

@@ -1,10 +1,10 @@
 """A report as one self-contained HTML page: no script, no font, no picture from elsewhere."""
 
+from base64 import b64encode
 from collections.abc import Iterator
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from sweeps.report.document import Block, Document, Format, Grid, shown
 from sweeps.report.words import greek
@@ -12,7 +12,7 @@ from wsss.basics.printable import printable, web_address
 
 
 def html(document: Document) -> str:
-    """Return the page. All text is escaped except our own SVG."""
+    """Return the page. All text is escaped."""
     environment = Environment(
         loader=PackageLoader("sweeps.report.formats", "."),
         autoescape=True,
@@ -24,7 +24,7 @@ def html(document: Document) -> str:
     environment.filters |= {
         "blocks": _blocks,
         "column_groups": _column_groups,
-        "svg": Markup,
+        "svg_address": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}",
         "verbatim": lambda text: _Verbatim(printable(text)),
         "web_address": web_address,
     }

@@ -52,7 +52,7 @@ class Results:
     def __init__(self, store: Store, trials: Sequence[Trial], measure: Measure) -> None:
         self.store, self.measure = store, measure
         self.by_id = {t.run_id: self._read(t) for t in trials}
-        self.configs = {trial.run_id: trial.config for trial in trials}
+        self.trials = {trial.run_id: trial for trial in trials}
         self._resampled: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts]] = {}
 
@@ -65,6 +65,10 @@ class Results:
         cam = self.store.cam(trial.cam_id)
         dead = find_dead_maps(cam.epochs(), trial.config)
         return Result(metrics, failure, cam.warning(), dead, mious)
+
+    def epochs(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the records of a trial's training, one per epoch."""
+        return self.store.cam(self.trials[run_id].cam_id).epochs()
 
     def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
         """Return (image ids, counts per image) of a finished trial.

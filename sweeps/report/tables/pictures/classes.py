@@ -69,7 +69,7 @@ def compare_classes(cells: Mapping[str, CellReport], results: Results) -> tuple[
         f"{best.reference}, the best measured, minus {base.reference}, in percentage points, mean "
         f"over {counted(len(seeds), 'seed')}; bars: 95 % over images."
     )
-    svg = bars(bars_shown, axis=axis, title=title, intervals=intervals)
+    svg = bars(bars_shown, axis=axis, intervals=intervals)
     return (
         Only(ON_PAGES, (Heading(title), grid, *(() if occurs.all() else (Text(absent, "soft"),)))),
         Only(HTML, (Picture("Differences by class", caption, svg),)),

@@ -1,11 +1,10 @@
 """The figures of a table: differences, maps and curves, drawn from the store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from sweeps.plan.trials import Plan
 from sweeps.report.document import Picture
 from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
@@ -27,27 +26,30 @@ Epochs = dict[str, list[list[dict[str, Any]]]]
 """Reference -> a list per seed -> the training's records, one per epoch."""
 
 
-def table_figures(table: Table, cells: Cells, plan: Plan, results: Results) -> tuple[Picture, ...]:
+def table_figures(table: Table, cells: Cells, results: Results) -> tuple[Picture, ...]:
     """Draw the figures that a table's finished trials allow."""
+    return tuple(_figures(table, cells, results))
+
+
+def _figures(table: Table, cells: Cells, results: Results) -> Iterator[Picture]:
     done = [cell for cell in cells.values() if cell.values]
     if not done:
-        return ()
-    where = f"Table {table.name}"
-    pictures = _differences(table, cells, where) if len(cells) <= MAX_DOT_ROWS else []
-    if min(len(table.rows), len(table.columns)) > 1:
-        pictures.append(_heatmap(table, cells, where))
-        pictures += _factors(table, cells, where)
+        return
     if len(cells) <= MAX_DOT_ROWS:
-        pictures.append(_dots(done, where))
+        yield from _differences(table, cells)
+    if min(len(table.rows), len(table.columns)) > 1:
+        yield _heatmap(table, cells)
+        yield from _factors(table, cells)
+    if len(cells) <= MAX_DOT_ROWS:
+        yield _dots(done)
     if len(done) <= MAX_CURVES:
-        epochs = _epochs(done, plan, results)
-        pictures += _losses(table, epochs, where)
-        pictures += _dead_maps(epochs, where)
-        pictures.append(_thresholds(done, results, where))
-    return tuple(pictures)
+        epochs = {c.reference: [results.epochs(c.run_ids[s]) for s in c.values] for c in done}
+        yield from _losses(table, epochs)
+        yield from _dead_maps(epochs)
+        yield _thresholds(done, results)
 
 
-def _differences(table: Table, cells: Cells, where: str) -> list[Picture]:
+def _differences(table: Table, cells: Cells) -> Iterator[Picture]:
     rows = [
         DotRow(
             cell.reference,
@@ -58,98 +60,75 @@ def _differences(table: Table, cells: Cells, where: str) -> list[Picture]:
         for cell in cells.values()
         if (found := cell.evidence)
     ]
-    if not rows:
-        return []
-    title = "Differences to the baseline"
     caption = (
         "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
         "interval that contains 0 shows no difference; one that does not contain the paper's mark "
         "is evidence against the paper's number."
     )
-    svg = forest(rows, baseline=table.baseline_name, title=f"{title}, {where}")
-    return [Picture(title, caption, svg)]
+    if rows:
+        svg = forest(rows, baseline=table.baseline_name)
+        yield Picture("Differences to the baseline", caption, svg)
 
 
-def _factors(table: Table, cells: Cells, where: str) -> list[Picture]:
+def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
     """Draw a grid's cells as lines through its factors, and the variance each factor explains."""
-    shown = [
-        (*place, cell.mean)
-        for place, cell in zip(
-            np.ndindex(len(table.rows), len(table.columns)), cells.values(), strict=True
-        )
-        if cell.mean is not None
-    ]
+    places = np.ndindex(len(table.rows), len(table.columns))
+    found = zip(places, (cell.mean for cell in cells.values()), strict=True)
+    shown = [(*place, mean) for place, mean in found if mean is not None]
     if len(shown) < 3:
-        return []
+        return
     rows, columns, means = zip(*shown, strict=True)
     settings = [
         Setting(", ".join(table.row_names), rows, [", ".join(r.labels) for r in table.rows]),
         Setting(table.column_name, columns, table.columns),
     ]
-    title = "Cells by factor"
-    svg = parallel_coordinates(settings, means, title=f"{title}, {where}")
     caption = (
         "A line per cell, coloured by its mean mIoU: dark is low, yellow high; thick: highest."
     )
-    pictures = [Picture(title, caption, svg)]
+    yield Picture("Cells by factor", caption, parallel_coordinates(settings, means))
     values = complete_grid(table, cells)
     if values is not None and len(values) > 1:
-        title = "What explains the spread"
         shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
-        svg = bars(shares, axis="share of the variance (%)", title=f"{title}, {where}")
         caption = (
             "Sums of squares of the two-way analysis of variance, seeds as blocks. The first "
             "sentence under the table says which factors are significant."
         )
-        pictures.append(Picture(title, caption, svg))
-    return pictures
+        svg = bars(shares, axis="share of the variance (%)")
+        yield Picture("What explains the spread", caption, svg)
 
 
-def _heatmap(table: Table, cells: Cells, where: str) -> Picture:
-    shape = len(table.rows), len(table.columns)
-    measured = np.array([cell.mean for cell in cells.values()], np.float64).reshape(shape)
-    paper = np.array([_printed(cell) for cell in cells.values()], np.float64).reshape(shape)
+def _heatmap(table: Table, cells: Cells) -> Picture:
+    numbers = [(cell.mean, _printed(cell)) for cell in cells.values()]
+    shape = 2, len(table.rows), len(table.columns)
+    measured, paper = np.array(numbers, np.float64).T.reshape(shape)
     pooled = pooled_sd(cells)
-    # A cell is the mean over its seeds; the band is for the difference of two such means.
-    num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
-    noise = None if pooled is None else 1.96 * pooled[0] * np.sqrt(2 / num_seeds)
-    title = "Map of the grid"
+    noise, band = None, "seed noise is unknown, so no band can be drawn"
+    if pooled is not None:
+        # A cell is the mean over its seeds; the band is for the difference of two such means.
+        num_seeds = min(len(cell.values) for cell in cells.values() if cell.values)
+        noise = 1.96 * pooled[0] * np.sqrt(2 / num_seeds)
+        band = (
+            f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
+            f"cells at the seed noise of this table, {counted(num_seeds, 'seed')}) are marked"
+        )
     svg = heatmap(
         measured,
         paper,
         rows=(", ".join(table.row_names), [", ".join(row.labels) for row in table.rows]),
         columns=(table.column_name, table.columns),
         noise=noise,
-        title=f"{title}, {where}",
-    )
-    band = (
-        "seed noise is unknown, so no band can be drawn"
-        if noise is None
-        else f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
-        f"cells at the seed noise of this table, {counted(num_seeds, 'seed')}) are marked"
     )
     caption = f"Measured and printed mIoU, each on its own colour scale; {band}."
-    return Picture(title, caption, svg)
+    return Picture("Map of the grid", caption, svg)
 
 
-def _dots(done: Sequence[CellReport], where: str) -> Picture:
+def _dots(done: Sequence[CellReport]) -> Picture:
     rows = [
         DotRow(cell.reference, list(cell.values.values()), _printed(cell), cell.seed_interval)
         for cell in done
     ]
-    title = "Every training"
     caption = "A dot per seed, the mean, its 95 % interval over seeds, and the paper's number."
-    return Picture(title, caption, cell_dots(rows, title=f"{title}, {where}"))
-
-
-def _epochs(done: Sequence[CellReport], plan: Plan, results: Results) -> Epochs:
-    cams = {trial.run_id: trial.cam_id for trial in plan.trials}
-    return {
-        cell.reference: [
-            results.store.cam(cams[cell.run_ids[seed]]).epochs() for seed in cell.values
-        ]
-        for cell in done
-    }
+    return Picture("Every training", caption, cell_dots(rows))
 
 
 def _series(epochs: Epochs, key: str) -> Epochs:
@@ -161,59 +140,52 @@ def _series(epochs: Epochs, key: str) -> Epochs:
     return {name: seeds for name, seeds in kept.items() if seeds}
 
 
-def _losses(table: Table, epochs: Epochs, where: str) -> list[Picture]:
+def _losses(table: Table, epochs: Epochs) -> Iterator[Picture]:
     """Draw L by step, as in the paper's Figures 6 to 8, and how much it oscillates."""
     kept = _series(epochs, "step_losses")
     if not kept:
-        return []
+        return
     window = max(len(seed[0]["step_losses"]) for seeds in kept.values() for seed in seeds)
     curves = {
         name: [[loss for e in seed for loss in e["step_losses"]] for seed in seeds]
         for name, seeds in kept.items()
     }
     as_figure = f" (as in {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
-    title = f"Loss curves{as_figure}"
     caption = (
         "Total loss L per training step, mean over seeds; strong: moving average over an epoch. L "
         "has more terms with more views, so compare heights only between cells with the same views."
     )
-    svg = loss_curves(curves, window, title=f"{title}, {where}")
-    pictures = [Picture(title, caption, svg)]
+    yield Picture(f"Loss curves{as_figure}", caption, loss_curves(curves, window))
     rows = [
         (name, [oscillation(losses, window) for losses in seeds])
         for name, seeds in curves.items()
         if window >= 3 and len(seeds[0]) >= 2 * window
     ]
+    caption = (
+        "Deviation (root mean square) of the step losses from their moving average over an epoch, "
+        "in the second half of training, relative to the mean loss there; a dot per seed. Lower is "
+        "smoother."
+    )
     if rows:
-        title = "Oscillation of the loss"
-        caption = (
-            "Deviation (root mean square) of the step losses from their moving average over an "
-            "epoch, in the second half of training, relative to the mean loss there; a dot per "
-            "seed. Lower is smoother."
-        )
-        svg = oscillation_bars(rows, title=f"{title}, {where}")
-        pictures.append(Picture(title, caption, svg))
-    return pictures
+        yield Picture("Oscillation of the loss", caption, oscillation_bars(rows))
 
 
-def _dead_maps(epochs: Epochs, where: str) -> list[Picture]:
+def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
     """Draw the share of dead maps by epoch, in the view with most of them."""
     curves = {
         name: [[max(epoch["dead"].values()) for epoch in seed] for seed in seeds]
         for name, seeds in _series(epochs, "dead").items()
     }
-    if not curves:
-        return []
-    title = "Empty maps"
     caption = (
         "Share of the maps of present classes without a positive value, mean over an epoch, in the "
         "view with most of them. Most maps are empty early in a training; later they should not "
         "be: an empty map labels nothing, and two empty maps agree, which lowers L_s for no gain."
     )
-    return [Picture(title, caption, dead_curves(curves, title=f"{title}, {where}"))]
+    if curves:
+        yield Picture("Empty maps", caption, dead_curves(curves))
 
 
-def _thresholds(done: Sequence[CellReport], results: Results, where: str) -> Picture:
+def _thresholds(done: Sequence[CellReport], results: Results) -> Picture:
     curves, fixed = {}, 0.0
     for cell in done:
         seen = [results.by_id[cell.run_ids[seed]].metrics or {} for seed in cell.values]
@@ -222,12 +194,11 @@ def _thresholds(done: Sequence[CellReport], results: Results, where: str) -> Pic
         mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
         fixed = float(seen[0]["fixed_threshold"])
         curves[cell.reference] = (thresholds, mean.tolist())
-    title = "Threshold curves"
     caption = (
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
         "ranking depends on the threshold, which the paper does not state."
     )
-    return Picture(title, caption, threshold_curves(curves, fixed, title=f"{title}, {where}"))
+    return Picture("Threshold curves", caption, threshold_curves(curves, fixed))
 
 
 def _printed(cell: CellReport) -> float | None:

@@ -74,7 +74,7 @@ def _path(cell: CellReport, results: Results) -> Path | None:
 
 def _image_set(cell: CellReport, results: Results) -> tuple[str, ...]:
     """Return what identifies the images that a cell was scored on."""
-    data = results.configs[cell.run_ids[min(cell.values)]].data
+    data = results.trials[cell.run_ids[min(cell.values)]].config.data
     return data.eval_split, data.fingerprint
 
 
