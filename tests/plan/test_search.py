@@ -316,7 +316,7 @@ def test_the_report_draws_what_the_settings_of_finished_trials_do(
     rows = list(csv.DictReader(page.with_suffix(".csv").read_text().splitlines()))
     page = page.read_text()
     assert "rank correlation over 6 finished trials" in page
-    assert page.count("<svg") == 2
+    assert page.count("data:image/svg+xml") == 2
     assert [row["status"] for row in rows] == ["finished"] * 6 + ["stopped"]
     assert [float(row["search_half_miou"]) for row in rows[:2]] == [20.0, 21.0]
     assert "the held-out half is not scored yet" in page
