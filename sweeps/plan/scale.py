@@ -1,10 +1,10 @@
 """How a sweep differs from the paper's setting, and how it decides the paper's open points."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sweeps.plan.states import TrialState
 from sweeps.plan.sweep import OF_THE_DATA, Sweep
-from sweeps.store.store import Store
 from wsss.basics.printable import counted
 from wsss.config import RunConfig
 from wsss.presets import PAPER
@@ -50,9 +50,9 @@ def scale_of(sweep: Sweep, classes: Sequence[str] | None) -> Scale:
     return Scale(scale_marks(sweep), tuple(classes) != VOC_CLASSES)
 
 
-def scored_classes(sweep: Sweep, store: Store) -> list[str] | None:
+def scored_classes(states: Mapping[str, TrialState]) -> list[str] | None:
     """Return the data's classes from a finished trial; None without one."""
-    finished = (store.run(trial.run_id).metrics() for trial in sweep.plan.trials)
+    finished = (state.metrics for state in states.values())
     return next((found["classes"] for found in finished if found), None)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json
-from wsss.training.diagnosis.learning import find_dead_maps
+from wsss.training.diagnosis.learning import DeadMaps, find_dead_maps
 
 DRIVER_FILE = ".driver.json"
 """In a sweep's folder while a process runs it: which one. It stays on that process's machine."""
@@ -46,8 +46,16 @@ class TrialState:
     """Kind and message of a failed one."""
     warning: str = ""
     """Warning that the training is still at the label prior; not for a failed one."""
-    dead: str = ""
-    """Warning that the maps are dead after the last epoch; not for a failed one."""
+    dead: DeadMaps | None = None
+    """Dead maps after the last epoch, if any; not for a failed one."""
+    metrics: dict[str, Any] | None = None
+    """The figures of a finished one."""
+
+    @property
+    def seconds(self) -> float:
+        """Training and inference time; 0 if it is not finished."""
+        found = self.metrics or {}
+        return float(found.get("train_seconds", 0)) + float(found.get("inference_seconds", 0))
 
 
 def read_metrics(store: Store, known: Metrics | None = None, own: Container[str] = ()) -> Metrics:
@@ -90,16 +98,16 @@ def read_states(
             cam = store.cam(trial.cam_id)
             epochs = cam.epochs()
             state.epoch, state.warning = len(epochs), cam.warning() or ""
-            state.dead = str(find_dead_maps(epochs, trial.config) or "")
+            state.dead = find_dead_maps(epochs, trial.config)
             state.status = "started" if state.epoch or state.warning else "missing"
         if trial.run_id not in runs:
             continue
         run = store.run(trial.run_id)
         if figures := (metrics or {}).get(trial.run_id) or run.metrics():
-            state.status, state.progress = "finished", 1.0
+            state.status, state.progress, state.metrics = "finished", 1.0, figures
             state.miou_fixed = figures["miou_fixed"]
         elif why := run.why_failed():
-            state.status, state.failure, state.warning, state.dead = "failed", why, "", ""
+            state.status, state.failure, state.warning, state.dead = "failed", why, "", None
     return states
 
 

@@ -6,12 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from rich.console import Console
-
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Block, Column, Grid, Row, Text, in_one_group
-from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.tables.model import Measure
 from sweeps.report.tables.results import Results
 from sweeps.report.words import interval, number, signed
@@ -32,11 +29,6 @@ class Figure:
     low: float | None = None
     high: float | None = None
     """95 % bootstrap interval of b - a over images, the same ones for both; None without counts."""
-
-    @property
-    def difference(self) -> float | None:
-        """b - a."""
-        return None if self.a is None or self.b is None else self.b - self.a
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,7 @@ def find_trials(store: Store, sweep: Sweep | None, name: str) -> tuple[Trial, ..
     if name in paths:
         config = read_config(paths[name])
         return (Trial(config, name, cam_id(config), (name,)),)
-    known = [*cells, *paths]
-    near = difflib.get_close_matches(name, known, n=3)
+    near = difflib.get_close_matches(name, [*cells, *paths], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"cells: {', '.join(cells) or 'none'}"
     where = f"sweep {sweep.name} has no cell" if sweep else "there is no sweep"
     raise StoreError(
@@ -85,25 +76,19 @@ def compare(
 
     Without a shared seed, on all finished ones. Raises StoreError if a side has none.
     """
-    trials = {trial.run_id: trial for trial in (*a[1], *b[1])}
-    by_measure = {
-        measure: Results(store, list(trials.values()), measure)
-        for measure in (Measure.fixed, Measure.best)
-    }
-    fixed = by_measure[Measure.fixed]
+    trials = [*a[1], *b[1]]
+    fixed, best = (Results(store, trials, each) for each in (Measure.fixed, Measure.best))
     seeds_a, seeds_b = (_finished(fixed, *side) for side in (a, b))
     common = sorted(seeds_a.keys() & seeds_b.keys())
-    ids_a = [seeds_a[seed] for seed in common or sorted(seeds_a)]
-    ids_b = [seeds_b[seed] for seed in common or sorted(seeds_b)]
+    ids_a, ids_b = ([of[seed] for seed in common or sorted(of)] for of in (seeds_a, seeds_b))
+    ends = {each.measure: each.against(ids_b, ids_a) for each in (fixed, best)}
     measures = {}
     for measure in Measure:
-        means = (
-            _mean([fixed.by_id[run].mious.get(measure) for run in ids]) for ids in (ids_a, ids_b)
-        )
-        counted_at = by_measure.get(measure)
-        against = counted_at.against(ids_b, ids_a) if counted_at else None
-        measures[measure.value] = Figure(*means, *(against[0] if against else (None, None)))
-    flat_a, flat_b = (canonical(trials[ids[0]].config).flat() for ids in (ids_a, ids_b))
+        means = (_mean([fixed.mious[run].get(measure) for run in ids]) for ids in (ids_a, ids_b))
+        found = ends.get(measure)
+        measures[measure.value] = Figure(*means, *(found[0] if found else ()))
+    flat_a, flat_b = (canonical(fixed.trials[ids[0]].config).flat() for ids in (ids_a, ids_b))
+    classes_a, classes_b = (_classes(fixed, ids) for ids in (ids_a, ids_b))
     return Difference(
         a[0],
         b[0],
@@ -112,17 +97,13 @@ def compare(
         bool(common),
         tuple((key, v, flat_b[key]) for key, v in flat_a.items() if flat_b[key] != v),
         measures,
-        _classes(fixed, ids_a, ids_b),
+        {n: Figure(classes_a.get(n), classes_b.get(n)) for n in classes_a | classes_b},
         fixed.resampled([*ids_a, *ids_b]) is not None,
     )
 
 
-def print_difference(console: Console, found: Difference) -> None:
-    """Print settings, mIoU and classes, a table each."""
-    print_blocks(console, list(_blocks(found)))
-
-
-def _blocks(found: Difference) -> Iterator[Block]:
+def difference_blocks(found: Difference) -> Iterator[Block]:
+    """Yield the compared runs, then settings, mIoU and classes, a table each."""
     for letter, name, runs in (("A", found.a, found.runs_a), ("B", found.b, found.runs_b)):
         yield Text(f"{letter}: {name} ({counted(len(runs), 'run')}: {' '.join(runs)})")
     if not found.paired_by_seed:
@@ -146,22 +127,18 @@ def _blocks(found: Difference) -> Iterator[Block]:
 
 def _finished(results: Results, name: str, trials: Sequence[Trial]) -> dict[int, str]:
     """Return seed -> run id of a side's finished trials."""
-    found = {t.config.rng_seed: t.run_id for t in trials if results.by_id[t.run_id].metrics}
+    found = {t.config.rng_seed: t.run_id for t in trials if results.states[t.run_id].metrics}
     if not found:
         raise StoreError(f"{printable(name)}: no seed of it is finished; run its table first")
     return found
 
 
-def _classes(results: Results, ids_a: Sequence[str], ids_b: Sequence[str]) -> dict[str, Figure]:
-    """Return class -> mean IoU of both sides; None for one that a side never meets."""
-    sides = []
-    for ids in (ids_a, ids_b):
-        metrics = [found for run in ids if (found := results.by_id[run].metrics)]
-        names = ("background", *metrics[0]["classes"])
-        ious = zip(*(found["iou_fixed"] for found in metrics), strict=True)
-        sides.append(dict(zip(names, map(_mean, ious), strict=True)))
-    a, b = sides
-    return {name: Figure(a.get(name), b.get(name)) for name in a | b}
+def _classes(results: Results, run_ids: Sequence[str]) -> dict[str, float | None]:
+    """Return a side's mean IoU by class; None for one that it never meets."""
+    metrics = [found for run in run_ids if (found := results.states[run].metrics)]
+    names = ("background", *metrics[0]["classes"])
+    ious = zip(*(found["iou_fixed"] for found in metrics), strict=True)
+    return dict(zip(names, map(_mean, ious), strict=True))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -172,8 +149,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _figures(name: str, figures: Mapping[str, Figure]) -> Grid:
     rows = []
     for key, figure in figures.items():
+        gain = None if figure.a is None or figure.b is None else figure.b - figure.a
         ends = None if figure.low is None or figure.high is None else (figure.low, figure.high)
-        entries = number(figure.a), number(figure.b), signed(figure.difference)
-        rows.append(Row((key,), (*entries, interval(ends, sign=True))))
+        entries = number(figure.a), number(figure.b), signed(gain), interval(ends, sign=True)
+        rows.append(Row((key,), entries))
     columns = tuple(map(Column, ("A", "B", "B - A", PAIRED)))
     return Grid(name, (name,), columns, in_one_group(rows))

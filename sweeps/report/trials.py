@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep
-from sweeps.plan.trials import Trial
 from sweeps.report.document import Records
 from sweeps.report.tables.model import Measure
 from sweeps.report.tables.results import Results
@@ -53,7 +51,7 @@ class TrialRow:
 def trial_rows(sweep: Sweep, store: Store) -> list[TrialRow]:
     """Return a row per trial of a sweep, finished or not, in the order of its plan."""
     trials = sweep.plan.trials
-    states, results = read_states(store, trials), Results(store, trials, Measure.fixed)
+    results = Results(store, trials, Measure.fixed)
     varied = _varied([trial.config for trial in trials])
     preset, recipe = preset_and_recipe(sweep.preset)
     return [
@@ -65,9 +63,9 @@ def trial_rows(sweep: Sweep, store: Store) -> list[TrialRow]:
             preset=preset,
             recipe=recipe,
             settings={key: trial.config.flat()[key] for key in varied},
-            state=states[trial.run_id].status,
-            failure=states[trial.run_id].failure,
-            **_outcome(trial, results),
+            state=results.states[trial.run_id].status,
+            failure=results.states[trial.run_id].failure,
+            **_outcome(trial.run_id, results),
         )
         for trial in trials
     ]
@@ -86,15 +84,14 @@ def _varied(configs: Sequence[RunConfig]) -> list[str]:
     return [key for key in flat[0] if key != "rng_seed" and len({str(f[key]) for f in flat}) > 1]
 
 
-def _outcome(trial: Trial, results: Results) -> dict[str, Any]:
+def _outcome(run_id: str, results: Results) -> dict[str, Any]:
     """Return a finished trial's results by field of TrialRow; empty for any other trial."""
-    result = results.by_id[trial.run_id]
-    if result.metrics is None:
+    found = results.states[run_id].metrics
+    if found is None:
         return {}
-    found = result.metrics
     names = ("background", *found["classes"])
     return {
-        **{f"miou_{measure.name}": miou for measure, miou in result.mious.items()},
+        **{f"miou_{measure.name}": miou for measure, miou in results.mious[run_id].items()},
         "best_threshold": found["best_threshold"],
         "iou_fixed": dict(zip(names, found["iou_fixed"], strict=True)),
         "iou_best": dict(zip(names, found["iou_best"], strict=True)),

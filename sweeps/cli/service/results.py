@@ -185,7 +185,8 @@ def diff(
     from rich.console import Console
 
     from sweeps.plan.sweep import load_sweep
-    from sweeps.report.diff import compare, find_trials, print_difference
+    from sweeps.report.diff import compare, difference_blocks, find_trials
+    from sweeps.report.formats.terminal import print_blocks
 
     results = options.opened(store)
     asked = sweep is not None or results.sweep_names()
@@ -195,4 +196,4 @@ def diff(
     if as_json:
         print(json.dumps(dataclasses.asdict(difference)))
     else:
-        print_difference(Console(), difference)
+        print_blocks(Console(), list(difference_blocks(difference)))

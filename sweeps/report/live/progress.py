@@ -70,9 +70,9 @@ class Board:
         if dead := dead_from_record(record):
             if not state.dead:
                 self._print(f"warning: {trial.name}: {dead}", style="yellow")
-            state.dead = str(dead)
+            state.dead = dead
         elif state.status == "failed" or "collapsed" in record:  # an epoch without dead maps
-            state.dead = ""
+            state.dead = None
 
     def total_progress(self) -> float:
         """Return the finished share of all trials in [0, 1]; failed ones count as finished."""

@@ -1,21 +1,21 @@
 """A table in the terminal: the paper's layout, the measured mIoU beside the printed one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 
 from rich.console import Console
 
 from sweeps.plan.scale import scale_of, scored_classes
+from sweeps.plan.states import TrialState, read_states
 from sweeps.plan.sweep import Sweep
-from sweeps.plan.trials import Plan, Trial
 from sweeps.report.document import Badge, Block, Column, Grid, Heading, Measured, RowGroup, Text
 from sweeps.report.formats.terminal import print_blocks
 from sweeps.report.words import mean_and_sd, mean_sd, table_rows
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
+from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
-from wsss.training.diagnosis.learning import find_dead_maps
 
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
@@ -38,26 +38,28 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
 
 
 def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:
-    labels, scale = sweep.base.labels, scale_of(sweep, scored_classes(sweep, store))
+    states = read_states(store, sweep.plan.trials)
+    labels, scale = sweep.base.labels, scale_of(sweep, scored_classes(states))
     low, high = labels.threshold_range
     printed = "VOC" if scale.other_classes else "paper"
     legend = LEGEND.format(score=labels.background_score, low=low, high=high, printed=printed)
     yield from map(Text, filter(None, (sweep.describe(), scale.warning, legend)))
     for table in sweep.plan.tables:
         yield Heading(f"Table {table.name}. {table.title}")
-        yield _grid(table, sweep.plan, store, printed)
+        yield _grid(table, sweep, states, printed)
         yield from (Text(f"Note: {note}") for note in table.notes)
     yield from (Text(note, "mark") for note in mixture_notes(sweep, store))
 
 
-def _grid(table: Table, plan: Plan, store: Store, printed: str) -> Grid:
+def _grid(table: Table, sweep: Sweep, states: Mapping[str, TrialState], printed: str) -> Grid:
     """Return a table with the results so far. printed: the word before the paper's numbers."""
     printed_numbers = {reference: cell.paper for reference, cell in table.cells()}
 
     def entry(name: str) -> Measured:
         paper = printed_numbers[name]
         shown = "" if paper is None else f"{printed} {paper:.2f}"
-        return _cell(plan.cell_trials[name], store, shown)
+        trials = sweep.plan.cell_trials[name]
+        return _cell([states[trial.run_id] for trial in trials], trials[0].config.labels, shown)
 
     rows = (RowGroup("", (row,)) for row in table_rows(table, entry))
     prefix = "" if len(table.columns) == 1 else f"{table.column_name} "
@@ -65,24 +67,22 @@ def _grid(table: Table, plan: Plan, store: Store, printed: str) -> Grid:
     return Grid(table.name, table.row_names, columns, tuple(rows))
 
 
-def _cell(trials: Sequence[Trial], store: Store, printed: str) -> Measured:
-    labels = trials[0].config.labels
-    runs = [store.run(trial.run_id) for trial in trials]
-    metrics = [found for found in (run.metrics() for run in runs) if found]
-    failures = [found for found in (run.failure() for run in runs) if found]
+def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> Measured:
+    metrics = [trial.metrics for trial in trials if trial.metrics]
+    kinds = [trial.failure.partition(":")[0] for trial in trials if trial.failure]
     lines, badges = [], []
     if metrics:
         fixed = _mean([found["miou_fixed"] for found in metrics])
         best = _mean([found["miou_best"] for found in metrics])
-        lacking = f" (n={len(metrics)})" if len(metrics) < len(runs) else ""
+        lacking = f" (n={len(metrics)})" if len(metrics) < len(trials) else ""
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
         lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {_mean(aucs)}"]
-        if any(store.cam(trial.cam_id).warning() for trial in trials):
+        if any(trial.warning for trial in trials):
             badges.append(Badge("at the label prior", "fair"))
-        if any(find_dead_maps(store.cam(t.cam_id).epochs(), t.config) for t in trials):
+        if any(trial.dead for trial in trials):
             badges.append(Badge("empty maps", "fair"))
-    if failures:
-        badges.append(Badge(str(failures[0]["kind"]), "bad"))
+    if kinds:
+        badges.append(Badge(kinds[0], "bad"))
     elif not metrics:
         lines.append("missing")
     return Measured("\n".join(lines), printed, tuple(badges), ())

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from sweeps.evidence import calibration
 from sweeps.evidence.images import argmax_stability
@@ -54,7 +55,7 @@ def build_report(
     plan = sweep.plan
     results = Results(store, plan.trials, measure)
     pages = {} if portable else _run_pages(store, mlflow_url)
-    scale = scale_of(sweep, scored_classes(sweep, store))
+    scale = scale_of(sweep, scored_classes(results.states))
 
     def command(num_seeds: int) -> str:
         return run_command(sweep, None if portable else store, num_seeds=num_seeds)
@@ -81,7 +82,7 @@ def build_report(
         margin=margin,
         scale=scale,
         command=command(sweep.num_seeds),
-        about=about(r.metrics["environment"] for r in results.by_id.values() if r.metrics),
+        about=about(_environments(results)),
         tables=tuple(tables),
         closing=_closing(sweep, results, None if portable else store),
     )
@@ -126,7 +127,7 @@ class _TableEvidence:
             reference: {
                 seed: miou
                 for seed, run in by_seed.items()
-                if (miou := self.results.by_id[run].mious.get(measure)) is not None
+                if (miou := self.results.mious[run].get(measure)) is not None
             }
             for reference, by_seed in self.run_ids.items()
         }
@@ -193,12 +194,12 @@ class _TableEvidence:
             better_over_images=against[1] if against else None,
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
-                f"seed {seed}: {failure['kind']}: {failure['message']}"
+                f"seed {seed}: {failure}"
                 for seed, run in own.items()
-                if (failure := results.by_id[run].failure)
+                if (failure := results.states[run].failure)
             ),
-            dead={seed: dead for seed, run in own.items() if (dead := results.by_id[run].dead)},
-            seconds=sum(results.by_id[run].seconds for run in own.values()),
+            dead={seed: dead for seed, run in own.items() if (dead := results.states[run].dead)},
+            seconds=sum(results.states[run].seconds for run in own.values()),
             links=tuple((f"seed {s}", pages[own[s]]) for s in mine if own[s] in pages),
         )
 
@@ -221,16 +222,15 @@ def _run_pages(store: Store, url: str | None) -> dict[str, str]:
 
 def _closing(sweep: Sweep, results: Results, store: Store | None) -> tuple[tuple[str, Facts], ...]:
     """Return headings with their facts: failures, warnings, costs and provenance."""
-    outcomes = {trial.name: results.by_id[trial.run_id] for trial in sweep.plan.trials}
-    failed = {name: r.failure for name, r in outcomes.items() if r.failure}
+    outcomes = [(trial.name, results.states[trial.run_id]) for trial in sweep.plan.trials]
+    reasons = tuple((name, state.failure) for name, state in outcomes if state.failure)
     warnings = tuple(
         (name, str(warning))
-        for name, result in outcomes.items()
-        for warning in (result.warning, result.dead)  # at the label prior; dead maps
+        for name, state in outcomes
+        for warning in (state.warning, state.dead)  # at the label prior; dead maps
         if warning
     )
-    reasons = tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items())
-    meant = meanings(failure["kind"] for failure in failed.values())
+    meant = meanings(reason.partition(":")[0] for _, reason in reasons)
     found = (
         ("Failed trials", Facts(("trial", "reason"), reasons)),
         ("What the failures mean", Facts(("failure", "meaning"), meant)),
@@ -253,7 +253,7 @@ def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tu
         ("weights", sweep.base.network.weights),
         ("sweep", sweep.name),
     ]
-    environments = [r.metrics["environment"] for r in results.by_id.values() if r.metrics]
+    environments = _environments(results)
     for key in dict.fromkeys(key for env in environments for key in env):
         counts = Counter(str(env.get(key)) for env in environments)
         mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
@@ -265,17 +265,20 @@ def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tu
 
 
 def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    done = [r for t in plan.trials if (r := results.by_id[t.run_id]).metrics]
+    done = [state.seconds for state in results.states.values() if state.metrics]
     spent = Counter[str]()
-    for result in done:
-        environment = (result.metrics or {})["environment"]
-        spent[environment["device"]] += result.seconds * environment.get("processes", 1)
+    for seconds, environment in zip(done, _environments(results), strict=True):
+        spent[environment["device"]] += seconds * environment.get("processes", 1)
     found = [
         ("trials", f"{len(done)} finished of {counted(len(plan.trials), 'trial')}"),
         ("configurations", f"{plan.num_configs} distinct behind {len(plan.cell_trials)} cells"),
     ]
     found += [(f"{device} time, all trials", format_seconds(s)) for device, s in spent.items()]
     if done:
-        mean = sum(result.seconds for result in done) / len(done)
-        found.append(("mean per trial", format_seconds(mean)))
+        found.append(("mean per trial", format_seconds(sum(done) / len(done))))
     return tuple(found)
+
+
+def _environments(results: Results) -> list[dict[str, Any]]:
+    """Return what each finished trial ran on and with."""
+    return [state.metrics["environment"] for state in results.states.values() if state.metrics]

@@ -1,7 +1,6 @@
 """The results of a sweep's trials, read once from the store: scores, failures, image counts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,32 +14,12 @@ from sweeps.evidence.images import (
     resample_counts,
     resampled_mious,
 )
+from sweeps.plan.states import read_states
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
-from wsss.config import LabelsConfig
+from wsss.config import RunConfig
 from wsss.evaluation.auc import area_under_curve
-from wsss.training.diagnosis.learning import DeadMaps, find_dead_maps
-
-
-@dataclass(frozen=True)
-class Result:
-    """One trial's outcome; metrics and failure are None until it ends."""
-
-    metrics: dict[str, Any] | None
-    failure: dict[str, Any] | None
-    warning: str | None = None
-    """Warning that the training is at the label prior; None for a failed trial."""
-    dead: DeadMaps | None = None
-    """Dead maps after the last epoch; None if there are none, or for a failed trial."""
-    mious: Mapping[Measure, float | None] = field(default_factory=dict)
-    """Percent; None where an older version did not score it. Empty if it is not finished."""
-
-    @property
-    def seconds(self) -> float:
-        """Training and inference time; 0 if the trial is not finished."""
-        found = self.metrics or {}
-        return float(found.get("train_seconds", 0)) + float(found.get("inference_seconds", 0))
 
 
 class Results:
@@ -51,20 +30,14 @@ class Results:
 
     def __init__(self, store: Store, trials: Sequence[Trial], measure: Measure) -> None:
         self.store, self.measure = store, measure
-        self.by_id = {t.run_id: self._read(t) for t in trials}
         self.trials = {trial.run_id: trial for trial in trials}
+        self.states = read_states(store, trials)
+        self.mious = {
+            run: _mious(self.states[run].metrics, t.config) for run, t in self.trials.items()
+        }
+        """By run id and measure; empty for a trial that is not finished."""
         self._resampled: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts]] = {}
-
-    def _read(self, trial: Trial) -> Result:
-        folder = self.store.run(trial.run_id)
-        failure, metrics = folder.failure(), folder.metrics()
-        mious = _mious(metrics, trial.config.labels)
-        if failure:
-            return Result(metrics, failure, mious=mious)
-        cam = self.store.cam(trial.cam_id)
-        dead = find_dead_maps(cam.epochs(), trial.config)
-        return Result(metrics, failure, cam.warning(), dead, mious)
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
         """Return the records of a trial's training, one per epoch."""
@@ -75,7 +48,7 @@ class Results:
 
         At the measure's threshold; None for held-out and AUC, which have no single threshold.
         """
-        if self.measure in (Measure.held_out, Measure.auc) or self.by_id[run_id].metrics is None:
+        if self.measure in (Measure.held_out, Measure.auc) or self.states[run_id].metrics is None:
             return None
         if run_id not in self._counts:
             threshold: Threshold = "fixed" if self.measure is Measure.fixed else "best"
@@ -136,13 +109,14 @@ class Results:
         return 100 * ious.reshape(len(weights), len(found), -1).mean(axis=1)
 
 
-def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure, float | None]:
-    """Return a finished trial's mIoU by each measure; empty for any other trial."""
+def _mious(metrics: dict[str, Any] | None, config: RunConfig) -> dict[Measure, float]:
+    """Return a finished trial's mIoU in percent; without what an older version did not score."""
     if metrics is None:
         return {}
-    return {
+    found = {
         Measure.fixed: metrics["miou_fixed"],
         Measure.held_out: metrics.get("miou_held_out"),
         Measure.best: metrics["miou_best"],
-        Measure.auc: area_under_curve(metrics["curve"], labels),
+        Measure.auc: area_under_curve(metrics["curve"], config.labels),
     }
+    return {measure: miou for measure, miou in found.items() if miou is not None}

@@ -48,7 +48,7 @@ def compare_classes(cells: Mapping[str, CellReport], results: Results) -> tuple[
     if not seeds or results.resampled([*best_ids, *base_ids]) is None:
         return ()
     ours, theirs = results.class_ious(best_ids), results.class_ious(base_ids)  # [1 + R, L] each
-    metrics = results.by_id[best_ids[0]].metrics or {}
+    metrics = results.states[best_ids[0]].metrics or {}
     differences = ours - theirs
     occurs = np.isfinite(differences[0])
     ends = np.nanpercentile(differences[1:, occurs], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)

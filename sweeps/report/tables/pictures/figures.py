@@ -188,7 +188,7 @@ def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
 def _thresholds(done: Sequence[CellReport], results: Results) -> Picture:
     curves, fixed = {}, 0.0
     for cell in done:
-        seen = [results.by_id[cell.run_ids[seed]].metrics or {} for seed in cell.values]
+        seen = [results.states[cell.run_ids[seed]].metrics or {} for seed in cell.values]
         thresholds = [t for t, _ in seen[0]["curve"]]
         same = [m for m in seen if [t for t, _ in m["curve"]] == thresholds]
         mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
