@@ -3,8 +3,8 @@
 Legend: S seeds, T training steps, E epochs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,8 +34,6 @@ Look = dict[str, Any]
 PALE: Look = {"alpha": 0.35, "linewidth": 0.8}
 LIMIT: Look = {"color": "black", "linewidth": 1.2, "dashes": (3, 3)}
 
-Curve = TypeVar("Curve")
-
 
 def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
     """Draw the loss L per training step, a line per configuration, as SVG. curves: label -> [S][T].
@@ -45,19 +43,18 @@ def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
     """
     num_steps = max(len(seed) for seeds in curves.values() for seed in seeds)
 
-    def draw(axes: Axes, seeds: Seeds, look: Look) -> None:
-        mean = np.mean(seeds, axis=0)  # [T]
-        steps = np.arange(1, len(mean) + 1)
-        axes.plot(steps, mean, color=look["color"], **PALE)
-        axes.plot(steps, moving_average(mean, steps_per_epoch), **look)
-
-    def frame(axes: Axes) -> None:
+    def draw(axes: Axes, looks: Sequence[Look]) -> None:
+        for seeds, look in zip(curves.values(), looks, strict=True):
+            mean = np.mean(seeds, axis=0)  # [T]
+            steps = np.arange(1, len(mean) + 1)
+            axes.plot(steps, mean, color=look["color"], **PALE)
+            axes.plot(steps, moving_average(mean, steps_per_epoch), **look)
         axes.set(xlabel="training step", ylabel="loss L", xlim=(0, num_steps + 1))
         axes.grid(axis="y")
         _mark_epochs(axes, steps_per_epoch, num_steps)
 
     explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
-    return _chart(_with_seeds(curves), draw, frame, explanation)
+    return _chart(_with_seeds(curves), draw, explanation)
 
 
 def threshold_curves(
@@ -68,24 +65,20 @@ def threshold_curves(
     curves: label -> (thresholds, mIoU). A vertical line marks the fixed threshold, a marker each
     curve's best one.
     """
-    markers = dict(zip(curves, MARKERS * len(curves), strict=False))
 
-    def draw(axes: Axes, name: str, look: Look) -> None:
-        thresholds, mious = curves[name]
-        best = [int(np.argmax(mious))]
-        axes.plot(thresholds, mious, marker=markers[name], markersize=8, markevery=best, **look)
-
-    def frame(axes: Axes) -> None:
+    def draw(axes: Axes, looks: Sequence[Look]) -> None:
+        markers = MARKERS * len(curves)
+        for (thresholds, mious), look, marker in zip(curves.values(), looks, markers, strict=False):
+            best = [int(np.argmax(mious))]
+            axes.plot(thresholds, mious, marker=marker, markersize=8, markevery=best, **look)
         axes.axvline(fixed, **LIMIT)
         where = axes.get_xaxis_transform()
         axes.text(fixed, 1.01, f"fixed: {fixed:g}", ha="center", va="bottom", transform=where)
-        axes.set(
-            xlabel="background threshold on the normalised CAM", ylabel="pseudo-label mIoU (%)"
-        )
+        axes.set_xlabel("background threshold on the normalised CAM")
+        axes.set_ylabel("pseudo-label mIoU (%)")
         axes.grid()
 
-    explanation = "marker: best threshold, chosen on the masks that score it"
-    return _chart({name: name for name in curves}, draw, frame, explanation)
+    return _chart(curves, draw, "marker: best threshold, chosen on the masks that score it")
 
 
 def dead_curves(curves: Mapping[str, Seeds]) -> str:
@@ -95,18 +88,16 @@ def dead_curves(curves: Mapping[str, Seeds]) -> str:
     is a seed, the strong one their mean over the epochs that all have. The limit above which
     trainings are warned of is drawn over the second half of the longest one, where it holds.
     """
-    longest = max(len(seed) for seeds in curves.values() for seed in seeds)
+    longest, limit = max(len(seed) for seeds in curves.values() for seed in seeds), 100 * MAX_DEAD
 
-    def draw(axes: Axes, seeds: Seeds, look: Look) -> None:
-        common = min(map(len, seeds))
-        mean = 100 * np.mean([seed[:common] for seed in seeds], axis=0)
-        for seed in seeds if len(seeds) > 1 else ():
-            percent = 100 * np.asarray(seed)
-            axes.plot(np.arange(1, len(seed) + 1), percent, color=look["color"], **PALE)
-        axes.plot(np.arange(1, common + 1), mean, marker="o", markersize=4, **look)
-
-    def frame(axes: Axes) -> None:
-        limit = 100 * MAX_DEAD
+    def draw(axes: Axes, looks: Sequence[Look]) -> None:
+        for seeds, look in zip(curves.values(), looks, strict=True):
+            common = min(map(len, seeds))
+            mean = 100 * np.mean([seed[:common] for seed in seeds], axis=0)
+            for seed in seeds if len(seeds) > 1 else ():
+                percent = 100 * np.asarray(seed)
+                axes.plot(np.arange(1, len(seed) + 1), percent, color=look["color"], **PALE)
+            axes.plot(np.arange(1, common + 1), mean, marker="o", markersize=4, **look)
         axes.plot([1 + longest / 2, longest + 0.5], [limit] * 2, **LIMIT)
         where = axes.get_yaxis_transform()
         axes.text(1, limit + 1, f"limit: {limit:g} %", ha="right", va="bottom", transform=where)
@@ -115,35 +106,34 @@ def dead_curves(curves: Mapping[str, Seeds]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
 
-    explanation = "pale: a seed; strong: their mean"
-    return _chart(_with_seeds(curves), draw, frame, explanation, height=300)
+    return _chart(_with_seeds(curves), draw, "pale: a seed; strong: their mean", height=300)
 
 
-def _with_seeds(curves: Mapping[str, Seeds]) -> dict[str, Seeds]:
-    """Return curves with the number of seeds in their labels."""
-    return {f"{name} ({mean_of_seeds(len(seeds))})": seeds for name, seeds in curves.items()}
+def _with_seeds(curves: Mapping[str, Seeds]) -> list[str]:
+    """Return the curves' labels with their number of seeds."""
+    return [f"{name} ({mean_of_seeds(len(seeds))})" for name, seeds in curves.items()]
 
 
 def _chart(
-    curves: Mapping[str, Curve],
-    draw: Callable[[Axes, Curve, Look], None],
-    frame: Callable[[Axes], None],
+    names: Iterable[str],
+    draw: Callable[[Axes, Sequence[Look]], None],
     explanation: str,
     *,
     height: float = 350,
 ) -> str:
     """Return a chart of labelled lines as SVG, its legend below the axes, where it hides nothing.
 
-    draw: draws one curve; frame: all else. height: without the legend.
+    draw: gets the axes and a look for each name. height: without the legend.
     """
-    labels = [wrapped(name, LEGEND_CHARACTERS) for name in curves]
+    looks: list[Look] = []
+    for index, name in enumerate(names):
+        colour, dashes = line_style(index)
+        look = {"color": colour, "dashes": dashes, "label": wrapped(name, LEGEND_CHARACTERS)}
+        looks.append({**look, "linewidth": 2.2})
 
     def draw_all(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for index, (label, curve) in enumerate(zip(labels, curves.values(), strict=True)):
-            colour, dashes = line_style(index)
-            draw(axes, curve, {"color": colour, "dashes": dashes, "linewidth": 2.2, "label": label})
-        frame(axes)
+        draw(axes, looks)
         figure.legend(
             *axes.get_legend_handles_labels(),
             loc="outside lower left",
@@ -153,7 +143,7 @@ def _chart(
             title_fontsize=FONT_SIZE - 1,
         )
 
-    height += 1.5 * FONT_SIZE * sum(map(num_lines, labels))
+    height += 1.5 * FONT_SIZE * sum(num_lines(look["label"]) for look in looks)
     return draw_svg(draw_all, width=WIDTH, height=height)
 
 
