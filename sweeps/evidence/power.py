@@ -55,11 +55,7 @@ def seeds_needed(effect: float, sd_of_difference: float) -> int | None:
     effect, sd_of_difference: percent (seed noise). At least 2. None if MAX_SEEDS are too few, as
     for effect 0. An SD from few seeds is uncertain, and so is the answer.
     """
-    if abs(effect) <= ROUNDING:
-        return None
-    if sd_of_difference <= ROUNDING:
-        return 2
-    return _smallest(lambda n: t_test_power(effect, sd_of_difference, n) >= POWER)
+    return _num_seeds(t_test_power, effect, sd_of_difference)
 
 
 def seeds_for_equivalence(margin: float, sd_of_difference: float) -> int | None:
@@ -67,11 +63,18 @@ def seeds_for_equivalence(margin: float, sd_of_difference: float) -> int | None:
 
     margin, sd_of_difference: percent (seed noise). At least 2; None above MAX_SEEDS.
     """
-    if margin <= ROUNDING:
+    return _num_seeds(tost_power, margin, sd_of_difference)
+
+
+def _num_seeds(power: Callable[[float, float, int], float], size: float, sd: float) -> int | None:
+    """Return the smallest number of seeds with enough power, by bisection; None for too many."""
+    if abs(size) <= ROUNDING:
         return None
-    if sd_of_difference <= ROUNDING:
+    if sd <= ROUNDING:
         return 2
-    return _smallest(lambda n: tost_power(margin, sd_of_difference, n) >= POWER)
+    numbers = range(2, MAX_SEEDS + 1)
+    at = bisect_left(numbers, POWER, key=lambda n: power(size, sd, n))
+    return numbers[at] if at < len(numbers) else None
 
 
 def tost_power(margin: float, sd: float, n: int) -> float:
@@ -120,13 +123,6 @@ def _least(enough: Callable[[float], bool]) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _smallest(enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest n in 2..MAX_SEEDS that is enough, by bisection."""
-    numbers = range(2, MAX_SEEDS + 1)
-    at = bisect_left(numbers, 1, key=enough)
-    return numbers[at] if at < len(numbers) else None
 
 
 class NoiseRange(NamedTuple):

@@ -62,15 +62,8 @@ def seed_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None
 
     values: [S] percent. Equal values give an interval without width.
     """
-    from scipy.special import stdtrit
-
     array = np.asarray(values, np.float64)
-    n = array.size
-    if n < 2:
-        return None
-    mean = float(array.mean())
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * _sd(array) / math.sqrt(n)
-    return Interval(mean - half, mean + half)
+    return _t_interval(array, 1 / array.size, level) if array.size >= 2 else None
 
 
 def prediction_interval(values: ArrayLike, num_new: int) -> Interval:
@@ -79,13 +72,16 @@ def prediction_interval(values: ArrayLike, num_new: int) -> Interval:
     values: [m] percent, m >= 2 trainings of one kind. mean ± t(m - 1) SD √(1/m + 1/n) for n new
     ones of the same kind, normal and independent (seed noise).
     """
+    array = np.asarray(values, np.float64)
+    return _t_interval(array, 1 / array.size + 1 / num_new, LEVEL)
+
+
+def _t_interval(values: FloatArray, variances: float, level: float) -> Interval:
+    """Return mean ± t SD √variances; variances: that of the error, in those of a value."""
     from scipy.special import stdtrit
 
-    array = np.asarray(values, np.float64)
-    m = array.size
-    t = float(stdtrit(m - 1, (1 + LEVEL) / 2))
-    half = t * _sd(array) * math.sqrt(1 / m + 1 / num_new)
-    return Interval(float(array.mean()) - half, float(array.mean()) + half)
+    half = float(stdtrit(values.size - 1, (1 + level) / 2)) * _sd(values) * math.sqrt(variances)
+    return Interval(float(values.mean()) - half, float(values.mean()) + half)
 
 
 def seed_differences(a: Mapping[int, float], b: Mapping[int, float]) -> SeedDifferences:
@@ -176,32 +172,30 @@ def two_way_anova(grid: FloatArray) -> TwoWayAnova:
     """
     from scipy.special import fdtrc
 
-    num_seeds, num_rows, num_columns = grid.shape
-    mean = grid.mean()
-    row = grid.mean((0, 2), keepdims=True) - mean  # [1, rows, 1]
-    column = grid.mean((0, 1), keepdims=True) - mean  # [1, 1, cols]
-    both = grid.mean(0, keepdims=True) - mean - row - column  # [1, rows, cols]
-    block = grid.mean((1, 2), keepdims=True) - mean  # [S, 1, 1]
-    residual_df = (num_seeds - 1) * (num_rows * num_columns - 1)
-    residual_ss = _sum_of_squares(grid - mean - row - column - both - block, grid.shape)
-    total_ss = _sum_of_squares(grid - mean, grid.shape)
+    centred = grid - grid.mean()
+    row = centred.mean((0, 2), keepdims=True)  # [1, rows, 1]
+    column = centred.mean((0, 1), keepdims=True)  # [1, 1, cols]
+    both = centred.mean(0, keepdims=True) - row - column  # [1, rows, cols]
+    block = centred.mean((1, 2), keepdims=True)  # [S, 1, 1]
+    num_seeds, *sides = grid.shape
+    residual_df = (num_seeds - 1) * (math.prod(sides) - 1)
+
+    def sum_of_squares(deviation: FloatArray) -> float:
+        """Sum over all values of the grid; 0 if it is rounding error of equal numbers."""
+        if np.abs(deviation).max() <= ROUNDING:
+            return 0.0
+        return float((np.broadcast_to(deviation, grid.shape) ** 2).sum())
+
+    residual_ss = sum_of_squares(centred - row - column - both - block)
+    total_ss = sum_of_squares(centred)
 
     def effect(deviation: FloatArray, df: int) -> Effect:
-        ss = _sum_of_squares(deviation, grid.shape)
+        ss = sum_of_squares(deviation)
         eta_squared = ss / total_ss if total_ss > 0 else 0.0
         if residual_ss == 0:
             return Effect(float(ss == 0), eta_squared)
         f = ss / df / (residual_ss / residual_df)
         return Effect(float(fdtrc(df, residual_df, f)), eta_squared)
 
-    return TwoWayAnova(
-        effect(row, num_rows - 1),
-        effect(column, num_columns - 1),
-        effect(both, (num_rows - 1) * (num_columns - 1)),
-    )
-
-
-def _sum_of_squares(deviation: FloatArray, shape: tuple[int, ...]) -> float:
-    """Sum over all values of a grid; 0 if it is rounding error of equal numbers."""
-    deviation = np.broadcast_to(deviation, shape)
-    return float((deviation**2).sum()) if np.abs(deviation).max() > ROUNDING else 0.0
+    dfs = [side - 1 for side in sides]
+    return TwoWayAnova(effect(row, dfs[0]), effect(column, dfs[1]), effect(both, math.prod(dfs)))

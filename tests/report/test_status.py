@@ -22,7 +22,7 @@ from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live import status as status_module
 from sweeps.report.live.cost_lines import cost_lines, format_bytes, format_seconds, time_left
-from sweeps.report.live.progress import Board, mark_finished
+from sweeps.report.live.progress import Board
 from sweeps.report.live.status import Status, cell_badge
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
@@ -286,13 +286,15 @@ def test_watching_stops_at_ctrl_c_with_the_last_view(
 # The board of a running sweep
 
 
-def board_of(sweep: Sweep, terminal: str | None = None) -> tuple[Board, io.StringIO]:
+def board_of(
+    sweep: Sweep, terminal: str | None = None, **finished: TrialState
+) -> tuple[Board, io.StringIO]:
     file = io.StringIO()
     kind = {} if terminal is None else {"TERM": terminal}
     console = Console(
         file=file, width=160, color_system=None, force_terminal=bool(kind), _environ=kind
     )
-    return Board(sweep, console), file
+    return Board(sweep, console, finished), file
 
 
 @pytest.mark.parametrize("terminal", [None, "dumb"])
@@ -315,9 +317,8 @@ def test_a_board_prints_a_line_for_each_end_and_none_for_each_step(
 
 
 def test_a_boards_view_holds_the_same_matrix_as_the_status(sweep: Sweep) -> None:
-    board, file = board_of(sweep)
     running, done = cell(sweep, "no,no"), cell(sweep, "yes,yes", 1)
-    mark_finished(board, sweep.plan, {done.run_id: 44.0})
+    board, file = board_of(sweep, **{done.run_id: TrialState("finished", 1.0, 8, 44.0)})
     board.update(running, status="running", record={"epoch": 2, "progress": 0.25})
     board.console.print(board.view())
     text = file.getvalue()
@@ -339,8 +340,8 @@ def test_a_low_terminal_cuts_off_tables_on_which_nothing_is_at_work() -> None:
 def test_the_time_left_follows_from_the_progress_since_the_start(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    board, _ = board_of(sweep)
-    mark_finished(board, sweep.plan, {cell(sweep, "no,no").run_id: 40.0})
+    finished = {cell(sweep, "no,no").run_id: TrialState("finished", 1.0, 8, 40.0)}
+    board, _ = board_of(sweep, **finished)
     now = time.monotonic()
     with board:
         board.started = now - 100

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sweeps.plan.states import TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
-from sweeps.plan.trials import Plan, Trial
+from sweeps.plan.trials import Trial
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, format_seconds
 from sweeps.report.live.status import matrices
 from sweeps.stages.training_warnings import dead_from_record, from_record
@@ -24,11 +24,16 @@ PLAIN_EVERY_SECONDS = 30.0
 
 
 class Board:
-    """Listens to a sweep and shows it. Use as a context manager."""
+    """Listens to a sweep and shows it. Use as a context manager.
 
-    def __init__(self, sweep: Sweep, console: Console) -> None:
+    finished: the states, by run id, of the trials that the store already holds.
+    """
+
+    def __init__(
+        self, sweep: Sweep, console: Console, finished: dict[str, TrialState] | None = None
+    ) -> None:
         self.sweep, self.plan, self.console = sweep, sweep.plan, console
-        self.states = {trial.run_id: TrialState() for trial in self.plan.trials}
+        self.states = {trial.run_id: TrialState() for trial in self.plan.trials} | (finished or {})
         self.started = time.monotonic()
         self.progress_at_start = 0.0
         self.last_line = 0.0
@@ -117,12 +122,3 @@ class Board:
 
     def _print(self, text: str, style: str = "") -> None:
         self.console.print(Text(text, style=style), soft_wrap=True)  # never wrapped in a log
-
-
-def mark_finished(board: Board, plan: Plan, finished: dict[str, float]) -> None:
-    """Show the trials that the store already holds. finished: run id -> fixed mIoU."""
-    for trial in plan.trials:
-        if trial.run_id in finished:
-            state = board.states[trial.run_id]
-            state.status, state.progress = "finished", 1.0
-            state.miou_fixed = finished[trial.run_id]

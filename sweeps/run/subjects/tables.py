@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
-from sweeps.report.live.progress import Board, mark_finished
+from sweeps.report.live.progress import Board
 from sweeps.report.live.render import print_tables
 from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
 from sweeps.run.dispatch import End, Event, Listener, Numbers, Source, TargetStatus
@@ -128,10 +129,9 @@ class Tables(Subject):
     @contextmanager
     def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
         """Show the tables filling in."""
-        board, plan = Board(self.sweep, console), self.sweep.plan
-        runs = {trial.run_id: self.store.run(trial.run_id).metrics() for trial in plan.trials}
-        mark_finished(board, plan, {run_id: m["miou_fixed"] for run_id, m in runs.items() if m})
-        with board:
+        states = read_states(self.store, self.sweep.plan.trials)
+        finished = {run: state for run, state in states.items() if state.status == "finished"}
+        with Board(self.sweep, console, finished) as board:
             yield [board]
 
     def tracked(self) -> "Tracked":
