@@ -1,16 +1,12 @@
-"""Verdicts on made-up seeds one by one, and their error rates over simulated tables."""
+"""Verdicts on made-up seeds one by one."""
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from sweeps.evidence.power import tost_power
 from sweeps.evidence.seeds import seed_differences
 from sweeps.evidence.verdict import Verdict, Word, judge, table_verdicts
 
-ALPHA, MARGIN = 0.05, 0.5
+MARGIN = 0.5
 
 
 def decide(differences: list[float], paper: float, holm_p: float | None = None) -> Verdict:
@@ -27,7 +23,10 @@ def decide(differences: list[float], paper: float, holm_p: float | None = None) 
         ([1.6, 1.8, 1.7], 1.74, Word.REPRODUCED),
         ([-1.6, -1.8, -1.7], -1.74, Word.REPRODUCED),
         ([0.5, 0.6, 0.7], 1.74, Word.TREND_ONLY),  # sure of the sign, sure to be smaller
+        ([-0.5, -0.6, -0.7], -1.74, Word.TREND_ONLY),
         ([1.0, 1.6, 2.3], 1.74, Word.TREND_ONLY),  # sure of the sign, not of the size
+        ([1.5, 1.8, 2.0], 1.74, Word.REPRODUCED),  # equivalent with p .041
+        ([1.4, 1.7, 2.0], 1.74, Word.TREND_ONLY),  # p .059
         ([0.0, 0.1, -0.1], 1.74, Word.NOT_REPRODUCED),
         ([-0.9, -1.0, -1.1], 1.74, Word.NOT_REPRODUCED),
         ([-1.0, 3.0, 1.5], 1.74, Word.NOT_RESOLVABLE),
@@ -97,21 +96,6 @@ def test_what_is_missing_is_said() -> None:
     assert "to resolve" not in decide([-1.0, 1.0, 0.3], 0.2).reason
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.integers(-300, 300), min_size=2, max_size=6, unique=True),
-    st.integers(-300, 300),
-    st.floats(0, 1),
-)
-def test_swapping_cell_and_baseline_does_not_change_the_word(
-    hundredths: list[int], paper: int, holm_p: float
-) -> None:
-    differences = [value / 100 for value in hundredths]
-    there = decide(differences, paper / 100, holm_p=holm_p)
-    back = decide([-value for value in differences], -paper / 100, holm_p=holm_p)
-    assert there.word == back.word
-
-
 def test_a_table_pairs_by_seed_and_adjusts_over_its_cells() -> None:
     paper = {"B0": 48.0, "A": 49.7, "B": None, "C": 48.5, "D": 50.0}
     measured = {
@@ -143,64 +127,3 @@ def test_without_the_papers_baseline_there_are_differences_but_no_verdicts() -> 
     found = table_verdicts({"A": 49.0, "B0": None}, measured, {"A": "B0"}, MARGIN)["A"]
     assert found.verdict is None
     assert found.differences.mean == 1.5
-
-
-def simulate(
-    num_tables: int, effects: list[float], paper: float, *, n: int, sd: float, rng_seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Words [tables, cells] and unadjusted p of tables whose trainings scatter by `sd` each.
-
-    Cells share their baseline's trainings, and all trainings a seed's common effect.
-    """
-    rng = np.random.default_rng(rng_seed)
-    truth = np.array([0.0, *effects])[:, None]
-    common = rng.normal(0, 2, (num_tables, 1, n))
-    values = 50 + truth + common + rng.normal(0, sd, (num_tables, len(truth), n))
-    names = ["B0", *(f"C{i}" for i in range(len(effects)))]
-    printed = {name: 48.0 if name == "B0" else 48.0 + paper for name in names}
-    words, p_values = [], []
-    for table in values:
-        measured = {
-            name: dict(enumerate(row.tolist())) for name, row in zip(names, table, strict=True)
-        }
-        found = table_verdicts(printed, measured, dict.fromkeys(names[1:], "B0"), MARGIN).values()
-        words.append([cell.verdict.word if cell.verdict else "" for cell in found])
-        p_values.append([cell.differences.p for cell in found])
-    return np.array(words), np.array(p_values, dtype=float)
-
-
-def errors(share: float, trials: int) -> float:
-    """Four binomial standard errors."""
-    return 4 * (share * (1 - share) / trials) ** 0.5
-
-
-def test_tables_without_any_effect_rarely_claim_one_although_the_paper_prints_it() -> None:
-    num_tables = 600
-    words, p = simulate(num_tables, [0.0] * 8, 1.7, n=4, sd=0.4, rng_seed=0)
-    claims = np.isin(words, [Word.REPRODUCED, Word.TREND_ONLY]).any(1).mean()
-    assert claims <= ALPHA + errors(ALPHA, num_tables)
-    # Without Holm, eight looks would find something in far more tables: the test has teeth.
-    assert (p < ALPHA).any(1).mean() > 3 * ALPHA
-    assert (words == Word.NOT_REPRODUCED).mean() > 0.7
-
-
-def test_the_papers_effect_is_reproduced_with_the_power_that_was_planned() -> None:
-    # A difference's SD is .2 * sqrt 2: five seeds show ± .5 with a power of at least .8.
-    assert tost_power(MARGIN, 0.2 * 2**0.5, 5) > 0.8
-    num_tables = 400
-    words, _ = simulate(num_tables, [1.7] * 4, 1.7, n=5, sd=0.2, rng_seed=1)
-    assert (words[:, 0] == Word.REPRODUCED).mean() > 0.8 - errors(0.8, num_tables)
-    assert (words == Word.NOT_REPRODUCED).mean() < 0.01
-    assert not (words == Word.NOT_RESOLVABLE).all(1).any()
-
-
-@pytest.mark.parametrize(("paper", "truth"), [(1.7, 2.2), (1.7, 1.2), (0.3, 0.8), (0.3, -0.2)])
-def test_an_effect_on_the_margin_is_wrongly_placed_as_often_as_alpha(
-    paper: float, truth: float
-) -> None:
-    num_tables = 800
-    words, _ = simulate(num_tables, [truth], paper, n=5, sd=0.12, rng_seed=2)
-    reproduced = (words == Word.REPRODUCED).mean()
-    assert reproduced == pytest.approx(ALPHA, abs=errors(ALPHA, num_tables))
-    refuted = (words == Word.NOT_REPRODUCED).mean()
-    assert refuted <= ALPHA + errors(ALPHA, num_tables)

@@ -1,14 +1,7 @@
 """Tables I and II as printed."""
 
-import pytest
-
-from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES, ClassRow
+from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.data.classes import VOC_CLASSES
-
-
-def class_row(method: str) -> ClassRow:
-    (row,) = (row for row in TABLE_II if row.method == method)
-    return row
 
 
 def test_table_i_has_20_published_methods_and_the_papers_own_and_adds_up() -> None:
@@ -33,18 +26,6 @@ def test_table_ii_has_six_methods_and_the_21_labels_in_vocs_order() -> None:
     short = {"mbk": "motorbike", "bike": "bicycle"}
     for head, full in zip(TABLE_II_CLASSES[1:], VOC_CLASSES, strict=True):
         assert short.get(head, head) in full
-
-
-@pytest.mark.parametrize("method", ["MIL+seg", "SEC", "AdvErasing", "AffinityNet", "SEAM"])
-def test_the_classes_of_every_other_method_average_to_the_printed_mean(method: str) -> None:
-    row = class_row(method)
-    assert row.computed_mean == pytest.approx(row.printed_mean, abs=0.08)
-
-
-def test_the_classes_of_the_papers_own_row_average_to_less_than_its_printed_mean() -> None:
-    row = class_row("Ours")
-    assert row.printed_mean == 67.3
-    assert row.computed_mean == pytest.approx(1407.1 / 21, abs=1e-9)  # added up by hand: 67.005
 
 
 def test_methods_in_both_tables_have_one_mean_on_val() -> None:
