@@ -1,4 +1,4 @@
-"""Level or shape: the rule on made-up differences, and its words in every output of a report."""
+"""Level or shape: the rule on made-up differences, and its words in a report."""
 
 import csv
 import io
@@ -12,9 +12,6 @@ from finished import fill, finished_sweep
 from sweeps.evidence.level import Change, LevelOrShape, level_or_shape
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.report.formats.csv_file import csv_text
-from sweeps.report.formats.html import html
-from sweeps.report.formats.latex import latex
-from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
@@ -33,38 +30,33 @@ def evidence(differences: list[float]) -> CellEvidence:
     return table_verdicts({}, measured, {"cell": "base"}, 0.5)["cell"]
 
 
-def rule(
-    fixed: list[float], held_out: list[float], best: list[float], auc: list[float]
-) -> LevelOrShape:
-    others = {"held-out": held_out, "best": best, "AUC": auc}
-    return level_or_shape(evidence(fixed), {name: evidence(d) for name, d in others.items()})
+def rule(fixed: list[float], *others: list[float]) -> LevelOrShape:
+    """Judge differences at the fixed score, and of the other measures."""
+    named = zip(("held-out", "best", "AUC"), map(evidence, others), strict=True)
+    return level_or_shape(evidence(fixed), dict(named))
 
 
 @pytest.mark.parametrize(
-    ("fixed", "held_out", "best", "auc", "kind"),
+    ("fixed", "others", "kind"),
     [
-        (UP, UP, UP, UP, Change.SHAPE),
-        (DOWN, DOWN, DOWN, DOWN, Change.SHAPE),
-        (UP, NOTHING, NOTHING, NOTHING, Change.LEVEL),
-        (UP, DOWN, DOWN, DOWN, Change.LEVEL),
-        (UP, DOWN, NOTHING, NOTHING, Change.LEVEL),
-        (UP, UP, UP, NOTHING, Change.PARTLY),
-        (UP, UP, UP, DOWN, Change.PARTLY),
-        (NOTHING, UP, UP, UP, Change.PARTLY),
-        (NOTHING, DOWN, DOWN, DOWN, Change.PARTLY),
-        (NOTHING, NOTHING, UP, NOTHING, None),
-        (NOTHING, UP, UP, DOWN, None),
-        (NOTHING, NOTHING, NOTHING, NOTHING, None),
+        (UP, (UP, UP, UP), Change.SHAPE),
+        (DOWN, (DOWN, DOWN, DOWN), Change.SHAPE),
+        (UP, (NOTHING, NOTHING, NOTHING), Change.LEVEL),
+        (UP, (DOWN, DOWN, DOWN), Change.LEVEL),
+        (UP, (DOWN, NOTHING, NOTHING), Change.LEVEL),
+        (UP, (UP, UP, NOTHING), Change.PARTLY),
+        (UP, (UP, UP, DOWN), Change.PARTLY),
+        (NOTHING, (UP, UP, UP), Change.PARTLY),
+        (NOTHING, (DOWN, DOWN, DOWN), Change.PARTLY),
+        (NOTHING, (NOTHING, UP, NOTHING), None),
+        (NOTHING, (UP, UP, DOWN), None),
+        (NOTHING, (NOTHING, NOTHING, NOTHING), None),
     ],
 )
 def test_the_four_differences_decide_level_or_shape(
-    fixed: list[float],
-    held_out: list[float],
-    best: list[float],
-    auc: list[float],
-    kind: Change | None,
+    fixed: list[float], others: tuple[list[float], ...], kind: Change | None
 ) -> None:
-    assert rule(fixed, held_out, best, auc).kind is kind
+    assert rule(fixed, *others).kind is kind
 
 
 def test_one_seed_says_nothing() -> None:
@@ -129,21 +121,11 @@ def test_the_auc_of_a_report_is_that_of_the_stored_curves(report: Report) -> Non
     assert cell.mious[Measure.auc] == pytest.approx(cell.mious[Measure.best], abs=1e-3)
 
 
-def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
+def test_a_report_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
+    said = f"{MOVED} is of level (only at the fixed score; another threshold would undo it)"
+    assert any(said in line for line in report.tables[0].findings)
     document = sweep_document(report)
-    texts = {
-        "txt": as_text(document, width=80),
-        "md": markdown(document).replace("\\", ""),
-        "tex": latex(document).replace("{[}", "[").replace("{]}", "]"),
-        "html": html(document),
-    }
-    for name, text in texts.items():
-        plain = " ".join(text.split())
-        assert (
-            f"{MOVED} is of level (only at the fixed score; another threshold would undo it)"
-            in plain
-        ), name
-        assert "AUC" in plain, name
+    assert "Level or shape: mIoU by choice of the threshold" in as_text(document)
     lines = {line["cell"]: line for line in csv.DictReader(io.StringIO(csv_text(document)))}
     assert lines[MOVED]["level_or_shape"] == "level"
     assert lines["III[no,no]"]["level_or_shape"] == "baseline"

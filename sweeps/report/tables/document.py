@@ -240,8 +240,8 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
     """
     cells_of: dict[str, list[str]] = {}
     for cell in found.cells.values():
-        verdict = cell.evidence.verdict if cell.evidence else None
-        parts = [f"{named(verdict.word, found.scale)}: {verdict.reason}"] if verdict else []
+        word = named(cell.verdict.word, found.scale) if cell.verdict else ""
+        parts = [f"{word}: {cell.verdict.reason}"] if cell.verdict else []
         parts += [f"Level or shape: {cell.level.reason}"] if cell.level else []
         if parts:
             cells_of.setdefault(". ".join(parts), []).append(", ".join(cell.labels))
@@ -324,10 +324,9 @@ def _closing_section(report: Report) -> Section:
 
 def _badge(found: TableReport, cell: CellReport) -> Badge:
     """Return a cell's verdict, worded for the scale of the runs, on its colour."""
-    verdict = cell.evidence.verdict if cell.evidence else None
-    if verdict is None or cell.is_baseline:
+    if cell.verdict is None or cell.is_baseline:
         return Badge(verdict_word(found, cell))
-    return Badge(named(verdict.word, found.scale), TONES[verdict.word])
+    return Badge(named(cell.verdict.word, found.scale), TONES[cell.verdict.word])
 
 
 def level_word(cell: CellReport) -> str:
@@ -349,8 +348,8 @@ def verdict_word(found: TableReport, cell: CellReport) -> str:
     """Return a cell's verdict in words."""
     if cell.is_baseline:
         return "baseline"
-    if cell.evidence and cell.evidence.verdict:
-        return cell.evidence.verdict.word
+    if cell.verdict:
+        return cell.verdict.word
     if cell.evidence is None:
         shares = cell.run_ids == found.cells[cell.baseline].run_ids
         return "same as baseline" if shares else DASH
@@ -380,7 +379,6 @@ def remarks(found: TableReport) -> list[str]:
 def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, object]:
     sweep, evidence = report.sweep, cell.evidence
     differences = evidence.differences if evidence else None
-    verdict = evidence.verdict if evidence else None
     return {
         "table": found.table.name,
         "cell": cell.reference,
@@ -403,7 +401,7 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, o
         "p_holm": evidence and evidence.holm_p,
         "seeds_to_resolve_paper": evidence and evidence.seeds_needed,
         "verdict": verdict_word(found, cell),
-        "reason": verdict.reason if verdict else "",
+        "reason": cell.verdict.reason if cell.verdict else "",
         "values": _by_seed(cell.values),
         "run_ids": " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
         "failures": "; ".join(cell.failures),

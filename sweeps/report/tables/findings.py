@@ -202,7 +202,7 @@ def _repeats(table: Table, cells: Cells) -> list[str]:
 
 def _paper_span(cells: Cells, pooled: tuple[float, int]) -> list[str]:
     """Compare the span of the printed numbers with that of cells that differ only by noise."""
-    printed = [c.paper for c in cells.values() if c.paper is not None and c.comparable]
+    printed = [c.printed for c in cells.values() if c.printed is not None]
     if len(printed) < 3:
         return []
     span = max(printed) - min(printed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sweeps.evidence.level import LevelOrShape
-from sweeps.evidence.verdict import CellEvidence
+from sweeps.evidence.verdict import CellEvidence, Verdict
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Block, Facts, Picture, Strip
@@ -101,11 +101,19 @@ class CellReport:
         return len(self.run_ids)
 
     @property
+    def printed(self) -> float | None:
+        """The paper's number if it can be compared with the measured one."""
+        return self.paper if self.comparable else None
+
+    @property
     def to_paper(self) -> float | None:
         """Measured mean minus printed number."""
-        if self.mean is None or self.paper is None or not self.comparable:
-            return None
-        return self.mean - self.paper
+        return None if self.mean is None or self.printed is None else self.mean - self.printed
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """On its difference to its baseline; None without the paper's difference."""
+        return self.evidence.verdict if self.evidence else None
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ class Report:
         """The report's title."""
         names = self.sweep.table_names
         cells = [cell for table in self.tables for cell in table.cells.values()]
-        if not any(cell.comparable and cell.paper is not None for cell in cells):
+        if all(cell.printed is None for cell in cells):
             question = "does any cell differ?"
         else:
             question = "does it hold?" if len(names) == 1 else "do they hold?"

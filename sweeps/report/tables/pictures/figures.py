@@ -98,7 +98,7 @@ def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
 
 
 def _heatmap(table: Table, cells: Cells) -> Picture:
-    numbers = [(cell.mean, _printed(cell)) for cell in cells.values()]
+    numbers = [(cell.mean, cell.printed) for cell in cells.values()]
     shape = 2, len(table.rows), len(table.columns)
     measured, paper = np.array(numbers, np.float64).T.reshape(shape)
     pooled = pooled_sd(cells)
@@ -124,7 +124,7 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
 
 def _dots(done: Sequence[CellReport]) -> Picture:
     rows = [
-        DotRow(cell.reference, list(cell.values.values()), _printed(cell), cell.seed_interval)
+        DotRow(cell.reference, list(cell.values.values()), cell.printed, cell.seed_interval)
         for cell in done
     ]
     caption = "A dot per seed, the mean, its 95 % interval over seeds, and the paper's number."
@@ -199,8 +199,3 @@ def _thresholds(done: Sequence[CellReport], results: Results) -> Picture:
         "ranking depends on the threshold, which the paper does not state."
     )
     return Picture("Threshold curves", caption, threshold_curves(curves, fixed))
-
-
-def _printed(cell: CellReport) -> float | None:
-    """Return the paper's number if it can be compared with the measured one."""
-    return cell.paper if cell.comparable else None

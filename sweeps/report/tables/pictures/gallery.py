@@ -59,9 +59,9 @@ def _roles(cells: Mapping[str, CellReport]) -> list[tuple[CellReport, str]]:
     if best:
         is_best = all((best.mean or 0) > (c.mean or 0) for c in cells.values() if c.is_baseline)
         found.append((best, "best measured" if is_best else "best measured beside the baseline"))
-    printed = [cell for cell in cells.values() if cell.paper is not None and cell.comparable]
+    printed = [cell for cell in cells.values() if cell.printed is not None]
     if printed:
-        found.append((max(printed, key=lambda cell: cell.paper or 0), "the paper's best"))
+        found.append((max(printed, key=lambda cell: cell.printed or 0), "the paper's best"))
     return found
 
 
