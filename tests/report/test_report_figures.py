@@ -21,7 +21,7 @@ from sweeps.report.figures.lines import (
 )
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
-from sweeps.report.figures.svg import DASHES, PALETTE, line_style
+from sweeps.report.figures.svg import PALETTE
 
 NAN = float("nan")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -147,21 +147,11 @@ def contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
     return (max(luminances) + 0.05) / (min(luminances) + 0.05)
 
 
-@pytest.mark.parametrize("colour", PALETTE)
-def test_data_colours_stand_out_on_white(colour: str) -> None:
-    assert contrast(matplotlib.colors.to_rgb(colour), (1.0, 1.0, 1.0)) >= 3
-
-
 @pytest.mark.parametrize("share", np.linspace(0, 1, 11))
 def test_numbers_can_be_read_on_every_colour_of_the_map(share: float) -> None:
     background = matplotlib.colormaps["cividis"](share)[:3]
     text = (1.0, 1.0, 1.0) if share < BRIGHT else (0.0, 0.0, 0.0)
     assert contrast(text, background) >= 4.5
-
-
-def test_28_lines_have_28_styles_and_the_first_four_differ_in_their_dashes() -> None:
-    assert len({line_style(index) for index in range(28)}) == 28
-    assert len({line_style(index)[1] for index in range(4)}) == len(DASHES) == 4
 
 
 # Losses
@@ -190,12 +180,6 @@ def test_oscillation_is_that_of_a_slow_loop(losses: list[float], window: int) ->
     mean_square = sum((losses[i] - averages[i]) ** 2 for i in late) / len(late)
     mean = sum(losses[i] for i in late) / len(late)
     assert oscillation(losses, window) == pytest.approx(mean_square**0.5 / mean, abs=1e-12)
-
-
-def test_oscillation_of_a_hand_made_series() -> None:
-    # Averages over 3 of 1 3 1 3 1 3 1 3: inside 5/3 (at a 3) or 7/3 (at a 1), at the end 2.
-    # Last half 1 3 1 3: deviations -4/3, 4/3, -4/3, 1; mean square (3 * 16/9 + 1) / 4 = 19/12.
-    assert oscillation([1.0, 3.0] * 4, 3) == pytest.approx((19 / 12) ** 0.5 / 2)
 
 
 def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:
