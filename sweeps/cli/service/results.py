@@ -46,9 +46,8 @@ def status(
     options.require_one_of(watch=watch, json=as_json, csv=as_csv)
     options.require_one_of(watch=watch, address=bool(address))
     if address:
-        words = ["--sweep", sweep] if sweep else []
-        shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
-        words += [word for word, wanted in shown.items() if wanted]
+        asked = {"sweep": sweep, "by_trial": by_trial, "as_json": as_json, "as_csv": as_csv}
+        words = options.words_of(ctx.command, asked)
         named = ctx.get_parameter_source("store")  # WSSS_STORE here is for this machine
         there = store if named and named.name == "COMMANDLINE" else None
         raise typer.Exit(_status_there(address, there, words))

@@ -46,10 +46,12 @@ def cell_dots(cells: Sequence[DotRow]) -> str:
     """Draw a table's cells as rows: seeds as dots, mean, interval, the paper's number, as SVG.
 
     If the paper's numbers are so far from the measured ones that a common scale would hide the
-    differences between rows, they get a panel of their own.
+    differences between rows, they get a panel of their own: if their gap is wider than both spans.
     """
-    printed = [cell.paper for cell in cells if cell.paper is not None]
-    apart = not _share_scale([value for cell in cells for value in cell.values], printed)
+    measured = [value for cell in cells for value in cell.values]
+    printed = [cell.paper for cell in cells if cell.paper is not None] or measured
+    gap = max(min(printed) - max(measured), min(measured) - max(printed))
+    apart = gap > max(np.ptp(measured), np.ptp(printed))
 
     def draw(axes: Axes, paper: Axes) -> None:
         _dots(cells, axes, paper)
@@ -158,11 +160,3 @@ def _interval(axes: Axes, ends: Interval, row: int, **look: Any) -> ErrorbarCont
     """Draw an interval with end caps."""
     middle, half = sum(ends) / 2, (ends[1] - ends[0]) / 2
     return axes.errorbar(middle, row, xerr=half, **_INTERVAL | look)
-
-
-def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
-    """Whether one axis can show both: their gap is at most the wider of their spans."""
-    if not printed:
-        return True
-    gap = max(min(printed) - max(measured), min(measured) - max(printed))
-    return gap <= max(np.ptp(measured), np.ptp(printed))

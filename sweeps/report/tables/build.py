@@ -73,7 +73,7 @@ def build_report(
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 classes=compare_classes(cells, results),
                 gallery=gallery(cells, results),
-                figures=table_figures(table, cells, results),
+                figures=tuple(table_figures(table, cells, results)),
             )
         )
     return Report(

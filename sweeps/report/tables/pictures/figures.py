@@ -26,12 +26,8 @@ Epochs = dict[str, list[list[dict[str, Any]]]]
 """Reference -> a list per seed -> the training's records, one per epoch."""
 
 
-def table_figures(table: Table, cells: Cells, results: Results) -> tuple[Picture, ...]:
+def table_figures(table: Table, cells: Cells, results: Results) -> Iterator[Picture]:
     """Draw the figures that a table's finished trials allow."""
-    return tuple(_figures(table, cells, results))
-
-
-def _figures(table: Table, cells: Cells, results: Results) -> Iterator[Picture]:
     done = [cell for cell in cells.values() if cell.values]
     if not done:
         return
