@@ -1,5 +1,6 @@
 """The check of a data set: what it finds, the fingerprint that names its content, its memory."""
 
+import hashlib
 import json
 import os
 import re
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweeps.cli.method.data import page
 from wsss.basics.printable import command
 from wsss.data import check as checking
 from wsss.data.check import MAX_PROBLEMS, DataReport, check_data, check_data_once, checks_folder
+from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, compare_lists
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 
 SPLITS = ["train", "train_aug", "val"]
+LISTS = "ImageSets/Segmentation"
 VOC_NAMES = {"bird": 2, "boat": 3, "car": 6, "cat": 7, "horse": 12, "sheep": 16}  # aeroplane is 0
 
 
@@ -50,10 +54,6 @@ def test_a_whole_data_set_has_no_problem_and_is_counted(drawn: Path) -> None:
         text = (drawn / f"Annotations/{image_id}.xml").read_text()
         expected.update({VOC_NAMES[name] for name in re.findall(r"<name>(\w+)</name>", text)})
     assert report.images_per_class["val"] == [expected[k] for k in range(20)]
-
-
-def test_the_fingerprint_is_the_same_wherever_the_data_set_lies(drawn: Path, copy: Path) -> None:
-    assert report_of(copy).fingerprint == report_of(drawn).fingerprint
 
 
 def test_the_fingerprint_changes_with_one_pixel_of_a_mask(drawn: Path, copy: Path) -> None:
@@ -99,6 +99,18 @@ def shorter_split(root: Path) -> None:
     path.write_text("\n".join(path.read_text().split()[:-1]))
 
 
+def other_order(root: Path) -> None:
+    """The order of an epoch follows the split's."""
+    path = root / "ImageSets/Segmentation/train.txt"
+    path.write_text("\n".join(reversed(path.read_text().split())))
+
+
+def shorter_train_aug(root: Path) -> None:
+    """Its first image is in train as well."""
+    path = root / "ImageSets/Segmentation/train_aug.txt"
+    path.write_text("\n".join(path.read_text().split()[1:]))
+
+
 def touched_mask(root: Path) -> None:
     os.utime(root / "SegmentationClass/drawn_000003.png")
 
@@ -113,29 +125,10 @@ def added_xml(root: Path) -> None:
     shutil.copy(root / "Annotations/drawn_000002.xml", root / f"Annotations/{new}.xml")
 
 
-CHANGES = [label, longer_image, byte_of_an_image, name_of_a_class, shorter_split]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_the_fingerprint_changes_with_any_content(
-    drawn: Path, copy: Path, change: Callable[[Path], None]
-) -> None:
-    change(copy)
-    assert report_of(copy).fingerprint != report_of(drawn).fingerprint
-
-
-def test_the_fingerprint_changes_with_the_order_of_a_split_and_with_train_aug(
-    drawn: Path, copy: Path
-) -> None:
-    lists = copy / "ImageSets/Segmentation"
-    ids = (lists / "train.txt").read_text().split()
-    (lists / "train.txt").write_text("\n".join([*ids[:-2], ids[-1], ids[-2]]))
-    reordered = report_of(copy).fingerprint  # the order of an epoch follows the split's
-    (lists / "train.txt").write_text("\n".join(ids))
-    more = (lists / "train_aug.txt").read_text().split()
-    (lists / "train_aug.txt").write_text("\n".join(more[1:]))  # its first is in train as well
-    aug = report_of(copy).fingerprint
-    assert len({report_of(drawn).fingerprint, reordered, aug}) == 3
+CHANGES = [
+    *(label, longer_image, byte_of_an_image, name_of_a_class, shorter_split, other_order),
+    *(shorter_train_aug, missing_xml, added_xml),
+]
 
 
 def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
@@ -263,26 +256,20 @@ def test_what_is_assumed_is_noted(copy: Path) -> None:
     assert note.startswith("in no image: aeroplane, bicycle")
 
 
-def test_a_truncated_picture_is_found_when_pictures_are_decoded(copy: Path) -> None:
-    path = copy / "JPEGImages/drawn_000001.jpg"
-    path.write_bytes(path.read_bytes()[:-600])
-    dataset = VocDataset(copy)
-    assert check_data(dataset, ["train"], scored=["train"]).problems == []
-    (problem,) = check_data(dataset, ["train"], scored=["train"], decode=True).problems
-    assert problem.startswith(f"{path}: cannot be decoded (")
-
-
-def test_a_damaged_picture_that_can_be_decoded_is_named(
+def test_decoding_finds_truncated_pictures_and_names_damaged_ones(
     copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """libjpeg says it on standard error, without the file's name."""
-    path = copy / "JPEGImages/drawn_000001.jpg"
-    content = path.read_bytes()
-    path.write_bytes(content[:-2] + bytes(50) + content[-2:])
+    """libjpeg tells of damage on standard error, without the file's name."""
+    truncated, damaged = (copy / f"JPEGImages/drawn_00000{number}.jpg" for number in (1, 2))
+    truncated.write_bytes(truncated.read_bytes()[:-600])
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-2] + bytes(50) + content[-2:])
+    assert report_of(copy, ["train"]).problems == []
     report = check_data(VocDataset(copy), ["train"], scored=["train"], decode=True)
-    assert report.problems == []
+    (problem,) = report.problems
+    assert problem.startswith(f"{truncated}: cannot be decoded (")
     (note,) = [note for note in report.notes if "damaged" in note]
-    assert note.startswith(f"{path}: damaged, though it can be decoded (Corrupt JPEG data: ")
+    assert note.startswith(f"{damaged}: damaged, though it can be decoded (Corrupt JPEG data: ")
     assert capfd.readouterr() == ("", "")
 
 
@@ -351,6 +338,107 @@ def test_an_xml_that_names_another_picture_as_its_own_is_noted(copy: Path) -> No
     ]
 
 
+# The lists against each other, the folders, and VOC 2012's own
+
+A, B, C = "2007_000001", "2007_000002", "2007_000003"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three pictures of 4 x 2: `train` a, `train_aug` a and b, `val` c; b has SBD's mask only."""
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", LISTS):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in (A, B, C):
+        Image.new("RGB", (4, 2)).save(tmp_path / f"JPEGImages/{name}.jpg")
+    save_mask(tmp_path / f"SegmentationClass/{A}.png", [[0, 1, 1, 255], [0, 0, 20, 255]])
+    save_mask(tmp_path / f"SegmentationClassAug/{B}.png", [[1, 1, 1, 1], [0, 0, 0, 0]])
+    save_mask(tmp_path / f"SegmentationClass/{C}.png", [[3, 3, 0, 0], [0, 0, 0, 0]])
+    for split, names in {"train": [A], "train_aug": [A, B], "val": [C]}.items():
+        write_split(tmp_path, split, names)
+    return tmp_path
+
+
+def save_mask(path: Path, rows: list[list[int]]) -> None:
+    Image.fromarray(np.array(rows, np.uint8)).save(path)
+
+
+def write_split(root: Path, split: str, names: list[str]) -> None:
+    (root / f"{LISTS}/{split}.txt").write_text("\n".join(names))
+
+
+def compared(root: Path) -> DataReport:
+    report, dataset = report_of(root), VocDataset(root)
+    compare_lists(report, dataset, dataset.split_names())
+    return report
+
+
+def test_the_page_shows_images_and_shares_of_scored_pixels(root: Path) -> None:
+    report = compared(root)
+    assert report.problems == []
+    lines = [line.split() for line in page(report).splitlines()]
+    assert ["class", "train", "train_aug", "val"] in lines
+    assert ["aeroplane", "1", "33.33", "%", "2", "42.86", "%", "0", "0.00", "%"] in lines
+    assert ["tvmonitor", "1", "16.67", "%", "1", "7.14", "%", "0", "0.00", "%"] in lines
+    assert ["background", "50.00", "%", "50.00", "%", "75.00", "%"] in lines
+    assert ["pixels", "ignored", "2", "2", "0"] in lines
+    assert ["note:", "train:", "1", "image,", "VOC", "2012", "has", "1,464"] in lines
+    (root / f"SegmentationClass/{A}.png").write_bytes(b"<html>")
+    counts = compared(root).counts["train_aug"]
+    assert (counts.num_images, counts.num_masks, counts.images[0], counts.pixels[0]) == (2, 1, 1, 4)
+
+
+@pytest.mark.parametrize(("split", "names"), [("train", [A, C]), ("train_aug", [A, B, C])])
+def test_an_image_both_trained_on_and_scored_is_a_problem(
+    root: Path, split: str, names: list[str]
+) -> None:
+    write_split(root, split, names)
+    told = f"{split} and val share 1 image ({C}); remove them from one of the two"
+    assert compared(root).problems == report_of(root).problems == [told]
+
+
+def test_what_the_lists_leave_out_and_masks_without_a_picture_are_noted(root: Path) -> None:
+    for n in range(4, 9):
+        shutil.copy(root / f"JPEGImages/{A}.jpg", root / f"JPEGImages/2007_00000{n}.jpg")
+    (root / f"JPEGImages/{B}.jpg").unlink()
+    save_mask(root / "SegmentationClass/x.png", [[0]])
+    write_split(root, "train_aug", [B])
+    write_split(root, "test", [])
+    report = compared(root)
+    assert any("test.txt: the split is empty" in problem for problem in report.problems)
+    for note in (
+        f"train has 1 image ({A}) that train_aug lacks",
+        "JPEGImages: 5 images (2007_000004, 2007_000005, 2007_000006 and 2 more) in no split",
+        "SegmentationClass: 1 image (x) in no split",
+        "SegmentationClass: 1 image (x) without a picture",
+        f"SegmentationClassAug: 1 image ({B}) without a picture",
+    ):
+        assert note in report.notes
+
+
+def test_an_altered_list_of_the_official_length_is_a_problem(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(f"{A}\n{B}\n".encode()).hexdigest()  # of the sorted ids
+    monkeypatch.setitem(OFFICIAL_SPLITS, "train_aug", OfficialSplit(2, digest))
+    write_split(root, "train_aug", [B, A])
+    report = compared(root)
+    assert report.official == {"train": False, "train_aug": True, "val": False}
+    assert "VOC 2012's own list: train_aug" in page(report).splitlines()
+    monkeypatch.setitem(OFFICIAL_SPLITS, "train_aug", OfficialSplit(2, "0" * 64))
+    assert compared(root).problems == [
+        "train_aug: as many ids as VOC 2012's list (2), but not the same; use the list of "
+        f"another copy, such as that of: {command('wsss', 'data', 'prepare', f'{root}-anew')}"
+    ]
+    (root / "classes.txt").write_text("".join(f"class {n}\n" for n in range(20)))
+    report = compared(root)
+    assert (report.problems, report.official) == ([], {})  # VOC's lists say nothing of it
+    (root / "classes.txt").unlink()
+    shutil.copy(root / f"JPEGImages/{A}.jpg", root / "JPEGImages/crack_01.jpg")
+    save_mask(root / "SegmentationClass/crack_01.png", [[1] * 4] * 2)
+    write_split(root, "train_aug", [A, "crack_01"])
+    assert compared(root).problems == []
+
+
 # A data set that was found whole is not read again until a file of it changes
 
 CHECKED = ["train", "train_aug"]
@@ -386,24 +474,23 @@ def test_a_second_check_reads_nothing_and_reports_the_same_and_the_data_folder_i
     assert full_checks == [CHECKED]
     assert first == second == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
     assert sorted(copy.rglob("*")) == before
-
-
-def test_other_splits_are_checked_on_their_own(copy: Path, full_checks: list[list[str]]) -> None:
-    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     report = check_data_once(VocDataset(copy), ["val"], scored=CHECKED)
     assert full_checks == [CHECKED, ["val"]]
     assert report.num_images == {"val": 3}
 
 
-@pytest.mark.parametrize("change", [*CHANGES, touched_mask, missing_xml, added_xml])
-def test_any_change_of_a_file_is_seen(
-    copy: Path, full_checks: list[list[str]], change: Callable[[Path], None]
+@pytest.mark.parametrize("change", [*CHANGES, touched_mask])
+def test_any_change_of_a_file_is_seen_and_that_of_content_in_the_fingerprint(
+    copy: Path, drawn: Path, full_checks: list[list[str]], change: Callable[[Path], None]
 ) -> None:
-    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
+    before = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
+    assert before.fingerprint == check_data(VocDataset(drawn), CHECKED, scored=[]).fingerprint
     change(copy)
     report = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert len(full_checks) == 2
     assert report == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
+    is_other = change not in (touched_mask, missing_xml)  # whose labels are the mask's
+    assert (report.fingerprint != before.fingerprint) == is_other
 
 
 def test_a_file_outside_the_splits_changes_nothing(

@@ -9,17 +9,20 @@ by themselves, as on a failing disk; `recheck` reads everything again.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from wsss.basics.files import cache_folder, expanded, read_json, write_json
+from pydantic import BaseModel, ValidationError
+
+from wsss.basics.files import cache_folder, expanded, write_json
 from wsss.basics.printable import command, printable
+from wsss.data.check_splits import VOC_ID, is_official, read_lists
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
-from wsss.data.voc import ENDINGS, Annotation, Sample, VocDataset, labels_of_mask
+from wsss.data.voc import ENDINGS, Annotation, Sample, VocDataset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,46 +37,65 @@ None of 632 of VOC's own does. In 14 % of these pictures the XML names a class o
 objects, which SBD's annotators may have left out: hence about twice that."""
 SIZE_SLACK = 2
 """Pixels by which rounding and some annotation tools change a side: labelImg's issue 445."""
-VERSION = 7
+VERSION = 8
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
-@dataclass
-class DataReport:
+class MaskCounts(BaseModel):
+    """What the masks of one split hold. The lists have an entry per class, without background."""
+
+    num_images: int
+    num_masks: int
+    """Images whose mask could be read; the counts below are of these."""
+    images: list[int]
+    """For each class, the masks that hold it."""
+    pixels: list[int]
+    """For each class, its pixels in all masks."""
+    background_pixels: int
+    ignored_pixels: int
+
+
+class DataReport(BaseModel):
     """What the checked splits of a data set hold."""
 
     root: Path
     classes: tuple[str, ...]
     fingerprint: str = ""
     """First 16 hex digits of a SHA-256 over splits, labels, masks and image files."""
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = {}
     """Split -> the same of this split alone."""
-    training_fingerprints: dict[str, str] = field(default_factory=dict)
+    training_fingerprints: dict[str, str] = {}
     """Split -> the same without masks, which a training on image-level labels does not see."""
-    num_images: dict[str, int] = field(default_factory=dict)
+    num_images: dict[str, int] = {}
     """Split -> number of images."""
-    images_per_class: dict[str, list[int]] = field(default_factory=dict)
+    images_per_class: dict[str, list[int]] = {}
     """Split -> for each class, the number of images that hold it."""
-    labels_from_mask: dict[str, int] = field(default_factory=dict)
+    labels_from_mask: dict[str, int] = {}
     """Split -> number of images without XML, whose image-level labels come from their masks."""
-    num_masks: dict[str, int] = field(default_factory=dict)
+    num_masks: dict[str, int] = {}
     """Split -> number of images with a mask."""
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = []
     """What keeps the data from being used, one line each."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = []
     """What is allowed, but may not be intended, one line each."""
+    counts: dict[str, MaskCounts] = {}
+    """Split -> what its masks hold."""
+    official: dict[str, bool] = {}
+    """Split of VOC's -> whether its ids are those of the full VOC 2012 (`compare_lists`)."""
 
     def raise_if_broken(self) -> None:
         """Raise DataError with the problems, one per line, if there are any."""
-        if self.problems:
-            raise DataError(in_few_lines(self.problems, self.root))
+        if not self.problems:
+            return
+        see = command("wsss", "data", "check", "--json", "--data", self.root)
+        raise DataError(in_few_lines(self.problems, see=f"; see: {see}"))
 
 
-def in_few_lines(problems: list[str], root: Path) -> str:
-    """Return problems one per line; those after MAX_PROBLEMS are counted."""
+def in_few_lines(problems: list[str], *, see: str = "") -> str:
+    """Return problems one per line; those after MAX_PROBLEMS are counted. see: where they are."""
     rest = len(problems) - MAX_PROBLEMS
-    more = f"... and {rest} more; see: {command('wsss', 'data', 'check', '--json', '--data', root)}"
-    return "\n".join([*problems[:MAX_PROBLEMS], *([more] if rest > 0 else [])])
+    more = [f"... and {rest} more{see}"] if rest > 0 else []
+    return "\n".join([*problems[:MAX_PROBLEMS], *more])
 
 
 def check_data(
@@ -92,17 +114,10 @@ def check_data(
     may_be_empty: allow images without any class, which can be segmented, but not trained on.
     decode: also decode the pictures, which is needed to find a truncated or damaged JPEG.
     """
-    from wsss.data.check_splits import overlaps  # a remembered check needs neither torch nor NumPy
     from wsss.data.pictures.decoder_words import decoded_words
 
-    report = DataReport(dataset.root, dataset.classes)
-    ids: dict[str, list[str]] = {}
-    for split in splits:
-        try:
-            ids[split] = dataset.image_ids(split)
-        except DataError as error:
-            report.problems.append(str(error))
-    report.problems += overlaps(ids)
+    report = DataReport(root=dataset.root, classes=dataset.classes)
+    ids, report.problems = read_lists(dataset, splits)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
     if need_mask and not dataset.has_masks():  # one problem, not one for each image
         other = dataset.elsewhere("SegmentationClass", min(need_mask))
@@ -126,23 +141,24 @@ def check_data(
             )
         except DataError as error:
             report.problems.append(str(error))
-            seen[image_id] = CheckedImage((), "", b"", b"", has_mask=False)
+            seen[image_id] = CheckedImage()
     _count(report, ids, seen)
     _judge_contradictions(report, ids, seen)
-    _note(report, ids, seen, masks_beside=dataset.masks_of_another_kind())
+    report.notes += _notes(report, ids, seen, masks_beside=dataset.masks_of_another_kind())
     return report
 
 
-class CheckedImage(NamedTuple):
+@dataclass
+class CheckedImage:
     """What the check found in one image, its mask and its labels."""
 
-    labels: tuple[int, ...]
-    label_source: str
-    digest: bytes
+    labels: tuple[int, ...] = ()
+    label_source: str = ""
+    digest: bytes = b""
     """Of its labels and its picture's file."""
-    mask_digest: bytes
-    """b"" without a mask."""
-    has_mask: bool
+    mask_digest: bytes = b""
+    pixels: "NDArray[np.int64] | None" = None
+    """By value of its mask, [256]; None without a mask."""
     contradiction: str = ""
     """How the mask contradicts the XML; "" if it does not, or if there is only one of them."""
     is_sbd: bool = False
@@ -157,38 +173,29 @@ def _check_image(
     dataset: VocDataset, image_id: str, *, needs_mask: bool, may_be_empty: bool
 ) -> CheckedImage:
     """Check one image against its labels and its mask."""
+    import numpy as np
+
     from wsss.data.pictures.mask import require_size
 
-    size = dataset.image_size(image_id)
-    has_mask = needs_mask or dataset.has_mask(image_id)
-    mask = dataset.mask(image_id) if has_mask else None
-    if mask is not None:
+    size, mask = dataset.image_size(image_id), None
+    if needs_mask or dataset.has_mask(image_id):
+        mask = dataset.mask(image_id)
         require_size(dataset.mask_path(image_id), mask, size)
     sample, annotation = dataset.annotated(image_id, may_be_empty=may_be_empty)
-    other_picture, resized_from = "", None
+    digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
+    found = CheckedImage(sample.labels, sample.label_source, digest.digest())
     if annotation:
-        resized_from = _other_size(annotation, sample.image_path, size)
+        found.resized_from = _other_size(annotation, sample.image_path, size)
         told = annotation.file_name
         if told != sample.image_path.name and told.rpartition(".")[0] != image_id:
-            other_picture = told if dataset.has_picture(told) else ""
-    digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
-    contradiction, is_sbd, mask_digest = "", False, b""
+            found.other_picture = told if dataset.has_picture(told) else ""
     if mask is not None:
-        mask_digest = hashlib.sha256(mask.tobytes()).digest()
-        if sample.label_source == "xml":
-            contradiction = _contradiction(dataset, sample, mask)
-            is_sbd = dataset.mask_path(image_id).parent.name == "SegmentationClassAug"
-    return CheckedImage(
-        sample.labels,
-        sample.label_source,
-        digest.digest(),
-        mask_digest,
-        has_mask,
-        contradiction,
-        is_sbd,
-        other_picture,
-        resized_from,
-    )
+        found.mask_digest = hashlib.sha256(mask.tobytes()).digest()
+        found.pixels = np.bincount(mask.ravel(), minlength=256)
+        found.is_sbd = dataset.mask_path(image_id).parent.name == "SegmentationClassAug"
+        if annotation:
+            found.contradiction = _contradiction(dataset, sample, found.pixels)
+    return found
 
 
 def _other_size(
@@ -215,9 +222,9 @@ def _other_size(
     )
 
 
-def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]") -> str:
+def _contradiction(dataset: VocDataset, sample: Sample, pixels: "NDArray[np.int64]") -> str:
     """Return how mask and XML differ in their classes; "" if they do not."""
-    of_mask, of_xml = {*labels_of_mask(mask)}, {*sample.labels}
+    of_mask, of_xml = {*pixels[1:IGNORE_INDEX].nonzero()[0].tolist()}, {*sample.labels}
     if of_mask == of_xml:
         return ""
 
@@ -226,7 +233,7 @@ def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]
 
     path = dataset.mask_path(sample.image_id)
     if not of_mask:
-        ignored = f" but {IGNORE_INDEX}, which is ignored" if (mask == IGNORE_INDEX).any() else ""
+        ignored = f" but {IGNORE_INDEX}, which is ignored" if pixels[IGNORE_INDEX] else ""
         return (
             f"{path}: all background{ignored}, though its XML names {named(of_xml)}; "
             f"write class numbers, where {dataset.classes[0]} is 1"
@@ -238,8 +245,10 @@ def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]
 
 def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:
     """Fill in counts and fingerprints, split by split."""
+    import numpy as np
+
     classes = hashlib.sha256("\n".join(report.classes).encode())
-    whole = classes.copy()
+    whole, foreground = classes.copy(), slice(1, len(report.classes) + 1)
     for split, image_ids in ids.items():
         images = [seen[image_id] for image_id in image_ids]
         own = classes.copy()
@@ -251,11 +260,20 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
             own.update(b"|" + image.mask_digest)
         whole.update(own.digest())
         per_class = Counter(k for image in images for k in image.labels)
+        masks = [image.pixels for image in images if image.pixels is not None]
+        by_value = np.array(masks, np.int64).reshape(-1, 256)  # [N, 256]
         report.fingerprints[split] = own.hexdigest()[:16]
-        report.num_images[split] = len(image_ids)
-        report.num_masks[split] = sum(image.has_mask for image in images)
+        report.num_images[split], report.num_masks[split] = len(images), len(masks)
         report.images_per_class[split] = [per_class[k] for k in range(len(report.classes))]
         report.labels_from_mask[split] = sum(image.label_source == "mask" for image in images)
+        report.counts[split] = MaskCounts(
+            num_images=len(images),
+            num_masks=len(masks),
+            images=(by_value[:, foreground] > 0).sum(0).tolist(),
+            pixels=by_value[:, foreground].sum(0).tolist(),
+            background_pixels=int(by_value[:, 0].sum()),
+            ignored_pixels=int(by_value[:, IGNORE_INDEX].sum()),
+        )
     report.fingerprint = whole.hexdigest()[:16]
 
 
@@ -266,14 +284,12 @@ def _judge_contradictions(
 
     The user cannot correct those: SBD's masks and VOC's XML are two opinions of one picture.
     """
-    from wsss.data.check_splits import VOC_ID, is_official
-
     of_voc: set[str] = set()
     if report.classes == VOC_CLASSES:
         for split, image_ids in ids.items():
             official = is_official(split, image_ids)
             of_voc |= {i for i in image_ids if VOC_ID.fullmatch(i) and (official or seen[i].is_sbd)}
-    compared = [i for i in of_voc if seen[i].has_mask and seen[i].label_source == "xml"]
+    compared = [i for i in of_voc if seen[i].mask_digest and seen[i].label_source == "xml"]
     odd = sorted(i for i in compared if seen[i].contradiction)
     if odd and len(odd) <= MAX_ODD * len(compared):
         report.notes.append(
@@ -287,50 +303,46 @@ def _judge_contradictions(
     ]
 
 
-def _note(
+def _notes(
     report: DataReport,
     ids: dict[str, list[str]],
     seen: dict[str, CheckedImage],
     *,
     masks_beside: str,
-) -> None:
-    """Add notes on what is allowed, but may not be intended.
+) -> Iterator[str]:
+    """Yield notes on what is allowed, but may not be intended.
 
     masks_beside: the dataset's `masks_of_another_kind`.
     """
-    from wsss.data.check_splits import VOC_ID
-
     assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
     if assumed:
-        report.notes.append(
+        yield (
             f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
             "one per line"
         )
-    if others := {i: image.other_picture for i, image in seen.items() if image.other_picture}:
-        image_id, name = next(iter(others.items()))
-        report.notes.append(
+    if others := [(i, name) for i, image in seen.items() if (name := image.other_picture)]:
+        yield (
             f"<filename> is that of another picture in {len(others)} of {len(seen)} XML, such as "
-            f"Annotations/{image_id}.xml ({name}); does each XML lie beside its own picture?"
+            "Annotations/{}.xml ({}); does each XML lie beside its own picture?".format(*others[0])
         )
-    if resized := {i: image.resized_from for i, image in seen.items() if image.resized_from}:
-        image_id, (width, height) = next(iter(resized.items()))
-        report.notes.append(
+    if resized := [(i, *size) for i, image in seen.items() if (size := image.resized_from)]:
+        yield (
             f"<size> is not the picture's in {len(resized)} of {len(seen)} XML, such as "
-            f"Annotations/{image_id}.xml ({width}x{height}); only the shapes agree, as if resized"
+            "Annotations/{}.xml ({}x{}); only the shapes agree, as if resized".format(*resized[0])
         )
     held = {k for image in seen.values() for k in image.labels}
     absent = [name for k, name in enumerate(report.classes) if k not in held]
     if absent and held and not assumed:
-        report.notes.append(f"in no image: {', '.join(absent)}")
-    if seen and not any(image.has_mask for image in seen.values()):
-        report.notes.append(
+        yield f"in no image: {', '.join(absent)}"
+    if seen and not any(report.num_masks.values()):
+        yield (
             f"no image has a mask{masks_beside}: XML is enough for training; a table needs masks "
             "of the images that it scores"
         )
         return
     for split in ids:
-        if lacking := sum(bool(seen[i].labels) and not seen[i].has_mask for i in ids[split]):
-            report.notes.append(
+        if lacking := sum(bool(seen[i].labels) and not seen[i].mask_digest for i in ids[split]):
+            yield (
                 f"{split}: {lacking} of {len(ids[split])} images have no mask; XML is enough for "
                 "training, not for scoring"
             )
@@ -355,12 +367,10 @@ def check_data_once(
         return known
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
     if path and not report.problems and _remembered(dataset, splits, about) == path:
-        kept = asdict(report)
-        del kept["root"], kept["classes"]  # `_read` takes the current ones
         with suppress(OSError):
             for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
                 old.unlink()
-            write_json(path, kept)
+            write_json(path, report.model_dump(mode="json"))
     return report
 
 
@@ -440,6 +450,7 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
 def _read(path: Path, dataset: VocDataset) -> DataReport | None:
     """Return a remembered report; None if there is none or it is damaged."""
     try:
-        return DataReport(dataset.root, dataset.classes, **read_json(path))
-    except (OSError, ValueError, TypeError):
+        known = DataReport.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         return None
+    return known.model_copy(update={"root": dataset.root})  # it may be spelled in another way

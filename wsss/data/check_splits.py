@@ -2,18 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from wsss.basics.printable import command, counted, first_of, one_line
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset, files_of
+
+if TYPE_CHECKING:
+    from wsss.data.check import DataReport
 
 
 class OfficialSplit(NamedTuple):
@@ -49,64 +47,43 @@ SHOWN = 3
 """Ids named in a line; the others are counted."""
 
 
-@dataclass
-class SplitCounts:
-    """What the masks of one split hold. The lists have an entry per class, without background."""
-
-    num_images: int
-    num_masks: int
-    """Images whose mask could be read; the counts below are of these."""
-    images: list[int]
-    """For each class, the masks that hold it."""
-    pixels: list[int]
-    """For each class, its pixels in all masks."""
-    background_pixels: int
-    ignored_pixels: int
-
-
-@dataclass
-class SplitReport:
-    """What the checked splits hold, and how they fit together."""
-
-    classes: tuple[str, ...]
-    counts: dict[str, SplitCounts] = field(default_factory=dict)
-    official: dict[str, bool] = field(default_factory=dict)
-    """Split -> whether its ids are those of the full VOC 2012."""
-    problems: list[str] = field(default_factory=list)
-    """What makes results wrong, one line each: shared images, an altered list."""
-    notes: list[str] = field(default_factory=list)
-    """What may be intended, one line each: files that no split uses."""
-
-
-def split_report(
-    dataset: VocDataset,
-    splits: Iterable[str],
-    official: Mapping[str, OfficialSplit] = OFFICIAL_SPLITS,
-) -> SplitReport:
-    """Count classes in every mask of the splits; compare splits, folders and official lists.
-
-    A split that cannot be read is a problem. Missing and broken masks are only left out of the
-    counts: `check_data` names them.
-    """
-    report = SplitReport(dataset.classes)
+def read_lists(
+    dataset: VocDataset, splits: Iterable[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return split -> its image ids, and problems: lists that cannot be read, shared images."""
     ids: dict[str, list[str]] = {}
-    seen: dict[str, NDArray[np.int64] | None] = {}
-    for split in dict.fromkeys(splits):
+    problems = []
+    for split in splits:
         try:
             ids[split] = dataset.image_ids(split)
         except DataError as error:
-            report.problems.append(str(error))
+            problems.append(str(error))
+    return ids, problems + overlaps(ids)
+
+
+def compare_lists(report: "DataReport", dataset: VocDataset, splits: Iterable[str]) -> None:
+    """Add to a report how splits fit together, VOC 2012's own lists, and the folders.
+
+    An altered list is a problem, as are shared images; files that no split uses are noted.
+    """
+    ids, problems = read_lists(dataset, splits)
+    for split in ids if dataset.classes == VOC_CLASSES else ():
+        if split not in OFFICIAL_SPLITS:
             continue
-        for image_id in ids[split]:
-            if image_id not in seen:
-                seen[image_id] = _histogram(dataset, image_id)
-        histograms = [h for image_id in ids[split] if (h := seen[image_id]) is not None]
-        report.counts[split] = _counts(histograms, len(ids[split]), len(dataset.classes))
-        if split in official and dataset.classes == VOC_CLASSES:
-            report.official[split] = is_official(split, ids[split], official)
-            if not report.official[split]:
-                _note_another_list(report, dataset.root, split, ids[split], official[split])
-    report.problems += overlaps(ids)
+        report.official[split] = is_official(split, ids[split])
+        if not report.official[split] and all(map(VOC_ID.fullmatch, ids[split])):
+            num_official = OFFICIAL_SPLITS[split].num_images
+            if len(ids[split]) == num_official:
+                anew = dataset.root.absolute().with_name(f"{dataset.root.absolute().name}-anew")
+                problems.append(
+                    f"{split}: as many ids as VOC 2012's list ({num_official}), but not the same; "
+                    "use the list of another copy, such as that of: "
+                    f"{command('wsss', 'data', 'prepare', anew)}"
+                )
+            else:
+                have = counted(len(ids[split]), "image")
+                report.notes.append(f"{split}: {have}, VOC 2012 has {num_official:,}")
+    report.problems += [problem for problem in problems if problem not in report.problems]
     outside = sorted({*ids.get("train", ())} - {*ids.get(TRAINED, ids.get("train", ()))})
     if outside:
         report.notes.append(f"train has {_named(outside)} that {TRAINED} lacks")
@@ -115,8 +92,7 @@ def split_report(
             f"no {TRAINED}.txt, the list that trains by default; write one, or train on another "
             "with --set data.train_split=NAME"
         )
-    _find_orphans(report, dataset)
-    return report
+    report.notes += _orphans(dataset)
 
 
 def overlaps(ids: Mapping[str, list[str]]) -> list[str]:
@@ -140,68 +116,20 @@ def split_digest(image_ids: Iterable[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_official(
-    split: str, image_ids: Iterable[str], official: Mapping[str, OfficialSplit] | None = None
-) -> bool:
+def is_official(split: str, image_ids: Iterable[str]) -> bool:
     """Return whether these are the ids of that split of the full VOC 2012, in any order."""
-    known = OFFICIAL_SPLITS if official is None else official
-    return split in known and split_digest(image_ids) == known[split].sha256
+    return split in OFFICIAL_SPLITS and split_digest(image_ids) == OFFICIAL_SPLITS[split].sha256
 
 
-def _histogram(dataset: VocDataset, image_id: str) -> NDArray[np.int64] | None:
-    # Pixels by mask value.  [256]
-    try:
-        return np.bincount(dataset.mask(image_id).ravel(), minlength=256)
-    except DataError:
-        return None
-
-
-def _counts(histograms: list[NDArray[np.int64]], num_images: int, num_classes: int) -> SplitCounts:
-    stacked = np.array(histograms, np.int64).reshape(-1, 256)  # [N, 256]
-    pixels = stacked.sum(axis=0)
-    foreground = slice(1, num_classes + 1)
-    return SplitCounts(
-        num_images,
-        len(histograms),
-        images=[int(n) for n in (stacked[:, foreground] > 0).sum(axis=0)],
-        pixels=[int(n) for n in pixels[foreground]],
-        background_pixels=int(pixels[0]),
-        ignored_pixels=int(pixels[255]),
-    )
-
-
-def _note_another_list(
-    report: SplitReport, root: Path, split: str, ids: list[str], official: OfficialSplit
-) -> None:
-    """Report an altered list as a problem, and a part of VOC as a note."""
-    if not all(VOC_ID.fullmatch(image_id) for image_id in ids):
-        return
-    if len(ids) == official.num_images:
-        anew = root.absolute().with_name(f"{root.absolute().name}-anew")
-        report.problems.append(
-            f"{split}: as many ids as VOC 2012's list ({official.num_images}), but not the same; "
-            "use the list of another copy, such as that of: "
-            f"{command('wsss', 'data', 'prepare', anew)}"
-        )
-    else:
-        have = counted(len(ids), "image")
-        report.notes.append(f"{split}: {have}, VOC 2012 has {official.num_images:,}")
-
-
-def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:
-    """Add notes on files that no split on disk uses, and on files without a picture."""
-    used: set[str] = set()
-    for split in dataset.split_names():
-        try:
-            used |= {*dataset.image_ids(split)}
-        except DataError:
-            continue  # a problem already, if it is one of the checked splits
+def _orphans(dataset: VocDataset) -> Iterator[str]:
+    """Yield notes on files that no split on disk uses, and on files without a picture."""
+    used = {i for ids in read_lists(dataset, dataset.split_names())[0].values() for i in ids}
     found = {folder: {*files_of(dataset.root, folder)} for folder in FOLDERS}
     for folder, stems in found.items():
         if unused := sorted(stems - used):
-            report.notes.append(f"{folder}: {_named(unused)} in no split")
+            yield f"{folder}: {_named(unused)} in no split"
         if alone := sorted(stems - found["JPEGImages"]):
-            report.notes.append(f"{folder}: {_named(alone)} without a picture")
+            yield f"{folder}: {_named(alone)} without a picture"
 
 
 def _named(ids: list[str]) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +12,7 @@ from sweeps.cli.program import Command
 from wsss.basics.printable import one_line
 
 if TYPE_CHECKING:
-    from wsss.data.check import DataReport
-    from wsss.data.check_splits import SplitCounts, SplitReport
+    from wsss.data.check import DataReport, MaskCounts
     from wsss.data.voc import VocDataset
 
 data_app = typer.Typer(
@@ -87,8 +85,8 @@ def _check(
 ) -> None:
     """Check a data set and print its page. Raises DataError, or exits with 2, for problems."""
     from wsss.config import DataConfig
-    from wsss.data.check import check_data, in_few_lines
-    from wsss.data.check_splits import split_report
+    from wsss.data.check import check_data
+    from wsss.data.check_splits import compare_lists
     from wsss.data.errors import DataError
 
     names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
@@ -97,14 +95,12 @@ def _check(
         raise DataError(f"{dataset.root}: no lists in ImageSets/Segmentation; write train.txt")
     judged = scored or ([DataConfig().eval_split] if dataset.has_masks() else [])
     report = check_data(dataset, names, scored=judged, decode=decode)
-    against = split_report(dataset, names if split else dataset.split_names())
-    problems = _problems(report, against)
+    compare_lists(report, dataset, names if split else dataset.split_names())
     if as_json:
-        print(page_as_json(report, against))
-        raise typer.Exit(2 if problems else 0)
-    print(page(report, against), flush=True)
-    if problems:
-        raise DataError(in_few_lines(problems, dataset.root))
+        print(json.dumps(report.model_dump(mode="json"), indent=2))
+        raise typer.Exit(2 if report.problems else 0)
+    print(page(report), flush=True)
+    report.raise_if_broken()
     print("no problem found")
 
 
@@ -259,48 +255,29 @@ def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
     return command("wsss", "train-cam", "--run", f"runs/{data.name}", *words)
 
 
-def _problems(report: "DataReport", against: "SplitReport") -> list[str]:
-    """Return the problems of both checks, each once."""
-    return list(dict.fromkeys([*report.problems, *against.problems]))
-
-
-def page(report: "DataReport", against: "SplitReport") -> str:
+def page(report: "DataReport") -> str:
     """Return the printed page: classes by split, the size of the splits, and notes."""
-    splits = report.num_images
     lines = [f"{one_line(str(report.root))}  [{report.fingerprint}]", ""]
-    if splits:
+    if splits := report.num_images:
+        counts = report.counts.values()
         lines.append("images by their labels; share of the scored pixels by masks")
         lines.append(_line("class", splits))
-    for index, name in enumerate(report.classes):
-        images = [counts[index] for counts in report.images_per_class.values()]
-        if any(images):
-            shares = [_share(c.pixels[index], c) for c in _counts(report, against)]
-            lines.append(_line(name, [f"{n}{s}" for n, s in zip(images, shares, strict=True)]))
-    if splits:
-        shares = [_share(c.background_pixels, c) for c in _counts(report, against)]
-        lines.append(_line("background", shares))
+        for index, name in enumerate(report.classes):
+            images = [per_class[index] for per_class in report.images_per_class.values()]
+            if any(images):
+                shares = [_share(c.pixels[index], c) for c in counts]
+                lines.append(_line(name, [f"{n}{s}" for n, s in zip(images, shares, strict=True)]))
+        lines.append(_line("background", [_share(c.background_pixels, c) for c in counts]))
         lines.append(_line("images", splits.values()))
         lines.append(_line("with a mask", report.num_masks.values()))
         lines.append(_line("labels from masks", report.labels_from_mask.values()))
-        lines.append(_line("pixels ignored", [c.ignored_pixels for c in _counts(report, against)]))
-    official = [split for split, whole in against.official.items() if whole]
+        lines.append(_line("pixels ignored", [c.ignored_pixels for c in counts]))
+    official = [split for split, whole in report.official.items() if whole]
     lines += [f"VOC 2012's own list: {', '.join(official)}"] if official else []
-    return "\n".join([*lines, *(f"note: {note}" for note in [*report.notes, *against.notes])])
+    return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])
 
 
-def page_as_json(report: "DataReport", against: "SplitReport") -> str:
-    """Return the content of the page as one JSON object."""
-    found = {**asdict(report), "root": str(report.root), **asdict(against)}
-    found["notes"] = [*report.notes, *against.notes]
-    found["problems"] = _problems(report, against)
-    return json.dumps(found, indent=2)
-
-
-def _counts(report: "DataReport", against: "SplitReport") -> "list[SplitCounts]":
-    return [against.counts[split] for split in report.num_images]
-
-
-def _share(pixels: int, counts: "SplitCounts") -> str:
+def _share(pixels: int, counts: "MaskCounts") -> str:
     scored = counts.background_pixels + sum(counts.pixels)
     return f" {100 * pixels / scored:6.2f} %" if scored else ""
 

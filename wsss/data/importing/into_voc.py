@@ -21,7 +21,7 @@ from rich.progress import Progress
 from wsss.basics.files import write_json
 from wsss.basics.printable import counted, one_line
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
-from wsss.data.check import MAX_PROBLEMS
+from wsss.data.check import in_few_lines
 from wsss.data.classes import CLASS_LIST, require_class_names
 from wsss.data.errors import DataError
 from wsss.data.importing.coco import draw_mask, read_coco, require_outlines
@@ -278,8 +278,7 @@ def _write(
                 lists[image.split].append(ids[image.name])
         progress.advance(task)
     if problems:
-        rest = len(problems) - MAX_PROBLEMS
-        raise DataError("\n".join(problems[:MAX_PROBLEMS] + [f"... and {rest} more"] * (rest > 0)))
+        raise DataError(in_few_lines(problems))
     if not lists["train"]:
         raise DataError(f"{foreign.path}: no mask in train shows an object; leave --masks out")
     lists["train_aug"] = lists["train"]

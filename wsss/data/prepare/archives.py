@@ -23,7 +23,6 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from wsss.basics.printable import quoted
-from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit
 from wsss.data.errors import DataError
 
 SPARE_BYTES = 64 << 20
@@ -72,8 +71,6 @@ class PrepareRequest:
     with_test: bool = False
     allow_partial: bool = False
     """Accept archives and lists that are not the official ones: no MD5, no list digests."""
-    official: Mapping[str, OfficialSplit] = field(default_factory=lambda: OFFICIAL_SPLITS)
-    """The lists of the full VOC 2012."""
     num_workers: int = 1
 
     def __post_init__(self) -> None:

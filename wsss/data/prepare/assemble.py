@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from wsss.basics.files import write_json
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
-from wsss.data.check_splits import is_official, split_digest
+from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.errors import DataError
 from wsss.data.prepare.archives import (
     PrepareRequest,
@@ -100,10 +100,10 @@ def prepare_voc(
             _write_marker(root, finished)
             result.done.append(name)
         dataset = VocDataset(root)
-        for split in [split for split in request.official if split in dataset.split_names()]:
+        for split in [split for split in OFFICIAL_SPLITS if split in dataset.split_names()]:
             ids = dataset.image_ids(split)
             result.num_images[split] = len(ids)
-            result.official[split] = is_official(split, ids, request.official)
+            result.official[split] = is_official(split, ids)
     return result
 
 
@@ -175,9 +175,9 @@ def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) ->
 
 
 def _require_official(split: str, ids: list[str], request: PrepareRequest) -> None:
-    if request.allow_partial or is_official(split, ids, request.official):
+    if request.allow_partial or is_official(split, ids):
         return
-    official = request.official[split]
+    official = OFFICIAL_SPLITS[split]
     raise DataError(
         f"{split}: {len(ids)} ids with SHA-256 {split_digest(ids)}; VOC 2012 has "
         f"{official.num_images} with {official.sha256}; use the official archives, or "
