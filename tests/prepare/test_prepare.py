@@ -221,12 +221,13 @@ def test_the_test_pictures_are_added_without_their_annotations(
     assert result.official["test"]
 
 
-def test_archives_come_from_a_server_and_are_kept(
+def test_archives_come_from_mirrors_in_order_then_the_public_address_and_are_kept(
     tmp_path: Path, archives: Archives, host: Host
 ) -> None:
     root = tmp_path / "one/voc"
-    result = prepare(root, archives, url=host.url)
-    assert result.done == ["voc", "sbd"]
+    mirrors = (f"{host.url}/none", f"{host.url}/")
+    assert prepare(root, archives, url=host.url, mirrors=mirrors).done == ["voc", "sbd"]
+    assert host.requests == ["/none/VOC.tar", "/VOC.tar", "/none/SBD.tgz", "/SBD.tgz"]
     for name in ("VOC.tar", "SBD.tgz"):
         kept = tmp_path / "one/archives" / name
         assert kept.read_bytes() == (archives.folder / name).read_bytes()
@@ -234,15 +235,10 @@ def test_archives_come_from_a_server_and_are_kept(
     assert tree(root) == tree(tmp_path / "two/voc")
     again = prepare(tmp_path / "one/voc2", archives, url=host.url)
     assert again.done == ["voc", "sbd"]
-    assert len(host.requests) == 2  # what is there is only checked
-
-
-def test_mirrors_are_asked_in_order_before_the_public_address(
-    tmp_path: Path, archives: Archives, host: Host
-) -> None:
-    mirrors = (f"{host.url}/none", f"{host.url}/")
-    prepare(tmp_path / "new/voc", archives, url=host.url, mirrors=mirrors)
-    assert host.requests == ["/none/VOC.tar", "/VOC.tar", "/none/SBD.tgz", "/SBD.tgz"]
+    assert len(host.requests) == 4  # what is there is only checked
+    (tmp_path / "one/archives/VOC.tar").unlink()
+    prepare(tmp_path / "one/voc3", archives, url=host.url)
+    assert host.requests[4:] == ["/VOC.tar"]
 
 
 # Again, and after a crash
@@ -317,29 +313,22 @@ def test_lists_other_than_the_official_ones_are_refused(
     assert not (tmp_path / "voc").exists()
 
 
-def test_a_local_archive_with_another_digest_is_refused(tmp_path: Path, archives: Archives) -> None:
-    path = archives.local("voc")["voc"]
-    known, content = archives.sources(), bytearray(path.read_bytes())
-    content[600] ^= 1
-    path.write_bytes(content)
-    request = PrepareRequest(tmp_path / "voc", archives=archives.local())
+def test_an_archive_with_another_digest_is_refused(tmp_path: Path, archives: Archives) -> None:
+    path, root = archives.local("voc")["voc"], tmp_path / "voc"
+    known = archives.sources()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    wrong = refused(root, archives, allow_partial=True, sha256={"VOC.tar": "0" * 64})
+    assert f"sha256 expected {'0' * 64}, found {digest}" in wrong
+    told = refused(root, archives, sha256={"voc.tar": "0" * 64})  # would not be used
+    assert told == "voc.tar: no archive of this name; there are VOC.tar, SBD.tgz, TEST.tar"
+    assert "give 64 hex digits" in refused(root, archives, sha256={"VOC.tar": "abc"})
+    prepare(root, archives, allow_partial=True, sha256={"VOC.tar": digest})
+    path.write_bytes(path.read_bytes() + b"\0")
+    request = PrepareRequest(tmp_path / "new", archives=archives.local())
     with pytest.raises(DataError) as caught, Progress(disable=True) as progress:
         prepare_voc(request, progress=progress, sources=known)
     for part in (str(path), f"expected {known['voc'].md5}", f"found {md5(path)}", "allow-partial"):
         assert part in str(caught.value)
-
-
-def test_a_sha256_is_checked_even_for_partial_archives(tmp_path: Path, archives: Archives) -> None:
-    digest = hashlib.sha256(archives.local()["voc"].read_bytes()).hexdigest()
-    wrong = refused(tmp_path / "voc", archives, allow_partial=True, sha256={"VOC.tar": "0" * 64})
-    assert f"sha256 expected {'0' * 64}, found {digest}" in wrong
-    prepare(tmp_path / "voc", archives, allow_partial=True, sha256={"VOC.tar": digest})
-
-
-def test_a_sha256_that_would_not_be_used_is_refused(tmp_path: Path, archives: Archives) -> None:
-    told = refused(tmp_path / "voc", archives, sha256={"voc.tar": "0" * 64})
-    assert told == "voc.tar: no archive of this name; there are VOC.tar, SBD.tgz, TEST.tar"
-    assert "give 64 hex digits" in refused(tmp_path / "voc", archives, sha256={"VOC.tar": "abc"})
 
 
 @pytest.mark.parametrize(
@@ -360,17 +349,14 @@ def test_an_archive_with_a_file_too_few_is_refused(
     assert told in refused(tmp_path / "voc", archives.pack(), allow_partial=True)
 
 
-def test_two_calls_at_a_time_are_one_too_many(tmp_path: Path, archives: Archives) -> None:
+def test_two_calls_at_a_time_and_a_drive_without_locks_are_refused(
+    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with FileLock(tmp_path / ".voc.lock"):
         assert "another `wsss data prepare` is at work" in refused(tmp_path / "voc", archives)
 
-
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
-def test_a_drive_without_locks_is_refused_with_the_remedy(
-    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
     def refuse(_file: int, _operation: int) -> None:
-        raise OSError(code, os.strerror(code))
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert "this drive has no locks" in refused(tmp_path / "voc", archives)
@@ -467,17 +453,8 @@ def test_the_command_prepares_tells_and_refuses(
 ) -> None:
     monkeypatch.setitem(OFFICIAL_SPLITS, "train_aug", OfficialSplit(10582, "d1326bd5"))
     root, local = str(tmp_path / "voc"), archives.local()
-    words = [
-        "data",
-        "prepare",
-        root,
-        "--voc",
-        str(local["voc"]),
-        "--sbd",
-        str(local["sbd"]),
-        "--workers",
-        "1",
-    ]
+    paths = ("--voc", str(local["voc"]), "--sbd", str(local["sbd"]))
+    words = ["data", "prepare", root, *paths, "--workers", "1"]
     refusal = wsss(*words)
     assert refusal.exit_code == 2
     assert "error: " in refusal.stderr

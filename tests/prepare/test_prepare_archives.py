@@ -14,18 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fuzzing import refusal
 from rich.progress import Progress
 
-from wsss.basics.printable import printable
 from wsss.data.errors import DataError
-from wsss.data.prepare.archives import (
-    ArchiveError,
-    Limits,
-    download,
-    extract,
-    require_space,
-    verify,
-)
+from wsss.data.prepare.archives import SPARE_BYTES, ArchiveError, Limits, download, extract, verify
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 MD5 = {"md5": hashlib.md5(CONTENT).hexdigest()}
@@ -90,16 +83,10 @@ def serve(hosts: list[Host], behaviour: str | int = "ok", content: bytes = CONTE
     return hosts[-1]
 
 
-def get(folder: Path, *urls: Host | str, expected: dict[str, str] | None = None) -> Path:
+def get(folder: Path, *urls: Host | str) -> Path:
     addresses = [f"{url.url}/a.tar" if isinstance(url, Host) else url for url in urls]
     with Progress(disable=True) as progress:
-        return download(addresses, folder / "a.tar", expected or MD5, progress=progress)
-
-
-def refusal(folder: Path, *urls: Host | str, expected: dict[str, str] | None = None) -> str:
-    with pytest.raises(ArchiveError) as caught:
-        get(folder, *urls, expected=expected)
-    return str(caught.value)
+        return download(addresses, folder / "a.tar", MD5, progress=progress)
 
 
 # Downloads
@@ -108,50 +95,50 @@ def refusal(folder: Path, *urls: Host | str, expected: dict[str, str] | None = N
 def test_the_file_comes_whole_from_the_first_address_that_has_it(
     tmp_path: Path, hosts: list[Host]
 ) -> None:
-    altered = serve(hosts, content=b"!" + CONTENT[1:])
     dead = serve(hosts)
     hosts.remove(dead)
     dead.close()
-    others = [serve(hosts, behaviour) for behaviour in (404, 503, "html", "drop")]
-    path = get(tmp_path / "new/folder", *others, altered, dead, serve(hosts), serve(hosts))
-    assert path.read_bytes() == CONTENT
-    assert [entry.name for entry in path.parent.iterdir()] == ["a.tar"]
-    assert [len(host.requests) for host in hosts] == [1, 1, 1, 1, 1, 1, 0]
-
-
-def test_each_address_is_told_with_its_fault_and_nothing_is_left(
-    tmp_path: Path, hosts: list[Host]
-) -> None:
     altered = b"!" + CONTENT[1:]
-    urls = [serve(hosts, 404), serve(hosts, "html"), serve(hosts, "drop")]
-    told = refusal(tmp_path, *urls, serve(hosts, content=altered), "ftp://example.org/a.tar")
-    lines = told.splitlines()
-    assert lines[0] == f"{urls[0].url}/a.tar: HTTP Error 404: Not Found"
+    others = [serve(hosts, behaviour) for behaviour in (404, "html", "drop", 503)]
+    faulty = [*others, serve(hosts, content=altered), "ftp://example.org/a.tar", dead]
+    with pytest.raises(ArchiveError) as caught:
+        get(tmp_path, *faulty)
+    lines = str(caught.value).splitlines()  # each address is told with its fault
+    assert lines[0] == f"{others[0].url}/a.tar: HTTP Error 404: Not Found"
     assert "a web page instead of the file" in lines[1]
     assert "connection ended after 300,000 of 1,024,000 bytes" in lines[2]
-    assert f"md5 expected {MD5['md5']}, found {hashlib.md5(altered).hexdigest()}" in lines[3]
-    assert "1,024,000 bytes" in lines[3]
-    assert "not an http or https address" in lines[4]
-    assert lines[5].startswith("a.tar: no address has it; give a local file or a --mirror, or")
-    assert f"curl -L -C - -o {tmp_path / 'a.tar'}" in lines[5]
+    assert f"md5 expected {MD5['md5']}, found {hashlib.md5(altered).hexdigest()}" in lines[4]
+    assert "1,024,000 bytes" in lines[4]
+    assert "not an http or https address" in lines[5]
+    assert lines[7].startswith("a.tar: no address has it; give a local file or a --mirror, or")
+    assert f"curl -L -C - -o {tmp_path / 'a.tar'}" in lines[7]
     assert list(tmp_path.iterdir()) == []
 
+    path = get(tmp_path / "new/folder", *faulty, serve(hosts), serve(hosts))
+    assert path.read_bytes() == CONTENT
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.tar"]
+    assert [len(host.requests) for host in hosts] == [2, 2, 2, 2, 2, 1, 0]
 
-def test_every_digest_must_fit_in_any_case_of_letters(tmp_path: Path, hosts: list[Host]) -> None:
-    told = refusal(tmp_path, serve(hosts), expected=MD5 | {"sha256": "0" * 64})
-    assert f"sha256 expected {'0' * 64}, found {hashlib.sha256(CONTENT).hexdigest()}" in told
-    assert get(tmp_path, hosts[0], expected={"md5": MD5["md5"].upper()}).is_file()
-    with pytest.raises(ArchiveError, match="delete it and get it again"):
-        verify(tmp_path / "a.tar", {"md5": "0" * 32})
+
+def test_every_digest_must_fit_in_any_case_of_letters(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(CONTENT)
+    verify(path, {"md5": MD5["md5"].upper()})
+    told = f"sha256 expected {'0' * 64}, found {hashlib.sha256(CONTENT).hexdigest()} .*: delete it"
+    with pytest.raises(ArchiveError, match=told):
+        verify(path, MD5 | {"sha256": "0" * 64})
 
 
 def test_too_little_room_is_told_before_anything_is_written(
     tmp_path: Path, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DataError, match=r"a\.tar\.part needs 0\.07 GB, 0\.00 GB are free"):
+    needed = len(CONTENT) + SPARE_BYTES
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(DataError, match=r"a\.tar\.part needs 0\.07 GB, 0\.07 GB are free; make"):
         get(tmp_path, serve(hosts))
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed))
+    assert get(tmp_path, *hosts).is_file()
 
 
 # Unpacking
@@ -205,30 +192,38 @@ def test_chosen_files_come_out_at_their_place_and_others_do_not(tmp_path: Path, 
     assert found == {"cls/a.mat": b"first", "b.txt": b""}
 
 
+def headed(headers: dict[str, str]) -> tuple[tarfile.TarInfo, bytes]:
+    member, content = file("data/a.txt")
+    member.pax_headers = headers
+    return member, content
+
+
 @pytest.mark.parametrize(
     ("member", "reason"),
     [
-        (file("../evil"), "leads out of the archive"),
+        (file("../evil"), "'../evil' leads out of the archive"),
         (file("code/../../evil"), "leads out of the archive"),  # not even wanted
         (file("/tmp/evil"), "leads out of the archive"),
+        (headed({"path": "../" * 9000 + "x"}), "leads out of the archive"),
+        (headed({"path": "\x1b[2J/../x"}), "leads out of the archive"),
         (other("data/link", tarfile.SYMTYPE, "/etc/passwd"), "absolute"),
         (other("code/link", tarfile.SYMTYPE, "../../etc/passwd"), "outside the destination"),
-        (other("data/link", tarfile.SYMTYPE, "a.txt"), "is a link, not a file"),
+        (other("data/link", tarfile.SYMTYPE, "a.txt"), "'data/link' is a link, not a file"),
         (other("data/link", tarfile.LNKTYPE, "data/a.txt"), "is a link, not a file"),
         (other("data/null", tarfile.CHRTYPE), "special file"),
+        (headed({"size": "-512"}), "negative size"),
+        (headed({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), "not a complete .tar"),
+        (headed({"GNU.sparse.map": "0,x"}), "not a complete .tar"),
     ],
 )
-def test_an_unsafe_member_refuses_the_archive(
+def test_an_unsafe_or_senseless_member_refuses_the_archive(
     tmp_path: Path, member: tuple[tarfile.TarInfo, bytes], reason: str
 ) -> None:
     archive = pack(tmp_path / "a.tar", [member, file("data/z.txt")])
-    with pytest.raises(ArchiveError) as caught:
-        take(archive, tmp_path / "out")
-    told = str(caught.value)
-    assert str(archive) in told
-    assert member[0].name.lstrip("/") in told
+    told = refusal(lambda: take(archive, tmp_path / "out"), ArchiveError)
+    assert told.startswith(f"{archive}: ")
     assert reason in told
-    assert "get it from a source you trust" in told
+    assert "not a complete" in told or "get it from a source you trust" in told
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [archive]
 
 
@@ -267,33 +262,8 @@ def test_a_small_file_that_claims_a_terabyte_is_refused_at_once(tmp_path: Path) 
 
 @pytest.mark.parametrize("mtime", ["nan", "inf", "1e300"])
 def test_a_time_that_no_clock_knows_does_not_stop_an_archive(tmp_path: Path, mtime: str) -> None:
-    member, content = file("data/a.txt")
-    member.pax_headers = {"mtime": mtime}
-    assert take(pack(tmp_path / "a.tar", [(member, content)]), tmp_path / "out") == {"a.txt"}
-    assert (tmp_path / "out/a.txt").read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"size": "-512"},
-        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
-        {"GNU.sparse.map": "0,x"},
-        {"path": "../" * 9000 + "x"},
-        {"path": "\x1b[2J/../x"},
-    ],
-)
-def test_senseless_headers_refuse_the_archive_by_name(
-    tmp_path: Path, headers: dict[str, str]
-) -> None:
-    member, content = file("data/a.txt")
-    member.pax_headers = headers
-    archive = pack(tmp_path / "a.tar", [(member, content)])
-    with pytest.raises(ArchiveError, match=re.escape(str(archive))) as caught:
-        take(archive, tmp_path / "out")
-    assert len(str(caught.value)) < 1500
-    assert printable(str(caught.value)) == str(caught.value)
-    assert list((tmp_path / "out").iterdir()) == []
+    archive = pack(tmp_path / "a.tar", [headed({"mtime": mtime})])
+    assert take(archive, tmp_path / "out") == {"a.txt"}
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -310,14 +280,3 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.tar", [file("data/a"), file("data/a", b"other")])
     with pytest.raises(ArchiveError, match="holds a twice"):
         take(archive, tmp_path / "out")
-
-
-def test_room_on_the_disk_is_asked_for_with_something_to_spare(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2_067_108_864))
-    require_space(tmp_path, 2_000_000_000, "the archive")
-    with pytest.raises(
-        DataError, match=r"the archive needs 2\.07 GB, 2\.07 GB are free; make room"
-    ):
-        require_space(tmp_path, 2_000_000_001, "the archive")
