@@ -1,6 +1,7 @@
 """The check of a data set: what it finds, the fingerprint that names its content, its memory."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from wsss.basics.printable import command
 from wsss.data import check as checking
 from wsss.data.check import MAX_PROBLEMS, DataReport, check_data, check_data_once, checks_folder
 from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, compare_lists
+from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 
@@ -56,79 +58,47 @@ def test_a_whole_data_set_has_no_problem_and_is_counted(drawn: Path) -> None:
     assert report.images_per_class["val"] == [expected[k] for k in range(20)]
 
 
-def test_the_fingerprint_changes_with_one_pixel_of_a_mask(drawn: Path, copy: Path) -> None:
-    def change(values: np.ndarray) -> np.ndarray:
-        values[0, 0] = 255 if values[0, 0] == 0 else 0
-        return values
-
-    change_mask(copy / "SegmentationClass/drawn_000003.png", change)
-    report = report_of(copy)
-    report.raise_if_broken()
-    before = report_of(drawn)
-    assert report.fingerprint != before.fingerprint
-    assert report.fingerprints["train"] != before.fingerprints["train"]
-    assert report.fingerprints["val"] == before.fingerprints["val"]
-    assert report.training_fingerprints == before.training_fingerprints  # labels are those of XML
+def one_pixel_less(content: bytes) -> bytes:
+    with Image.open(io.BytesIO(content)) as image:
+        pixels, buffer = image.load(), io.BytesIO()
+        assert pixels
+        pixels[0, 0] = 255 if pixels[0, 0] == 0 else 0
+        image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def label(root: Path) -> None:
-    path = root / "Annotations/drawn_000002.xml"
-    name = next(n for n in ("dog", "cow") if n not in path.read_text())
-    path.write_text(re.sub(r"<name>\w+</name>", f"<name>{name}</name>", path.read_text(), count=1))
+Content = Callable[[bytes], bytes]
+FIRST, LAST = "drawn_000000", "drawn_000015"
+"""Of train, and of train_aug, where it has no XML."""
+CHANGES: dict[str, tuple[str, Content]] = {
+    "label": (
+        f"Annotations/{FIRST}.xml",
+        lambda text: re.sub(rb"<name>\w+</name>", b"<name>train</name>", text, count=1),
+    ),
+    "longer image": (f"JPEGImages/{FIRST}.jpg", lambda content: content + b"\0"),
+    "byte of an image": (f"JPEGImages/{FIRST}.jpg", lambda content: content[:-1] + b"\0"),
+    "pixel of a mask": (f"SegmentationClass/{FIRST}.png", one_pixel_less),
+    "name of a class": ("classes.txt", lambda text: text.replace(b"aeroplane", b"spaceship")),
+    "shorter split": (f"{LISTS}/train.txt", lambda text: text[: -len(FIRST) - 1]),
+    "order of an epoch": (f"{LISTS}/train.txt", lambda text: b"\n".join(reversed(text.split()))),
+    "shorter train_aug": (f"{LISTS}/train_aug.txt", lambda text: text[len(FIRST) + 1 :]),
+    "more labels": (
+        f"Annotations/{LAST}.xml",
+        lambda _: b"<a><object><name>bus</name></object></a>",
+    ),
+    "nothing": (f"SegmentationClass/{FIRST}.png", lambda content: content),
+}
+"""What changes -> its file and its new content. No drawn image holds an aeroplane, train or bus."""
 
 
-def longer_image(root: Path) -> None:
-    path = root / "JPEGImages/drawn_000000.jpg"
-    stat = path.stat()
-    path.write_bytes(path.read_bytes() + b"\0")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-def byte_of_an_image(root: Path) -> None:
-    path = root / "JPEGImages/drawn_000000.jpg"
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
-
-
-def name_of_a_class(root: Path) -> None:
-    names = ["spaceship", *VocDataset(root).classes[1:]]  # no drawn image holds an aeroplane
-    (root / "classes.txt").write_text("\n".join(names))
-
-
-def shorter_split(root: Path) -> None:
-    path = root / "ImageSets/Segmentation/train.txt"
-    path.write_text("\n".join(path.read_text().split()[:-1]))
-
-
-def other_order(root: Path) -> None:
-    """The order of an epoch follows the split's."""
-    path = root / "ImageSets/Segmentation/train.txt"
-    path.write_text("\n".join(reversed(path.read_text().split())))
-
-
-def shorter_train_aug(root: Path) -> None:
-    """Its first image is in train as well."""
-    path = root / "ImageSets/Segmentation/train_aug.txt"
-    path.write_text("\n".join(path.read_text().split()[1:]))
-
-
-def touched_mask(root: Path) -> None:
-    os.utime(root / "SegmentationClass/drawn_000003.png")
-
-
-def missing_xml(root: Path) -> None:
-    (root / "Annotations/drawn_000002.xml").unlink()
-
-
-def added_xml(root: Path) -> None:
-    ids = (root / "ImageSets/Segmentation/train_aug.txt").read_text().split()
-    new = next(i for i in ids if not (root / f"Annotations/{i}.xml").exists())
-    shutil.copy(root / "Annotations/drawn_000002.xml", root / f"Annotations/{new}.xml")
-
-
-CHANGES = [
-    *(label, longer_image, byte_of_an_image, name_of_a_class, shorter_split, other_order),
-    *(shorter_train_aug, missing_xml, added_xml),
-]
+def changed(root: Path, what: str) -> None:
+    """Change a file, whose time of modification stays."""
+    rel, content = CHANGES[what]
+    path = root / rel
+    stat = path.stat() if path.exists() else None
+    path.write_bytes(content(path.read_bytes() if stat else b""))
+    if stat:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
@@ -479,39 +449,29 @@ def test_a_second_check_reads_nothing_and_reports_the_same_and_the_data_folder_i
     assert report.num_images == {"val": 3}
 
 
-@pytest.mark.parametrize("change", [*CHANGES, touched_mask])
+@pytest.mark.parametrize("what", CHANGES)
 def test_any_change_of_a_file_is_seen_and_that_of_content_in_the_fingerprint(
-    copy: Path, drawn: Path, full_checks: list[list[str]], change: Callable[[Path], None]
+    copy: Path, drawn: Path, full_checks: list[list[str]], what: str
 ) -> None:
+    (copy / "classes.txt").write_text("\n".join(VOC_CLASSES))
     before = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert before.fingerprint == check_data(VocDataset(drawn), CHECKED, scored=[]).fingerprint
-    change(copy)
+    changed(copy, what)
     report = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert len(full_checks) == 2
     assert report == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
-    is_other = change not in (touched_mask, missing_xml)  # whose labels are the mask's
-    assert (report.fingerprint != before.fingerprint) == is_other
-
-
-def test_a_file_outside_the_splits_changes_nothing(
-    copy: Path, full_checks: list[list[str]]
-) -> None:
-    check_data_once(VocDataset(copy), ["train"], scored=CHECKED)
-    (copy / "JPEGImages/new.jpg").write_bytes(b"")
-    check_data_once(VocDataset(copy), ["train"], scored=CHECKED)
-    assert len(full_checks) == 1
+    assert (report.fingerprint != before.fingerprint) == (what != "nothing")
+    if what == "pixel of a mask":  # the labels are those of XML
+        assert report.fingerprints["train"] != before.fingerprints["train"]
+        assert report.training_fingerprints == before.training_fingerprints
+    if what == "shorter train_aug":
+        assert report.fingerprints["train"] == before.fingerprints["train"]
 
 
 def test_recheck_reads_all_again(copy: Path, full_checks: list[list[str]]) -> None:
-    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
-    path = copy / "SegmentationClass/drawn_000003.png"
-    stat, content = path.stat(), path.read_bytes()
-    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED, recheck=True)
+    for recheck in (False, True, False):
+        check_data_once(VocDataset(copy), CHECKED, scored=CHECKED, recheck=recheck)
     assert len(full_checks) == 2
-    path.write_bytes(b"x" * len(content))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # of equal size and time: seen still
-    with pytest.raises(DataError, match="drawn_000003"):
-        check_data_once(VocDataset(copy), CHECKED, scored=CHECKED).raise_if_broken()
 
 
 def test_a_broken_data_set_is_never_remembered(
@@ -534,7 +494,7 @@ def test_files_that_change_while_they_are_read_are_not_remembered(
         dataset: VocDataset, splits: list[str], *, scored: list[str], may_be_empty: bool
     ) -> DataReport:
         report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
-        longer_image(copy)
+        changed(copy, "longer image")
         return report
 
     monkeypatch.setattr(checking, "check_data", slow)

@@ -1,9 +1,9 @@
 """Checks a data set before compute is spent, names it by its content, and remembers a good one.
 
-A remembered check is valid while every file that it read has the same relative path, size and times
-(in nanoseconds): of modification, and of status change, which no copying tool sets back. It is in
-the user's cache folder, as the data folder may be read-only. It does not notice bytes that change
-by themselves, as on a failing disk; `recheck` reads everything again.
+A remembered check is valid while the layout's folders hold the same files, of the same sizes and
+times (in nanoseconds): of modification, and of status change, which no copying tool sets back. It
+is in the user's cache folder, as the data folder may be read-only. It does not notice bytes that
+change by themselves, as on a failing disk; `recheck` reads everything again.
 """
 
 import hashlib
@@ -362,11 +362,11 @@ def check_data_once(
     cache folder cannot be written, the next check takes as long again.
     """
     about = (VERSION, splits, sorted(scored), may_be_empty)
-    path = _remembered(dataset, splits, about)
+    path = _remembered(dataset, about)
     if path and not recheck and (known := _read(path, dataset)):
         return known
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
-    if path and not report.problems and _remembered(dataset, splits, about) == path:
+    if path and not report.problems and _remembered(dataset, about) == path:
         with suppress(OSError):
             for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
                 old.unlink()
@@ -399,51 +399,32 @@ def checks_folder() -> Path | None:
     return cache and cache / "wsss-sweeps" / "checks"
 
 
-def _remembered(dataset: VocDataset, splits: list[str], about: object) -> Path | None:
+def _remembered(dataset: VocDataset, about: object) -> Path | None:
     """Return where a check of these very files is remembered; None if it cannot be.
 
     about: what else the check depends on.
     """
-    folder, listing = checks_folder(), _listing(dataset, splits)
-    if folder is None or not listing:
+    folder = checks_folder()
+    if folder is None:
         return None
     name = hashlib.sha256(repr((about, str(dataset.root.resolve()))).encode()).hexdigest()
-    return folder / f"{name[:16]}-{listing[:32]}.json"
+    return folder / f"{name[:16]}-{_listing(dataset.root)[:32]}.json"
 
 
-def _listing(dataset: VocDataset, splits: list[str]) -> str:
-    """Return a digest of path, size and times of every file that the check reads.
-
-    "" if a split is broken. Missing files count, too: an XML that is added later changes labels.
-    """
-    paths, ids = {CLASS_LIST}, set[str]()
-    for split in splits:
-        try:
-            image_ids = dataset.image_ids(split)
-        except DataError:
-            return ""
-        paths.add(f"ImageSets/Segmentation/{split}.txt")
-        ids |= {split, *image_ids}
-        for image_id in image_ids:
-            paths |= {
-                f"JPEGImages/{image_id}.jpg",
-                f"Annotations/{image_id}.xml",
-                f"SegmentationClass/{image_id}.png",
-                f"SegmentationClassAug/{image_id}.png",
-            }
+def _listing(root: Path) -> str:
+    """Return a digest of name, size and times of every file of the layout."""
+    files: list[tuple[str, Path | os.DirEntry[str]]] = [("", root / CLASS_LIST)]
     for folder in ENDINGS:
-        unusual = dataset.unusual(folder).items()
-        paths |= {f"{folder}/{file}" for name, found in unusual if name in ids for file in found}
+        with suppress(OSError), os.scandir(root / folder) as entries:
+            files += [(folder, entry) for entry in sorted(entries, key=lambda entry: entry.name)]
     digest = hashlib.sha256()
-    # Strings in the order of Path objects, which would take longer than all the rest of a plan.
-    for path in sorted(paths, key=lambda path: path.split("/")):
+    for folder, file in files:
         try:
-            stat = os.stat(f"{dataset.root}/{path}")  # noqa: PTH116 - a third of the time
-            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
-        except FileNotFoundError:
-            digest.update(f"{path} missing\n".encode())
-        except OSError as error:  # unlike a missing file it may be there again
-            digest.update(f"{path} {error.strerror}\n".encode())
+            found = file.stat()
+            times = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+        except OSError as error:  # none there, a broken link, or a drive that fails
+            times = str(error.strerror)
+        digest.update(f"{folder}/{file.name} {times}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

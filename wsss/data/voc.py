@@ -312,7 +312,7 @@ class VocDataset:
     def _file(self, folder: str, name: str) -> Path | None:
         """Return a file of this name with any of the folder's endings, even as a broken link."""
         usual = f"{name}{ENDINGS[folder][0]}"
-        found = self.unusual(folder).get(name, [usual])
+        found = self._unusual_in(folder).get(name, [usual])
         if len(found) > 1:
             raise DataError(
                 f"{self.root / folder}: {' and '.join(found)} are both {name}; keep one of them"
@@ -321,7 +321,7 @@ class VocDataset:
         refuse_pipe(path, DataError)
         return path if path.is_symlink() or path.exists() else None
 
-    def unusual(self, folder: str) -> dict[str, list[str]]:
+    def _unusual_in(self, folder: str) -> dict[str, list[str]]:
         """Return by name those files that are not a single file with VOC's own ending; cached."""
         if folder not in self._unusual:
             usual, files = ENDINGS[folder][0], files_of(self.root, folder)
