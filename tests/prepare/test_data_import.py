@@ -13,7 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.cli.method.data import data_app
+from wsss.data.errors import DataError
 from wsss.data.importing import into_voc as importing
+from wsss.data.importing.foreign import Pictures
 from wsss.data.importing.into_voc import image_ids
 from wsss.data.voc import VocDataset
 
@@ -114,6 +116,31 @@ def test_a_table_that_is_unclear_is_refused(
     pictures: Path, text: str | bytes, expected: str
 ) -> None:
     assert expected in refused(pictures, text)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("1.jpg", "1.jpg"),
+        ("./a/x.jpg", "a/x.jpg"),
+        ("C:\\\\mine\\a\\x", "a/x.jpg"),
+        ("x.jpg", "x.jpg"),  # rather than a/x.jpg
+        ("y.jpg", "b/y.jpg"),
+        ("a/y.jpg", None),
+        ("a", None),
+        ("", None),
+    ],
+)
+def test_a_picture_is_found_by_its_path_or_a_unique_end(
+    tmp_path: Path, named: str, expected: str | None
+) -> None:
+    for name in ("1.jpg", "1.png", "a/x.jpg", "x.jpg", "b/y.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = Pictures(tmp_path)
+    assert found.find(named, Path("labels.csv")) == expected
+    with pytest.raises(DataError, match=r"'1' may be 1\.jpg, 1\.png"):
+        found.find("1", Path("labels.csv"))
 
 
 def test_the_splits_of_a_table_are_kept(pictures: Path) -> None:

@@ -7,7 +7,8 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -258,26 +259,29 @@ def test_a_second_call_reads_no_archive_and_changes_nothing(
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
 
-@pytest.mark.parametrize("at", ["extract", "convert_masks", "_place_folder", "_write_marker"])
+@pytest.mark.parametrize("at", ["extract", "convert_masks", "_write_marker", "after the mark"])
 def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
     tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     root, whole = tmp_path / "voc", tmp_path / "whole"
     prepare(whole, archives, allow_partial=True)
 
-    def stop(*_: object, **__: object) -> None:
+    def stop(*arguments: Any, **_: object) -> None:
+        if at == "after the mark":
+            write_marker(*arguments)
         raise KeyboardInterrupt
 
+    write_marker, name = preparation._write_marker, "_write_marker" if " " in at else at
     for step in ("voc", "sbd"):  # in each step that comes by that place
         with monkeypatch.context() as patch:
-            patch.setattr(preparation, at, stop)
+            patch.setattr(preparation, name, stop)
             with pytest.raises(KeyboardInterrupt):
                 prepare(root, archives, allow_partial=True)
         assert [p.name for p in tmp_path.rglob("*.part")] == []
-        if step == "voc" and at in ("extract", "_write_marker"):
+        if step == "voc" and at != "convert_masks":
             assert not root.exists()  # whole and marked, or not at all
             with monkeypatch.context() as patch:
-                patch.setattr(preparation, "_prepare_sbd", stop)
+                patch.setattr(preparation, "_prepare_sbd", Mock(side_effect=KeyboardInterrupt))
                 with pytest.raises(KeyboardInterrupt):
                     prepare(root, archives, allow_partial=True)
     prepare(root, archives, allow_partial=True)

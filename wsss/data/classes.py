@@ -62,20 +62,14 @@ class ClassListError(ForeseenError, ValueError):
 def voc_palette() -> list[int]:
     """Return VOC's colour palette, 256 x RGB, as the flat list of 768 values that PIL expects.
 
-    Bit b of a label's three low bits goes to bit 7 - b of red, green and blue in turn
-    (VOC development kit, VOCcolormap).
+    Bits 0, 1, 2 of a label are bit 7 of red, green and blue, the next three bit 6, and so on (VOC
+    development kit, VOCcolormap).
     """
-    palette = []
-    for label in range(256):
-        red = green = blue = 0
-        rest = label
-        for bit in range(7, -1, -1):
-            red |= (rest & 1) << bit
-            green |= (rest >> 1 & 1) << bit
-            blue |= (rest >> 2 & 1) << bit
-            rest >>= 3
-        palette += [red, green, blue]
-    return palette
+    return [
+        sum((label >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
+        for label in range(256)
+        for channel in range(3)
+    ]
 
 
 def has_class_list(root: Path) -> bool:

@@ -118,27 +118,25 @@ class Pictures:
                 found = self.names if is_taken else self.others
                 found.append(path.relative_to(folder).as_posix())
         self.names.sort()
-        self._own = {*self.names}
-        self._whole: dict[str, list[str]] = defaultdict(list)
         self._by_end: dict[str, list[str]] = defaultdict(list)
         for name in self.names:
-            for place, end in enumerate(_ends(name)):
+            for end in _ends(name):
                 for key in (end, str(PurePosixPath(end).with_suffix(""))):
                     self._by_end[key].append(name)
-                    if place == 0:
-                        self._whole[key].append(name)
 
     def find(self, named: str, path: Path) -> str | None:
         """Return the picture that `named` means: one of the two paths is the end of the other.
 
         Raises DataError, naming `path`, if several fit.
         """
-        if named in self._own:
-            return named
-        ends = _ends(named.replace("\\", "/").removeprefix("./").lstrip("/"))
-        found = self._by_end.get(ends[0], []) if ends else []
-        exact = [self._whole[end] for end in (ends[:1] if found else ends) if end in self._whole]
-        found = exact[0] if exact else found
+        found: list[str] = []
+        path_there = named.replace("\\", "/").removeprefix("./").lstrip("/")
+        for place, end in enumerate(_ends(path_there)):
+            fitting = self._by_end.get(end, [])
+            whole = [name for name in fitting if name.count("/") == end.count("/")]
+            found = [named] if named in whole else whole or (fitting if place == 0 else [])
+            if found:
+                break
         if len(found) > 1:
             raise DataError(
                 f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; name the "

@@ -5,7 +5,6 @@ asked for, `test`. Each works in a temporary folder on the same disk, renames it
 and adds itself to `prepared.json` last; a step that is listed there is not done again.
 """
 
-import filecmp
 import json
 import re
 import shutil
@@ -35,7 +34,7 @@ from wsss.data.voc import VocDataset
 
 MARKER = "prepared.json"
 VERSION = 1
-LISTS = "ImageSets/Segmentation"
+LISTS, MASKS = "ImageSets/Segmentation", "SegmentationClassAug"
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 VOC_MEMBER = re.compile(
     rf"(?:.*/)?VOC2012/(JPEGImages/{ID}\.jpg|Annotations/{ID}\.xml|SegmentationClass/{ID}\.png"
@@ -88,6 +87,8 @@ def prepare_voc(
         finished = _read_marker(root)
         if (root / "JPEGImages").is_dir():
             finished.setdefault("voc", "unpacked by hand")
+        if not (root / MASKS).is_dir():
+            finished.pop("sbd", None)  # a killed call marks it and does not come to the masks
         result.kept = [name for name in steps if name in finished]
         todo = {name: step for name, step in steps.items() if name not in finished}
         if todo:
@@ -128,7 +129,9 @@ def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> 
 
 def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> None:
     root, dataset = request.root, VocDataset(request.root)
-    target, list_path = root / "SegmentationClassAug", root / LISTS / "train_aug.txt"
+    target, list_path = root / MASKS, root / LISTS / "train_aug.txt"
+    if target.exists():
+        raise DataError(f"{target}: holds other masks; move it away, it is made from SBD")
     train, val = dataset.image_ids("train"), dataset.image_ids("val")
     _require_official("train", train, request)
     _require_official("val", val, request)
@@ -140,7 +143,7 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
         _require_official("train_aug", ids, request)
         if list_path.exists() and sorted(dataset.image_ids("train_aug")) != ids:
             raise DataError(f"{list_path}: is another list; move it away, it is made from SBD")
-        masks = building / "SegmentationClassAug"
+        masks = building / MASKS
         masks.mkdir()
         jobs = [
             MaskJob(building / f"cls/{i}.mat", root / f"JPEGImages/{i}.jpg", masks / f"{i}.png")
@@ -151,11 +154,12 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
         convert_masks(jobs, num_workers=request.num_workers, progress=progress)
         for image_id, path in own.items():
             shutil.copyfile(path, masks / f"{image_id}.png")
-        _place_folder(masks, target)
         if not list_path.exists():
             partial = building / "train_aug.txt"
             partial.write_text("".join(f"{image_id}\n" for image_id in ids))
             partial.replace(list_path)
+        _write_marker(root, _read_marker(root) | {"sbd": archive.name})
+        masks.rename(target)  # last: masks without a mark are somebody else's
 
 
 def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
@@ -192,17 +196,6 @@ def _require_files(paths: list[Path], archive: Path) -> None:
             f"{archive}: {missing[0]} is missing, {len(missing)} files in all, which its lists "
             "name; get the archive again"
         )
-
-
-def _place_folder(masks: Path, target: Path) -> None:
-    """Move the masks into place, unless a killed call has already put the same files there."""
-    if not target.exists():
-        masks.rename(target)
-        return
-    names = sorted(path.name for path in masks.iterdir())
-    same, _, _ = filecmp.cmpfiles(masks, target, names, shallow=False)
-    if sorted(same) != names or sorted(path.name for path in target.iterdir()) != names:
-        raise DataError(f"{target}: holds other masks; move it away, it is made from SBD")
 
 
 @contextmanager
