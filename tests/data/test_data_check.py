@@ -105,8 +105,7 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     (copy / "JPEGImages/drawn_000000.jpg").unlink()
     change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: values[:-1])
     (copy / "Annotations/drawn_000005.xml").write_text("<annotation><object>")
-    (copy / "ImageSets/Segmentation/val.txt").write_text("")
-    report = report_of(copy, [*SPLITS, "test"])
+    (copy / f"{LISTS}/val.txt").write_text("")
     expected = [
         "val.txt: the split is empty",
         "test.txt: no such split",
@@ -114,19 +113,12 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
         "drawn_000001.png: ",
         "drawn_000005.xml: not well-formed XML",
     ]
+    report = report_of(copy, [*SPLITS, "test"])
     assert len(report.problems) == len(expected)  # an image of two splits is told once
-    with pytest.raises(DataError) as caught:
-        report.raise_if_broken()
-    lines = str(caught.value).splitlines()
-    assert len(lines) == len(expected)
-    for line, part in zip(lines, expected, strict=True):
-        assert str(copy) in line
-        assert part in line
-
-
-def test_more_problems_than_fit_are_counted(copy: Path) -> None:
-    names = [f"gone_{index:02d}" for index in range(MAX_PROBLEMS + 3)]
-    (copy / "ImageSets/Segmentation/val.txt").write_text("\n".join(names))
+    for problem, part in zip(report.problems, expected, strict=True):
+        assert problem.startswith(str(copy))
+        assert part in problem
+    write_split(copy, "val", [f"gone_{index:02d}" for index in range(MAX_PROBLEMS + 3)])
     with pytest.raises(DataError) as caught:
         report_of(copy, ["val"]).raise_if_broken()
     lines = str(caught.value).splitlines()
@@ -243,43 +235,39 @@ def test_decoding_finds_truncated_pictures_and_names_damaged_ones(
     assert capfd.readouterr() == ("", "")
 
 
-def rewritten(path: Path, **values: object) -> None:
+def rewritten(root: Path, number: int, **values: object) -> None:
     """Give elements of an XML other texts."""
+    path = root / f"Annotations/drawn_00000{number}.xml"
     text = path.read_text()
     for name, value in values.items():
-        text, count = re.subn(rf"<{name}>.*?</{name}>", f"<{name}>{value}</{name}>", text, count=1)
+        text, count = re.subn(
+            f"<{name}>.*?</{name}>", lambda _, n=name, v=value: f"<{n}>{v}</{n}>", text, count=1
+        )
         assert count
     path.write_text(text)
 
 
-def test_a_size_in_the_xml_that_contradicts_the_picture_is_a_problem(copy: Path) -> None:
-    with Image.open(copy / "JPEGImages/drawn_000001.jpg") as picture:
-        width, height = picture.size
-    rewritten(copy / "Annotations/drawn_000001.xml", width=width, height=height + 9)
+def test_a_size_in_the_xml_must_be_of_the_picture_s_shape(copy: Path) -> None:
+    def size_of(number: int) -> tuple[int, int]:
+        with Image.open(copy / f"JPEGImages/drawn_00000{number}.jpg") as picture:
+            return picture.size
+
+    rewritten(copy, 1, width=size_of(1)[0], height=size_of(1)[1] + 9)
     for number, values in ((2, ("", "")), (3, (0, 0)), (4, (9, "x"))):  # they tell no size
-        rewritten(copy / f"Annotations/drawn_00000{number}.xml", width=values[0], height=values[1])
-    with Image.open(copy / "JPEGImages/drawn_000005.jpg") as picture:
-        own = picture.size
-    rewritten(copy / "Annotations/drawn_000005.xml", width=f" {own[0]} ", height=f"{own[1]}.0")
-    (problem,) = report_of(copy).problems
-    assert problem == (
+        rewritten(copy, number, width=values[0], height=values[1])
+    rewritten(copy, 5, width=f" {size_of(5)[0]} ", height=f"{size_of(5)[1]}.0")
+    for number, change in ((6, lambda n: 3 * n), (7, lambda n: n // 2), (8, lambda n: n + 1)):
+        width, height = map(change, size_of(number))  # resized since
+        rewritten(copy, number, width=width, height=height)
+    report, (width, height) = report_of(copy), size_of(1)
+    assert report.problems == [
         f"{copy}/Annotations/drawn_000001.xml: <size> says {width}x{height + 9} pixels, "
         f"drawn_000001.jpg has {width}x{height}: is it the XML of another picture? Put its own "
         "there, or remove <size>"
-    )
-
-
-@pytest.mark.parametrize("change", [lambda side: 3 * side, lambda side: side // 2, lambda s: s + 1])
-def test_the_size_of_before_a_picture_was_resized_is_noted(
-    copy: Path, change: Callable[[int], int]
-) -> None:
-    with Image.open(copy / "JPEGImages/drawn_000001.jpg") as picture:
-        width, height = map(change, picture.size)
-    rewritten(copy / "Annotations/drawn_000001.xml", width=width, height=height)
-    report = report_of(copy)
-    assert report.problems == []
+    ]
     (note,) = [note for note in report.notes if "<size>" in note]
-    assert f"in 1 of 19 XML, such as Annotations/drawn_000001.xml ({width}x{height})" in note
+    first = "{}x{}".format(*(3 * side for side in size_of(6)))
+    assert f"in 3 of 19 XML, such as Annotations/drawn_000006.xml ({first})" in note
 
 
 def test_a_size_that_was_written_before_the_exif_tag_turned_the_picture_says_so(copy: Path) -> None:
@@ -292,17 +280,21 @@ def test_a_size_that_was_written_before_the_exif_tag_turned_the_picture_says_so(
     change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: np.rot90(values, -1))
     (problem,) = report_of(copy).problems
     assert "that is before its EXIF tag turns it" in problem
-    rewritten(copy / "Annotations/drawn_000001.xml", width=size[1], height=size[0])
+    rewritten(copy, 1, width=size[1], height=size[0])
     assert report_of(copy).problems == []
 
 
 def test_an_xml_that_names_another_picture_as_its_own_is_noted(copy: Path) -> None:
-    annotations = copy / "Annotations"
-    rewritten(annotations / "drawn_000001.xml", filename="C:\\\\mine\\\\drawn_000002.jpg")
-    for number, name in enumerate(("", "elsewhere.jpg", "/x/drawn_000004.png", "../../etc/passwd")):
-        rewritten(annotations / f"drawn_00000{number + 2}.xml", filename=name)
-    notes = report_of(copy).notes
-    assert [note for note in notes if "filename" in note] == [
+    names = (
+        "C:\\mine\\drawn_000002.jpg",
+        "",
+        "elsewhere.jpg",
+        "/x/drawn_000004.png",
+        "../../etc/x",
+    )
+    for number, name in enumerate(names, start=1):
+        rewritten(copy, number, filename=name)
+    assert [note for note in report_of(copy).notes if "filename" in note] == [
         "<filename> is that of another picture in 1 of 19 XML, such as "
         "Annotations/drawn_000001.xml (drawn_000002.jpg); does each XML lie beside its own picture?"
     ]
