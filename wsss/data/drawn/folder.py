@@ -108,7 +108,8 @@ def drawing_of(kind: str, rng_seed: int, image_index: int) -> "Drawing":
 
     if kind == "parts":
         return draw_picture(rng_seed=rng_seed, image_index=image_index)
-    return draw_lamp_picture(rng_seed=rng_seed, image_index=image_index, glaring=kind == "glare")
+    is_glaring = {"glare": True, "dim": False}[kind]
+    return draw_lamp_picture(rng_seed=rng_seed, image_index=image_index, glaring=is_glaring)
 
 
 def _write_tree(root: Path, kind: str, counts: dict[str, int], rng_seed: int) -> None:
@@ -140,14 +141,9 @@ def draw_voc(
 
     kind: one of `DRAWN`'s values. `root` appears in one rename; a killed process can only leave a
     hidden `.part` folder beside it. The same set, if it is there already, is left as it is. Raises
-    ValueError for a kind, count or seed out of range, DrawnError if `root` is anything but this
-    set.
+    DrawnError if `root` is anything but this set.
     """
     counts = {"train": num_train, "extra": num_extra, "val": num_val}
-    if min(num_train, num_val) < 1 or min(num_extra, rng_seed) < 0:
-        raise ValueError(f"{counts}, rng_seed {rng_seed}: train and val need 1 or more, the rest 0")
-    if kind not in DRAWN.values():
-        raise ValueError(f"no kind of pictures {kind!r}; there are: {', '.join(DRAWN.values())}")
     record: dict[str, Any] = {"version": DRAWING_VERSION, **counts, "rng_seed": rng_seed}
     record |= {"kind": kind} if kind != "parts" else {}
     if _already_drawn(root, record):
