@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sweeps.store.rooms import Kind
     from sweeps.store.store import Store
     from wsss.config import Settings
-    from wsss.data.check import DataReport
+    from wsss.data.report import DataReport
     from wsss.training.diagnosis.learning import PriorLimits
     from wsss.training.execution import Execution
 

@@ -17,7 +17,7 @@ from wsss.identity import canonical
 from wsss.presets import IRN
 
 if TYPE_CHECKING:
-    from wsss.data.check import DataReport
+    from wsss.data.report import DataReport
 
 V1_FILES = {"0676ba61": "resnet50-0676ba61.pth", "19c8e357": "resnet50-19c8e357.pth"}
 """Start of the SHA-256 -> file. Both have the same tensors; IRN loads the second, older one."""

@@ -56,7 +56,8 @@ from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.files import files_in
 from wsss.basics.printable import counted, quoted
 from wsss.config import RunConfig, Settings
-from wsss.data.check import DataReport, require_batch
+from wsss.data.check import require_batch
+from wsss.data.report import DataReport
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, naming
 from wsss.networks.initial_weights import check_initial_weights

@@ -25,7 +25,7 @@ from wsss.overrides import ConfigError, Settled, apply_overrides, settle
 from wsss.recipes import named_config
 
 if TYPE_CHECKING:
-    from wsss.data.check import DataReport
+    from wsss.data.report import DataReport
 
 OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 """Settings that say which data set it is; they follow from --data."""

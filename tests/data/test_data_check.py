@@ -17,10 +17,11 @@ from PIL import Image
 from sweeps.cli.method.data import page
 from wsss.basics.printable import command
 from wsss.data import check as checking
-from wsss.data.check import MAX_PROBLEMS, DataReport, check_data, check_data_once, checks_folder
+from wsss.data.check import check_data, check_data_once, checks_folder
 from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, compare_lists
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
+from wsss.data.report import MAX_PROBLEMS, DataReport
 from wsss.data.voc import VocDataset
 
 SPLITS = ["train", "train_aug", "val"]

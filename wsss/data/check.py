@@ -15,21 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from wsss.basics.files import cache_folder, expanded, write_json
-from wsss.basics.printable import command, printable
+from wsss.basics.printable import printable
 from wsss.data.check_splits import VOC_ID, is_official, read_lists
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
+from wsss.data.report import DataReport, MaskCounts
 from wsss.data.voc import ENDINGS, Annotation, Sample, VocDataset
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_PROBLEMS = 20
-"""Problems listed in one error; the others are counted."""
 MAX_ODD = 0.3
 """Share of VOC's and SBD's masks that may hold other classes than their XML.
 
@@ -39,63 +38,6 @@ SIZE_SLACK = 2
 """Pixels by which rounding and some annotation tools change a side: labelImg's issue 445."""
 VERSION = 8
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
-
-
-class MaskCounts(BaseModel):
-    """What the masks of one split hold. The lists have an entry per class, without background."""
-
-    num_images: int
-    num_masks: int
-    """Images whose mask could be read; the counts below are of these."""
-    images: list[int]
-    """For each class, the masks that hold it."""
-    pixels: list[int]
-    """For each class, its pixels in all masks."""
-    background_pixels: int
-    ignored_pixels: int
-
-
-class DataReport(BaseModel):
-    """What the checked splits of a data set hold."""
-
-    root: Path
-    classes: tuple[str, ...]
-    fingerprint: str = ""
-    """First 16 hex digits of a SHA-256 over splits, labels, masks and image files."""
-    fingerprints: dict[str, str] = {}
-    """Split -> the same of this split alone."""
-    training_fingerprints: dict[str, str] = {}
-    """Split -> the same without masks, which a training on image-level labels does not see."""
-    num_images: dict[str, int] = {}
-    """Split -> number of images."""
-    images_per_class: dict[str, list[int]] = {}
-    """Split -> for each class, the number of images that hold it."""
-    labels_from_mask: dict[str, int] = {}
-    """Split -> number of images without XML, whose image-level labels come from their masks."""
-    num_masks: dict[str, int] = {}
-    """Split -> number of images with a mask."""
-    problems: list[str] = []
-    """What keeps the data from being used, one line each."""
-    notes: list[str] = []
-    """What is allowed, but may not be intended, one line each."""
-    counts: dict[str, MaskCounts] = {}
-    """Split -> what its masks hold."""
-    official: dict[str, bool] = {}
-    """Split of VOC's -> whether its ids are those of the full VOC 2012 (`compare_lists`)."""
-
-    def raise_if_broken(self) -> None:
-        """Raise DataError with the problems, one per line, if there are any."""
-        if not self.problems:
-            return
-        see = command("wsss", "data", "check", "--json", "--data", self.root)
-        raise DataError(in_few_lines(self.problems, see=f"; see: {see}"))
-
-
-def in_few_lines(problems: list[str], *, see: str = "") -> str:
-    """Return problems one per line; those after MAX_PROBLEMS are counted. see: where they are."""
-    rest = len(problems) - MAX_PROBLEMS
-    more = [f"... and {rest} more{see}"] if rest > 0 else []
-    return "\n".join([*problems[:MAX_PROBLEMS], *more])
 
 
 def check_data(
@@ -363,7 +305,7 @@ def check_data_once(
     """
     about = (VERSION, splits, sorted(scored), may_be_empty)
     path = _remembered(dataset, about)
-    if path and not recheck and (known := _read(path, dataset)):
+    if path and not recheck and (known := _read(path)):
         return known
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
     if path and not report.problems and _remembered(dataset, about) == path:
@@ -428,10 +370,9 @@ def _listing(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, dataset: VocDataset) -> DataReport | None:
+def _read(path: Path) -> DataReport | None:
     """Return a remembered report; None if there is none or it is damaged."""
     try:
-        known = DataReport.model_validate_json(path.read_bytes())
+        return DataReport.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return known.model_copy(update={"root": dataset.root})  # it may be spelled in another way

@@ -3,15 +3,13 @@
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from wsss.basics.printable import command, counted, first_of, one_line
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
+from wsss.data.report import DataReport
 from wsss.data.voc import VocDataset, files_of
-
-if TYPE_CHECKING:
-    from wsss.data.check import DataReport
 
 
 class OfficialSplit(NamedTuple):
@@ -61,7 +59,7 @@ def read_lists(
     return ids, problems + overlaps(ids)
 
 
-def compare_lists(report: "DataReport", dataset: VocDataset, splits: Iterable[str]) -> None:
+def compare_lists(report: DataReport, dataset: VocDataset, splits: Iterable[str]) -> None:
     """Add to a report how splits fit together, VOC 2012's own lists, and the folders.
 
     An altered list is a problem, as are shared images; files that no split uses are noted.

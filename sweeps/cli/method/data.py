@@ -12,7 +12,7 @@ from sweeps.cli.program import Command
 from wsss.basics.printable import one_line
 
 if TYPE_CHECKING:
-    from wsss.data.check import DataReport, MaskCounts
+    from wsss.data.report import DataReport, MaskCounts
     from wsss.data.voc import VocDataset
 
 data_app = typer.Typer(

@@ -21,7 +21,6 @@ from rich.progress import Progress
 from wsss.basics.files import write_json
 from wsss.basics.printable import counted, one_line
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
-from wsss.data.check import in_few_lines
 from wsss.data.classes import CLASS_LIST, require_class_names
 from wsss.data.errors import DataError
 from wsss.data.importing.coco import draw_mask, read_coco, require_outlines
@@ -37,6 +36,7 @@ from wsss.data.importing.foreign import (
 )
 from wsss.data.pictures.image import image_size
 from wsss.data.pictures.mask import write_label_png
+from wsss.data.report import in_few_lines
 from wsss.data.voc import labels_of_mask
 
 VERSION = 1
