@@ -164,17 +164,6 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_syst
         "sweeps.store.remote.lease",
     }
     of_data = {name for name in loaded if name.startswith("wsss.data.")}
-    lists = {
-        f"wsss.data.{name}"
-        for name in (
-            "classes",
-            "errors",
-            "voc",
-            "check",
-            "check_splits",
-            "report",
-            "drawn",
-            "drawn.folder",
-        )
-    }
+    names = ("classes", "errors", "voc", "check", "check_splits", "report", "drawn", "drawn.folder")
+    lists = {f"wsss.data.{name}" for name in names}
     assert of_data == (lists if words[0] == "plan" else set())
