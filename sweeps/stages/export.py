@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sweeps.plan.chains.chain import ChainConfig
-from sweeps.stages.segmentation import Predict, draw_gallery
+from sweeps.stages.segmentation import Predict, draw_gallery, evenly_spaced
 from sweeps.stages.stage import Place
 from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES
@@ -50,8 +50,14 @@ class Export(Predict):
         dataset, ids = VocDataset(place.data), self.image_ids(place)
         images = self.pulled(place)
         with_truth = all(dataset.has_mask(name) for name in ids)
-        path = folder.path / "gallery.png"
-        draw_gallery(path, images, dataset, ids, with_truth=with_truth, legend=True)
+        draw_gallery(
+            folder.path / "gallery.png",
+            {"prediction": images},
+            dataset,
+            evenly_spaced(ids),
+            with_truth=with_truth,
+            legend=True,
+        )
         sizes = {name: dataset.image_size(name) for name in ids}
         write_server_tar(images, sizes, folder.path / TAR_NAME)
         score = score_folder(images, dataset, ids) if with_truth else None

@@ -1,6 +1,6 @@
 """The stages from pseudo-labels to a scored segmentation network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,7 +131,8 @@ class Predict(PerImage):
         """Draw a gallery and score the predictions."""
         dataset, ids = VocDataset(place.data), self.image_ids(place)
         images = self.pulled(place)
-        draw_gallery(folder.path / "gallery.png", images, dataset, ids)
+        path = folder.path / "gallery.png"
+        draw_gallery(path, {"prediction": images}, dataset, evenly_spaced(ids))
         score = score_folder(images, dataset, ids)
         training = place.result(TrainDeepLab(self.chain))
         labels = self.chain.labels and label_score(self.chain, place)
@@ -152,23 +153,36 @@ def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
     return [Sample(name, dataset.image_path(name), (), "xml") for name in image_ids]
 
 
+def evenly_spaced(image_ids: list[str]) -> list[str]:
+    """Return the images of a gallery, which are not hand-picked."""
+    return image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
+
+
 def draw_gallery(
     path: Path,
-    predictions: Path,
+    predictions: Mapping[str, Path],
     dataset: VocDataset,
     image_ids: list[str],
     *,
     with_truth: bool = True,
     legend: bool = False,
+    dots_per_inch: int = 80,
 ) -> None:
-    """Draw some images beside their predictions, and beside their masks if `with_truth`."""
-    shown = image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
+    """Draw images beside their predictions, and beside their masks if `with_truth`.
+
+    predictions: title of a column -> folder of its PNGs.
+    """
     rows = []
-    for name in shown:
-        predicted = read_mask(predictions / f"{name}.png", len(dataset.classes))
-        maps = (dataset.mask(name), predicted) if with_truth else (predicted,)
-        rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), maps))
+    for name in image_ids:
+        maps = [dataset.mask(name)] if with_truth else []
+        for folder in predictions.values():
+            maps.append(read_mask(folder / f"{name}.png", len(dataset.classes)))
+        rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), tuple(maps)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = dataset.classes if legend else ()
-    columns = ("ground truth", "prediction") if with_truth else ("prediction",)
-    draw_segmentation_gallery(path, rows, columns, class_names=names)
+    draw_segmentation_gallery(
+        path,
+        rows,
+        [*(["ground truth"] if with_truth else []), *predictions],
+        class_names=dataset.classes if legend else (),
+        dots_per_inch=dots_per_inch,
+    )

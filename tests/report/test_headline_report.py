@@ -19,17 +19,18 @@ from PIL import Image
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline, make_chains
 from sweeps.plan.scale import Scale
-from sweeps.report.document import Document
+from sweeps.report.document import Document, Picture
 from sweeps.report.formats.csv_file import csv_text
 from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import latex
 from sweeps.report.formats.markdown import markdown
-from sweeps.report.headline.build import HeadlineReport, build_headline_report
-from sweeps.report.headline.document import answer, headline_document
+from sweeps.report.headline.document import headline_document
+from sweeps.report.headline.results import Results, answer, findings, read_results
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import VocDataset
+from wsss.identity import run_id
 from wsss.overrides import parse_assignments
 from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
@@ -70,33 +71,40 @@ def finish(store: Store, data: Path, chain: ChainConfig, miou: float, labels: fl
     )
 
 
+Made = tuple[Headline, Store]
+
+
 @pytest.fixture(scope="module")
-def report(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> HeadlineReport:
+def made(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     store = Store(tmp_path_factory.mktemp("store"))
-    headline = planned(drawn, "none", "pamr", "masks")
-    for chain in headline.chains:
-        name = chain.labels.refinement if chain.labels else "masks"
+    headline = planned(drawn, *MIOUS)
+    for chain, name in zip(headline.chains, MIOUS, strict=True):
         finish(store, drawn, chain, MIOUS[name], LABELS[name])
-    return build_headline_report(headline, store)
+    return headline, store
 
 
 @pytest.fixture(scope="module")
-def document(report: HeadlineReport) -> Document:
-    return headline_document(report)
+def results(made: Made) -> Results:
+    return read_results(*made)
+
+
+@pytest.fixture(scope="module")
+def document(made: Made) -> Document:
+    return headline_document(*made)
 
 
 def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
-    drawn: Path, report: HeadlineReport, tmp_path: Path
+    drawn: Path, made: Made, results: Results, tmp_path: Path
 ) -> None:
-    found = answer(report)
+    found = answer(results, made[1])
     assert found.question == "Does the paper's headline hold on this data and at this scale?"
     start = "Cannot tell: the network on CAM + PAMR reaches 43.50 mIoU on val with one seed"
     assert found.answer.startswith(start)
-    full = answer(replace(report, scale=Scale((), other_classes=False)))
+    full = answer(replace(results, scale=Scale((), other_classes=False)), made[1])
     assert "-23.80 from the paper's 67.3, which has no spread" in full.answer
-    headline = planned(drawn, "none", "masks")
-    one = build_headline_report(headline, Store(tmp_path))
-    assert answer(one).answer.endswith("image labels is finished. 2 networks missing.")
+    empty = Store(tmp_path)
+    none_yet = answer(read_results(planned(drawn, "none", "masks"), empty), empty)
+    assert none_yet.answer.endswith("image labels is finished. 2 networks missing.")
     words = shlex.split(found.command)
     words = words[words.index("headline") + 1 :]
     assert words[:5] == ["none", "pamr", "masks", "--cell", "best"]
@@ -116,7 +124,7 @@ def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_nex
         network = chain.segmentation.model_copy(update={"rng_seed": seed})
         other = chain.model_copy(update={"segmentation": network})
         finish(store, drawn, other, miou, None)
-    found = answer(build_headline_report(headline, store))
+    found = answer(read_results(headline, store), store)
     assert "CAM reaches 41.00 ± 1.41 mIoU on val over 2 seeds" in found.answer
     assert "--set-segmentation rng_seed=2" in found.command
 
@@ -150,8 +158,7 @@ def test_other_classes_than_vocs_leave_the_printed_rows_of_table_ii_out(
 ) -> None:
     data = shutil.copytree(drawn, tmp_path / "other")
     (data / "classes.txt").write_text("\n".join([*VOC_CLASSES[:-1], "screen"]))
-    found = build_headline_report(planned(data, "none"), Store(tmp_path / "store"))
-    document = headline_document(found)
+    document = headline_document(planned(data, "none"), Store(tmp_path / "store"))
     assert "AdvErasing" not in markdown(document)
     assert "screen" in markdown(document)
     rows = csv.DictReader(io.StringIO(csv_text(document)))
@@ -159,17 +166,33 @@ def test_other_classes_than_vocs_leave_the_printed_rows_of_table_ii_out(
 
 
 def test_labels_are_compared_with_the_cams_as_they_are(
-    report: HeadlineReport, document: Document
+    results: Results, document: Document
 ) -> None:
-    assert [(row.name, row.miou, row.gain) for row in report.labels] == [
+    assert [(row.name, row.miou, row.gain) for row in results.labels] == [
         ("CAM", 45.0, None),
         ("CAM + PAMR", 47.75, 2.75),
     ]
     assert "| paper, III\\[yes,yes\\] (printed by the paper) | 50.86 |" in markdown(document)
 
 
-def test_findings_weigh_refinement_and_bound(report: HeadlineReport) -> None:
-    text = " ".join(report.findings)
+def test_without_plain_cams_labels_are_compared_with_the_cams_own_run(
+    drawn: Path, tmp_path: Path
+) -> None:
+    headline, store = planned(drawn, "pamr", "crf"), Store(tmp_path)
+    for chain, miou in zip(headline.chains, (47.0, 44.0), strict=True):
+        finish(store, drawn, chain, 40.0, miou)
+    assert [row.gain for row in read_results(headline, store).labels] == [None, None]
+    own = {"curve": [[0.1, 40.0], [0.15, 45.0]], "data": {"eval_images": 10}}
+    write_json(store.run(run_id(headline.chains[0].run)).path / "done.json", own)
+    assert [(row.name, row.gain) for row in read_results(headline, store).labels] == [
+        ("CAM", None),
+        ("CAM + PAMR", 2.0),
+        ("CAM + dense CRF", -1.0),
+    ]
+
+
+def test_findings_weigh_refinement_and_bound(results: Results) -> None:
+    text = " ".join(findings(results))
     assert "CAM + PAMR reaches 43.50 mIoU on 3 images" in text
     assert "+3.25 points on val, +2.75 for its labels" in text
     assert "reach 72 % of it" in text  # 43.5 / 60 = .725
@@ -184,13 +207,13 @@ def test_a_network_that_learnt_nothing_is_compared_with_nothing(
         path = ChainFolders(store.root, chain).predictions / "done.json"
         iou = {name: 70.0 if name == "background" else 0.0 for name in NAMES}
         write_json(path, json.loads(path.read_text()) | {"iou": iou})
-    (one, two) = build_headline_report(headline, store).findings
+    (one, two) = findings(read_results(headline, store))
     assert "finds only the background (10.00 mIoU)" in one
     assert "true masks" in two
 
 
-def test_each_row_says_what_it_saw_of_pixel_masks(report: HeadlineReport) -> None:
-    saw = {row.source: row.saw for row in report.networks}
+def test_each_row_says_what_it_saw_of_pixel_masks(results: Results) -> None:
+    saw = {row.source: row.saw for row in results.networks}
     assert saw["pamr"] == "scoring, and the choice of the CAM configuration on training images"
     assert saw["masks"] == "training and scoring"
 
@@ -203,25 +226,28 @@ def test_scale_and_its_mark_stand_under_every_table(document: Document) -> None:
     assert latex(document).count("Small scale.") == 3
 
 
-def test_the_gallery_has_a_column_per_network_behind_image_and_truth(
-    report: HeadlineReport, drawn: Path
-) -> None:
-    assert report.gallery is not None
-    data = base64.b64decode(report.gallery.image.split(",")[1])
+def pictures_in(document: Document) -> list[Picture]:
+    return [
+        block for part in document.sections for block in part.blocks if isinstance(block, Picture)
+    ]
+
+
+def test_the_gallery_has_a_column_per_network_behind_image_and_truth(document: Document) -> None:
+    (gallery,) = pictures_in(document)
+    data = base64.b64decode(gallery.image.split(",")[1])
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
     assert width == round(5 * 2.1 * 110)
     assert height > 3 * 1.75 * 110  # three images of val, and a legend
-    assert "CAM; CAM + PAMR; true masks" in report.gallery.caption
+    assert "CAM; CAM + PAMR; true masks" in gallery.caption
 
 
 def test_a_chain_that_is_not_finished_is_missing_and_not_zero(drawn: Path, tmp_path: Path) -> None:
-    found = build_headline_report(planned(drawn, "none", "masks"), Store(tmp_path))
+    headline, store = planned(drawn, "none", "masks"), Store(tmp_path)
+    document = headline_document(headline, store)
     (line,) = [
-        line
-        for line in markdown(headline_document(found)).splitlines()
-        if line.startswith("| CAM | measured")
+        line for line in markdown(document).splitlines() if line.startswith("| CAM | measured")
     ]
     assert "missing" in line
-    assert found.findings == ()
-    assert found.gallery is None
+    assert findings(read_results(headline, store)) == ()
+    assert pictures_in(document) == []

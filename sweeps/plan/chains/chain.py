@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from wsss.config import FileName, LabelsConfig, RunConfig, Settings
-from wsss.identity import ID_LENGTH, cam_id
+from wsss.identity import ID_LENGTH, cam_id, run_id
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig, RandomWalkConfig
 
 TEST_SETTINGS = {"test_scales", "test_flip", "test_crf"}
@@ -89,6 +89,19 @@ class ChainConfig(Settings):
         return _digest(
             {"network": self.segmentation_id, "test": settings, "split": split, "scored": masks}
         )
+
+    def ids(self) -> dict[str, str]:
+        """Return the ids of its stages by name, from the CAMs to the predictions."""
+        made_from = {}
+        if self.labels:
+            made_from = {"cam": cam_id(self.run), "run": run_id(self.run), "maps": self.maps_id}
+        if self.walks:
+            made_from["walk"] = self.walk_id
+        return made_from | {
+            "labels": self.labels_id,
+            "segmentation": self.segmentation_id,
+            "prediction": self.prediction_id,
+        }
 
     @property
     def name(self) -> str:

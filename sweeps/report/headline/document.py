@@ -1,7 +1,9 @@
 """A headline's report as a document: the paper's Tables I and II with our rows, and the labels."""
 
+import base64
 from collections.abc import Iterator
-from statistics import fmean
+from datetime import UTC, datetime
+from pathlib import Path
 
 from sweeps.plan.chains.headline import SUPERVISED, Headline, describe, describe_segmentation
 from sweeps.report.document import (
@@ -18,32 +20,29 @@ from sweeps.report.document import (
     Facts,
     Grid,
     Only,
+    Picture,
     Records,
     Row,
     RowGroup,
     Section,
-    Strip,
     Text,
     in_one_group,
 )
-from sweeps.report.headline.build import HeadlineReport, NetworkRow
-from sweeps.report.words import (
-    HOW_TO_READ,
-    MISSING,
-    mean_and_sd,
-    mean_sd,
-    number,
-    paper_section,
-    signed,
-)
+from sweeps.report.headline.results import Network, Results, answer, findings, read_results
+from sweeps.report.words import HOW_TO_READ, MISSING, about, number, paper_section, signed
+from sweeps.stages.segmentation import Predict, draw_gallery, evenly_spaced
+from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II, SegmentationRow
-from wsss.basics.printable import counted
+from wsss.data.voc import VocDataset
 
 PRINTED = "printed by the paper"
 MEASURED = "measured here"
 OURS_IN_FULL = "Ours (the paper)"
 IMAGE_LABELS, SALIENCY = "image labels", "image labels, saliency"
+
+DOTS_PER_INCH = 110
+"""Of the gallery."""
 
 _FILES = ALL - TERMINAL
 
@@ -64,25 +63,29 @@ _LABELS = (
 )
 
 
-def headline_document(report: HeadlineReport) -> Document:
-    """Return the report as a document for every format."""
-    legend = tuple(Text(line, "soft") for line in _legend(report.headline))
-    sections = [_table_i(report), _table_ii(report)]
-    if report.labels:
-        sections.append(_labels(report))
-    if report.gallery:
-        title = report.gallery.title
-        sections.append(Section(title, "Gallery", "gallery", (report.gallery,), formats=ON_PAGES))
-    provenance = (Facts(("what", "value"), report.provenance),)
+def headline_document(headline: Headline, store: Store) -> Document:
+    """Return a headline's report, with the results so far, as a document for every format."""
+    results = read_results(headline, store)
+    warning = (Text(results.scale.warning, "mark"),) if results.scale.word else ()
+    found = findings(results)
+    legend = tuple(Text(line, "soft") for line in _legend(headline))
+    code = about(n.figures["environment"] for n in results.networks if n.figures)
+    sections = [_table_i(results), _table_ii(results)]
+    if results.labels:
+        sections.append(_labels(results))
+    if picture := _gallery(results, store):
+        title = picture.title
+        sections.append(Section(title, "Gallery", "gallery", (picture,), formats=ON_PAGES))
+    provenance = (Facts(("what", "value"), tuple(_provenance(results, store))),)
     return Document(
-        title=f"Tables I and II: from {report.headline.cell} to segmentation",
+        title=f"Tables I and II: from {headline.cell} to segmentation",
         head=(
-            answer(report),
-            Only(_FILES, (Text(_network_scale(report)),)),
-            Only(TERMINAL, tuple(map(Text, describe(report.headline).splitlines()))),
-            *((Text(report.scale.warning, "mark"),) if report.scale.word else ()),
-            *((Bullets(report.findings),) if report.findings else ()),
-            Only(_FILES, (Facts(("about", "this report"), report.about),)),
+            answer(results, store),
+            Only(_FILES, (Text(_network_scale(results)),)),
+            Only(TERMINAL, tuple(map(Text, describe(headline).splitlines()))),
+            *warning,
+            *((Bullets(found),) if found else ()),
+            Only(_FILES, (Facts(("about", "this report"), code),)),
             Only(HTML, (Details(HOW_TO_READ, legend),)),
         ),
         sections=(
@@ -91,20 +94,20 @@ def headline_document(report: HeadlineReport) -> Document:
             Section("Provenance", "Provenance", "provenance", provenance, formats=ON_PAGES),
             Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - HTML),
         ),
-        records=Records.of(list(_records(report))),
-        mark=report.scale.word,
+        records=Records.of(list(_records(results))),
+        mark=results.scale.word,
     )
 
 
-def _network_scale(report: HeadlineReport) -> str:
+def _network_scale(results: Results) -> str:
     """Return data, images and network of Tables I and II."""
-    sweep = report.headline.sweep
+    sweep = results.headline.sweep
     data = sweep.base.data
-    images = next((str(row.num_images) for row in report.networks if row.num_images), "no")
+    scored = (row.figures["eval_images"] for row in results.networks if row.figures)
     return (
         f"data {data.name} [{data.fingerprint}]: {sweep.num_train_images} images trained "
-        f"({data.train_split}), {images} scored ({report.split}) | "
-        f"{describe_segmentation(report.headline)} | one training per row"
+        f"({data.train_split}), {next(scored, 'no')} scored ({results.split}) | "
+        f"{describe_segmentation(results.headline)} | one training per row"
     )
 
 
@@ -136,24 +139,24 @@ def _legend(headline: Headline) -> tuple[str, ...]:
 # Tables
 
 
-def _table_i(report: HeadlineReport) -> Section:
+def _table_i(results: Results) -> Section:
     """Return the section of Table I; a terminal shows only the paper's own printed row."""
-    measured = tuple(_measured_row(report, row) for row in report.networks)
-    printed = tuple(_printed_row(row, faint=report.scale.other_classes) for row in TABLE_I)
+    measured = tuple(_measured_row(results, row) for row in results.networks)
+    printed = tuple(_printed_row(row, faint=results.scale.other_classes) for row in TABLE_I)
     groups = RowGroup(MEASURED, measured), RowGroup(PRINTED, printed)
     grid = Grid("Table I", ("method",), _TABLE_I, groups, group_name="origin", style="numbers")
     return Section(
         "Table I. Segmentation mIoU (%)",
         "Table I",
         "table-I",
-        (grid, *_below(report, _network_scale(report))),
+        (grid, *_below(results, _network_scale(results))),
         "I",
         "Segmentation mIoU in percent.",
     )
 
 
-def _measured_row(report: HeadlineReport, row: NetworkRow) -> Row:
-    on_split = "" if report.split == "val" else f" ({report.split})"
+def _measured_row(results: Results, row: Network) -> Row:
+    on_split = "" if results.split == "val" else f" ({results.split})"
     test = "server only"
     if row.archive and row.archive.split == "test":
         miou = row.archive.miou
@@ -169,7 +172,7 @@ def _measured_row(report: HeadlineReport, row: NetworkRow) -> Row:
     return Row((row.name,), entries, strong=True)
 
 
-def _supervision(row: NetworkRow) -> str:
+def _supervision(row: Network) -> str:
     return "pixel masks" if row.source == SUPERVISED else IMAGE_LABELS
 
 
@@ -187,9 +190,9 @@ def _printed_row(row: SegmentationRow, *, faint: bool) -> Row:
     return Row((name,), entries, is_ours, faint, ALL if is_ours else _FILES)
 
 
-def _table_ii(report: HeadlineReport) -> Section:
+def _table_ii(results: Results) -> Section:
     """Return the section of Table II, a row per class, in the paper's number of digits."""
-    printed = () if report.scale.other_classes else TABLE_II
+    printed = () if results.scale.other_classes else TABLE_II
     columns = [
         Column(
             row.method,
@@ -199,25 +202,25 @@ def _table_ii(report: HeadlineReport) -> Section:
         )
         for row in printed
     ]
-    columns += [Column(row.name, group=MEASURED, shaded=True) for row in report.networks]
+    columns += [Column(row.name, group=MEASURED, shaded=True) for row in results.networks]
     classes = []
-    for at, name in enumerate(report.class_names):
-        ious = [row.ious[at] for row in printed] + [row.ious.get(name) for row in report.networks]
+    for at, name in enumerate(results.class_names):
+        ious = [row.ious[at] for row in printed] + [row.ious.get(name) for row in results.networks]
         classes.append(Row((name,), tuple(map(_one_digit, ious))))
     means = [_one_digit(row.printed_mean) for row in printed]
-    means += [MISSING if row.miou is None else _one_digit(row.miou) for row in report.networks]
+    means += [MISSING if row.miou is None else _one_digit(row.miou) for row in results.networks]
     mean = Row(("mean",), tuple(means), strong=True)
     groups = RowGroup("", tuple(classes)), RowGroup("", (mean,))
     grid = Grid("Table II", ("class",), tuple(columns), groups, style="numbers")
     other = "The data set has other classes than VOC, so the paper's rows are left out."
-    left_out = (Text(other, "soft"),) if report.scale.other_classes else ()
+    left_out = (Text(other, "soft"),) if results.scale.other_classes else ()
     return Section(
-        f"Table II. IoU per class (%), {report.split}",
+        f"Table II. IoU per class (%), {results.split}",
         "Table II",
         "table-II",
-        (grid, *left_out, *_below(report, _network_scale(report))),
+        (grid, *left_out, *_below(results, _network_scale(results))),
         "II",
-        f"IoU per class in percent, {report.split}.",
+        f"IoU per class in percent, {results.split}.",
     )
 
 
@@ -225,7 +228,7 @@ def _one_digit(value: float | None) -> str:
     return DASH if value is None else f"{value:.1f}"
 
 
-def _labels(report: HeadlineReport) -> Section:
+def _labels(results: Results) -> Section:
     rows = [
         Row(
             (row.name,),
@@ -237,33 +240,33 @@ def _labels(report: HeadlineReport) -> Section:
                 row.saw,
             ),
         )
-        for row in report.labels
+        for row in results.labels
     ]
-    cells = (cell for table in report.headline.sweep.plan.tables for cell in table.cells())
-    paper = dict(cells)[report.headline.cell].paper
+    cells = (cell for table in results.headline.sweep.plan.tables for cell in table.cells())
+    paper = dict(cells)[results.headline.cell].paper
     if paper is not None:
-        name = f"paper, {report.headline.cell} ({PRINTED})"
+        name = f"paper, {results.headline.cell} ({PRINTED})"
         entries = (number(paper), DASH, DASH, DASH, "not stated")
-        rows.append(Row((name,), entries, faint=report.scale.other_classes))
+        rows.append(Row((name,), entries, faint=results.scale.other_classes))
     grid = Grid("Labels", ("labels",), _LABELS, in_one_group(rows), style="numbers")
-    split = report.headline.sweep.base.data.eval_split
+    split = results.headline.sweep.base.data.eval_split
     about = (
-        f"All rows are made from the same CAMs, those of {report.headline.cell}, and scored on "
+        f"All rows are made from the same CAMs, those of {results.headline.cell}, and scored on "
         f"{split}; mIoU in percent."
     )
     return Section(
         "Labels of training images, before and after refinement",
         "Labels",
         "labels",
-        (Text(about), grid, *_below(report, report.headline.sweep.describe())),
+        (Text(about), grid, *_below(results, results.headline.sweep.describe())),
         "L",
         "Labels of training images before and after refinement, percent.",
     )
 
 
-def _below(report: HeadlineReport, scale: str) -> tuple[Block, ...]:
+def _below(results: Results, scale: str) -> tuple[Block, ...]:
     """Return what every table says below it, in case it is copied: the scale of the runs."""
-    mark = (Only(ON_PAGES, (Text(report.scale.warning, "mark"),)),) if report.scale.word else ()
+    mark = (Only(ON_PAGES, (Text(results.scale.warning, "mark"),)),) if results.scale.word else ()
     return Only(_FILES, (Text(scale, "soft"),)), *mark
 
 
@@ -273,7 +276,7 @@ def _below(report: HeadlineReport, scale: str) -> tuple[Block, ...]:
 Line = dict[str, object]
 
 
-def _records(report: HeadlineReport) -> Iterator[Line]:
+def _records(results: Results) -> Iterator[Line]:
     """Yield a row per number; `origin` says whether the paper printed it or it was measured."""
     printed: Line = {"origin": PRINTED, "quantity": "mIoU"}
     for method in TABLE_I:
@@ -282,13 +285,13 @@ def _records(report: HeadlineReport) -> Iterator[Line]:
         line |= {"backbone": method.backbone, "supervision": supervision}
         yield printed | line | {"split": "val", "percent": method.val}
         yield printed | line | {"split": "test", "percent": method.test}
-    for classes in () if report.scale.other_classes else TABLE_II:
-        ious = zip(report.class_names, classes.ious, strict=True)
+    for classes in () if results.scale.other_classes else TABLE_II:
+        ious = zip(results.class_names, classes.ious, strict=True)
         for name, value in (*ious, ("mIoU", classes.printed_mean)):
             line = {"table": "II", "method": classes.method, "split": "val"}
             yield printed | line | {"quantity": name, "percent": value}
-    for row in report.networks:
-        found = ((name, row.ious.get(name)) for name in report.class_names)
+    for row in results.networks:
+        found = ((name, row.ious.get(name)) for name in results.class_names)
         for quantity, percent in (("mIoU", row.miou), *found):
             yield {
                 "table": "I" if quantity == "mIoU" else "II",
@@ -297,76 +300,85 @@ def _records(report: HeadlineReport) -> Iterator[Line]:
                 "publication": None,
                 "backbone": row.chain.segmentation.backbone,
                 "supervision": _supervision(row),
-                "split": report.split,
+                "split": results.split,
                 "quantity": quantity,
                 "percent": percent,
                 "pixel_masks": row.saw,
-                "images": row.num_images,
-                **_common(report),
+                "images": row.figures.get("eval_images", 0),
+                **_common(results),
                 "prediction_id": row.chain.prediction_id,
             }
-    for label in report.labels:
+    for label in results.labels:
         yield {
             "table": "labels",
             "origin": MEASURED,
             "method": label.name,
             "quantity": "mIoU",
-            "split": report.headline.sweep.base.data.eval_split,
+            "split": results.headline.sweep.base.data.eval_split,
             "percent": label.miou,
             "supervision": IMAGE_LABELS,
             "pixel_masks": label.saw,
             "images": label.num_images,
-            **_common(report),
+            **_common(results),
         }
 
 
-def _common(report: HeadlineReport) -> Line:
-    sweep, segmentation = report.headline.sweep, report.headline.chains[0].segmentation
+def _common(results: Results) -> Line:
+    sweep, segmentation = results.headline.sweep, results.headline.chains[0].segmentation
     return {
-        "cell": report.headline.cell,
+        "cell": results.headline.cell,
         "preset": sweep.preset,
         "data": f"{sweep.base.data.name} {sweep.base.data.fingerprint}",
         "train_images": sweep.num_train_images,
         "iterations": segmentation.iterations,
         "rng_seed": segmentation.rng_seed,
-        "small_scale": "yes" if report.scale.marks else "no",
+        "small_scale": "yes" if results.scale.marks else "no",
     }
 
 
-def answer(report: HeadlineReport) -> Strip:
-    """Return how far the best network from image labels is from the paper's, and the next step.
+# Gallery and provenance
 
-    The paper gives no spread, so the answer is always "cannot tell". It gives the measured spread
-    if the store has several seeds.
+
+def _gallery(results: Results, store: Store) -> Picture | None:
+    """Draw every network's predictions of the same images; None if no predictions are here.
+
+    The picture is also written beside the report, as gallery.png.
     """
-    place = " on this data and at this scale" if report.scale.word else ""
-    missing = sum(row.miou is None for row in report.networks)
-    lacking = f" {counted(missing, 'network')} missing." if missing else ""
-    return Strip(
-        f"Does the paper's headline hold{place}?",
-        f"Cannot tell: {_why(report)}.{lacking}",
-        "open",
-        report.command,
+    dataset, split = VocDataset(results.headline.sweep.data), results.split
+    shown = evenly_spaced(dataset.image_ids(split))
+    folders = dict[str, Path]()
+    for network in sorted(results.networks, key=lambda n: n.source == SUPERVISED):  # it is last
+        folder = store.folder(Predict(network.chain).images_rel).path
+        if network.figures and all((folder / f"{name}.png").exists() for name in shown):
+            folders["true masks" if network.source == SUPERVISED else network.name] = folder
+    if not folders:
+        return None
+    path = results.headline.report_folder(store) / "gallery.png"
+    draw_gallery(path, folders, dataset, shown, legend=True, dots_per_inch=DOTS_PER_INCH)
+    caption = (
+        f"Image, ground truth, and the prediction of the network trained on: {'; '.join(folders)}. "
+        f"{len(shown)} images evenly spaced over {split}, as the paper's Figure 5."
     )
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return Picture(f"Segmentations of {split}", caption, image=uri, file=path.name, wide=True)
 
 
-def _why(report: HeadlineReport) -> str:
-    """Return the result, and why it cannot be decided."""
-    weak = [r for r in report.networks if r.source != SUPERVISED and r.miou is not None]
-    if not weak:
-        return "no network from image labels is finished"
-    found = [row for row in weak if not row.finds_background_alone]
-    if not found:
-        return "no network from image labels finds more than the background"
-    best = max(found, key=lambda row: row.miou or 0)
-    paper = next(row.val for row in TABLE_I if row.method == OURS)
-    values = list(best.by_seed.values())
-    seeds = "with one seed" if len(values) == 1 else f"over {len(values)} seeds"
-    reaches = f"reaches {mean_and_sd(*mean_sd(values))} mIoU on {report.split} {seeds}"
-    measured = f"the network on {best.name} {reaches}"
-    if report.scale.word:
-        return f"{measured}; the paper's {paper:.1f} is on other data or at another scale"
-    if report.split != "val":
-        return f"{measured}; the paper prints {paper:.1f} for val"
-    apart = f"{fmean(values) - paper:+.2f} from the paper's {paper:.1f}"
-    return f"{measured}, {apart}, which has no spread"
+def _provenance(results: Results, store: Store) -> Iterator[tuple[str, str]]:
+    base, networks = results.headline.sweep.base, results.networks
+    yield "data", f"{base.data.name}, {base.data.fingerprint}"
+    yield "CAM weights", base.network.weights
+    yield "DeepLab weights", networks[0].chain.segmentation.weights
+    yield "store", store.root.name
+    for network in networks:
+        ids = ", ".join(f"{stage} {value}" for stage, value in network.chain.ids().items())
+        yield f"ids of {network.name}", ids
+    for network in networks:
+        if found := network.figures:
+            versions = ", ".join(f"{k} {v}" for k, v in found["environment"].items())
+            trained = f"DeepLab trained {found['train_seconds']:.0f} s"
+            yield f"run of {network.name}", f"{trained}; {versions}"
+    for network in networks:
+        if archive := network.archive:
+            tar = archive.tar.relative_to(store.root)
+            yield f"archive of {network.name}", f"{archive.split}: {tar}"
+    yield "report written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

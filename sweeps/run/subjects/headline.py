@@ -19,7 +19,6 @@ from sweeps.plan.chains.headline import Headline, save_headline
 from sweeps.report.document import Document
 from sweeps.report.formats.terminal import print_document
 from sweeps.report.formats.write import write_document
-from sweeps.report.headline.build import build_headline_report
 from sweeps.report.headline.document import headline_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.run.dispatch import Dispatch, End, Listener, Numbers, Source
@@ -118,7 +117,7 @@ class DrivenHeadline(Subject):
     @cached_property
     def document(self) -> Document:
         """The report, built when the work has ended."""
-        return headline_document(build_headline_report(self.headline, self.store))
+        return headline_document(self.headline, self.store)
 
     def show(self, console: Console) -> None:
         """Print where the exported archives are, and the report."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
-from sweeps.report.headline.build import chain_ids
 from sweeps.store.code_version import code_version
 from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
@@ -18,6 +17,7 @@ from sweeps.track import view
 from sweeps.track.runs.sweep import EXPERIMENT as CAM_EXPERIMENT
 from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Summary, Tracked
 from wsss.identity import cam_id, run_id
+from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained
 
@@ -96,7 +96,7 @@ class HeadlineRuns(Tracked):
         ends = [rel, f"{rel}/export"] if chain in self.headline.exported else [rel]
         failures = [self.store.folder(end).why_failed() for end in ends]
         metrics, failure = chain_metrics(self.store, chain), next(filter(None, failures), None)
-        lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain_ids(chain)}
+        lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain.ids().items()}
         links = {}
         if chain.labels is not None:
             lineage[CAM_CELL] = self.headline.cell
@@ -121,7 +121,7 @@ class HeadlineRuns(Tracked):
                 "refinement": source_of(chain),
                 "eval_split": chain.eval_split,
                 **{f"segmentation.{k}": v for k, v in chain.segmentation.model_dump().items()},
-                **_label_settings(chain),
+                **_label_settings(chain.labels),
             },
             data=chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
             data_folder=self.headline.sweep.data,
@@ -146,19 +146,12 @@ class HeadlineRuns(Tracked):
         )
 
 
-def _label_settings(chain: ChainConfig) -> dict[str, Any]:
+def _label_settings(labels: PseudoLabelConfig | None) -> dict[str, Any]:
     """Return the label settings with dotted names, without groups that have no effect."""
-    if chain.labels is None:
-        return {}
-    used = {
-        "crf": "crf" in chain.labels.refinement,
-        "random_walk": chain.walks,
-        "pamr": chain.labels.refinement == "pamr",
-    }
     settings: dict[str, Any] = {}
-    for key, value in chain.labels.model_dump(exclude={"refinement"}).items():
+    for key, value in labels.model_dump(exclude={"refinement"}).items() if labels else ():
         if not isinstance(value, dict):
             settings[f"labels.{key}"] = value
-        elif used[key]:
+        elif labels and key in labels.refinement:  # e.g. crf in random_walk_crf
             settings |= {f"labels.{key}.{name}": inner for name, inner in value.items()}
     return settings
