@@ -98,7 +98,8 @@ def _of_sweep(store: Store, name: str, metrics: RunMetrics) -> dict[str, Any]:
 
 
 def _of_search(store: Store, path: Path) -> dict[str, Any]:
-    search, history = load_search(store, path.parent.name), History(path.parent)
+    search = load_search(store, path.parent.name)
+    history = History(search, store)
     trials = history.trials()
     best = next(iter(best_trials(trials, 1)), None)
     return {

@@ -16,17 +16,15 @@ A range is written `setting=low:high`, or `setting=low:high:log`, as in
 `transfer.lambda_s=0.05:2:log`.
 """
 
-import difflib
 import hashlib
 import json
 import math
 import re
-import types
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import (
     BaseModel,
@@ -55,7 +53,7 @@ from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.files import files_in
 from wsss.basics.printable import counted, quoted
-from wsss.config import RunConfig, Settings
+from wsss.config import RunConfig
 from wsss.data.check import require_batch
 from wsss.data.report import DataReport
 from wsss.data.voc import VocDataset
@@ -122,24 +120,20 @@ DEFAULT_SPACE: Space = (
 def check_space(space: Space, base: RunConfig) -> None:
     """Raise ConfigError for a range that cannot be searched from this configuration.
 
-    The setting must accept both bounds, and they must give different trainings.
+    The setting must be a real number and accept both bounds, and they must give different
+    trainings.
     """
-    names = float_settings()
     for r in space:
-        if r.key not in base.flat():
-            near = difflib.get_close_matches(r.key, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-            raise ConfigError(f"--space {r}: unknown setting {r.key!r}; {hint}")
-        if r.key not in names:
-            raise ConfigError(
-                f"--space {r}: {r.key} is not a real number, and only those are searched: "
-                f"{', '.join(names)}"
-            )
         try:
-            ends = {cam_id(apply_overrides(base, {r.key: end})) for end in (r.low, r.high)}
+            ends = [apply_overrides(base, {r.key: end}) for end in (r.low, r.high)]
         except ConfigError as error:
-            raise ConfigError(f"--space {r}: {error}; move the bound") from None
-        if len(ends) == 1:
+            raise ConfigError(f"--space {r}: {error}") from None
+        if not all(isinstance(end.flat()[r.key], float) for end in ends):
+            raise ConfigError(
+                f"--space {r}: {r.key} is not a real number, and only those are searched; leave it "
+                "out"
+            )
+        if len(set(map(cam_id, ends))) == 1:
             raise ConfigError(
                 f"--space {r}: {r.key} has no effect on this training; leave it out, or use "
                 "--set to switch on the part that it belongs to"
@@ -159,17 +153,16 @@ def parse_space(words: Iterable[str]) -> Space:
 
 
 def _parse_range(word: str) -> Range:
-    key, separator, bounds = (part.strip() for part in word.partition("="))
-    parts = [part.strip() for part in bounds.split(":")]
-    if not separator or not KEY.fullmatch(key) or len(parts) not in (2, 3):
+    key, _, bounds = (part.strip() for part in word.partition("="))
+    log = bounds.endswith(":log")
+    try:
+        low, high = map(float, bounds.removesuffix(":log").split(":"))
+    except ValueError:  # also for one bound, or for three
+        low = high = math.nan
+    if not KEY.fullmatch(key) or not (math.isfinite(low) and math.isfinite(high)):
         raise ConfigError(
-            f"--space {quoted(word)} is not setting=low:high[:log]; write it as {EXAMPLE}"
-        )
-    low, high = (_parse_number(word, part) for part in parts[:2])
-    log = len(parts) == 3
-    if log and parts[2] != "log":
-        raise ConfigError(
-            f"--space {quoted(word)}: {quoted(parts[2])} is no scale; write log, or leave it out"
+            f"--space {quoted(word)} is not setting=low:high[:log] with two numbers; write it as "
+            f"{EXAMPLE}"
         )
     if low >= high:
         raise ConfigError(f"--space {word!r}: low {low:g} is not below high {high:g}; swap them")
@@ -179,36 +172,6 @@ def _parse_range(word: str) -> Range:
             "leave out :log"
         )
     return Range(key, low, high, log)
-
-
-def _parse_number(word: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(
-            f"--space {quoted(word)}: {quoted(text)} is not a number; write it as {EXAMPLE}"
-        )
-    return number
-
-
-def float_settings() -> tuple[str, ...]:
-    """Return the dotted settings of RunConfig that take real numbers."""
-    sections = {key: type(value) for key, value in RunConfig() if isinstance(value, Settings)}
-    return tuple(
-        f"{section}.{name}"
-        for section, kind in sections.items()
-        for name, field in kind.model_fields.items()
-        if _takes_float(field.annotation)
-    )
-
-
-def _takes_float(annotation: Any) -> bool:
-    """Whether a type is float, possibly with constraints, or with None."""
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
-        return any(_takes_float(part) for part in get_args(annotation))
-    return annotation is float
 
 
 def _read_space(saved: Any) -> Any:
@@ -296,10 +259,6 @@ class Search(BaseModel):
             f"preset {self.preset}"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what `load_search` reads, and its name."""
-        return {"name": self.name} | self.model_dump(mode="json", by_alias=True)
-
 
 def make_search(
     space: Space,
@@ -352,6 +311,12 @@ def make_search(
         held_out_half=halves.held_out,
     )
     return search, report
+
+
+def save_search(store: Store, search: Search) -> None:
+    """Save a search's description for `load_search`."""
+    saved = {"name": search.name} | search.model_dump(mode="json", by_alias=True)
+    write_json(search.folder(store) / "search.json", saved)
 
 
 def load_search(store: Store, name: str) -> Search:
@@ -433,10 +398,10 @@ class SearchTrial:
 
 
 class History:
-    """The trials and closing scores in one search's folder."""
+    """The trials and closing scores of a search in a store."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, search: Search, store: Store) -> None:
+        self.base, self.folder = cam_id(search.base), search.folder(store)
 
     def trials(self) -> list[SearchTrial]:
         """Return all trials, by number. Raises StoreError for a damaged or a copied file."""
@@ -451,12 +416,12 @@ class History:
         """Return how many of this number of trials have not ended."""
         return max(0, samples - sum(trial.ended for trial in self.trials()))
 
-    def missing_held_out(self, base: str) -> dict[str, dict[str, float]]:
+    def missing_held_out(self) -> dict[str, dict[str, float]]:
         """Return cam_id -> drawn settings of the trials and base that lack a closing score.
 
-        base: the cam_id of the search's base, which has no drawn settings.
+        The base has no drawn settings.
         """
-        wanted: dict[str, dict[str, float]] = {base: {}}
+        wanted: dict[str, dict[str, float]] = {self.base: {}}
         for trial in best_trials(self.trials(), NUM_HELD_OUT):
             wanted.setdefault(trial.cam_id, trial.settings)
         known = self.held_out()

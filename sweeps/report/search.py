@@ -63,7 +63,7 @@ MARKS = {
 
 def write_search(search: Search, store: Store) -> Path:
     """Write the report, and a table of the base and the best trial; return the page's path."""
-    history = History(search.folder(store))
+    history = History(search, store)
     for best in best_trials(history.trials(), 1):
         write_json(comparison_file(search, store), definition(comparison(search, best)))
     document = replace(search_document(search, store), sections=_sections(search, history))
@@ -125,7 +125,7 @@ def render_search(search: Search, store: Store) -> str:
 
 def search_document(search: Search, store: Store) -> Document:
     """Return the search's answer and description, its trials and what their numbers mean."""
-    history = History(search.folder(store))
+    history = History(search, store)
     names = ("rank", "search half mIoU", "held-out mIoU", "epochs")
     rank, *numbers = (Column(name) for name in names)
     columns = (rank, Column("settings", align="left", wraps=True), *numbers)

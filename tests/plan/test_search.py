@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from commands import sweeps
+from planned import SEARCH
 
 from sweeps.plan.search import (
     DEFAULT_SPACE,
@@ -92,9 +93,9 @@ def test_a_range_is_read_with_its_bounds_and_scale() -> None:
         (["transfer.lambda_s"], "write it as transfer.lambda_s=0.05:2:log"),
         (["transfer.lambda_s=1"], "setting=low:high"),
         (["transfer.lambda_s=1:2:3:4"], "setting=low:high"),
-        (["transfer.lambda_s=1:2:ln"], "'ln' is no scale"),
-        (["transfer.lambda_s=a:2"], "'a' is not a number"),
-        (["transfer.lambda_s=0:inf"], "'inf' is not a number"),
+        (["transfer.lambda_s=1:2:ln"], "setting=low:high"),
+        (["transfer.lambda_s=a:2"], "with two numbers"),
+        (["transfer.lambda_s=0:inf"], "with two numbers"),
         (["transfer.lambda_s=2:1"], "low 2 is not below high 1; swap"),
         (["transfer.lambda_s=0:2:log"], "starts above 0"),
         (["train.lr=0.1:1", "train.lr=0.2:1"], "train.lr twice"),
@@ -110,8 +111,9 @@ def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: 
     ("word", "named"),
     [
         ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
-        ("train.epochs=1:5", "train.epochs is not a real number"),
-        ("labels.scales=1:2", "labels.scales is not a real number"),
+        ("train.epochs=1:5", "train.epochs = 1.0: must be a valid integer"),
+        ("views.enhanced=0:1", "views.enhanced is not a real number"),
+        ("labels.scales=1:2", "labels.scales = 1.0: must be a valid tuple"),
         ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
         ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
         ("labels.background_score=0.1:0.2", "has no effect on this training"),
@@ -283,8 +285,8 @@ def test_a_finished_trial_ranks_before_a_stopped_one_with_a_higher_score() -> No
     assert trials[2].objective == 0.0
 
 
-def test_history_is_kept_as_written_and_refused_when_damaged(tmp_path: Path) -> None:
-    history = History(tmp_path)
+def test_history_is_kept_as_written_and_refused_when_damaged(store: Store) -> None:
+    history = History(SEARCH, store)
     assert history.trials() == []
     trials = [trial(0, "finished", 20.0, 30.0, a=1.5), trial(1, "running", 10.0, a=2.0)]
     for each in reversed(trials):
@@ -293,12 +295,13 @@ def test_history_is_kept_as_written_and_refused_when_damaged(tmp_path: Path) -> 
     assert history.missing(3) == 2
     history.add_held_out("cam0", {"objective": 30.0, "threshold": 0.3, "held_out": 29.0, "pid": 1})
     assert history.held_out() == {"cam0": {"objective": 30.0, "threshold": 0.3, "held_out": 29.0}}
-    assert history.missing_held_out("reference") == {"reference": {}}
+    assert history.missing_held_out() == {cam_id(SEARCH.base): {}}
+    trial_1 = history.folder / "trials" / "0001.json"
     for broken in ('{"number": 0', '{"number": 0, "other": 1}'):
-        (tmp_path / "trials" / "0001.json").write_text(broken)
+        trial_1.write_text(broken)
         with pytest.raises(StoreError, match=r"0001\.json: .*delete the file to draw another"):
             history.trials()
-    (tmp_path / "trials" / "0001.json").write_text((tmp_path / "trials/0000.json").read_text())
+    shutil.copy(trial_1.with_name("0000.json"), trial_1)
     with pytest.raises(StoreError, match=r"0001\.json: holds no record .*delete the file to draw"):
         history.trials()
 
@@ -307,7 +310,7 @@ def test_the_report_draws_what_the_settings_of_finished_trials_do(
     drawn: Path, tmp_path: Path
 ) -> None:
     search, store = planned(drawn, "transfer.lambda_s=0.1:1"), Store(tmp_path)
-    history = History(search.folder(store))
+    history = History(search, store)
     for number in range(6):
         share = 0.1 * (number + 1)
         history.save(trial(number, "finished", 20.0 + number, **{"transfer.lambda_s": share}))
@@ -326,7 +329,7 @@ def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_bas
     drawn: Path, tmp_path: Path
 ) -> None:
     search, store = planned(drawn, "transfer.lambda_s=0.1:1"), Store(tmp_path)
-    history = History(search.folder(store))
+    history = History(search, store)
     draws = {"transfer.lambda_s": 0.25}, {"transfer.lambda_s": 0.75}
     for number, settings in enumerate(draws):
         best = cam_id(search.config(settings))
@@ -363,7 +366,7 @@ class MadeUpSearch:
 
     def __init__(self, search: Search, root: Path, samples: int) -> None:
         self.search, self.store, self.samples = search, Store(root), samples
-        self.history = History(search.folder(self.store))
+        self.history = History(search, self.store)
         self.draws = self.started()
 
     def started(self) -> Draws:

@@ -12,7 +12,7 @@ from mlflow_file import mlflow_runs
 from planned import KEY, SEARCH, planned_headline
 
 from sweeps.plan.chains.headline import save_headline
-from sweeps.plan.search import History, SearchTrial
+from sweeps.plan.search import History, SearchTrial, save_search
 from sweeps.plan.sweep import load_sweep
 from sweeps.report.tables.document import write_report
 from sweeps.store.store import Store, write_json
@@ -25,10 +25,10 @@ def whole_store(store: Store) -> None:
     """Fill a store with a finished sweep, a search and a headline; no files but results."""
     sweep = finished_sweep(("VI",), 1)
     fill(store, sweep, lambda trial: 0.5)
-    write_json(SEARCH.folder(store) / "search.json", SEARCH.to_json())
+    save_search(store, SEARCH)
     drawn = SearchTrial(0, cam_id(SEARCH.config({KEY: 0.5})), {KEY: 0.5}, "finished")
     drawn.add_epoch({"epoch": 1.0, "objective": 30.0, "threshold": 0.2})
-    History(SEARCH.folder(store)).save(drawn)
+    History(SEARCH, store).save(drawn)
     save_headline(store, planned_headline("masks"))
 
 

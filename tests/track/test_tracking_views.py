@@ -12,7 +12,7 @@ from planned import CELL, KEY, SEARCH, planned_headline
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import load_headline, save_headline
-from sweeps.plan.search import History, SearchTrial, load_search
+from sweeps.plan.search import SearchTrial, load_search, save_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
@@ -194,7 +194,7 @@ def test_mlflow_shows_the_commit_of_a_result(
 def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Store) -> None:
     headline = planned_headline("random_walk", "masks")
     save_headline(store, headline)
-    write_json(SEARCH.folder(store) / "search.json", SEARCH.to_json())
+    save_search(store, SEARCH)
     save_sweep(store, SWEEP)
     known = known_subjects(store)
     assert [each.title for each in known] == [
@@ -285,9 +285,8 @@ def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store:
     assert views(runs).keys() == {"0", "1", "2", "3"}
 
     row = {"objective": 13.0, "threshold": 0.2, "held_out": 11.5}
-    history = History(SEARCH.folder(store))
-    history.add_held_out(trials[1].cam_id, row)
-    history.add_held_out(cam_id(SEARCH.base), row | {"held_out": 12.5})
+    runs.history.add_held_out(trials[1].cam_id, row)
+    runs.history.add_held_out(cam_id(SEARCH.base), row | {"held_out": 12.5})
     assert runs.closing().values == {
         "objective/held_out_best": 11.5,
         "objective/held_out_base": 12.5,

@@ -197,7 +197,7 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     def share(trial: SearchTrial | None) -> None:
         heard.append(f"{trial.status}: {trial.warning[:37]}")
 
-    draws, history = Draws(search, store, 1, share), History(search.folder(store))
+    draws, history = Draws(search, store, 1, share), History(search, store)
     trial = draws.next()
     assert trial is not None
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeps.plan.search import History, Search, SearchTrial, best_trials
+from sweeps.plan.search import History, Search, SearchTrial, best_trials, save_search
 from sweeps.report.search import print_search, write_search
 from sweeps.run.dispatch import End, Listener, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer
@@ -29,7 +29,7 @@ from sweeps.stages.training_warnings import from_record
 from sweeps.store.attempts import Target
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import Driven
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Store
 from wsss.basics.printable import counted
 from wsss.identity import cam_id
 from wsss.training.diagnosis.learning import PriorLimits
@@ -126,7 +126,7 @@ class Draws(Source[SearchTrial]):
     def __init__(self, search: Search, store: Store, samples: int, share: Share) -> None:
         super().__init__()
         self.search, self.store, self.share = search, store, share
-        self.history = History(search.folder(store))
+        self.history = History(search, store)
         trials = self.history.trials()
         self.study = Study(search, trials)
         self.taken = {trial.number for trial in trials}
@@ -215,8 +215,8 @@ class Closings(Source[Closing]):
 
     def __init__(self, search: Search, store: Store, share: Share) -> None:
         self.store, self.share = store, share
-        self.history = History(search.folder(store))
-        missing = self.history.missing_held_out(cam_id(search.base))
+        self.history = History(search, store)
+        missing = self.history.missing_held_out()
         super().__init__(Closing(key, settings) for key, settings in missing.items())
         self.failures: dict[str, str] = {}
 
@@ -251,7 +251,7 @@ class DrivenSearch(Subject):
         super().__init__(store, Driven("search", search.name))
         self.search, self.samples, self.limits = search, samples, limits
         self.networks = [search.base.network]
-        self.history = History(search.folder(store))
+        self.history = History(search, store)
         self.lock: Held | None = None
 
     def prepare(self, resources: Resources) -> list[str]:
@@ -262,11 +262,11 @@ class DrivenSearch(Subject):
 
     def write_down(self) -> None:
         """Write what is searched."""
-        write_json(self.folder / "search.json", self.search.to_json())
+        save_search(self.store, self.search)
 
     def missing(self) -> list[object]:
         """Return the numbers of missing trials, and the ids of missing closing scores."""
-        return [*range(self.history.missing(self.samples)), *self._missing_held_out()]
+        return [*range(self.history.missing(self.samples)), *self.history.missing_held_out()]
 
     def held(self, lock: "Held") -> list[str]:
         """Download the history, which nobody else writes from now on."""
@@ -288,7 +288,7 @@ class DrivenSearch(Subject):
             trainable = tune.with_parameters(drawn_trial, **shared)
             yield TuneRound(draws, trainable, _settings_of, folder, resources)
         # If trials failed, the best ones are not known yet.
-        if not self.history.missing(self.samples) and self._missing_held_out():
+        if not self.history.missing(self.samples) and self.history.missing_held_out():
             closings = Closings(self.search, self.store, self.share)
             trainable = tune.with_parameters(drawn_trial, **shared, held_out=True)
             folder = folder.with_name(f"{folder.name}-held-out")
@@ -345,9 +345,6 @@ class DrivenSearch(Subject):
         failed = [t for t in self.history.trials() if t.status == "error"]
         lines = [f"failed: {trial.name}: {trial.message}" for trial in failed]
         return [*lines, NOT_COMPLETE] if self.missing() else lines
-
-    def _missing_held_out(self) -> dict[str, dict[str, float]]:
-        return self.history.missing_held_out(cam_id(self.search.base))
 
 
 def _settings_of(target: SearchTrial | Closing) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RunView, Summary, Tracked
-from wsss.identity import cam_id
 from wsss.training.diagnosis.learning import find_dead_maps
 
 SEARCH, TRIAL = "wsss.search", "wsss.search_trial"
@@ -51,7 +50,7 @@ class SearchRuns(Tracked):
 
     def __init__(self, store: Store, search: Search) -> None:
         self.store, self.search = store, search
-        self.history = History(search.folder(store))
+        self.history = History(search, store)
         self.report = self.history.folder / "report"
 
     def parent(self) -> RunView:
@@ -82,13 +81,13 @@ class SearchRuns(Tracked):
             if wanted is None or trial.run_id in wanted:
                 closing = held_out.get(trial.cam_id)
                 yield self._trial(trial, closing, running=trial.run_id in running)
-        if wanted is None and (row := held_out.get(cam_id(self.search.base))):
+        if wanted is None and (row := held_out.get(self.history.base)):
             yield self._reference(row)
 
     def is_complete(self) -> bool:
         """Whether all drawn trials have ended and the held-out scores are there."""
         ended = all(trial.ended for trial in self.history.trials())
-        return ended and not self.history.missing_held_out(cam_id(self.search.base))
+        return ended and not self.history.missing_held_out()
 
     def progress(self) -> Summary | None:
         """Return the best finished trial so far; the step counts ended trials."""
@@ -108,7 +107,7 @@ class SearchRuns(Tracked):
         best = best_trials(self.history.trials(), 1)
         compared = {
             "objective/held_out_best": best[0].cam_id if best else "",
-            "objective/held_out_base": cam_id(self.search.base),
+            "objective/held_out_base": self.history.base,
         }
         return Summary(
             values={
@@ -169,7 +168,7 @@ class SearchRuns(Tracked):
             key={SEARCH: self.search.name, TRIAL: REFERENCE},
             name="base: nothing drawn",
             status="FINISHED",
-            tags=self._tags | {ROLE: REFERENCE, CAM_ID: cam_id(self.search.base)},
+            tags=self._tags | {ROLE: REFERENCE, CAM_ID: self.history.base},
             params=self.search.base.flat(),
             data=self.search.base.data,
             data_folder=self.search.data,
