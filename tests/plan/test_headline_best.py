@@ -7,16 +7,11 @@ from pathlib import Path
 import pytest
 from finished import finished_sweep
 
-from sweeps.plan.chains.best_cell import (
-    DEFAULT_CELL,
-    Choice,
-    NoBestCellError,
-    best_cell,
-    choose_cell,
-)
+from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, Choice, choose_cell
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
 from wsss.overrides import apply_overrides
 
@@ -53,7 +48,7 @@ ASKED = finished_sweep(("III",), 1)
 
 
 def test_the_highest_held_out_miou_wins(tmp_path: Path) -> None:
-    best = best_cell(store_with(tmp_path, FOUR), ASKED)
+    best = choose_cell(store_with(tmp_path, FOUR), ASKED, BEST)
     assert basis(best) == ("III[yes,no]", 43.5, 1, 4)
 
 
@@ -64,22 +59,22 @@ def test_the_mean_over_seeds_decides_and_not_the_luckiest_seed(tmp_path: Path) -
         "III[no,yes]": [44.0, 46.0],
         "III[yes,yes]": [41.0, 41.0],
     }
-    best = best_cell(store_with(tmp_path, mious, seeds=2), ASKED)
+    best = choose_cell(store_with(tmp_path, mious, seeds=2), ASKED, BEST)
     assert basis(best) == ("III[no,yes]", 45.0, 2, 4)
 
 
 def test_a_configuration_with_a_failed_seed_is_left_out(tmp_path: Path) -> None:
     mious: dict[str, list[float | None]] = {name: [*values, 40.0] for name, values in FOUR.items()}
     mious["III[yes,no]"] = [43.5, None]
-    best = best_cell(store_with(tmp_path, mious, seeds=2), ASKED)
+    best = choose_cell(store_with(tmp_path, mious, seeds=2), ASKED, BEST)
     assert basis(best) == ("III[no,yes]", 41.5, 2, 3)
 
 
 def test_a_sweep_with_trials_to_do_is_not_chosen_from(tmp_path: Path) -> None:
     store = store_with(tmp_path, {"III[yes,no]": [43.5]})
     command = re.escape(run_command(ASKED, store))
-    with pytest.raises(NoBestCellError, match=f"still has trials to do; .* with: {command}$"):
-        best_cell(store, ASKED)
+    with pytest.raises(StoreError, match=f"still has trials to do; .* with: {command}$"):
+        choose_cell(store, ASKED, BEST)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +92,15 @@ def test_sweeps_of_other_data_or_settings_do_not_count(
     store = store_with(tmp_path, FOUR)
     asked = replace(ASKED, base=apply_overrides(ASKED.base, change))
     command = re.escape(run_command(asked, store))
-    with pytest.raises(NoBestCellError, match=f"name another --cell, or run one with: {command}$"):
-        best_cell(store, asked)
+    with pytest.raises(StoreError, match=f"name another --cell, or run one with: {command}$"):
+        choose_cell(store, asked, BEST)
 
 
 def test_a_sweep_of_another_version_is_left_out(tmp_path: Path) -> None:
     store = store_with(tmp_path, FOUR)
     old = {"tables": ["III"], "base": {"network": {"gone": 1}}}
     write_json(store.sweep("old") / "sweep.json", old)
-    assert best_cell(store, ASKED).cell == "III[yes,no]"
+    assert choose_cell(store, ASKED, BEST).cell == "III[yes,no]"
 
 
 def test_configurations_scored_on_other_images_do_not_count(tmp_path: Path) -> None:
@@ -114,7 +109,7 @@ def test_configurations_scored_on_other_images_do_not_count(tmp_path: Path) -> N
     other = next(cell for cell in cells if "eval_split" in cell)
     leave(store, sweep, {cell: [30.0] for cell in cells})
     _end(store, cells[other][0], 90.0)
-    best = best_cell(store, ASKED)
+    best = choose_cell(store, ASKED, BEST)
     assert basis(best)[1] == 30.0
 
 
@@ -122,7 +117,7 @@ def test_a_repeated_seed_does_not_count(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("noise-floor",), 1)
     values = {cell: [50.0 if "again" in cell else 40.0] for cell in sweep.plan.cell_trials}
     leave(store, sweep, values)  # type: ignore[arg-type]
-    best = best_cell(store, ASKED)
+    best = choose_cell(store, ASKED, BEST)
     assert basis(best)[1:] == (40.0, 1, 2)
 
 
@@ -132,7 +127,7 @@ def test_seeds_of_two_sweeps_are_averaged_together(tmp_path: Path) -> None:
     mious: dict[str, list[float | None]] = {cell: [1.0, 1.0] for cell in wide.plan.cell_trials}
     mious[f3] = [41.0, 61.0]  # seed 0 is III[yes,yes] itself
     leave(store, wide, mious)
-    best = best_cell(store, ASKED)
+    best = choose_cell(store, ASKED, BEST)
     assert basis(best)[1:3] == (51.0, 2)
 
 

@@ -87,7 +87,7 @@ class Scene:
 
         class Ear:
             def update(ear, trial: Chain, *, status: str, record: Any = None) -> None:  # noqa: N805
-                if record and record["epoch"] >= self.interrupt_at:
+                if record and record.get("epoch", 0.0) >= self.interrupt_at:
                     interrupts.requested = "SIGINT"
 
         source = Chains(chains, place)

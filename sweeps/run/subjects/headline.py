@@ -56,7 +56,7 @@ class DrivenHeadline(Subject):
     ) -> None:
         super().__init__(store, Driven("headline", headline.name))
         self.headline, self.conduct, self.label_workers = headline, conduct, label_workers
-        self.chains = [Chain(config, targets(headline, config)) for config in headline.chains]
+        self.chains = [Chain(config, stages(headline, config)) for config in headline.chains]
         network = headline.chains[0].segmentation
         self.networks = [chain.run.network for chain in headline.chains if chain.labels]
         self.networks.append(NetworkConfig(backbone=network.backbone, weights=network.weights))
@@ -141,13 +141,14 @@ class DrivenHeadline(Subject):
         return [*lines, NOT_COMPLETE] if self.missing() else lines
 
 
-def targets(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
+def stages(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
     """Return the stages that a chain ends with; their needs follow from them."""
-    found: list[Stage] = [Score(chain.run)] if chain.labels else []
-    found.append(Predict(chain))
-    if headline.export and chain in headline.exported:
-        found.append(export_of(chain, headline.export))
-    return tuple(found)
+    exported = headline.export and chain in headline.exported
+    return (
+        *((Score(chain.run),) if chain.labels else ()),
+        Predict(chain),
+        *((export_of(chain, headline.export),) if headline.export and exported else ()),
+    )
 
 
 def bring_results(store: Store, chain: ChainConfig) -> None:
@@ -156,16 +157,12 @@ def bring_results(store: Store, chain: ChainConfig) -> None:
     store.folder(TrainDeepLab(chain).rel).pull_training()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chain:
     """A chain as a target."""
 
     config: ChainConfig
-    targets: tuple[Stage, ...]
-    at_work: Stage | None = None
-    """The stage that reported last."""
-    epoch: float = 0.0
-    """Its last epoch."""
+    stages: tuple[Stage, ...]
 
     @property
     def run_id(self) -> str:
@@ -184,11 +181,11 @@ class Chain:
 
     def folder(self, store: Store) -> Folder:
         """Return the folder of its last stage, which also records a failure."""
-        return store.folder(self.targets[-1].rel)
+        return store.folder(self.stages[-1].rel)
 
     def is_done(self, place: Place) -> bool:
         """Whether it is finished, with no file lost since."""
-        return all(target.is_done(place) for target in self.targets)
+        return all(stage.is_done(place) for stage in self.stages)
 
 
 class _StoppedError(Exception):
@@ -201,10 +198,12 @@ class Chains(Source[Chain]):
     def __init__(self, chains: list[Chain], place: Place) -> None:
         super().__init__(chains)
         self.store, self.place, self.source = place.store, place, self
+        self.working = ""
+        """Path of the stage that reported last."""
 
     def training(self, target: Chain) -> str:
         """Return the path of the running stage."""
-        return (target.at_work or target.targets[0]).rel
+        return self.working
 
     def folder(self, target: Chain) -> Path:
         """Return the folder of its last stage."""
@@ -248,18 +247,13 @@ class Chains(Source[Chain]):
                 raise _StoppedError
 
         place = replace(self.place, after_checkpoint=stop_if_asked)
-        for target in chain.targets:
-            with closing(complete(target, place)) as records:
+        for stage in chain.stages:
+            with closing(complete(stage, place)) as records:
                 for record in records:
-                    stage = chain.at_work = record.stage
-                    chain.epoch = record.numbers.get("epoch", chain.epoch)
-                    numbers = {
-                        "stage": stage.title,
-                        "epoch": chain.epoch,
-                        "progress": record.progress,
-                    }
+                    self.working = record.stage.rel
+                    numbers = {"stage": record.stage.title, "progress": record.progress}
                     dispatch.reported(chain.run_id, numbers | dict(record.numbers))
-                    if isinstance(stage, Training):  # its checkpoint comes after the record
+                    if isinstance(record.stage, Training):  # its checkpoint comes after the record
                         if dispatch.stop_all():
                             return
                     elif dispatch.end.reason():
