@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from sweeps.plan.chains.chain import ChainConfig
+from sweeps.plan.chains.headline import Headline
+from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, draw_gallery, evenly_spaced
-from sweeps.stages.stage import Place
+from sweeps.stages.stage import Place, Stage
 from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
@@ -67,6 +69,18 @@ class Export(Predict):
 def export_of(chain: ChainConfig, split: str) -> Export:
     """Return the export of a split by a chain's network."""
     return Export(chain.model_copy(update={"eval_split": split}))
+
+
+def end_stages(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
+    """Return the stages that a chain of a headline ends with; their needs follow from them.
+
+    A failure of the chain is recorded in the folder of the last one.
+    """
+    found: list[Stage] = [Score(chain.run)] if chain.labels else []
+    found.append(Predict(chain))
+    if headline.export and chain in headline.exported:
+        found.append(export_of(chain, headline.export))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sweeps.plan.chains.headline import load_headline, save_headline
 from sweeps.plan.search import SearchTrial, load_search, save_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.stages.export import export_of
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.table import Cell, Row, Table
@@ -344,6 +345,16 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
     }
     (one,) = runs.children([masks.prediction_id], ())
     assert one.id == masks.prediction_id
+
+
+def test_a_network_whose_export_failed_says_why(store: Store) -> None:
+    headline = replace(planned_headline("crf"), export="test", export_from=("crf",))
+    runs, (chain,) = HeadlineRuns(store, headline), headline.chains
+    predicted(store, chain, 45.0)
+    assert views(runs)[chain.prediction_id].current_tags["wsss.failure"] is None
+    store.folder(export_of(chain, "test").rel).fail("ServerTarError", "a.png: no palette", "")
+    tags = views(runs)[chain.prediction_id].current_tags
+    assert tags["wsss.failure"] == "ServerTarError: a.png: no palette"
 
 
 def test_a_network_says_where_it_came_from_and_true_masks_from_no_cam(store: Store) -> None:

@@ -25,9 +25,8 @@ from sweeps.run.dispatch import Dispatch, End, Listener, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
-from sweeps.stages.export import export_of, read_export
-from sweeps.stages.score import Score
-from sweeps.stages.segmentation import Predict, TrainDeepLab
+from sweeps.stages.export import end_stages, export_of, read_export
+from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Conduct, Crew, Place, Stage, Training, complete
 from sweeps.stages.training_warnings import dead_from_record, from_record
 from sweeps.store.failures import note_of
@@ -56,7 +55,7 @@ class DrivenHeadline(Subject):
     ) -> None:
         super().__init__(store, Driven("headline", headline.name))
         self.headline, self.conduct, self.label_workers = headline, conduct, label_workers
-        self.chains = [Chain(config, stages(headline, config)) for config in headline.chains]
+        self.chains = [Chain(config, end_stages(headline, config)) for config in headline.chains]
         network = headline.chains[0].segmentation
         self.networks = [chain.run.network for chain in headline.chains if chain.labels]
         self.networks.append(NetworkConfig(backbone=network.backbone, weights=network.weights))
@@ -139,16 +138,6 @@ class DrivenHeadline(Subject):
         whys = [(chain.name, chain.folder(self.store).why_failed()) for chain in self.chains]
         lines = [f"failed: {name}: {why}" for name, why in whys if why]
         return [*lines, NOT_COMPLETE] if self.missing() else lines
-
-
-def stages(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
-    """Return the stages that a chain ends with; their needs follow from them."""
-    exported = headline.export and chain in headline.exported
-    return (
-        *((Score(chain.run),) if chain.labels else ()),
-        Predict(chain),
-        *((export_of(chain, headline.export),) if headline.export and exported else ()),
-    )
 
 
 def bring_results(store: Store, chain: ChainConfig) -> None:

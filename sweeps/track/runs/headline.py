@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
+from sweeps.stages.export import end_stages
 from sweeps.store.code_version import code_version
 from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
@@ -92,10 +93,8 @@ class HeadlineRuns(Tracked):
         return Summary(values)
 
     def _child(self, chain: ChainConfig, *, running: bool) -> RunView:
-        rel = f"predictions/{chain.prediction_id}"
-        ends = [rel, f"{rel}/export"] if chain in self.headline.exported else [rel]
-        failures = [self.store.folder(end).why_failed() for end in ends]
-        metrics, failure = chain_metrics(self.store, chain), next(filter(None, failures), None)
+        metrics = chain_metrics(self.store, chain)
+        failure = self.store.folder(end_stages(self.headline, chain)[-1].rel).why_failed()
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain.ids().items()}
         links = {}
         if chain.labels is not None:
