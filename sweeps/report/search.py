@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from sweeps.plan.run_command import comparison_command
 from sweeps.plan.search import (
     WORTHLESS,
@@ -32,8 +30,7 @@ from sweeps.report.document import (
     Strip,
     Text,
 )
-from sweeps.report.formats.terminal import print_document
-from sweeps.report.formats.write import as_text, write_document
+from sweeps.report.formats.write import write_document
 from sweeps.report.words import number, signed
 from sweeps.store.store import Store, write_json
 from sweeps.tables.own import definition
@@ -113,18 +110,8 @@ def _rank_correlation(values: Sequence[float], scores: Sequence[float]) -> float
     return float(spearmanr(values, scores).statistic)
 
 
-def print_search(console: Console, search: Search, store: Store) -> None:
-    """Print the answer, the base and the trials, best first."""
-    print_document(console, search_document(search, store))
-
-
-def render_search(search: Search, store: Store) -> str:
-    """Return the same as plain text."""
-    return as_text(search_document(search, store), width=200)
-
-
 def search_document(search: Search, store: Store) -> Document:
-    """Return the search's answer and description, its trials and what their numbers mean."""
+    """Return the answer and description, the base and the trials, and what their numbers mean."""
     history = History(search, store)
     names = ("rank", "search half mIoU", "held-out mIoU", "epochs")
     rank, *numbers = (Column(name) for name in names)

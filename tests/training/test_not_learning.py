@@ -17,7 +17,7 @@ from sweeps.report.formats.html import html
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
 from sweeps.report.live.progress import Board
-from sweeps.report.search import render_search
+from sweeps.report.search import search_document
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
 from sweeps.run.ray import tune as trials
@@ -202,7 +202,7 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     assert trial is not None
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
     draws.reported(trial, judged | to_record(WARNING))
-    assert "1 interrupted at the prior" in render_search(search, store)
+    assert "1 interrupted at the prior" in as_text(search_document(search, store), width=200)
     failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
     draws.reported(trial, failed)
     assert heard == [
@@ -212,4 +212,4 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     ]
     (known,) = ranking(history.trials())
     assert (known.ended, known.objective, known.message) == (True, 0.0, "still there")
-    assert "1 not learning" in render_search(search, store)
+    assert "1 not learning" in as_text(search_document(search, store), width=200)

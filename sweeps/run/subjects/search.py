@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials, save_search
-from sweeps.report.search import print_search, write_search
+from sweeps.report.formats.terminal import print_document
+from sweeps.report.search import search_document, write_search
 from sweeps.run.dispatch import End, Listener, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer
 from sweeps.run.faults import Break
@@ -334,7 +335,7 @@ class DrivenSearch(Subject):
 
     def show(self, console: Console) -> None:
         """Print the base, then the trials, best first."""
-        print_search(console, self.search, self.store)
+        print_document(console, search_document(self.search, self.store))
 
     def report(self) -> list[str]:
         """Write the report, and attach it to the search's MLflow run."""

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
-from sweeps.report.search import render_search
+from sweeps.report.formats.write import as_text
+from sweeps.report.search import search_document
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
@@ -113,7 +114,7 @@ class SearchRuns(Tracked):
             values={
                 name: held_out[cam]["held_out"] for name, cam in compared.items() if cam in held_out
             },
-            texts={"search.txt": render_search(self.search, self.store)},
+            texts={"search.txt": as_text(search_document(self.search, self.store), width=200)},
         )
 
     @cached_property
