@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from commands import sweeps
-from planned import SEARCH
+from planned import KEY, SEARCH
+from planned import search_trial as trial
 
 from sweeps.plan.search import (
     DEFAULT_SPACE,
@@ -68,14 +69,6 @@ def planned(data: Path, *words: str, **options: Any) -> Search:
         parse_space(words), preset="tiny", data=data, weights=None, overrides=overrides, **options
     )
     return search
-
-
-def trial(number: int, status: Any, *objectives: float, **settings: float) -> SearchTrial:
-    epochs = [
-        {"epoch": float(epoch), "objective": value, "threshold": 0.3}
-        for epoch, value in enumerate(objectives, 1)
-    ]
-    return SearchTrial(number, f"cam{number}", settings, status, epochs)
 
 
 def test_a_range_is_read_with_its_bounds_and_scale() -> None:
@@ -288,13 +281,14 @@ def test_a_finished_trial_ranks_before_a_stopped_one_with_a_higher_score() -> No
 def test_history_is_kept_as_written_and_refused_when_damaged(store: Store) -> None:
     history = History(SEARCH, store)
     assert history.trials() == []
-    trials = [trial(0, "finished", 20.0, 30.0, a=1.5), trial(1, "running", 10.0, a=2.0)]
+    trials = [trial(0, "finished", 20.0, 30.0), trial(1, "running", 10.0)]
     for each in reversed(trials):
         history.save(each)
     assert history.trials() == trials
     assert history.missing(3) == 2
-    history.add_held_out("cam0", {"objective": 30.0, "threshold": 0.3, "held_out": 29.0, "pid": 1})
-    assert history.held_out() == {"cam0": {"objective": 30.0, "threshold": 0.3, "held_out": 29.0}}
+    row = {"objective": 30.0, "threshold": 0.3, "held_out": 29.0}
+    history.add_held_out(trials[0].cam_id, row | {"pid": 1})
+    assert history.held_out() == {trials[0].cam_id: row}
     assert history.missing_held_out() == {cam_id(SEARCH.base): {}}
     trial_1 = history.folder / "trials" / "0001.json"
     for broken in ('{"number": 0', '{"number": 0, "other": 1}'):
@@ -313,8 +307,8 @@ def test_the_report_draws_what_the_settings_of_finished_trials_do(
     history = History(search, store)
     for number in range(6):
         share = 0.1 * (number + 1)
-        history.save(trial(number, "finished", 20.0 + number, **{"transfer.lambda_s": share}))
-    history.save(trial(6, "stopped", 50.0, **{"transfer.lambda_s": 0.9}))
+        history.save(trial(number, "finished", 20.0 + number, settings={KEY: share}))
+    history.save(trial(6, "stopped", 50.0, settings={KEY: 0.9}))
     page = write_search(search, store)
     rows = list(csv.DictReader(page.with_suffix(".csv").read_text().splitlines()))
     page = page.read_text()
@@ -330,10 +324,11 @@ def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_bas
 ) -> None:
     search, store = planned(drawn, "transfer.lambda_s=0.1:1"), Store(tmp_path)
     history = History(search, store)
-    draws = {"transfer.lambda_s": 0.25}, {"transfer.lambda_s": 0.75}
+    draws = {KEY: 0.25}, {KEY: 0.75}
     for number, settings in enumerate(draws):
         best = cam_id(search.config(settings))
-        history.save(replace(trial(number, "finished", 20.0 + number, **settings), cam_id=best))
+        known = trial(number, "finished", 20.0 + number, settings=settings)
+        history.save(replace(known, cam_id=best))
     for cam, held_out in ((best, 22.5), (cam_id(search.base), 21.25)):
         history.add_held_out(cam, {"objective": 20.0, "threshold": 0.3, "held_out": held_out})
     write_search(search, store)

@@ -15,9 +15,10 @@ import pytest
 from chain_folders import ChainFolders
 from finished import tiny_sweep
 from PIL import Image
+from planned import planned_headline
 
 from sweeps.plan.chains.chain import ChainConfig
-from sweeps.plan.chains.headline import Headline, make_chains
+from sweeps.plan.chains.headline import Headline
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Document, Picture
 from sweeps.report.formats.csv_file import csv_text
@@ -32,8 +33,6 @@ from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import VocDataset
 from wsss.identity import run_id
 from wsss.overrides import parse_assignments
-from wsss.presets import TINY_DEEPLAB
-from wsss.segmentation_config import PseudoLabelConfig
 
 NAMES = ("background", *VOC_CLASSES)
 MIOUS = {"none": 40.25, "pamr": 43.5, "masks": 60.0}
@@ -41,11 +40,7 @@ LABELS = {"none": 45.0, "pamr": 47.75, "masks": None}
 
 
 def planned(data: Path, *sources: str) -> Headline:
-    sweep = tiny_sweep(data, "III")
-    chains = make_chains(
-        sweep, "III[yes,yes]", list(sources), PseudoLabelConfig(), TINY_DEEPLAB, {"val": "0123"}
-    )
-    return Headline(sweep, "III[yes,yes]", chains, "CAMs of III[yes,yes], <as> asked", True)
+    return planned_headline(*sources, sweep=tiny_sweep(data, "III"), chosen_by_masks=True)
 
 
 def finish(store: Store, data: Path, chain: ChainConfig, miou: float, labels: float | None) -> None:

@@ -9,12 +9,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, keys
+from planned import SEARCH, search_trial
 
-from sweeps.plan.search import Search, SearchTrial, make_search, parse_space
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
 from sweeps.store.errors import StoreError
@@ -25,59 +24,42 @@ from sweeps.store.store import Store, open_store
 from wsss.training.diagnosis.learning import PriorLimits
 
 
-@pytest.fixture(scope="module")
-def search(drawn: Path) -> Search:
-    return make_search(
-        parse_space([]), preset="tiny", data=drawn, weights=None, overrides={"train.epochs": 3}
-    )[0]
-
-
-def trial(number: int, status: Any, *objectives: float) -> SearchTrial:
-    epochs = [
-        {"epoch": float(e), "objective": v, "threshold": 0.3} for e, v in enumerate(objectives, 1)
-    ]
-    return SearchTrial(number, f"cam{number}", {"a": 0.5}, status, epochs)
-
-
-WHAT = "wait for it or end it"
-
-
 @contextmanager
-def driven(search: Search, store: Store) -> Iterator[DrivenSearch]:
+def driven(store: Store) -> Iterator[DrivenSearch]:
     """A search as its driver holds it."""
-    subject = DrivenSearch(search, store, 3, PriorLimits())
-    with driving(store, subject.what, WHAT) as lease:
+    subject = DrivenSearch(SEARCH, store, 3, PriorLimits())
+    with driving(store, subject.what, "wait for it or end it") as lease:
         subject.held(lease)
         yield subject
 
 
 def test_the_history_goes_up_with_every_epoch_and_to_the_next_machine(
-    port: int, search: Search, mirror: Path
+    port: int, mirror: Path
 ) -> None:
     store = open_store(f"s3://{BUCKET}/history")
-    with driven(search, store) as subject:
-        for known in (trial(0, "running", 10.0), trial(0, "running", 10.0, 20.0)):
+    with driven(store) as subject:
+        for known in (search_trial(0, "running", 10.0), search_trial(0, "running", 10.0, 20.0)):
             subject.history.save(known)
             subject.share(known)
-            key = f"history/searches/{search.name}/trials/0000.json"
+            key = f"history/searches/{SEARCH.name}/trials/0000.json"
             file = client(port).get_object(Bucket=BUCKET, Key=key)["Body"]
             assert json.load(file)["epochs"] == known.epochs
         row = {"objective": 20.0, "threshold": 0.3, "held_out": 19.0}
         subject.history.add_held_out("cam0", row)
         subject.share(None)
     shutil.rmtree(mirror)
-    with driven(search, store) as subject:
-        assert subject.history.trials() == [trial(0, "running", 10.0, 20.0)]
+    with driven(store) as subject:
+        assert subject.history.trials() == [search_trial(0, "running", 10.0, 20.0)]
         assert set(subject.history.held_out()) == {"cam0"}
 
 
 def test_a_bucket_that_is_away_does_not_end_the_search(
-    port: int, search: Search, mirror: Path, caplog: pytest.LogCaptureFixture
+    port: int, mirror: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     remote = Remote(f"s3://{BUCKET}/refusing", mirror, Times(retry_delays=(0.01,), beat=1000.0))
-    store, known = Store(mirror, remote), trial(0, "running", 10.0)
-    key = f"searches/{search.name}/trials/0000.json"
-    with faulty_proxy(port) as proxy, driven(search, store) as subject:
+    store, known = Store(mirror, remote), search_trial(0, "running", 10.0)
+    key = f"searches/{SEARCH.name}/trials/0000.json"
+    with faulty_proxy(port) as proxy, driven(store) as subject:
         subject.history.save(known)
         proxy.faults = [("PUT", "cut")] * 2
         with caplog.at_level(logging.WARNING):
@@ -90,27 +72,27 @@ def test_a_bucket_that_is_away_does_not_end_the_search(
 
 
 def test_what_is_driven_is_driven_from_one_machine_at_a_time(
-    port: int, search: Search, mirror: Path, tmp_path: Path
+    port: int, mirror: Path, tmp_path: Path
 ) -> None:
     url, other = f"s3://{BUCKET}/twice", tmp_path / "other"
-    with driven(search, open_store(url)):
+    with driven(open_store(url)):
         there = Store(other, Remote(url, other))
         with (
-            pytest.raises(StoreError, match=rf"runs search {search.name} \(s3.*held by process"),
-            driven(search, there),
+            pytest.raises(StoreError, match=rf"runs search {SEARCH.name} \(s3.*held by process"),
+            driven(there),
         ):
             pass
-    with driven(search, there):
+    with driven(there):
         pass
 
 
 def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
-    port: int, search: Search, mirror: Path
+    port: int, mirror: Path
 ) -> None:
-    store, known = open_store(f"s3://{BUCKET}/lost"), trial(0, "running", 10.0)
+    store, known = open_store(f"s3://{BUCKET}/lost"), search_trial(0, "running", 10.0)
 
     def lose() -> None:
-        with driven(search, store) as subject:
+        with driven(store) as subject:
             assert isinstance(subject.lock, Lease)
             subject.history.save(known)
             subject.lock.lost = True
@@ -118,4 +100,4 @@ def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
 
     with pytest.raises(StoreError, match="taken over by another process"):
         lose()
-    assert f"searches/{search.name}/trials/0000.json" not in keys(port, "lost")
+    assert f"searches/{SEARCH.name}/trials/0000.json" not in keys(port, "lost")

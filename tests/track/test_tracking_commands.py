@@ -9,14 +9,13 @@ import pytest
 from commands import sweeps
 from finished import fill, finished_sweep
 from mlflow_file import mlflow_runs
-from planned import KEY, SEARCH, planned_headline
+from planned import SEARCH, planned_headline, search_trial
 
 from sweeps.plan.chains.headline import save_headline
-from sweeps.plan.search import History, SearchTrial, save_search
+from sweeps.plan.search import History, save_search
 from sweeps.plan.sweep import load_sweep
 from sweeps.report.tables.document import write_report
 from sweeps.store.store import Store, write_json
-from wsss.identity import cam_id
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
@@ -26,9 +25,7 @@ def whole_store(store: Store) -> None:
     sweep = finished_sweep(("VI",), 1)
     fill(store, sweep, lambda trial: 0.5)
     save_search(store, SEARCH)
-    drawn = SearchTrial(0, cam_id(SEARCH.config({KEY: 0.5})), {KEY: 0.5}, "finished")
-    drawn.add_epoch({"epoch": 1.0, "objective": 30.0, "threshold": 0.2})
-    History(SEARCH, store).save(drawn)
+    History(SEARCH, store).save(search_trial(0, "finished", 30.0))
     save_headline(store, planned_headline("masks"))
 
 

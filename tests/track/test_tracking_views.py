@@ -2,17 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from chain_folders import ChainFolders
 from finished import finish, finished_sweep
-from planned import CELL, KEY, SEARCH, planned_headline
+from planned import CELL, KEY, SEARCH, planned_headline, search_trial
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import load_headline, save_headline
-from sweeps.plan.search import SearchTrial, load_search, save_search
+from sweeps.plan.search import load_search, save_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.stages.export import export_of
@@ -213,25 +212,15 @@ def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Sto
         runs_of(store, known[2])
 
 
-def drawn(number: int, status: Any, num_epochs: int = 0, **more: str) -> SearchTrial:
-    settings = {KEY: 0.3 * (number + 1)}
-    epochs = [
-        {"epoch": float(epoch), "objective": 10.0 * number + epoch, "threshold": 0.3}
-        for epoch in range(1, num_epochs + 1)
-    ]
-    cam = cam_id(SEARCH.config(settings))
-    return SearchTrial(number, cam, settings, status, epochs, **more)
-
-
 def test_a_drawn_trial_says_how_it_ended(store: Store) -> None:
     runs = SearchRuns(store, SEARCH)
     for trial in (
-        drawn(0, "finished", 3),
-        drawn(1, "stopped", 1),
-        drawn(2, "diverged", message="at 3"),
-        drawn(3, "running"),
-        drawn(4, "running"),
-        drawn(5, "error", message="no memory"),
+        search_trial(0, "finished", 1.0, 2.0, 3.0),
+        search_trial(1, "stopped", 11.0),
+        search_trial(2, "diverged", message="at 3"),
+        search_trial(3, "running"),
+        search_trial(4, "running"),
+        search_trial(5, "error", message="no memory"),
     ):
         runs.history.save(trial)
     found = views(runs, "4")
@@ -254,7 +243,10 @@ def test_a_drawn_trial_says_how_it_ended(store: Store) -> None:
 
 
 def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(store: Store) -> None:
-    runs, trial = SearchRuns(store, SEARCH), drawn(0, "running", 2, warning="at the prior")
+    runs, trial = (
+        SearchRuns(store, SEARCH),
+        search_trial(0, "running", 1.0, 2.0, warning="at the prior"),
+    )
     runs.history.save(trial)
     train(store, trial.cam_id, 0.1, 0.1, 0.8)
     view = views(runs)["0"]
@@ -272,11 +264,14 @@ def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(st
 
 
 def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store: Store) -> None:
-    runs, trials = SearchRuns(store, SEARCH), [drawn(n, "finished", 3) for n in range(2)]
+    runs, trials = (
+        SearchRuns(store, SEARCH),
+        [search_trial(n, "finished", 10.0 * n + 3) for n in range(2)],
+    )
     runs.history.save(trials[0])
     assert "objective" in runs.parent().params
     before = runs.progress()
-    for trial in (trials[1], drawn(2, "stopped", 1), drawn(3, "running", 2)):
+    for trial in (trials[1], search_trial(2, "stopped", 21.0), search_trial(3, "running", 31.0)):
         runs.history.save(trial)
     after = runs.progress()
     assert (before.step, dict(before.values)) == (1, {"objective/best_so_far": 3.0})
@@ -348,7 +343,7 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
 
 
 def test_a_network_whose_export_failed_says_why(store: Store) -> None:
-    headline = replace(planned_headline("crf"), export="test", export_from=("crf",))
+    headline = planned_headline("crf", export="test", export_from=("crf",))
     runs, (chain,) = HeadlineRuns(store, headline), headline.chains
     predicted(store, chain, 45.0)
     assert views(runs)[chain.prediction_id].current_tags["wsss.failure"] is None
