@@ -78,8 +78,8 @@ def end_stages(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
     """
     found: list[Stage] = [Score(chain.run)] if chain.labels else []
     found.append(Predict(chain))
-    if headline.export and chain in headline.exported:
-        found.append(export_of(chain, headline.export))
+    if split := headline.exported_by(chain):
+        found.append(export_of(chain, split))
     return tuple(found)
 
 

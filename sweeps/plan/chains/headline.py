@@ -56,11 +56,9 @@ class Headline:
         """Return its report's folder."""
         return self.folder(store) / "report"
 
-    @property
-    def exported(self) -> tuple[ChainConfig, ...]:
-        """The chains whose networks export a split."""
-        wanted = self.export_from if self.export else ()
-        return tuple(chain for chain in self.chains if source_of(chain) in wanted)
+    def exported_by(self, chain: ChainConfig) -> str | None:
+        """Return the split that a chain's network exports, if it does."""
+        return self.export if source_of(chain) in self.export_from else None
 
 
 def save_headline(store: Store, headline: Headline) -> None:

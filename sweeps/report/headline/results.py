@@ -127,9 +127,8 @@ def _network(headline: Headline, store: Store, chain: ChainConfig) -> Network:
         found = chain_metrics(store, chain.model_copy(update={"segmentation": network}))
         if found:
             by_seed[seed] = found["miou"]
-    archive = None
-    if headline.export and chain in headline.exported:
-        archive = read_export(store, chain, headline.export)
+    split = headline.exported_by(chain)
+    archive = read_export(store, chain, split) if split else None
     return Network(chain, saw, chain_metrics(store, chain) or {}, by_seed, archive)
 
 

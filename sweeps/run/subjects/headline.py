@@ -120,12 +120,12 @@ class DrivenHeadline(Subject):
 
     def show(self, console: Console) -> None:
         """Print where the exported archives are, and the report."""
-        for chain in self.headline.exported:
-            assert self.headline.export is not None
-            self.store.folder(export_of(chain, self.headline.export).rel).pull()
-            if export := read_export(self.store, chain, self.headline.export):
-                made = f"{export.num_images} predictions of {export.split}"
-                printer(console)(f"{chain.name}: {made} in the checked archive {export.tar}")
+        for chain in self.headline.chains:
+            if split := self.headline.exported_by(chain):
+                self.store.folder(export_of(chain, split).rel).pull()
+                if export := read_export(self.store, chain, split):
+                    made = f"{export.num_images} predictions of {export.split}"
+                    printer(console)(f"{chain.name}: {made} in the checked archive {export.tar}")
         print_document(console, self.document)
 
     def report(self) -> list[str]:
