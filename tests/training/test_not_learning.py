@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from finished import cell, finish, finished_sweep, status_of
+from planned import SEARCH
 from rich.console import Console
 
-from sweeps.plan.search import History, SearchTrial, make_search, parse_space, ranking
+from sweeps.plan.search import History, SearchTrial, ranking
 from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
@@ -183,26 +184,19 @@ def test_a_searchs_trial_that_diverges_is_worth_nothing_and_no_error(
 
 
 def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others(
-    drawn: Path, tmp_path: Path
+    store: Store,
 ) -> None:
-    search, _ = make_search(
-        parse_space(["transfer.lambda_s=0.1:1"]),
-        preset="tiny",
-        data=drawn,
-        weights=None,
-        overrides={},
-    )
-    store, heard = Store(tmp_path), list[str]()
+    heard = list[str]()
 
     def share(trial: SearchTrial | None) -> None:
         heard.append(f"{trial.status}: {trial.warning[:37]}")
 
-    draws, history = Draws(search, store, 1, share), History(search, store)
+    draws, history = Draws(SEARCH, store, 1, share), History(SEARCH, store)
     trial = draws.next()
     assert trial is not None
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
     draws.reported(trial, judged | to_record(WARNING))
-    assert "1 interrupted at the prior" in as_text(search_document(search, store), width=200)
+    assert "1 interrupted at the prior" in as_text(search_document(SEARCH, store), width=200)
     failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
     draws.reported(trial, failed)
     assert heard == [
@@ -212,4 +206,4 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     ]
     (known,) = ranking(history.trials())
     assert (known.ended, known.objective, known.message) == (True, 0.0, "still there")
-    assert "1 not learning" in as_text(search_document(search, store), width=200)
+    assert "1 not learning" in as_text(search_document(SEARCH, store), width=200)

@@ -249,13 +249,3 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
     assert "sweeps.run.driver" in loaded
     assert not loaded & {"torch", "ray", "mlflow", "optuna"}
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
-
-
-def test_a_wrong_search_is_refused_before_anything_is_written(
-    pictures: Path, tmp_path: Path
-) -> None:
-    refused = sweeps(*words(pictures, tmp_path / "store", "--space", "transfer.lamda_s=0:1"))
-    assert refused.exit_code == 2
-    assert refused.stderr.startswith("error: ")
-    assert "did you mean transfer.lambda_s?" in refused.stderr
-    assert not (tmp_path / "store").exists()
