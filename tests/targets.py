@@ -39,7 +39,7 @@ class Pieces(Source[Piece]):
         return bool(record["epoch"] >= self.stopped_at)
 
     def ended(self, target: Piece) -> End:
-        return End(self.status, "diverged: too fast")
+        return End(self.status, "diverged: too fast" if self.status == "failed" else "")
 
     def gave_up(self, target: Piece, broke: Break) -> None:
         self.given_up.append(broke)

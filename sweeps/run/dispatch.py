@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, decide, num_breaks
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.stages.guard import num_hangs
+from sweeps.stages.training_warnings import dead_from_record, from_record
 from sweeps.store.attempts import Reason, Target
 from sweeps.store.failures import ErrorNote, take_note
 
@@ -41,7 +42,7 @@ class End(NamedTuple):
 
     status: TargetStatus
     why: str = ""
-    """The cause of a failure, in a line."""
+    """What to say of it, in a line: the cause of a failure, or a figure."""
 
 
 class Event(NamedTuple):
@@ -134,6 +135,8 @@ class Dispatch(Generic[T]):
         self.running: set[str] = set()
         """Run ids of targets whose process has started."""
         self.last: dict[str, Numbers] = {}
+        self.warned: dict[str, set[type]] = {}
+        """Run id -> kinds of warnings that still hold."""
         self.hangs: dict[Path, int] = {}
         """Folder of a target's notes -> number of hangs known there."""
         self.breaks: tuple[Break, ...] = ()
@@ -168,14 +171,25 @@ class Dispatch(Generic[T]):
         self.last[run_id] = record
         is_over = self.source.reported(target, record)
         self._tell(target, "running", record)
+        self._warn(target, record)
         return is_over
+
+    def _warn(self, target: T, record: Numbers) -> None:
+        """Say a warning of a training when it comes up, and again once an epoch was without it."""
+        found = {type(w): w for w in (from_record(record), dead_from_record(record)) if w}
+        known = self.warned.get(target.run_id, set())
+        for kind, warning in found.items():
+            if kind not in known:
+                self.say(f"warning: {target.name}: {warning}")
+        is_epoch = "collapsed" in record
+        self.warned[target.run_id] = set(found) if is_epoch else known | found.keys()
 
     def ended(self, run_id: str) -> None:
         """A target's process has ended by itself, or as it was told to."""
         if (target := self.out.pop(run_id, None)) is None:
             return  # known already
         status, why = self.source.ended(target)
-        if status == "failed":
+        if why:
             self.say(f"{target.name}: {why}")
         self._tell(target, status, self.last.get(run_id))
 

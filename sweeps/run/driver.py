@@ -113,9 +113,9 @@ class Subject(ABC):
     def rounds(self, resources: Resources) -> Iterator[Round[Any]]:
         """Yield the rounds to run, one after the other; Ray is running by now, if needed."""
 
-    @abstractmethod
     def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
         """Return the listeners that show progress while trials run."""
+        return nullcontext([])
 
     @abstractmethod
     def tracked(self) -> "Tracked":
@@ -229,7 +229,8 @@ def printer(console: Console) -> Say:
 
     def say(*lines: str) -> None:
         for line in lines:
-            console.print(Text(line), soft_wrap=True)
+            style = "yellow" if line.startswith("warning: ") else ""
+            console.print(Text(line, style), soft_wrap=True)
 
     return say
 

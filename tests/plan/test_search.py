@@ -407,7 +407,13 @@ def test_a_larger_search_goes_on_where_the_smaller_one_ended(
     two_ranges: Search, tmp_path: Path
 ) -> None:
     whole = MadeUpSearch(two_ranges, tmp_path / "whole", 8).run()
-    assert MadeUpSearch(two_ranges, tmp_path / "extended", 5).run() == whole[:5]
+    smaller = MadeUpSearch(two_ranges, tmp_path / "extended", 5)
+    assert smaller.run() == whole[:5]
+    best = max(whole[:5], key=lambda known: (known.status == "finished", known.objective))
+    assert smaller.draws.ended(best).why == (
+        f"finished after epoch 9; {best.objective:.2f} %; 5 of 5 trials ended; "
+        f"best so far {best.objective:.2f} % ({best.name})"
+    )
     assert MadeUpSearch(two_ranges, tmp_path / "extended", 8).run() == whole
     assert MadeUpSearch(two_ranges, tmp_path / "extended", 8).draws.next() is None
 

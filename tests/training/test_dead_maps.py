@@ -1,6 +1,5 @@
 """Trainings whose maps die, as a person sees them: terminal, status, MLflow's tag and report."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytest
 from commands import wsss
 from finished import cell, finish, finished_sweep, status_of
-from rich.console import Console
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
@@ -16,13 +14,12 @@ from sweeps.report.figures.lines import dead_curves
 from sweeps.report.formats.html import html
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
-from sweeps.report.live.progress import Board
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.pictures import figures
 from sweeps.stages.stage import Place
-from sweeps.stages.training_warnings import dead_from_record, to_record
+from sweeps.stages.training_warnings import dead_from_record
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
 from wsss.config import RunConfig
@@ -139,17 +136,6 @@ def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_on
     where = ("--run", tmp_path / "run", "--data", drawn, "--preset", "tiny")
     told = wsss("train-cam", *where, "--config", settings).output
     assert [line.split("(epoch ")[1][0] for line in told.splitlines() if "warning" in line] == ["3"]
-
-
-def test_the_board_says_it_once_and_again_after_the_maps_have_recovered(sweep: Sweep) -> None:
-    file, trial = io.StringIO(), cell(sweep, "yes,yes")
-    board = Board(sweep, Console(file=file, width=300, color_system=None))
-    dead, alive = {"collapsed": 0.0} | to_record(DEAD), {"collapsed": 0.0}
-    told = []
-    for record in (dead, dead, {"progress": 0.5}, alive, dead):
-        board.update(trial, status="running", record=record)
-        told.append(file.getvalue().count(f"warning: III[yes,yes] seed 0: {WORDS}: L_s is"))
-    assert told == [1, 1, 1, 1, 2]
 
 
 def test_status_and_table_name_the_cells_whose_maps_died_also_after_the_end(

@@ -61,20 +61,17 @@ class Board:
         state.progress = 1.0 if status == "finished" else record.get("progress", state.progress)
         state.epoch = int(record.get("epoch", state.epoch))
         state.miou_fixed = record.get("miou_fixed", state.miou_fixed)
-        self._heed(trial, state, record)
+        self._heed(state, record)
         if self.live is None:
             self._print_line(trial, state, changed=changed)
 
-    def _heed(self, trial: Trial, state: TrialState, record: dict[str, float]) -> None:
-        """Print a new warning at once, and show it in the table while it holds."""
+    def _heed(self, state: TrialState, record: dict[str, float]) -> None:
+        """Show a warning in the table while it holds."""
         if warning := from_record(record):
             state.warning = str(warning)
-            self._print(f"warning: {trial.name}: {warning}", style="yellow")
         elif state.status == "failed" or record.get("collapsed") == 0:
             state.warning = ""
         if dead := dead_from_record(record):
-            if not state.dead:
-                self._print(f"warning: {trial.name}: {dead}", style="yellow")
             state.dead = dead
         elif state.status == "failed" or "collapsed" in record:  # an epoch without dead maps
             state.dead = None
@@ -120,5 +117,5 @@ class Board:
             return
         self.last_line = now
 
-    def _print(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style=style), soft_wrap=True)  # never wrapped in a log
+    def _print(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)  # never wrapped in a log

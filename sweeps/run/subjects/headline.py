@@ -28,7 +28,6 @@ from sweeps.run.ray.resources import Resources
 from sweeps.stages.export import end_stages, export_of, read_export
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Conduct, Crew, Place, Stage, Training, complete
-from sweeps.stages.training_warnings import dead_from_record, from_record
 from sweeps.store.failures import note_of
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Folder, Store
@@ -250,23 +249,18 @@ class Chains(Source[Chain]):
 
 
 class _Lines:
-    """Prints the progress of each stage, and warnings: a listener."""
+    """Prints the progress of each stage: a listener."""
 
     def __init__(self, console: Console) -> None:
         self.say = printer(console)
         self.stage = ("", "")
         """Name of the chain, and title of the stage."""
         self.progress = self.started = self.printed_at = 0.0
-        self.warned = set[tuple[str, type]]()
 
     def update(self, trial: Chain, *, status: str, record: Numbers | None = None) -> None:
-        """Print new warnings, and a stage's progress every EVERY_SECONDS and at its end."""
+        """Print a stage's progress every EVERY_SECONDS and at its end."""
         if status != "running" or record is None:
             return
-        for warning in (from_record(record), dead_from_record(record)):
-            if warning and (trial.run_id, type(warning)) not in self.warned:
-                self.warned.add((trial.run_id, type(warning)))
-                self.say(f"warning: {trial.name}: {warning}")
         now, stage = time.monotonic(), (trial.name, record["stage"])
         if stage != self.stage:
             self.stage, self.started, self.printed_at, self.progress = stage, now, now, -1.0

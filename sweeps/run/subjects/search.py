@@ -11,7 +11,6 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +20,12 @@ from rich.console import Console
 from sweeps.plan.search import History, Search, SearchTrial, best_trials, save_search
 from sweeps.report.formats.terminal import print_document
 from sweeps.report.search import search_document, write_search
-from sweeps.run.dispatch import End, Listener, Numbers, Source
-from sweeps.run.driver import NOT_COMPLETE, Subject, printer
+from sweeps.run.dispatch import End, Numbers, Source
+from sweeps.run.driver import NOT_COMPLETE, Subject
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
-from sweeps.store.attempts import Target
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
@@ -126,7 +124,7 @@ class Draws(Source[SearchTrial]):
 
     def __init__(self, search: Search, store: Store, samples: int, share: Share) -> None:
         super().__init__()
-        self.search, self.store, self.share = search, store, share
+        self.search, self.store, self.samples, self.share = search, store, samples, share
         self.history = History(search, store)
         trials = self.history.trials()
         self.study = Study(search, trials)
@@ -178,8 +176,15 @@ class Draws(Source[SearchTrial]):
             self.study.end(target)
 
     def ended(self, target: SearchTrial) -> End:
-        """Return its status; a trial that diverged has ended, too, with 0 %."""
-        return End("done" if target.ended else "started")
+        """Return its status and score; a trial that diverged has ended, too, with 0 %."""
+        if not target.ended:
+            return End("started")
+        trials = self.history.trials()
+        parts = [f"{target.status} after epoch {target.last_epoch}"]
+        parts += [] if target.objective is None else [f"{target.objective:.2f} %"]
+        parts += [f"{sum(t.ended for t in trials)} of {counted(self.samples, 'trial')} ended"]
+        parts += [f"best so far {t.objective:.2f} % ({t.name})" for t in best_trials(trials, 1)]
+        return End("done", "; ".join(filter(None, [*parts, target.message])))
 
     def gave_up(self, target: SearchTrial, broke: Break) -> None:
         """Record the error; the next start tries the trial again."""
@@ -236,8 +241,8 @@ class Closings(Source[Closing]):
 
     def ended(self, target: Closing) -> End:
         """Return whether it was scored."""
-        if target.cam_id in self.history.held_out():
-            return End("done")
+        if score := self.history.held_out().get(target.cam_id):
+            return End("done", f"{score['held_out']:.2f} %")
         why = self.failures.get(target.cam_id)
         return End("failed", why) if why else End("started")
 
@@ -317,11 +322,6 @@ class DrivenSearch(Subject):
         except StoreError as error:
             logger.warning("%s; the search continues", error)
 
-    @contextmanager
-    def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
-        """Print a line per trial that has ended."""
-        yield [_Lines(self.history, self.samples, console)]
-
     def tracked(self) -> "Tracked":
         """Return the runs of a search."""
         from sweeps.track.runs.search import SearchRuns
@@ -350,35 +350,3 @@ class DrivenSearch(Subject):
 
 def _settings_of(target: SearchTrial | Closing) -> dict[str, Any]:
     return {"settings": target.settings}
-
-
-class _Lines:
-    """Prints a line per trial that has ended, and warnings: a listener."""
-
-    def __init__(self, history: History, samples: int, console: Console) -> None:
-        self.history, self.samples, self.say = history, samples, printer(console)
-        self.warned: set[str] = set()
-
-    def update(self, trial: Target, *, status: str, record: Numbers | None = None) -> None:
-        """Print what is new, except failures, which the driver prints."""
-        if not isinstance(trial, SearchTrial):
-            if status == "done":
-                scored = len(self.history.held_out())
-                self.say(f"settings scored on the held-out half: {scored}")
-            return
-        if trial.warning and trial.run_id not in self.warned:
-            self.warned.add(trial.run_id)
-            self.say(f"warning: {trial.name}: {trial.warning}")
-        if status == "done":
-            self.say(self._end_of(trial))
-
-    def _end_of(self, trial: SearchTrial) -> str:
-        trials = self.history.trials()
-        ended, best = sum(known.ended for known in trials), best_trials(trials, 1)
-        figure = "" if trial.objective is None else f" {trial.objective:.2f} %"
-        reason = f"; {trial.message}" if trial.message else ""
-        so_far = f"; best so far {best[0].objective:.2f} % ({best[0].name})" if best else ""
-        return (
-            f"{ended}/{self.samples}: {trial.name} {trial.status} after epoch {trial.last_epoch}:"
-            f"{figure}{so_far}{reason}"
-        )
