@@ -12,6 +12,7 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
+from sweeps.tables.table import Cell, Row, Table
 from wsss.overrides import apply_overrides
 
 Mious = Mapping[str, Sequence[float | None]]
@@ -91,6 +92,12 @@ def test_sweeps_of_other_data_or_settings_do_not_count(
 def test_a_sweep_of_another_version_is_left_out(full: Store) -> None:
     old = {"tables": ["III"], "base": {"network": {"gone": 1}}}
     write_json(full.sweep("old") / "sweep.json", old)
+    assert best(full)[0] == "III[yes,no]"
+
+
+def test_a_cell_of_a_table_from_outside_the_project_is_left_out(full: Store) -> None:
+    own = Table("mine", "mine", ("row",), (Row(("a",), (Cell({"train.lr": 0.3}, None),)),))
+    leave(full, replace(ASKED, table_names=("mine",), own_tables=(own,)), {"mine[a]": [90.0]})
     assert best(full)[0] == "III[yes,no]"
 
 

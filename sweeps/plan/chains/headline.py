@@ -99,12 +99,11 @@ def make_chains(
     """Plan a chain per source of labels: a refinement, or `masks` for the supervised bound.
 
     splits: the ones to predict, each with a digest of its content; the first one is scored.
-    Raises ConfigError for a cell that is not in the sweep's tables, or an unknown source.
+    Raises ConfigError for a cell that is not in the sweep's tables.
     """
     trials = sweep.plan.cell_trials.get(cell)
     if not trials:
         raise ConfigError(f"no cell {cell}; there are: {', '.join(sweep.plan.cell_trials)}")
-    check_sources(sources)
     return tuple(
         ChainConfig(
             run=trials[0].config,
