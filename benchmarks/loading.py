@@ -37,7 +37,7 @@ from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD, network_inputs, norma
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT, TINY
-from wsss.training.cam import cam_step
+from wsss.training.cam import CamStep
 from wsss.training.process import pick_device
 
 REAL = Path(__file__).parents[2] / "shared" / "voc" / "VOC2012"
@@ -160,7 +160,7 @@ def steps_against_cached(
     config = apply_overrides(config, {"network.weights": "none", "train.lr": 1e-6})
     torch.manual_seed(0)
     model = CamNet(config.network, num_classes).to(memory_format=torch.channels_last).train()
-    step = cam_step(model, config)
+    step = CamStep(model, config)
     loader = Loader(
         CropDataset(samples, num_classes, config.train, rng_seed=0), config.train.batch_size
     )

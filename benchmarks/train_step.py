@@ -23,7 +23,7 @@ from wsss.networks.cam_net import CamNet
 from wsss.networks.parts.conv_norm import ConvNorm
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.training.cam import cam_step
+from wsss.training.cam import CamStep
 from wsss.training.process import pick_device
 
 NUM_CLASSES = 20
@@ -61,7 +61,7 @@ def training(config: RunConfig) -> tuple[CamNet, Callable[[], object]]:
     """Return a network and a function that takes one whole step: views, losses, optimiser."""
     torch.manual_seed(0)
     model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
-    step, batch = cam_step(model, config), batch_of(config)
+    step, batch = CamStep(model, config), batch_of(config)
     return model, lambda: step(batch)
 
 

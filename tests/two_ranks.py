@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, f
         model,
         config,
         samples,
-        process=process,
-        execution=Execution(checkpoint_minutes=1e-9),  # a checkpoint after every step
+        process=replace(process, execution=Execution(checkpoint_minutes=1e-9)),  # after every step
         checkpoints=CheckpointFolder(folder / "checkpoints"),
     )
     (folder / f"started_{process.rank}_{training.iteration}").touch()

@@ -88,7 +88,6 @@ class LearnAffinity(Training):
             walk,
             process=place.process,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
-            execution=place.execution,
         )
         for record in train_affinity(training):
             folder.add_epoch(asdict(record))

@@ -55,7 +55,6 @@ class TrainDeepLab(Training):
             samples,
             self.label_maps(place, ids),
             process=place.process,
-            execution=place.execution,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
         )
         for record in train_segmentation(training):

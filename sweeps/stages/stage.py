@@ -10,7 +10,7 @@ module loads no torch, so that a driver can name stages without it.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -108,10 +108,10 @@ class Place:
 
     @property
     def process(self) -> "Process":
-        """This process, with its rank and device."""
+        """This process, with its rank, device and execution."""
         from wsss.training.process import Process
 
-        return self.rank or Process()
+        return replace(self.rank or Process(), execution=self.execution)
 
     def result(self, stage: "Stage") -> dict[str, Any]:
         """Return a finished stage's result, downloaded if need be. Raises StoreError."""

@@ -71,7 +71,6 @@ class TrainCam(Training):
             samples,
             process=place.process,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
-            execution=place.execution,
             limits=place.conduct.limits,
         ):
             if isinstance(record, PriorWarning):

@@ -42,12 +42,12 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY, TINY_DEEPLAB, TINY_LABELS
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training import loop
-from wsss.training.affinity import affinity_step, affinity_training, build_affinity_net
-from wsss.training.cam import build_cam_net, cam_step, cam_training
+from wsss.training.affinity import AffinityStep, affinity_training, build_affinity_net
+from wsss.training.cam import CamStep, build_cam_net, cam_training
 from wsss.training.execution import Execution
 from wsss.training.loop import Step, Training
 from wsss.training.process import Process
-from wsss.training.segmentation import segmentation_step, segmentation_training
+from wsss.training.segmentation import SegmentationStep, segmentation_training
 
 NO_WAITS: Counter[str] = Counter()
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ def test_the_cam_step_waits_for_nothing_under_every_switch_of_the_network(
 ) -> None:
     settings = {f"network.{name}": value for name, value in row.items()}
     config = apply_overrides(FULL, settings | {"views.decreased": False})
-    step = cam_step(cam_net(config.network, CPU), config, process=Process(device=gpu))
+    step = CamStep(cam_net(config.network, CPU), config, Process(device=gpu))
     assert_waits_for_nothing(step, crops(CROP, CPU), gpu)
 
 
@@ -135,7 +135,7 @@ def test_the_segmentation_step_waits_for_nothing_under_every_switch(
     row: dict[str, Any], gpu: torch.device
 ) -> None:
     config = DeepLabConfig.model_validate(TINY_DEEPLAB.model_dump() | row)
-    step = segmentation_step(deeplab(config, CPU), config, process=Process(device=gpu))
+    step = SegmentationStep(deeplab(config, CPU), config, Process(device=gpu))
     assert_waits_for_nothing(step, labelled(CROP, CPU), gpu)
 
 
@@ -145,29 +145,30 @@ def test_the_affinity_step_waits_for_nothing_under_every_switch(
 ) -> None:
     config = RandomWalkConfig.model_validate(FEW_PAIRS.model_dump() | row)
     model = affinity_net(TINY.network, config, CPU)
-    step = affinity_step(model, config, process=Process(device=gpu))
+    step = AffinityStep(model, config, Process(device=gpu))
     assert_waits_for_nothing(step, labelled(CROP, CPU), gpu)
 
 
 def test_the_steps_wait_for_nothing_in_bf16() -> None:
     config = apply_overrides(FULL, {"train.precision": "bf16"})
-    step = cam_step(cam_net(config.network, CPU), config)
+    step = CamStep(cam_net(config.network, CPU), config)
     assert_waits_for_nothing(step, crops(CROP, CPU), CPU)
     settings = TINY_DEEPLAB.model_copy(update={"precision": "bf16"})
-    step = segmentation_step(deeplab(settings, CPU), settings)
+    step = SegmentationStep(deeplab(settings, CPU), settings)
     assert_waits_for_nothing(step, labelled(CROP, CPU), CPU)
 
 
 @pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
 def test_the_parts_of_a_step_wait_for_nothing(kind: str, gpu: torch.device) -> None:
-    how: dict[str, Any] = {"process": Process(device=gpu), "execution": Execution(micro_batch=1)}
+    process = Process(device=gpu, execution=Execution(micro_batch=1))
+    step: Step
     if kind == "cam":
         config = apply_overrides(FULL, {"network.batch_norm": "frozen"})
-        step = cam_step(cam_net(config.network, CPU), config, **how)
+        step = CamStep(cam_net(config.network, CPU), config, process)
     elif kind == "deeplab":
-        step = segmentation_step(deeplab(TINY_DEEPLAB, CPU), TINY_DEEPLAB, **how)
+        step = SegmentationStep(deeplab(TINY_DEEPLAB, CPU), TINY_DEEPLAB, process)
     else:
-        step = affinity_step(affinity_net(TINY.network, FEW_PAIRS, CPU), FEW_PAIRS, **how)
+        step = AffinityStep(affinity_net(TINY.network, FEW_PAIRS, CPU), FEW_PAIRS, process)
     batch = crops(CROP, CPU) if kind == "cam" else labelled(CROP, CPU)
     assert_waits_for_nothing(step, batch, gpu)
 

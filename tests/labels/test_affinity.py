@@ -16,8 +16,8 @@ from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, label
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
 from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.affinity import (
-    AffinityObjective,
     AffinityRecord,
+    AffinityStep,
     affinity_training,
     build_affinity_net,
     train_affinity,
@@ -185,8 +185,8 @@ def test_every_trainable_parameter_gets_a_gradient(backbone: str, frozen: bool) 
     config = CONFIG.model_copy(update={"frozen_backbone": frozen})
     model = build_affinity_net(network, config).train()
     batch = CropBatch(*some_batch())
-    objective = AffinityObjective(config.model_copy(update={"radius": 3}))
-    terms = objective.terms(model, batch, objective.whole(batch, Moment()))
+    step = AffinityStep(model, config.model_copy(update={"radius": 3}))
+    terms = step.terms(model, batch, step.whole(batch, Moment()))
     terms[0].backward()
     assert 0 < terms[-1].item() < 1
     groups = model.parameter_groups()

@@ -13,6 +13,7 @@ from wsss.method.losses import CamLosses, cam_losses
 from wsss.overrides import apply_overrides
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
 from wsss.training.execution import Execution
+from wsss.training.process import Process
 
 PRESENT = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.float64)
 BOTH = ViewsConfig(enhanced=True, decreased=True)
@@ -80,10 +81,10 @@ def records(small: RunConfig, samples: list[Sample]) -> dict[int | None, list[Ep
     found = {}
     for micro_batch in (None, 2):
         model = build_cam_net(config, samples, 20)
-        execution = Execution(micro_batch=micro_batch)
+        process = Process(execution=Execution(micro_batch=micro_batch))
         found[micro_batch] = [
             record
-            for record in train_cam(model, config, samples, execution=execution)
+            for record in train_cam(model, config, samples, process=process)
             if isinstance(record, EpochRecord)
         ]
     return found

@@ -12,7 +12,7 @@ from wsss.config import TrainConfig, TransferConfig, ViewsConfig
 from wsss.method.cam import activate_cam, background_map, belongs_to, merge_cams, normalise_cam
 from wsss.method.losses import cam_losses, l1_distance, merged_cam, transfer_weight
 from wsss.method.views import network_inputs
-from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
+from wsss.training.optim import Poly, build_sgd, clip_gradients, set_lr
 
 READINGS = (
     "beta_tenth",
@@ -357,17 +357,18 @@ def test_the_gradient_equals_finite_differences_of_the_loop(name: str, views: st
 
 
 def test_the_rate_follows_the_poly_schedule_of_eq8() -> None:
-    train = TrainConfig()
     for iteration in (0, 1, 50, 99):
         expected = reference.poly(iteration, 100, 0.9)
-        assert lr_factor(iteration, 100, train) == pytest.approx(expected, rel=1e-12)
-    assert lr_factor(0, 100, train) == 1
-    assert lr_factor(75, 100, TrainConfig(poly_power=2)) == pytest.approx(1 / 16)
+        assert Poly(100, 0.9).factor(iteration) == pytest.approx(expected, rel=1e-12)
+        in_steps = Poly(100, 0.9, hold=10).factor(iteration)
+        assert in_steps == pytest.approx(reference.poly(iteration // 10 * 10, 100, 0.9))
+    assert Poly(100, 0.9).factor(0) == 1
+    assert Poly(100, 2).factor(75) == pytest.approx(1 / 16)
 
 
 def test_warm_up_rises_linearly_and_joins_the_poly_schedule() -> None:
-    train = TrainConfig(warmup_iterations=4)
-    rising = [lr_factor(i, 100, train) / reference.poly(i, 100, 0.9) for i in range(6)]
+    schedule = Poly(100, 0.9, warmup=4)
+    rising = [schedule.factor(i) / reference.poly(i, 100, 0.9) for i in range(6)]
     assert rising == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 

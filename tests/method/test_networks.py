@@ -31,7 +31,7 @@ from wsss.networks.parts.focused_unfocused import (
 )
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
-from wsss.training.cam import cam_step
+from wsss.training.cam import CamStep
 from wsss.training.optim import build_sgd
 from wsss.weights import file_digest
 
@@ -465,7 +465,7 @@ def test_every_planned_configuration_sends_a_gradient_to_every_trainable_paramet
         with model.calibrating():
             model(network_inputs(batch.pixels, batch.boxes, config.views)[0])
     model.train()
-    step = cam_step(model, config)
+    step = CamStep(model, config)
     largest = dict.fromkeys((k for k, p in model.named_parameters() if p.requires_grad), 0.0)
     # Behind the zero scale of an identity start, a gradient arrives with the second step.
     for _ in range(2 if config.network.atrous_start == "identity" else 1):

@@ -16,7 +16,7 @@ from wsss.networks.cam_net import CamNet, CamOutput
 from wsss.networks.parts.pixel_correlation import Refinement, correlation_loss
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
-from wsss.training.cam import AllViews, CamObjective
+from wsss.training.cam import CamStep
 from wsss.training.loop import Moment
 
 NUM_CLASSES = 4
@@ -104,12 +104,12 @@ def step_terms(kind: str, **settings: Any) -> tuple[CamNet, dict[str, Tensor]]:
     """A network, and the terms of its loss by name on two images in all views."""
     config = apply_overrides(TINY, {"network.pixel_correlation": kind, **settings})
     model = build(kind).train()
-    objective = CamObjective(config, frozen_norm=model.frozen_norm)
+    step = CamStep(model, config)
     pixels = (40 * pictures() + 100).clamp(0, 255).to(torch.uint8)[:, :, :48]
     boxes = torch.tensor([[0, 0, 48, 48]] * 2)
     batch = CropBatch(pixels, boxes, torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]]))
-    terms = objective.terms(AllViews(model), batch, objective.whole(batch, Moment()))
-    return model, dict(zip(objective.names, terms, strict=True))
+    terms = step.terms(step.network, batch, step.whole(batch, Moment()))
+    return model, dict(zip(step.names, terms, strict=True))
 
 
 @pytest.mark.parametrize("views", [False, True])

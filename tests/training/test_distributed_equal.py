@@ -24,7 +24,7 @@ from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
-from wsss.training.cam import build_cam_net, cam_step
+from wsss.training.cam import CamStep, build_cam_net
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.process import Process
@@ -53,7 +53,7 @@ def gradients(config: RunConfig, samples: list[Sample], process: Process) -> dic
         crops, config.train.batch_size, rank=process.rank, world_size=process.world_size
     )
     batch: CropBatch = next(loader.epoch(0))
-    norm = cam_step(model, config, process=process)(batch)[-1]
+    norm = CamStep(model, config, process)(batch)[-1]
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"norm": float(norm), "gradients": found, "images": len(batch.targets)}
 

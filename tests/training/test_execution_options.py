@@ -26,6 +26,7 @@ from wsss.data.voc import VocDataset
 from wsss.labels.sources import sources_of
 from wsss.overrides import ConfigError
 from wsss.training.execution import Execution
+from wsss.training.process import Process
 
 OPTIONS = ("--loader-workers", "2", "--micro-batch", "4", "--checkpoint-minutes", "1.5")
 ASKED = Execution(num_loader_workers=2, micro_batch=4, checkpoint_minutes=1.5)
@@ -127,7 +128,7 @@ def test_one_training_on_the_command_line_is_carried_out_so(
 ) -> None:
     calls = given("sweeps.stages.train_cam.train_cam")
     wsss("train-cam", "--run", tmp_path / "run", "--data", drawn, "--preset", "tiny", *OPTIONS)
-    assert calls[0][-1]["execution"] == ASKED
+    assert calls[0][-1]["process"].execution == ASKED
 
 
 def test_pseudo_labels_learn_their_affinities_so(
@@ -159,8 +160,8 @@ def test_every_training_of_a_chain_is_carried_out_alike(
 ) -> None:
     given: list[Execution] = []
 
-    def train(*_: Any, execution: Execution, **__: Any) -> list[Any]:
-        given.append(execution)
+    def train(*_: Any, process: Process, **__: Any) -> list[Any]:
+        given.append(process.execution)
         return []
 
     for name in ("train_cam.train_cam", "labels.affinity_training"):

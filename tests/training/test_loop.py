@@ -16,8 +16,8 @@ from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training import loop
-from wsss.training.affinity import affinity_step, build_affinity_net
-from wsss.training.cam import build_cam_net, cam_step, cam_training, train_cam
+from wsss.training.affinity import AffinityStep, build_affinity_net
+from wsss.training.cam import CamStep, build_cam_net, cam_training, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
 from wsss.training.loop import (
@@ -33,12 +33,14 @@ from wsss.training.loop import (
     measured,
     num_loader_workers,
 )
-from wsss.training.segmentation import segmentation_step
+from wsss.training.optim import Poly
+from wsss.training.process import Process
+from wsss.training.segmentation import SegmentationStep
 
 K = 20
 PER_EPOCH = 4
 """Iterations of an epoch: 16 images in batches of 4."""
-EACH_STEP = Execution(checkpoint_minutes=1e-9)
+EACH_STEP = Process(execution=Execution(checkpoint_minutes=1e-9))
 """A checkpoint after every step."""
 
 
@@ -79,31 +81,28 @@ def label_maps() -> torch.Tensor:
     return maps
 
 
-def cam(frozen: RunConfig, execution: Execution) -> tuple[Step, CropBatch]:
+def cam(frozen: RunConfig, process: Process) -> tuple[Step, CropBatch]:
     torch.manual_seed(0)
     model = build_cam_net(apply_overrides(frozen, {"network.batch_norm": "train"}), [], K)
     model.frozen_norm = True
     targets = torch.zeros(4, K)
     targets[range(4), [0, 3, 3, 7]] = 1
     targets[1, 5] = 1
-    return cam_step(model, frozen, execution=execution), random_batch(targets)
+    return CamStep(model, frozen, process), random_batch(targets)
 
 
-def deeplab(loss_size: str, execution: Execution) -> tuple[Step, CropBatch]:
+def deeplab(loss_size: str, process: Process) -> tuple[Step, CropBatch]:
     config = DeepLabConfig.model_validate(
         {"backbone": "resnet10_narrow", "weights": "none", "rates": (2, 3), "loss_size": loss_size}
     )
-    model = build_deeplab(config, K)
-    step = segmentation_step(model, config, execution=execution)
-    return step, random_batch(label_maps())
+    return SegmentationStep(build_deeplab(config, K), config, process), random_batch(label_maps())
 
 
-def affinity(execution: Execution) -> tuple[Step, CropBatch]:
+def affinity(process: Process) -> tuple[Step, CropBatch]:
     config = RandomWalkConfig(radius=3, frozen_backbone=False)
     network = NetworkConfig(backbone="resnet10_narrow", weights="none", frozen_stages=1)
     model = build_affinity_net(network, config)
-    step = affinity_step(model, config, execution=execution)
-    return step, random_batch(label_maps())
+    return AffinityStep(model, config, process), random_batch(label_maps())
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])
@@ -113,12 +112,13 @@ def test_parts_of_a_batch_give_its_losses_and_its_gradient(
 ) -> None:
     found = []
     for execution in (Execution(), Execution(micro_batch=micro_batch)):
+        process = Process(execution=execution)
         if kind == "cam":
-            step, batch = cam(frozen, execution)
+            step, batch = cam(frozen, process)
         elif kind == "affinity":
-            step, batch = affinity(execution)
+            step, batch = affinity(process)
         else:
-            step, batch = deeplab(kind, execution)
+            step, batch = deeplab(kind, process)
         values = step(batch)
         assert step.micro_batch == (execution.micro_batch or 4)
         gradients = {n: p.grad for n, p in step.network.named_parameters() if p.grad is not None}
@@ -136,9 +136,10 @@ def test_a_part_of_a_batch_is_refused_where_batch_norm_is_trained(
     small: RunConfig, samples: list[Sample]
 ) -> None:
     model = build_cam_net(small, samples, K)
+    parts, whole = (Process(execution=Execution(micro_batch=count)) for count in (2, 4))
     with pytest.raises(MicroBatchError, match=r"--micro-batch 2: .* all 4 images .*frozen"):
-        cam_training(model, small, samples, execution=Execution(micro_batch=2))
-    assert cam_training(model, small, samples, execution=Execution(micro_batch=4))
+        cam_training(model, small, samples, process=parts)
+    assert cam_training(model, small, samples, process=whole)
 
 
 def test_the_micro_batch_is_the_largest_equal_part_that_the_memory_holds() -> None:
@@ -153,14 +154,16 @@ def test_the_micro_batch_is_the_largest_equal_part_that_the_memory_holds() -> No
         fitting(16, 2 * gib, 3 * gib, gib)
 
 
-class Broken:
-    """An objective whose gradient is infinite in one iteration, and whose loss is not."""
+class Broken(Step):
+    """A step whose gradient is infinite in one iteration, and whose loss is not."""
 
     names = ("loss",)
     remedy = "do it otherwise"
-    frozen_norm = True
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, network: nn.Module, *, at: int, precision: Precision = "fp32") -> None:
+        super().__init__(network, precision=precision)
+        groups = [{"params": list(network.parameters()), "base_lr": 0.1}]
+        self.optimizer = torch.optim.SGD(groups, 0.1, fused=True)
         self.calls, self.at = 0, at
 
     def whole(self, batch: CropBatch, moment: Moment) -> int:
@@ -212,17 +215,15 @@ def test_products_are_taken_as_the_precision_says_and_as_before_afterwards(
         return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 
     before, seen = flags(), []
-    weights = torch.ones(1, requires_grad=True)
-    weights.register_hook(lambda gradient: seen.append(flags()))
     network = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD([{"params": [weights], "base_lr": 0.1}], 0.1, fused=True)
+    network.weight.register_hook(lambda gradient: seen.append(flags()))
 
     class Watching(Broken):
         def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:
             seen.append(flags())
-            return weights * 1.0
+            return network.weight[0] * 1.0
 
-    Step(network, Watching(at=0), optimizer, precision=precision)(random_batch(label_maps()))
+    Watching(network, at=0, precision=precision)(random_batch(label_maps()))
     assert seen == [[allowed, allowed]] * 2  # forward and backward
     assert flags() == before
     with pytest.raises(ValueError, match="within"), products(precision):
@@ -240,7 +241,7 @@ def test_a_training_that_dies_within_an_epoch_ends_at_the_weights_and_losses_of_
     records = list(train_cam(whole, frozen, samples))
     folder, broken = CheckpointFolder(tmp_path), build_cam_net(frozen, samples, K)
     training = cam_training(
-        broken, frozen, samples, checkpoints=folder, execution=EACH_STEP
+        broken, frozen, samples, checkpoints=folder, process=EACH_STEP
     ).run()  # left where it is, and not closed: as one whose process is killed
     for found in training:
         if isinstance(found, Reading) and found.iteration == PER_EPOCH + 3:
@@ -281,7 +282,8 @@ def test_within_an_epoch_a_checkpoint_comes_only_after_the_minutes(
     saved: list[str] = []
     model = build_cam_net(small, samples, K)
     folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
-    training = cam_training(model, small, samples, checkpoints=folder, execution=execution)
+    process = Process(execution=execution)
+    training = cam_training(model, small, samples, checkpoints=folder, process=process)
     for found in training.run():
         if isinstance(found, Reading):
             now += 240  # seconds a step
@@ -331,13 +333,9 @@ def test_with_a_lag_a_broken_step_is_reported_later_but_moves_no_weight(
     small: RunConfig, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(
-        [{"params": list(network.parameters()), "base_lr": 0.1}], 0.1, fused=True
-    )
-    step = Step(network, Broken(at=3), optimizer, precision="fp32")
     crops = CropDataset(samples, K, small.train, rng_seed=0)
-    loader = loader_for(step, crops, 4)
-    training = Training(step, network, loader, 8, lambda _: 1.0)
+    loader = loader_for(Process(), crops, 4)
+    training = Training(Broken(network, at=3), loader, Poly(8, power=0.0))
     training.readings.lag = 2
     seen = []
     with pytest.raises(

@@ -17,10 +17,10 @@ from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import IRN
-from wsss.training.cam import EpochRecord, build_cam_net, cam_step, train_cam
+from wsss.training.cam import CamStep, EpochRecord, build_cam_net, train_cam
 from wsss.training.diagnosis.learning import prior_loss
 from wsss.training.loop import DivergedError, Step
-from wsss.training.optim import lr_factor, set_lr
+from wsss.training.optim import Poly, set_lr
 
 BOTH = {"views.enhanced": True, "views.decreased": True}
 K = 20
@@ -63,7 +63,7 @@ def formula_batch(size: int = 32) -> CropBatch:
 def make_step(config: RunConfig) -> tuple[CamNet, torch.optim.Optimizer, Step]:
     torch.manual_seed(0)
     model = CamNet(config.network, 5).train()
-    step = cam_step(model, config)
+    step = CamStep(model, config)
     return model, step.optimizer, step
 
 
@@ -221,7 +221,7 @@ def test_ten_steps_of_the_preset_irn_are_those_of_irns_optimiser_and_loss() -> N
     inputs = network_inputs(batch.pixels, batch.boxes, config.views)[0]
     for iteration in range(10):
         rate = 0.1 * reference.poly(iteration, 10, 0.9)
-        set_lr(optimizer, lr_factor(iteration, 10, config.train))
+        set_lr(optimizer, Poly(10, config.train.poly_power).factor(iteration))
         losses = step(batch)
         logits = twin(inputs).logits
         by_hand = [

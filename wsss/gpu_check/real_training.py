@@ -88,15 +88,16 @@ def train_for_real(bench: Bench, section: Section) -> None:
     base = apply_overrides(PRESETS[preset], {"network.weights": name} | (SMALLER if small else {}))
     samples = bench.training[: 32 if small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
-    num_classes, process = len(bench.dataset.classes), Process(device=bench.device)
+    num_classes, process = (
+        len(bench.dataset.classes),
+        Process(device=bench.device, execution=EVERY_STEP),
+    )
 
     def start(
         config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
     ) -> Training:
         model = build_cam_net(config, samples, num_classes, weights_file=file)
-        return cam_training(
-            model, config, samples, process=process, checkpoints=checkpoints, execution=EVERY_STEP
-        )
+        return cam_training(model, config, samples, process=process, checkpoints=checkpoints)
 
     trained: list[Trained] = []
     section.show(

@@ -19,12 +19,12 @@ from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS
-from wsss.training.affinity import affinity_step, build_affinity_net
-from wsss.training.cam import cam_step
+from wsss.training.affinity import AffinityStep, build_affinity_net
+from wsss.training.cam import CamStep
 from wsss.training.execution import Execution
 from wsss.training.loop import Step
 from wsss.training.process import Process
-from wsss.training.segmentation import segmentation_step
+from wsss.training.segmentation import SegmentationStep
 from wsss.weights import WeightsError, file_digest
 
 NUM_CLASSES = 20
@@ -82,8 +82,8 @@ class Subject:
         execution: Execution | None = None,
     ) -> Step:
         """Move a network to a device; return its step there."""
-        settings, process = self.settings(precision), Process(device=device)
-        return self.step_of(model, settings, process=process, execution=execution)
+        process = Process(device=device, execution=execution or Execution())
+        return self.step_of(model, self.settings(precision), process)
 
     def pinned(self, device: torch.device) -> CropBatch:
         """Return the batch as the loader does: in pinned memory for a GPU."""
@@ -110,7 +110,7 @@ def cam_subject(config: RunConfig, weights: Weights) -> Subject:
     def settings(precision: Precision) -> RunConfig:
         return apply_overrides(config, {"train.precision": precision})
 
-    return Subject(build, settings, cam_step, batch)
+    return Subject(build, settings, CamStep, batch)
 
 
 def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subject]:
@@ -126,13 +126,13 @@ def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subjec
         "DeepLab": Subject(
             lambda: build_deeplab(deeplab, NUM_CLASSES, weights_file=file),
             lambda precision: deeplab.model_copy(update={"precision": precision}),
-            segmentation_step,
+            SegmentationStep,
             made_up_batch(2, crop + 1, label_maps=True),
         ),
         "affinity network": Subject(
             lambda: build_affinity_net(network, walk, weights_file=own_file),
             lambda precision: walk.model_copy(update={"precision": precision}),
-            affinity_step,
+            AffinityStep,
             made_up_batch(2, crop, label_maps=True),
         ),
     }

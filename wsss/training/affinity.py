@@ -22,10 +22,9 @@ from wsss.method.views import network_inputs
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
 from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.execution import Execution
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
-from wsss.training.optim import build_sgd, lr_factor
-from wsss.training.process import Process
+from wsss.training.optim import Poly, build_sgd
+from wsss.training.process import ALONE, Process
 
 LabelMaps = Callable[[Sample], NDArray[np.uint8]]
 """Returns an image's confident labels [H, W]: 0 background, 1..K, 255 unsure.
@@ -72,16 +71,9 @@ def train_affinity(training: Training) -> Iterator[AffinityRecord]:
     """
     for found in training.epochs():
         loss, foreground, background, negative, share, _ = found.means()
-        yield AffinityRecord(
-            epoch=found.epoch,
-            loss=loss,
-            loss_foreground=foreground,
-            loss_background=background,
-            loss_negative=negative,
-            negative_share=share,
-            lr=found.lr_last_group,
-            seconds=found.seconds,
-        )
+        losses = loss, foreground, background, negative
+        lr, seconds = found.lr_last_group, found.seconds
+        yield AffinityRecord(found.epoch, *losses, share, lr, seconds)
 
 
 def affinity_training(
@@ -90,9 +82,8 @@ def affinity_training(
     label_maps: LabelMaps,
     config: RandomWalkConfig,
     *,
-    process: Process | None = None,
+    process: Process = ALONE,
     checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
@@ -100,42 +91,14 @@ def affinity_training(
     Raises DataError for too few images.
     """
     train = sgd_settings(config)
-    step = affinity_step(model, config, process=process, execution=execution)
     crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
-    loader = loader_for(step, crops, config.batch_size)
-    num_iterations = config.epochs * loader.iterations
-    return Training(
-        step,
-        model,
-        loader,
-        num_iterations,
-        lambda iteration: lr_factor(iteration, num_iterations, train),
-        checkpoints=checkpoints,
-    )
+    loader = loader_for(process, crops, config.batch_size)
+    schedule = Poly(config.epochs * loader.iterations, train.poly_power)
+    return Training(AffinityStep(model, config, process), loader, schedule, checkpoints)
 
 
-def affinity_step(
-    model: AffinityNet,
-    config: RandomWalkConfig,
-    *,
-    process: Process | None = None,
-    execution: Execution | None = None,
-) -> Step:
-    """Move `model` to the process's device; return its step, with AffinityObjective's terms."""
-    process = process or Process()
-    model.to(process.device).train()
-    return Step(
-        model,
-        AffinityObjective(config),
-        build_sgd(model.parameter_groups(), sgd_settings(config)),
-        precision=config.precision,
-        process=process,
-        execution=execution,
-    )
-
-
-class AffinityObjective:
-    """The affinity losses over a batch's pairs, and the share of these that lie across a border."""
+class AffinityStep(Step):
+    """A step on the affinity losses over a batch's pairs; also the share that crosses a border."""
 
     names: tuple[str, ...] = (
         "loss",
@@ -144,9 +107,12 @@ class AffinityObjective:
         "negative",
         "share across borders",
     )
-    frozen_norm = True
 
-    def __init__(self, config: RandomWalkConfig) -> None:
+    def __init__(
+        self, model: AffinityNet, config: RandomWalkConfig, process: Process = ALONE
+    ) -> None:
+        super().__init__(model, process, precision=config.precision)
+        self.optimizer = build_sgd(model.parameter_groups(), sgd_settings(config))
         self.config = config
         self.remedy = f"lower random_walk.lr (now {config.lr})"
 

@@ -28,10 +28,9 @@ from wsss.training.diagnosis.learning import (
     configured_prior,
     prior_gap,
 )
-from wsss.training.execution import Execution
 from wsss.training.loop import Forward, Moment, Reading, Step, Training, loader_for
-from wsss.training.optim import build_sgd, lr_factor
-from wsss.training.process import Process
+from wsss.training.optim import Poly, build_sgd
+from wsss.training.process import ALONE, Process
 
 PULLS = ("cls", "s", "bs", "cls_s", "cls_bs", "s_bs")
 PRODUCTS = ("g_cls^2", "g_s^2", "g_bs^2", "g_cls.g_s", "g_cls.g_bs", "g_s.g_bs")
@@ -114,9 +113,8 @@ def train_cam(
     config: RunConfig,
     samples: list[Sample],
     *,
-    process: Process | None = None,
+    process: Process = ALONE,
     checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
     limits: PriorLimits | None = None,
 ) -> Iterator[EpochRecord | PriorWarning]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
@@ -125,9 +123,7 @@ def train_cam(
     distributed run calls this with its own Process and an equal model. Raises NotLearningError
     according to `limits`, and what `Training.run` raises.
     """
-    training = cam_training(
-        model, config, samples, process=process, checkpoints=checkpoints, execution=execution
-    )
+    training = cam_training(model, config, samples, process=process, checkpoints=checkpoints)
     prior = configured_prior(config, samples, model.num_classes)
     watch = PriorWatch(limits or PriorLimits(), prior)
     for found in training.run():
@@ -135,7 +131,7 @@ def train_cam(
             if warning := watch.look(float(found.values[1]), found.iteration):
                 yield warning
             continue
-        means = dict(zip((*training.step.objective.names, "norm"), found.means(), strict=True))
+        means = dict(zip((*training.step.names, "norm"), found.means(), strict=True))
         views, adjusted = ("original", *config.views.names), bool(config.views.names)
         # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
         products = [len(found.steps) * means[name] for name in PRODUCTS if adjusted]
@@ -165,48 +161,19 @@ def cam_training(
     config: RunConfig,
     samples: list[Sample],
     *,
-    process: Process | None = None,
+    process: Process = ALONE,
     checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    The terms of its steps are those of `cam_step`.
+    The terms of its steps are those of `CamStep`.
     """
     train = config.train
-    step = cam_step(model, config, process=process, execution=execution)
     crops = CropDataset(samples, model.num_classes, train, rng_seed=config.rng_seed)
-    loader = loader_for(step, crops, train.batch_size)
+    loader = loader_for(process, crops, train.batch_size)
     num_iterations = train.epochs * loader.iterations
-    return Training(
-        step,
-        model,
-        loader,
-        num_iterations,
-        lambda iteration: lr_factor(iteration, num_iterations, train),
-        checkpoints=checkpoints,
-    )
-
-
-def cam_step(
-    model: CamNet,
-    config: RunConfig,
-    *,
-    process: Process | None = None,
-    execution: Execution | None = None,
-) -> Step:
-    """Move `model` to the process's device; return its step, with the terms of CamObjective."""
-    process = process or Process()
-    model.to(process.device).train()
-    return Step(
-        AllViews(model),
-        CamObjective(config, frozen_norm=model.frozen_norm, world_size=process.world_size),
-        build_sgd(model.parameter_groups(), config.train),
-        precision=config.train.precision,
-        clip_norm=config.train.clip_norm,
-        process=process,
-        execution=execution,
-    )
+    schedule = Poly(num_iterations, train.poly_power, warmup=train.warmup_iterations)
+    return Training(CamStep(model, config, process), loader, schedule, checkpoints)
 
 
 def own_terms(config: RunConfig) -> dict[str, float]:
@@ -220,15 +187,19 @@ def own_terms(config: RunConfig) -> dict[str, float]:
     return terms
 
 
-class CamObjective:
-    """The losses as means over a batch's images, and the numbers of method/diagnostics.py.
+class CamStep(Step):
+    """A step on the losses, as means over a batch's images, and the numbers of diagnostics.py.
 
     Each of the paper's losses (Eq. 4 to 7) has a term, 0 where it is not in use; those of
     `own_terms` come last.
     """
 
-    def __init__(self, config: RunConfig, *, frozen_norm: bool, world_size: int = 1) -> None:
-        self.config, self.frozen_norm, self.world_size = config, frozen_norm, world_size
+    def __init__(self, model: CamNet, config: RunConfig, process: Process = ALONE) -> None:
+        train = config.train
+        network, how = AllViews(model), train.precision
+        super().__init__(model, process, precision=how, clip_norm=train.clip_norm, network=network)
+        self.optimizer = build_sgd(model.parameter_groups(), train)
+        self.config, self.frozen_norm = config, model.frozen_norm
         views = ("original", *config.views.names)
         shares = (f"{kind} {view}" for kind in ("dead", "area") for view in views)
         products = PRODUCTS if config.views.names else ()
@@ -236,8 +207,7 @@ class CamObjective:
         own = (f"L_{name}" for name in self.own)
         self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *products, *own)
         self.remedy = (
-            f"lower train.lr (now {config.train.lr}), or set train.clip_norm and "
-            "train.warmup_iterations"
+            f"lower train.lr (now {train.lr}), or set train.clip_norm and train.warmup_iterations"
         )
 
     def whole(self, batch: CropBatch, moment: Moment) -> tuple[int, Moment]:
@@ -264,7 +234,7 @@ class CamObjective:
                 # share / world_size times as large, and their products that squared. The step sums
                 # over parts and averages over ranks.
                 products = self._pull_products(cams, part.targets, moment)
-                found[-1] = products * (share / self.world_size)
+                found[-1] = products * (share / self.process.world_size)
         found += [own[name][None] for name in self.own]
         return torch.cat(found) * share
 

@@ -1,16 +1,17 @@
-"""The one training loop: CAM network, DeepLab and affinity network differ in their objective only.
+"""The one training loop: CAM network, DeepLab and affinity network differ in their step only.
 
-    batches -> objective on each micro-batch -> gradients -> optimiser -> readings -> checkpoint
+    batches -> terms of each micro-batch -> gradients -> optimiser -> readings -> checkpoint
 
 Legend: B batch on this rank, T terms of a loss.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ from wsss.data.loading.batches import CropBatch, Crops, Loader
 from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution, usable_cpus
-from wsss.training.optim import clip_gradients, set_lr
-from wsss.training.process import Process
+from wsss.training.optim import Poly, clip_gradients, set_lr
+from wsss.training.process import ALONE, Process
 
 Forward = Callable[[Tensor], Any]
 """The network under its precision."""
@@ -97,23 +98,6 @@ class Readings:
             yield Reading(iteration, values.numpy())
 
 
-class Objective(Protocol):
-    """What a training minimises, as a sum over parts of a batch."""
-
-    names: tuple[str, ...]
-    """Of the terms, the loss first."""
-    remedy: str
-    """What to change if it diverges."""
-    frozen_norm: bool
-    """Whether an image's output does not depend on the other images of its forward."""
-
-    def whole(self, batch: CropBatch, moment: Moment) -> Any:
-        """Return what `terms` needs of the whole batch; every rank calls this once a batch."""
-
-    def terms(self, forward: Forward, part: CropBatch, whole: Any) -> Tensor:
-        """Return a part's terms [T], which add up to the batch's; the first has a gradient."""
-
-
 @dataclass(frozen=True)
 class EpochSummary:
     """The numbers of one epoch, averaged over ranks."""
@@ -143,32 +127,34 @@ class Training:
     """A training at one point of its schedule: network, optimiser, batches.
 
     It starts at its last checkpoint if there is one, even within an epoch. Every rank of a
-    distributed training makes one, with an equal network. model: what checkpoints hold; the step's
-    network may wrap it. lr_factor: 0-based iteration -> lr / lr0. Raises MicroBatchError for a
-    micro-batch that would change the result.
+    distributed training makes one, with an equal network. Raises MicroBatchError for a micro-batch
+    that would change the result.
     """
 
     def __init__(
         self,
         step: "Step",
-        model: nn.Module,
         loader: Loader,
-        num_iterations: int,
-        lr_factor: Callable[[int], float],
-        *,
+        schedule: Poly,
         checkpoints: CheckpointFolder | None = None,
     ) -> None:
-        self.step, self.model, self.loader, self.checkpoints = step, model, loader, checkpoints
-        self.num_iterations, self.lr_factor = num_iterations, lr_factor
-        self.process, self.optimizer = step.process, step.optimizer
+        self.step, self.loader, self.schedule, self.checkpoints = (
+            step,
+            loader,
+            schedule,
+            checkpoints,
+        )
+        self.model, self.optimizer, self.process = step.model, step.optimizer, step.process
+        self.num_iterations = schedule.num_iterations
         images, asked = loader.local_batch, step.micro_batch
-        if asked is not None and asked < images and not step.objective.frozen_norm:
+        if asked is not None and asked < images and not step.frozen_norm:
             raise MicroBatchError(
                 f"--micro-batch {asked}: the batch norms take their statistics from all {images} "
                 "images of a forward, so parts would train another network; leave the option out, "
                 "or set network.batch_norm=frozen"
             )
-        position = checkpoints.restore(model, step.optimizer) if checkpoints else Position(0, 0)
+        start = checkpoints.restore(self.model, self.optimizer) if checkpoints else None
+        position = start or Position(0, 0)
         self.iteration = position.iteration
         """Iterations done."""
         self.seconds = position.seconds
@@ -218,7 +204,7 @@ class Training:
         stop = min(per_epoch, self.num_iterations - epoch * per_epoch)
         clock = time.perf_counter()
         for batch in self.loader.epoch(epoch, start, stop):
-            set_lr(self.optimizer, self.lr_factor(self.iteration))
+            set_lr(self.optimizer, self.schedule.factor(self.iteration))
             moment = Moment(self.iteration / self.num_iterations, not self.iteration % per_epoch)
             values = self.step(batch, moment)
             self.iteration += 1
@@ -241,11 +227,11 @@ class Training:
 
     def _explain(self, reading: Reading) -> str:
         *terms, norm = reading.values
-        said = zip(self.step.objective.names, terms, strict=True)
+        said = zip(self.step.names, terms, strict=True)
         losses = ", ".join(f"{name} {value:.4g}" for name, value in said)
         return (
             f"diverged at iteration {reading.iteration - 1}: gradient norm {norm:.4g}, losses "
-            f"{losses}; {self.step.objective.remedy}"
+            f"{losses}; {self.step.remedy}"
         )
 
     def _summary(self) -> EpochSummary:
@@ -261,7 +247,7 @@ class Training:
         )
 
     def _is_time_to_save(self) -> bool:
-        minutes = self.step.execution.checkpoint_minutes
+        minutes = self.process.execution.checkpoint_minutes
         if not (minutes and self.checkpoints and self.process.is_first):
             return False
         return time.monotonic() - self.saved_at >= 60 * minutes
@@ -274,32 +260,50 @@ class Training:
             self.saved_at = time.monotonic()
 
 
-class Step:
+class Step(ABC):
     """One optimiser step on one batch. Nothing in it waits for a GPU.
 
-    A gradient that is not finite leaves the parameters as they are. network: on the process's
-    device; what the objective calls. optimizer: a fused one, which can skip a step without asking
-    the host. clip_norm: largest global L2 norm of the gradients; None: not clipped.
+    A subclass says what is minimised, as a sum over parts of a batch. A gradient that is not finite
+    leaves the parameters as they are.
     """
+
+    names: tuple[str, ...]
+    """Of the terms, the loss first."""
+    remedy: str
+    """What to change if it diverges."""
+    frozen_norm: bool = True
+    """Whether an image's output does not depend on the other images of its forward."""
+    optimizer: torch.optim.Optimizer
+    """A fused one, which can skip a step without asking the host."""
 
     def __init__(
         self,
-        network: nn.Module,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
+        model: nn.Module,
+        process: Process = ALONE,
         *,
         precision: Precision,
         clip_norm: float | None = None,
-        process: Process | None = None,
-        execution: Execution | None = None,
+        network: nn.Module | None = None,
     ) -> None:
-        self.process, self.execution = process or Process(), execution or Execution()
-        self.network = self.process.wrap(network)
-        self.objective, self.optimizer = objective, optimizer
+        """Move the model to the process's device.
+
+        model: what checkpoints hold. network: what `terms` calls, if it wraps the model. clip_norm:
+        largest global L2 norm of the gradients; None: not clipped.
+        """
+        self.model, self.process = model.to(process.device).train(), process
+        self.network = process.wrap(model if network is None else network)
         self.precision, self.clip_norm = precision, clip_norm
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.micro_batch = self.execution.micro_batch
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.micro_batch = process.execution.micro_batch
         """None until the first batch is seen, if it is to be chosen by the GPU's memory."""
+
+    @abstractmethod
+    def whole(self, batch: CropBatch, moment: Moment) -> Any:
+        """Return what `terms` needs of the whole batch; every rank calls this once a batch."""
+
+    @abstractmethod
+    def terms(self, forward: Forward, part: CropBatch, whole: Any) -> Tensor:
+        """Return a part's terms [T], which add up to the batch's; the first has a gradient."""
 
     def __call__(self, batch: CropBatch, moment: Moment = Moment()) -> Tensor:  # noqa: B008 - immutable
         """Return the batch's terms and the gradient's norm before clipping: [T + 1], on the device.
@@ -310,7 +314,7 @@ class Step:
         batch = CropBatch(*(part.to(device, non_blocking=True) for part in batch))
         try:
             with products(self.precision):
-                whole = self.objective.whole(batch, moment)
+                whole = self.whole(batch, moment)
                 if self.micro_batch is None:
                     self.micro_batch = self._fitting(batch, whole)
                 terms = self._gradients(batch, whole, self.micro_batch)
@@ -332,7 +336,7 @@ class Step:
         total: Tensor | None = None
         for number, part in enumerate(parts, start=1):
             with self._sharing_gradients(is_last=number == len(parts)):
-                terms = self.objective.terms(self._forward, part, whole)
+                terms = self.terms(self._forward, part, whole)
                 terms[0].backward()
             total = terms.detach() if total is None else total + terms.detach()
         assert total is not None
@@ -351,16 +355,17 @@ class Step:
     def _fitting(self, batch: CropBatch, whole: Any) -> int:
         """Return how many images share a forward: all on a CPU, on a GPU what its memory allows."""
         local_batch, device = len(batch.pixels), self.process.device
-        if device.type != "cuda" or not self.objective.frozen_norm:
+        if device.type != "cuda" or not self.frozen_norm:
             return local_batch
 
         def try_images(count: int) -> None:
             with self._sharing_gradients(is_last=False):
                 part = CropBatch(*(tensor[:count] for tensor in batch))
-                self.objective.terms(self._forward, part, whole)[0].backward()
+                self.terms(self._forward, part, whole)[0].backward()
             self.optimizer.zero_grad(set_to_none=True)
 
-        own = measured(try_images, local_batch, device=device, gpu_share=self.execution.gpu_share)
+        share = self.process.execution.gpu_share
+        own = measured(try_images, local_batch, device=device, gpu_share=share)
         return min(self.process.gather(own))
 
 
@@ -409,15 +414,14 @@ def measured(
     return fitting(local_batch, peaks[1], peaks[2], allowed)
 
 
-def loader_for(step: Step, crops: Crops, batch_size: int) -> Loader:
-    """Return the loader of a step's rank."""
-    process = step.process
+def loader_for(process: Process, crops: Crops, batch_size: int) -> Loader:
+    """Return a rank's loader. Raises DataError for too few images."""
     return Loader(
         crops,
         batch_size,
         rank=process.rank,
         world_size=process.world_size,
-        num_workers=num_loader_workers(step.execution, process.device),
+        num_workers=num_loader_workers(process.execution, process.device),
         pin=process.device.type == "cuda",
     )
 

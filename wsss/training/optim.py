@@ -1,6 +1,7 @@
 """SGD with the poly schedule, per iteration (IV-B, Eq. 8)."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -53,15 +54,24 @@ def sgd(groups: Iterable[Group], momentum: float, *, nesterov: bool = False) -> 
     )
 
 
-def lr_factor(iteration: int, num_iterations: int, train: TrainConfig) -> float:
-    """Return lr / lr0 at a 0-based iteration: (1 - iteration / num_iterations) ** power (Eq. 8).
+@dataclass(frozen=True)
+class Poly:
+    """The schedule lr / lr0 = (1 - iteration / num_iterations) ** power (Eq. 8)."""
 
-    During the first `warmup_iterations` it also rises linearly, from 1 / warmup_iterations.
-    """
-    factor = (1 - iteration / num_iterations) ** train.poly_power
-    if iteration < train.warmup_iterations:
-        factor *= (iteration + 1) / train.warmup_iterations
-    return factor
+    num_iterations: int
+    power: float
+    warmup: int = 0
+    """First iterations, during which the rate also rises linearly, from 1 / warmup."""
+    hold: int = 1
+    """Iterations from one change of the rate to the next."""
+
+    def factor(self, iteration: int) -> float:
+        """Return lr / lr0 at a 0-based iteration."""
+        start = iteration - iteration % self.hold
+        factor = (1 - start / self.num_iterations) ** self.power
+        if iteration < self.warmup:
+            factor *= (iteration + 1) / self.warmup
+        return factor
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

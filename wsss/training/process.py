@@ -12,16 +12,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsss.training.execution import keep_freed_memory
+from wsss.training.execution import Execution, keep_freed_memory
 
 
 @dataclass(frozen=True)
 class Process:
-    """Rank `rank` of `world_size`, computing on `device`."""
+    """Rank `rank` of `world_size`, computing on `device`, as `execution` says."""
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    execution: Execution = field(default_factory=Execution)
 
     @property
     def is_first(self) -> bool:
@@ -60,6 +61,10 @@ class Process:
         """Wait for all ranks."""
         if self.world_size > 1:
             dist.barrier()
+
+
+ALONE = Process()
+"""One that works alone, on the CPU."""
 
 
 def pick_device(cpus: float | None = None) -> torch.device:

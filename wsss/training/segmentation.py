@@ -22,10 +22,9 @@ from wsss.networks.backbone import resized_map
 from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
-from wsss.training.execution import Execution
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
-from wsss.training.optim import sgd
-from wsss.training.process import Process
+from wsss.training.optim import Poly, sgd
+from wsss.training.process import ALONE, Process
 
 NO_VIEWS = ViewsConfig()
 
@@ -89,9 +88,8 @@ def segmentation_training(
     samples: list[Sample],
     label_maps: list[Path],
     *,
-    process: Process | None = None,
+    process: Process = ALONE,
     checkpoints: CheckpointFolder | None = None,
-    execution: Execution | None = None,
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
@@ -99,51 +97,25 @@ def segmentation_training(
     run calls this with its own Process and an equal model. The terms of its steps are the loss and
     the pixel accuracy. Raises DataError for missing label maps and too few images.
     """
-    step = segmentation_step(model, config, process=process, execution=execution)
     crops = LabelledCrops(samples, label_maps, model.num_labels - 1, config)
-    loader = loader_for(step, crops, config.batch_size)
-    return Training(
-        step,
-        model,
-        loader,
-        config.iterations,
-        lambda iteration: poly_factor(iteration, config),
-        checkpoints=checkpoints,
-    )
+    loader = loader_for(process, crops, config.batch_size)
+    schedule = Poly(config.iterations, config.poly_power, hold=config.lr_step)
+    return Training(SegmentationStep(model, config, process), loader, schedule, checkpoints)
 
 
-def segmentation_step(
-    model: DeepLab,
-    config: DeepLabConfig,
-    *,
-    process: Process | None = None,
-    execution: Execution | None = None,
-) -> Step:
-    """Move `model` to the process's device; return its step, with SegmentationObjective's terms."""
-    process = process or Process()
-    model.to(process.device).train()
-    return Step(
-        model,
-        SegmentationObjective(config, process, frozen_norm=model.frozen_norm),
-        build_optimizer(model, config),
-        precision=config.precision,
-        clip_norm=config.clip_norm,
-        process=process,
-        execution=execution,
-    )
-
-
-class SegmentationObjective:
-    """Cross entropy per labelled pixel, and the share of labelled pixels predicted right.
+class SegmentationStep(Step):
+    """A step on the cross entropy per labelled pixel; also the share of these predicted right.
 
     Ranks, and parts of a batch, have different numbers of labelled pixels. All divide by the ranks'
     mean count, so the mean over ranks of losses and gradients is that of the global batch.
     """
 
-    names: tuple[str, ...] = ("loss", "pixel accuracy")
+    names = ("loss", "pixel accuracy")
 
-    def __init__(self, config: DeepLabConfig, process: Process, *, frozen_norm: bool) -> None:
-        self.config, self.process, self.frozen_norm = config, process, frozen_norm
+    def __init__(self, model: DeepLab, config: DeepLabConfig, process: Process = ALONE) -> None:
+        super().__init__(model, process, precision=config.precision, clip_norm=config.clip_norm)
+        self.optimizer = build_optimizer(model, config)
+        self.config, self.frozen_norm = config, model.frozen_norm
         self.remedy = f"lower lr (now {config.lr}), or set clip_norm"
 
     def whole(self, batch: CropBatch, moment: Moment) -> Tensor:
@@ -191,15 +163,6 @@ def nearest_labels(labels: Tensor, size: torch.Size | tuple[int, int]) -> Tensor
         for source, target in zip(labels.shape[-2:], size, strict=True)
     )
     return labels[:, rows[:, None], columns]
-
-
-def poly_factor(iteration: int, config: DeepLabConfig) -> float:
-    """Return lr / lr0 at a 0-based iteration: (1 - start / iterations) ** poly_power.
-
-    start: the last multiple of `lr_step` up to `iteration`; in between the rate stays the same.
-    """
-    start = iteration - iteration % config.lr_step
-    return (1 - start / config.iterations) ** config.poly_power
 
 
 def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:

@@ -8,7 +8,7 @@ import math
 import resource
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 
@@ -115,7 +115,8 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     dataset = VocDataset(options.data)
     samples, num_classes = dataset.samples(config.data.train_split), len(dataset.classes)
     model = build_cam_net(config, samples, num_classes, weights_file=options.weights_file)
-    training = cam_training(model, config, samples, process=process, execution=options.execution)
+    process = replace(process, execution=options.execution)
+    training = cam_training(model, config, samples, process=process)
     watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
     losses: list[float] = []
     norms, times = [0.0], [time.perf_counter()]
