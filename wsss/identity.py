@@ -7,26 +7,15 @@ so that two table cells that are the same experiment are one trial.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from wsss.config import (
-    Added,
-    NetworkConfig,
-    RunConfig,
-    Settings,
-    TrainConfig,
-    TransferConfig,
-    ViewsConfig,
-)
+from wsss.config import Added, NetworkConfig, RunConfig, Settings, TransferConfig
 
 S = TypeVar("S", bound=Settings)
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-
-PARTS = ("channel_attention", "spatial_attention", "multi_scale_atrous", "context_association")
-"""The switches of the focused and unfocused parts."""
 
 SCORING_DATA = ("eval_split", "fingerprint")
 """Settings of the data that training does not see."""
@@ -40,18 +29,12 @@ SCHEMA = 1
 
 def canonical(config: RunConfig) -> RunConfig:
     """Return `config` with every setting that has no effect at its default value."""
-    sections: dict[str, Settings] = {
-        "data": config.data,
-        "network": _live_network(config.network),
-        "views": _live_views(config.views),
-        "transfer": _live_transfer(config.transfer, config.views),
-        "train": _live_train(config.train, config.views, config.network),
-        "labels": config.labels,
-    }
-    network = config.network
-    return config.model_copy(
-        update={name: _live_added(part, network) for name, part in sections.items()}
-    )
+    sections = {name: part for name, part in config if isinstance(part, Settings)}
+    for section, *names in _without_effect(config):
+        part = sections[section]
+        defaults = {name: type(part).model_fields[name].get_default() for name in names}
+        sections[section] = part.model_copy(update=defaults)
+    return config.model_copy(update=sections)
 
 
 def canonical_json(config: RunConfig) -> str:
@@ -138,8 +121,8 @@ def _digest(settings: dict[str, Any]) -> str:
 
 def _unused(settings: Settings) -> set[str]:
     """Return the added settings that are at their default."""
-    defaults = _defaults(type(settings))
-    return {n for n in _added(type(settings)) if getattr(settings, n) == defaults[n]}
+    fields = type(settings).model_fields
+    return {n for n in _added(type(settings)) if getattr(settings, n) == fields[n].get_default()}
 
 
 @cache
@@ -152,87 +135,69 @@ def _added(settings: type[Settings]) -> dict[str, Added]:
     }
 
 
-@cache
-def _defaults(settings: type[Settings]) -> dict[str, Any]:
-    return {name: field.get_default() for name, field in settings.model_fields.items()}
-
-
-def _reset(settings: S, *names: str) -> S:
-    """Set the named fields back to the defaults of their class."""
-    defaults = _defaults(type(settings))
-    return settings.model_copy(update={name: defaults[name] for name in names})
-
-
-def _live_added(settings: S, network: NetworkConfig) -> S:
-    idle = [
-        name
-        for name, added in _added(type(settings)).items()
-        if added.switch and getattr(network, added.switch) not in added.on
-    ]
-    return _reset(settings, *idle) if idle else settings
-
-
-def _live_network(network: NetworkConfig) -> NetworkConfig:
+def _without_effect(config: RunConfig) -> Iterator[tuple[str, ...]]:
+    """Yield the settings without effect, given the others: a section and names of it."""
+    network, views = config.network, config.views
+    for section, part in config:
+        for name, added in _added(type(part)).items() if isinstance(part, Settings) else ():
+            if added.switch and getattr(network, added.switch) not in added.on:
+                yield section, name
     if network.feature_map == "plain":
-        network = _reset(network, "fpn_channels")
-    if not network.channel_attention:
-        network = _reset(network, "se_ratio")
-    if not network.multi_scale_atrous:
-        network = _reset(network, "atrous", "atrous_channels", "atrous_start")
-    if (network.atrous, network.atrous_start) == ("parallel", "identity"):
-        network = _reset(network, "atrous_channels")  # every layer is as wide as its input
+        yield "network", "fpn_channels"
+        yield "train", "pyramid_lr_multiplier"
+    yield from _of_parts(network)
+    for view in ("enhanced", "decreased"):
+        if not getattr(views, view):
+            yield "views", f"alpha_{view}", f"beta_{view}"
+    if views.names:
+        yield "transfer", *_of_transfer(config.transfer, len(views.names))
+    else:
+        yield "views", "reading", "padding"
+        yield "train", "cls_over_views"
+        yield "transfer", *TransferConfig.model_fields
+
+
+def _of_parts(network: NetworkConfig) -> Iterator[tuple[str, ...]]:
     focused = network.channel_attention or network.spatial_attention
-    if not focused or not (network.multi_scale_atrous or network.context_association):
-        network = _reset(network, "module_placement")
+    unfocused = network.multi_scale_atrous or network.context_association
+    if not (focused or unfocused):
+        yield "train", "parts_lr_multiplier"
+    if not (focused and unfocused):
+        yield "network", "module_placement"
+    if not network.channel_attention:
+        yield "network", "se_ratio"
+    if not network.multi_scale_atrous:
+        yield "network", "atrous", "atrous_channels", "atrous_start"
+        if not focused or network.module_placement == "parallel":
+            yield "network", "association_values"  # its features are the module's input
+    elif network.atrous == "parallel" and network.atrous_start == "identity":
+        yield "network", "atrous_channels"  # every layer is as wide as its input
     if not network.context_association:
-        network = _reset(network, "affinity", "affinity_residual", "association_values")
-    elif not network.multi_scale_atrous and (not focused or network.module_placement == "parallel"):
-        network = _reset(network, "association_values")  # its features are the module's input
-    if network.affinity != "softmax":
-        network = _reset(network, "affinity_temperature")
-    return network
+        yield "network", "affinity", "affinity_residual", "association_values"
+    if not network.context_association or network.affinity != "softmax":
+        yield "network", "affinity_temperature"
 
 
-def _live_views(views: ViewsConfig) -> ViewsConfig:
-    for name in ("enhanced", "decreased"):
-        if not getattr(views, name):
-            views = _reset(views, f"alpha_{name}", f"beta_{name}")
-    return views if views.names else _reset(views, "reading", "padding")
-
-
-def _live_train(train: TrainConfig, views: ViewsConfig, network: NetworkConfig) -> TrainConfig:
-    if not views.names:
-        train = _reset(train, "cls_over_views")
-    if network.feature_map == "plain":
-        train = _reset(train, "pyramid_lr_multiplier")
-    if not any(getattr(network, name) for name in PARTS):
-        train = _reset(train, "parts_lr_multiplier")
-    return train
-
-
-def _live_transfer(transfer: TransferConfig, views: ViewsConfig) -> TransferConfig:
+def _of_transfer(transfer: TransferConfig, num_views: int) -> Iterator[str]:
     """The merged CAM matters to L_bs, and to L_s only when its pairs contain it."""
-    num_views = len(views.names)
-    if num_views == 0:
-        return TransferConfig()
-    if transfer.lambda_s == 0 and transfer.lambda_bs == 0:
-        return TransferConfig(lambda_s=0.0, lambda_bs=0.0)
-    if num_views == 2:
-        transfer = _reset(transfer, "single_view")
-    if transfer.lambda_s == 0 or num_views == 1:  # one view: L_s is its single term
-        transfer = _reset(transfer, "similarity_pairs")
-    uses_merged = transfer.lambda_bs > 0 or transfer.similarity_pairs == "prose"
-    if transfer.lambda_bs == 0:
-        transfer = _reset(transfer, "background_map")
-        if transfer.single_view == "merged":  # only L_bs uses it
-            transfer = _reset(transfer, "single_view")
-    elif transfer.lambda_s == 0 and transfer.single_view == "full":
-        transfer = _reset(transfer, "single_view")
+    similarity, background = transfer.lambda_s > 0, transfer.lambda_bs > 0
+    if not (similarity or background):
+        yield from TransferConfig.model_fields.keys() - {"lambda_s", "lambda_bs"}
+        return
+    has_pairs = similarity and num_views == 2  # one view: L_s is its single term
+    is_merged = num_views == 2 or (transfer.single_view == "merged" and background)
+    uses_merged = background or (has_pairs and transfer.similarity_pairs == "prose")
+    if not has_pairs:
+        yield "similarity_pairs"
+    if num_views == 2 or not {"full": similarity, "merged": background}.get(
+        transfer.single_view, True
+    ):
+        yield "single_view"  # only L_s is whole or half, and only L_bs uses M^o
+    if not background:
+        yield "background_map"
     if not uses_merged:
-        transfer = _reset(transfer, "merged_gradient")
-    by_cases = num_views == 2 or transfer.single_view == "merged"
-    if not (uses_merged and by_cases):  # M^o is not used, or is the view's own CAM
-        transfer = _reset(transfer, "belongs", "half_of")
-        if transfer.background_map != "fixed_score":
-            transfer = _reset(transfer, "belongs_score")
-    return transfer
+        yield "merged_gradient"
+    if not (uses_merged and is_merged):  # M^o is not used, or is the view's own CAM
+        yield from ("belongs", "half_of")
+        if not (background and transfer.background_map == "fixed_score"):
+            yield "belongs_score"
