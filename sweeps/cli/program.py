@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import sys
+from collections import Counter
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -77,16 +78,18 @@ class Command(TyperCommand):
 
         An empty path would be the current folder; of a repeated option, only the last would count.
         """
+        given, _, found = self.make_parser(ctx).parse_args(args=[*args])
         with explained():
-            for before, arg in zip(["", *args], args, strict=False):
-                name, equals, text = arg.partition("=")
-                if not arg or (name.startswith("--") and equals and not text):
-                    named = name or (before if before.startswith("-") else "an argument")
+            for each, count in Counter(found).items():
+                option = each if isinstance(each, TyperOption) else None
+                named, value = option.opts[0] if option else "an argument", given[each.name]
+                if "" in (value if isinstance(value, list | tuple) else [value]):
                     raise ForeseenError(
                         f"{named}: empty, perhaps from an unset variable; give it a value or leave "
                         "it out"
                     )
-            self._refuse_repeated(args)
+                if option and count > 1 and not (option.is_flag or option.multiple):
+                    raise ForeseenError(f"{named}: given twice; give it once")
         rest = super().parse_args(ctx, args)
         with explained():
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
@@ -96,22 +99,6 @@ class Command(TyperCommand):
         """Run the command."""
         with explained():
             return super().invoke(ctx)
-
-    def _refuse_repeated(self, args: list[str]) -> None:
-        options = (each for each in self.params if isinstance(each, TyperOption))
-        valued = {name: each for each in options if not each.is_flag for name in each.opts}
-        seen, words = set[str](), iter(args)
-        for word in words:
-            name, equals, _ = word.partition("=")
-            if name == "--":
-                return
-            if name not in valued:
-                continue
-            if name in seen and not valued[name].multiple:
-                raise ForeseenError(f"{name}: given twice; give it once")
-            seen.add(name)
-            if not equals:
-                next(words, None)  # its value, whatever it looks like
 
 
 class Program(TyperGroup):
