@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeps.cli.method import data, predict, settings, stages
+from sweeps.cli.options import words_of
 from sweeps.cli.program import HELP, Command, Program, before_any_command
 from sweeps.run.signals import SIGNALS, handled
 
@@ -66,6 +67,7 @@ def _signals_raise() -> Iterator[list[signal.Signals]]:
 
 
 def gpu_check(
+    ctx: typer.Context,
     device: Annotated[str | None, typer.Option(help="cuda | cpu; default: cuda")] = None,
     data: Annotated[
         Path | None, typer.Option(help="folder in VOC layout; default: drawn pictures")
@@ -85,16 +87,7 @@ def gpu_check(
     """Check results and speed on this machine's GPU, in eight minutes."""
     from wsss.gpu_check.__main__ import main
 
-    given = {
-        "device": device,
-        "data": data,
-        "weights": weights,
-        "out": out,
-        "minutes": minutes,
-        "preset": preset,
-    }
-    words = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    raise typer.Exit(main([*words, *(["--small"] if small else [])]))
+    raise typer.Exit(main(words_of(ctx.command, ctx.params)))
 
 
 PANELS = {

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import Cpus, Gpus, call, execution, prior_limits, say_idle, with_options_of
+from sweeps.cli.options import (
+    Cpus,
+    Gpus,
+    Recipe,
+    Set,
+    Weights,
+    call,
+    execution,
+    prior_limits,
+    say_idle,
+    with_options_of,
+)
 from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
@@ -32,16 +43,10 @@ def configured(
     run: RunDir,
     data: Data,
     preset: Annotated[str, typer.Option(help="tiny | short | paper | irn")] = "short",
-    recipe: Annotated[
-        str, typer.Option(help="default | literal | irn | seam | puzzle_cam, over the preset")
-    ] = "default",
+    recipe: Recipe = "default",
     config: Annotated[Path | None, typer.Option(help="YAML, JSON or TOML file of settings")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
-    ] = None,
+    settings: Set = None,
+    weights: Weights = None,
 ) -> "Run":
     """Return the training that these options describe, after a check of its data set."""
     from sweeps.cli.method.run_folder import Run
@@ -130,36 +135,38 @@ def evaluate(
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import InferCams
+    from wsss.data.pictures.mask import require_size
     from wsss.data.voc import VocDataset
-    from wsss.evaluation.confusion import collect, threshold_grid
+    from wsss.evaluation.confusion import collect, count_image, threshold_grid
     from wsss.evaluation.score import score_counts
+    from wsss.labels.cam_files import require_fitting
     from wsss.segmentation_config import PseudoLabelConfig
 
     known = recall(run)
-    config, split = known.config, split or known.config.data.eval_split
-    place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
-    stage = InferCams(known.chain(PseudoLabelConfig()), split)
+    labels, split = known.config.labels, split or known.config.data.eval_split
+    chain, dataset = known.chain(PseudoLabelConfig()), VocDataset(known.data)
+    place = known.with_images(split).place(chain, cams=cams)
+    stage = InferCams(chain, split)
     again = ["infer", "--run", run, "--split", split]
-    dataset = VocDataset(known.data)
-    thresholds = threshold_grid(config.labels.background_score)
+    thresholds, num_classes = threshold_grid(labels.background_score), len(dataset.classes)
     images, unknown = [], 0
     for image_id in stage.image_ids(place):
-        found = _own_cams(stage, place, image_id, again, cams)
+        found, mask = _own_cams(stage, place, image_id, again, cams), dataset.mask(image_id)
+        require_size(dataset.mask_path(image_id), mask, dataset.image_size(image_id))
+        require_fitting(found, mask.shape, num_classes)
+        counted = count_image(found.cams, found.classes, mask, thresholds, num_classes + 1)
+        images.append((image_id, *counted))
         unknown += not found.source
-        images.append(_counted(found, dataset, image_id, thresholds))
-    counts = collect(images, thresholds, len(dataset.classes) + 1)
-    score = score_counts(counts, config.labels)
     print(f"{len(images)} images of {dataset.root}")
     if unknown:
         print(f"note: {unknown} of these CAM files do not say what they were made from")
-    _print_score(score, config.labels, dataset.classes)
+    score = score_counts(collect(images, thresholds, num_classes + 1), labels)
+    _print_score(score, labels, dataset.classes)
 
 
 @with_options_of(execution)
 def pseudo_label(
-    run: Annotated[
-        Path, typer.Option("--run", help="folder of a finished training: config and checkpoints")
-    ],
+    run: RunDir,
     refinement: Annotated[
         str | None, typer.Option(help="none (default) | crf | pamr | random_walk | random_walk_crf")
     ] = None,
@@ -344,19 +351,6 @@ def _own_cams(
             f"infer again: {command('wsss', *again)}{other}"
         )
     return found
-
-
-def _counted(found: "CamFile", dataset: Any, image_id: str, thresholds: Any) -> Any:
-    """Count CAMs against their image's mask. Raises DataError if they do not fit."""
-    from wsss.data.pictures.mask import require_size
-    from wsss.evaluation.confusion import count_image
-    from wsss.labels.cam_files import require_fitting
-
-    mask = dataset.mask(image_id)
-    require_size(dataset.mask_path(image_id), mask, dataset.image_size(image_id))
-    require_fitting(found, mask.shape, len(dataset.classes))
-    num_labels = len(dataset.classes) + 1
-    return image_id, *count_image(found.cams, found.classes, mask, thresholds, num_labels)
 
 
 def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...]) -> None:
