@@ -1,7 +1,7 @@
 """What is asked for is done or refused: who wins, what is in range, what fits table and data."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,70 +25,29 @@ MODELS = (RunConfig(), PseudoLabelConfig(), DeepLabConfig())
 # Ranges
 
 
-def numbers() -> Iterator[Any]:
-    """Each number of each model, and each list of numbers, as its JSON schema has it."""
-    for start in MODELS:
-        schema = type(start).model_json_schema()
-
-        def walk(
-            node: Mapping[str, Any], key: str, *, known: Any = schema, start: Any = start
-        ) -> Iterator[Any]:
-            if "$ref" in node:
-                node = known["$defs"][node["$ref"].rpartition("/")[2]]
-            for option in node.get("anyOf", []):
-                yield from walk(option, key)
-            for name, inner in node.get("properties", {}).items():
-                yield from walk(inner, f"{key}.{name}" if key else name)
-            if node.get("type") in ("integer", "number", "array") and "enum" not in node:
-                yield pytest.param(start, key, node, id=f"{type(start).__name__}-{key}")
-
-        yield from walk(schema, "")
-
-
-def outside(node: Mapping[str, Any]) -> list[Any]:
-    """Values that are no number, or just outside the range, which has two ends."""
-    low = node["minimum"] - 1e-9 if "minimum" in node else node["exclusiveMinimum"]
-    high = node["maximum"] * (1 + 1e-9) if "maximum" in node else node["exclusiveMaximum"]
-    if node["type"] == "integer":
-        low, high = node["minimum"] - 1, node["maximum"] + 1
-        return [low, high, 1.5, True, "x", float("nan")]
-    return [low, high, True, "x", float("nan"), float("inf")]
-
-
-NUMBERS = list(numbers())
-
-
-@pytest.mark.parametrize(("start", "key", "node"), NUMBERS)
-def test_a_number_out_of_range_is_refused_by_name(
-    start: Settings, key: str, node: Mapping[str, Any]
-) -> None:
-    if node["type"] == "array":
-        usual = list(start.flat()[key])
-        items = node.get("items") or node["prefixItems"][0]
-        wrong = [[], *([value, *usual[1:]] for value in outside(items)), usual * 100]
-    else:
-        wrong = outside(node)
-    for value in wrong:
-        with pytest.raises(ConfigError) as caught:
-            apply_overrides(start, {key: value})
-        assert str(caught.value).startswith(key)
-        assert ": " in str(caught.value)
-        assert "; the default is " in str(caught.value)
-
-
-def test_all_numbers_are_gone_through() -> None:
-    keys = {(type(param.values[0]), param.values[1]) for param in NUMBERS}
-    for start in MODELS:
-        for key, value in start.flat().items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            of_literal = key in (
-                "network.last_stage_dilation",
-                "random_walk.stride",
-                "output_stride",
-            )
-            assert ((type(start), key) in keys) == (
-                (is_number and not of_literal) or isinstance(value, list) or "clip_norm" in key
-            ), key
+@pytest.mark.parametrize("start", MODELS, ids=lambda model: type(model).__name__)
+def test_a_number_out_of_range_is_refused_by_name(start: Settings) -> None:
+    tried = 0
+    for key, usual in start.flat().items():
+        parts = usual if isinstance(usual, list) else [usual]
+        if key == "network.last_stage_dilation":
+            continue  # a Literal, which takes true for its 1
+        if key.endswith("clip_norm"):
+            parts = [1.0]
+        if any(isinstance(part, bool | str | None) for part in parts):
+            continue
+        wrong: list[Any] = [True, "x", math.nan, math.inf, 1e12, -1e12, 10**12, -(10**12)]
+        wrong += [1.5] if isinstance(parts[0], int) else []
+        if isinstance(usual, list):
+            wrong = [[], *([value, *usual[1:]] for value in wrong), usual * 100]
+        for value in wrong:
+            with pytest.raises(ConfigError) as caught:
+                apply_overrides(start, {key: value})
+            assert str(caught.value).startswith(key), value
+            assert ": " in str(caught.value)
+            assert "; the default is " in str(caught.value)
+        tried += 1
+    assert tried > 7
 
 
 # What a table, a search or a data set leaves open

@@ -44,13 +44,6 @@ def folder(tmp_path: Path) -> CheckpointFolder:
     return CheckpointFolder(tmp_path / "checkpoints")
 
 
-def test_a_new_folder_starts_at_the_beginning_and_changes_nothing(folder: CheckpointFolder) -> None:
-    model, optimizer = make(3.0)
-    assert folder.paths() == []
-    assert folder.restore(model, optimizer) == Position(0, 0)
-    assert model.weight.item() == 3.0
-
-
 def test_weights_optimiser_position_and_random_state_come_back(folder: CheckpointFolder) -> None:
     torch.manual_seed(5)
     save_epochs(folder, 4)
@@ -62,12 +55,6 @@ def test_weights_optimiser_position_and_random_state_come_back(folder: Checkpoin
     assert speed(model, optimizer) == 40.0
     assert optimizer.param_groups[0]["base_lr"] == 0.5
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_the_last_two_checkpoints_are_kept_and_the_newest_is_used(folder: CheckpointFolder) -> None:
-    save_epochs(folder, 8, 9, 10, 11)
-    assert names(folder) == ["epoch_0010.pt", "epoch_0011.pt"]
-    assert folder.restore(make()[0]) == Position(11, 77)
 
 
 def test_a_process_killed_while_writing_leaves_the_old_checkpoints(

@@ -19,7 +19,6 @@ from wsss.training.diagnosis.learning import (
     PriorLimits,
     PriorWarning,
     PriorWatch,
-    configured_prior,
     prior_gap,
     prior_loss,
 )
@@ -89,17 +88,6 @@ def test_the_error_names_numbers_settings_and_the_option_that_ends_it() -> None:
         assert f"train.{setting}" in text
         assert f"train.{setting}" in flat
     assert "--prior-fails-after (now 20 iterations; 0: never)" in text
-
-
-def test_a_stuck_training_is_warned_of_and_ended_at_the_stated_iterations(
-    stuck: RunConfig, samples: list[Sample]
-) -> None:
-    first, warning, error = told(stuck, samples, PriorLimits(6, 7))
-    assert first == 1  # iterations 1 to 4
-    assert warning.iteration == 6
-    assert warning.prior == configured_prior(stuck, samples, K)
-    assert warning.loss_cls > warning.prior
-    assert "after 7 iterations" in error
 
 
 def test_a_resumed_training_counts_its_iterations_from_the_very_start(

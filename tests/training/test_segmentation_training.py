@@ -20,7 +20,7 @@ from wsss.data.voc import Sample, VocDataset
 from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab
-from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER_DEEPLAB, PRESETS, TINY_DEEPLAB
+from wsss.presets import PAPER_DEEPLAB, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import DivergedError, Step
@@ -320,9 +320,3 @@ def test_a_few_drawn_images_are_learnt_by_heart(drawn: Path, tmp_path: Path) -> 
         found = torch.from_numpy(np.array(Image.open(path)))
         metric.update(found, torch.from_numpy(dataset.mask(sample.image_id)).long())
     assert float(metric.compute()) > 0.6
-
-
-def test_every_preset_names_settings_that_are_allowed() -> None:
-    assert set(DEEPLAB_PRESETS) == set(LABEL_PRESETS) == set(PRESETS)
-    for config in DEEPLAB_PRESETS.values():
-        assert DeepLabConfig.model_validate(config.model_dump()) == config
