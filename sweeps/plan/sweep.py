@@ -167,18 +167,22 @@ def require_left_to_settings(tables: Sequence[Table], settled: Settled) -> None:
                 )
 
 
-def checked_data(settled: Settled, data: Path, *, recheck: bool) -> "tuple[DataReport, RunConfig]":
+def checked_data(
+    settled: Settled, data: Path, *, recheck: bool = False, only_trains: bool = False
+) -> "tuple[DataReport, RunConfig]":
     """Check the splits that are trained and scored; return the report, and settings for this data.
 
     A data set that was found whole and has not changed since is read again only if `recheck`.
-    Raises ConfigError or DataError.
+    only_trains: labels are enough, so that there need be no masks. Raises ConfigError or DataError.
     """
     from wsss.data.check import check_data_once
     from wsss.data.voc import VocDataset
 
     trained, scored = settled.config.data.train_split, settled.config.data.eval_split
     splits = sorted({trained, scored})
-    report = check_data_once(VocDataset(data.absolute()), splits, scored=[scored], recheck=recheck)
+    dataset = VocDataset(data.absolute())
+    masks = [] if only_trains and not dataset.has_masks() else [scored]
+    report = check_data_once(dataset, splits, scored=masks, recheck=recheck)
     report.raise_if_broken()
     return report, with_data(settled, report, data)
 

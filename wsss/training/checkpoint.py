@@ -1,6 +1,5 @@
 """Checkpoints, written atomically: model, optimiser, position and random state."""
 
-import copy
 import logging
 import os
 from collections.abc import Callable
@@ -92,19 +91,17 @@ class CheckpointFolder:
         Raises OtherNetworkError for an intact checkpoint of another training, OSError for one that
         cannot be read, which may be whole.
         """
-        model_before = copy.deepcopy(model.state_dict())
-        optimizer_before = copy.deepcopy(optimizer.state_dict()) if optimizer else {}
         for path in reversed(self.paths()):
             try:
                 _check_sums(path)
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 position = Position(*state["position"])
                 _require_owner(path, state.get("owner", ""), self.owner)
-                _require_fitting(path, state["model"], model_before)
-                model.load_state_dict(state["model"])
-                if optimizer is not None:
-                    optimizer.load_state_dict(state["optimizer"])
+                _require_fitting(path, state["model"], model.state_dict())
                 torch.set_rng_state(state["torch_rng"])
+                if optimizer is not None:  # it changes nothing if it refuses a state
+                    optimizer.load_state_dict(state["optimizer"])
+                model.load_state_dict(state["model"])  # last, as it must fit now
             except (OtherNetworkError, *NOT_BROKEN):
                 raise
             except Exception as error:  # torch raises many kinds for a broken file
@@ -114,9 +111,6 @@ class CheckpointFolder:
                     path,
                     (str(error).splitlines() or [type(error).__name__])[0],
                 )
-                model.load_state_dict(model_before)  # part of the file may have been loaded
-                if optimizer is not None:
-                    optimizer.load_state_dict(optimizer_before)
                 with suppress(FileNotFoundError):  # another rank was faster
                     path.rename(path.with_suffix(".broken"))
                 continue

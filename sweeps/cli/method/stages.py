@@ -50,8 +50,8 @@ def configured(
 ) -> "Run":
     """Return the training that these options describe, after a check of its data set."""
     from sweeps.cli.method.run_folder import Run
-    from sweeps.plan.sweep import with_data
-    from wsss.data.check import check_data_once, require_batch
+    from sweeps.plan.sweep import checked_data
+    from wsss.data.check import require_batch
     from wsss.data.voc import VocDataset
     from wsss.identity import run_id
     from wsss.labels.sources import sources_of
@@ -59,19 +59,15 @@ def configured(
     from wsss.overrides import parse_assignments, settle
     from wsss.recipes import named_config, with_recipe
 
-    dataset = VocDataset(data.absolute())
     start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
     settled = settle(start, given, weights=weights, file=config)
-    wanted = settled.config.data
-    splits = sorted({wanted.train_split, wanted.eval_split})
-    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
-    report = check_data_once(dataset, splits, scored=scored)
-    report.raise_if_broken()
-    chosen = with_data(settled, report, data)
-    require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
+    report, chosen = checked_data(settled, data, only_trains=True)
+    trained = chosen.data.train_split
+    require_batch(report.num_images[trained], chosen.train.batch_size)
     check_initial_weights([chosen.network], settled.weights_file)
     say_idle(given, [chosen], run_id)
-    trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
+    dataset = VocDataset(data.absolute())
+    trained_on = sources_of(dataset, dataset.image_ids(trained))
     return Run(
         folder=run,
         config=chosen,
