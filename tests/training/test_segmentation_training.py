@@ -268,21 +268,10 @@ def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: li
         }
 
 
-def test_an_interrupted_training_ends_at_the_same_bits(
+def test_a_trained_network_is_loaded_to_the_same_bits_and_trained_no_further(
     samples: list[Sample], labels: list[Path], tmp_path: Path
 ) -> None:
-    straight, records = train(SMALL, samples, labels)
-    model = build_deeplab(SMALL, K)
-    checkpoints = CheckpointFolder(tmp_path)
-    broken = train_segmentation(
-        segmentation_training(model, SMALL, samples, labels, checkpoints=checkpoints)
-    )
-    next(broken), next(broken)  # stopped within the second epoch's record: one epoch is on disk
-    broken.close()
-    resumed, rest = train(SMALL, samples, labels, checkpoints=CheckpointFolder(tmp_path))
-    assert [record.step_losses for record in rest] == [r.step_losses for r in records[1:]]
-    for name, value in straight.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+    straight, _ = train(SMALL, samples, labels, checkpoints=CheckpointFolder(tmp_path))
     again, nothing = train(SMALL, samples, labels, checkpoints=CheckpointFolder(tmp_path))
     assert nothing == []
     loaded = load_trained(CheckpointFolder(tmp_path), SMALL, K)
