@@ -181,18 +181,12 @@ def recall(folder: Path) -> Run:
 
 
 def _read(path: Path) -> Run:
-    """Read run.json. Raises ConfigError for a damaged or an old one."""
+    """Read run.json. Raises ConfigError for a damaged one."""
     try:
         saved = Run.model_validate_json(path.read_bytes())
         return saved.model_copy(update={"folder": path.parent})
     except ValidationError as error:
-        problem = max(error.errors(), key=lambda each: each["type"] != "missing")
-    what = ".".join(map(str, problem["loc"])) or "not JSON"
-    if problem["type"] == "missing":
-        raise ConfigError(
-            f"{path}: has no {what}, as an earlier version wrote it, whose trainings cannot be "
-            "resumed; train again with another --run"
-        )
+        what = ".".join(map(str, error.errors()[0]["loc"])) or "not JSON"
     train = command("wsss", "train-cam", "--run", path.parent)
     raise ConfigError(
         f"{path}: damaged ({what}); delete it, and run the command that trained it again: {train} "
