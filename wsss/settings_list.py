@@ -31,9 +31,10 @@ class Setting:
     """Recipe -> its value, of the recipes that set it."""
 
     @property
-    def changed(self) -> dict[str, Any]:
-        """Preset -> value, of those that differ from the default."""
-        return {name: value for name, value in self.presets.items() if value != self.default}
+    def changes(self) -> dict[str, Any]:
+        """What gives it another value -> that value: presets, and recipes that set it."""
+        changed = {name: value for name, value in self.presets.items() if value != self.default}
+        return changed | {f"recipe {name}": value for name, value in self.recipes.items()}
 
 
 def find_settings(name: str | None = None) -> list[Setting]:
@@ -59,37 +60,33 @@ def find_settings(name: str | None = None) -> list[Setting]:
 def sections() -> dict[str, str]:
     """Return section -> its description in one sentence."""
     return {
-        name: " ".join((type(value).__doc__ or "").split("\n\n")[0].split())
-        for name, value in RunConfig()
-        if isinstance(value, Settings)
+        name: " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        for name, kind in _kinds().items()
     }
 
 
+def _kinds() -> dict[str, type[Settings]]:
+    return {name: type(value) for name, value in RunConfig() if isinstance(value, Settings)}
+
+
 def _settings() -> Iterator[Setting]:
-    default = RunConfig()
-    flat, presets = default.flat(), {name: config.flat() for name, config in PRESETS.items()}
-    schemas = {"": _properties(RunConfig)}
-    for name, value in default:
-        if isinstance(value, Settings):
-            schemas[name] = _properties(type(value))
+    flat, presets = RunConfig().flat(), {name: config.flat() for name, config in PRESETS.items()}
+    schemas = {
+        f"{section}.{name}".lstrip("."): schema
+        for section, kind in (_kinds() | {"": RunConfig}).items()
+        for name, schema in kind.model_json_schema()["properties"].items()
+    }
     for key, value in flat.items():
-        section, _, name = key.rpartition(".")
-        schema = schemas[section][name]
-        meaning = schema.get("description", "")
+        meaning = schemas[key].get("description", "")
         yield Setting(
             key,
             meaning.removeprefix(OPEN),
             meaning.startswith(OPEN),
-            _range(schema),
+            _range(schemas[key]),
             value,
             {preset: values[key] for preset, values in presets.items()},
             {recipe: values[key] for recipe, values in RECIPES.items() if key in values},
         )
-
-
-def _properties(kind: type[Settings]) -> dict[str, Any]:
-    found: dict[str, Any] = kind.model_json_schema()["properties"]
-    return found
 
 
 def _range(schema: Mapping[str, Any]) -> str:

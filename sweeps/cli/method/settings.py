@@ -68,5 +68,4 @@ def _grid(members: "list[Setting]") -> "Grid":
 
 def _changes(setting: "Setting") -> str:
     """Return which presets and recipes change a setting, with their values."""
-    changed = {**setting.changed, **{f"recipe {n}": v for n, v in setting.recipes.items()}}
-    return ", ".join(f"{name} {as_word(value)}" for name, value in changed.items())
+    return ", ".join(f"{name} {as_word(value)}" for name, value in setting.changes.items())
