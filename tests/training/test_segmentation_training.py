@@ -205,6 +205,14 @@ def test_a_batch_without_any_label_changes_nothing_but_by_decay() -> None:
         assert torch.equal(value, before[name])
 
 
+def test_gradients_are_clipped_to_the_configured_norm() -> None:
+    model, step = make_step(FROZEN.model_copy(update={"weight_decay": 0.0, "clip_norm": 1e-9}))
+    before = weights(model)
+    assert step(formula_batch([1, 2]))[-1] > 0.1
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("decays", [False, True])
 def test_head_and_biases_move_at_their_own_rates_and_biases_decay_only_where_asked(
     decays: bool,
