@@ -46,8 +46,8 @@ class TrialState:
     """Kind and message of a failed one."""
     warning: str = ""
     """Warning that the training is still at the label prior; not for a failed one."""
-    dead: DeadMaps | None = None
-    """Dead maps after the last epoch, if any; not for a failed one."""
+    dead: DeadMaps | str | None = None
+    """Dead maps after the last epoch, if any; not for a failed one. In words while it runs."""
     metrics: dict[str, Any] | None = None
     """The figures of a finished one."""
 

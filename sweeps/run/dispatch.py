@@ -15,7 +15,6 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, decide, num_breaks
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.stages.guard import num_hangs
-from sweeps.stages.training_warnings import dead_from_record, from_record
 from sweeps.store.attempts import Reason, Target
 from sweeps.store.failures import ErrorNote, take_note
 
@@ -23,7 +22,9 @@ TargetStatus = Literal["running", "done", "failed", "started"]
 """started: ended half-way; it resumes at the next start."""
 
 Numbers = dict[str, Any]
-"""What a trial reports: flat numbers, including `epoch`."""
+"""What a trial reports: flat numbers, including `epoch`, and words under WARNINGS."""
+WARNINGS = ("warning", "dead_maps")
+"""Of a training at the label prior, and of one whose maps are dead."""
 
 
 T = TypeVar("T", bound=Target)
@@ -135,7 +136,7 @@ class Dispatch(Generic[T]):
         self.running: set[str] = set()
         """Run ids of targets whose process has started."""
         self.last: dict[str, Numbers] = {}
-        self.warned: dict[str, set[type]] = {}
+        self.warned: dict[str, set[str]] = {}
         """Run id -> kinds of warnings that still hold."""
         self.hangs: dict[Path, int] = {}
         """Folder of a target's notes -> number of hangs known there."""
@@ -176,7 +177,7 @@ class Dispatch(Generic[T]):
 
     def _warn(self, target: T, record: Numbers) -> None:
         """Say a warning of a training when it comes up, and again once an epoch was without it."""
-        found = {type(w): w for w in (from_record(record), dead_from_record(record)) if w}
+        found = {kind: record[kind] for kind in WARNINGS if kind in record}
         known = self.warned.get(target.run_id, set())
         for kind, warning in found.items():
             if kind not in known:

@@ -35,9 +35,10 @@ class Record:
     stage: "Stage"
     progress: float
     """Share of the stage that is done, in [0, 1]."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    """What is new: an epoch's `epoch`, losses and so on, or a warning (training_warnings.py); empty
-    if only the progress is new."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """What is new: an epoch's `epoch`, losses and so on; empty if only the progress is new. Texts:
+    `warning`, within an epoch, that the training is at the label prior; `dead_maps`, with an
+    epoch."""
 
 
 Steps = Generator[Record, None, Any]

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 
 from sweeps.stages.stage import Place, Record, Steps, Training
-from sweeps.stages.training_warnings import to_record
 from sweeps.store.code_version import environment
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, write_config
@@ -73,18 +72,19 @@ class TrainCam(Training):
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
             limits=place.conduct.limits,
         ):
+            numbers: dict[str, Any]
             if isinstance(record, PriorWarning):
                 if first:
                     cam.warn(asdict(record) | {"message": str(record)})
                     folder.share()
-                numbers = {"epoch": epoch} | to_record(record)
+                numbers = {"epoch": epoch, "warning": str(record)}
             else:
                 epoch = float(record.epoch)
                 numbers = {key: float(value) for key, value in record.metrics().items()}
                 if first:
                     folder.add_epoch(record.to_json())
                     if dead := find_dead_maps(folder.epochs(), config):
-                        numbers |= to_record(dead)
+                        numbers["dead_maps"] = str(dead)
                 if self.judge and record.epoch < config.train.epochs:
                     numbers |= self.judge(model, record.epoch)
                     model.train()  # train_cam sets the mode only once, at its start

@@ -9,13 +9,13 @@ Runs in one process or on every rank of several; plain torch, no Ray and no MLfl
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sweeps.plan.cost import inferred_pixels, num_views
 from sweeps.plan.search import split_halves
 from sweeps.stages.score import Count, Score
 from sweeps.stages.stage import Place, complete
 from sweeps.stages.train_cam import TrainCam, trained_cam
-from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.code_version import code_version
 from sweeps.store.errors import StoreError
 from sweeps.store.failures import note_of, write_note
@@ -35,12 +35,12 @@ ON_ALL_RANKS = (DivergedError, NotLearningError)
 """Errors that all ranks of a training raise at the same iteration."""
 
 
-def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, float]]:
-    """Complete the score of a configuration; yield progress as flat numbers.
+def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, Any]]:
+    """Complete the score of a configuration; yield progress as flat records.
 
-    Every record has `epoch` and `progress` in [0, 1]; an epoch's record also has its losses, a
-    warning's the numbers of training_warnings.py, the last one the score. Nothing is yielded for a
-    finished run. All ranks yield equally often.
+    Every record has `epoch` and `progress` in [0, 1]; an epoch's record also has its losses, any
+    its warnings, the last one the score. Nothing is yielded for a finished run. All ranks yield
+    equally often.
     """
     score, last = Score(config), float(config.train.epochs)
     if place.first(lambda: score.is_done(place)):
@@ -57,7 +57,7 @@ def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, float]]:
     yield {"epoch": last, "progress": 1.0} | figures
 
 
-def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, float]]:
+def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, Any]]:
     """Complete the scores of configurations that share a training, one after the other.
 
     Yields what `run_trial` does, with `run`: the index of the configuration concerned. A foreseen
@@ -108,14 +108,14 @@ def _training_share(config: RunConfig) -> float:
 
 def search_trial(
     config: RunConfig, objective: str, place: Place, *, held_out: bool = False
-) -> Iterator[dict[str, float]]:
+) -> Iterator[dict[str, Any]]:
     """Train what is missing of a trial; yield epoch, objective and threshold after each epoch.
 
     objective: `best` or `fixed`; the value is the mIoU of the search half in percent. It saw this
     half's pixel masks, and so did the threshold unless it is the fixed score. The last epoch's
     record comes once the training is complete in the store, so a trial that has yielded it can be
-    stopped without loss. While the training is at the label prior, records have the numbers of its
-    warning, too. Raises DivergedError and NotLearningError as `train_cam` does.
+    stopped without loss. While the training is at the label prior, records have its `warning`, too.
+    Raises DivergedError and NotLearningError as `train_cam` does.
 
     held_out: add `held_out` to the last record: the mIoU of the held-out half in percent, at the
     threshold that the search half chose. The pixel masks of the held-out half only score it.
@@ -135,18 +135,18 @@ def search_trial(
         value, threshold = best if objective == "best" else fixed
         return {"epoch": float(epoch), "objective": value, "threshold": threshold}
 
-    warned: dict[str, float] = {}
+    warned: dict[str, Any] = {}
     for record in complete(TrainCam(config, judge), place):
-        numbers = dict(record.numbers)
-        if warning := from_record(numbers):
-            warned = to_record(warning)
+        numbers = record.numbers
+        if "warning" in numbers:
+            warned = {"warning": numbers["warning"]}
         else:
             warned = warned if numbers["collapsed"] else {}
             if "objective" in numbers:
                 kept = ("epoch", "objective", "threshold")
                 yield {key: numbers[key] for key in kept} | warned
     model = trained_cam(config, place)
-    last = judge(model, config.train.epochs) | warned
+    last: dict[str, Any] = judge(model, config.train.epochs) | warned
     if held_out:
         counts = count(model, halves.held_out)
         at = threshold_index(counts.thresholds, last["threshold"])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.attempts import Target
 from sweeps.track.tracker import Tracker
 
@@ -63,7 +62,7 @@ class TrackingThread:
         """Notice a start, an epoch, a warning or an end, but no progress within an epoch."""
         news, is_running = record or {}, status == "running"
         epoch = news.get("epoch", 0.0)
-        if is_running and epoch == self.epochs.get(trial.run_id) and WARNED not in news:
+        if is_running and epoch == self.epochs.get(trial.run_id) and "warning" not in news:
             return
         if is_running:
             self.epochs[trial.run_id] = epoch
@@ -102,16 +101,14 @@ class TrackingThread:
                 self._failed()
 
     def _failed(self) -> None:
-        """Pause, and warn once: what is wrong, and the remedy unless it may go away by itself."""
+        """Pause, and warn once: what is wrong, and the remedy."""
         self.retry_at = time.monotonic() + RETRY_SECONDS
-        problem = self.tracker.problem
-        if problem is None or self.warned or self.ending.is_set():
+        if self.warned or self.ending.is_set():
             return
         self.warned = True
-        words = problem.what if problem.is_temporary else str(problem)
         self.warn(
-            f"tracking at {self.tracker.address} fails: {words}; the work continues, and all "
-            "results are in the store"
+            f"tracking at {self.tracker.address} fails: {self.tracker.problem}; the work "
+            "continues, and all results are in the store"
         )
 
     def _take_notices(self) -> None:

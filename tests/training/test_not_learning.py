@@ -24,7 +24,6 @@ from sweeps.report.tables.document import measured, remarks, sweep_document
 from sweeps.run.ray import tune as trials
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Conduct, Place
-from sweeps.stages.training_warnings import to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings
 from sweeps.store.store import Store
 from sweeps.track.thread import TrackingThread
@@ -100,7 +99,7 @@ def test_a_failed_trial_is_not_warned_of_as_well(store: Store, sweep: Sweep) -> 
 def test_the_board_shows_a_warning_while_it_lasts(sweep: Sweep) -> None:
     board = Board(sweep, Console(file=io.StringIO(), width=160, color_system=None))
     trial = cell(sweep, "no,no")
-    board.update(trial, status="running", record={"epoch": 1.0, **to_record(WARNING)})
+    board.update(trial, status="running", record={"epoch": 1.0, "warning": str(WARNING)})
 
     def view() -> str:
         with board.console.capture() as captured:
@@ -120,7 +119,7 @@ def test_the_tracking_thread_hears_of_a_warning_in_mid_epoch(sweep: Sweep) -> No
     thread.update(trial, status="running")
     thread.update(trial, status="running", record={"epoch": 0.0})
     assert thread.notices.qsize() == 1
-    thread.update(trial, status="running", record={"epoch": 0.0, **to_record(WARNING)})
+    thread.update(trial, status="running", record={"epoch": 0.0, "warning": str(WARNING)})
     assert thread.notices.qsize() == 2
     thread.update(trial, status="done", record={"epoch": 0.0})
     assert thread.notices.qsize() == 3
@@ -164,7 +163,11 @@ def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
 ) -> None:
     draw(stuck, store, drawn, PriorLimits(5, 9))
     assert [record["epoch"] for record in told] == [1, 2, 3]
-    assert [record.get("warned_at") for record in told] == [None, 5, None]
+    assert ["after 5 iterations" in record.get("warning", "") for record in told] == [
+        False,
+        True,
+        False,
+    ]
     assert (told[-1]["objective"], told[-1]["failed"]) == (0, "not learning")
     assert "after 9 iterations" in told[-1]["message"]
     assert store.cam(cam_id(stuck)).warning() is not None
@@ -191,7 +194,7 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     trial = draws.next()
     assert trial is not None
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
-    draws.reported(trial, judged | to_record(WARNING))
+    draws.reported(trial, judged | {"warning": str(WARNING)})
     assert "1 interrupted at the prior" in as_text(search_document(SEARCH, store), width=200)
     failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
     draws.reported(trial, failed)

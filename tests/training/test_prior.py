@@ -119,9 +119,8 @@ def test_a_warning_is_reported_at_once_and_kept_until_the_training_starts_anew(
     assert message.startswith("not clearly below the label prior after 1 iterations: L_cls is ")
     records = records_of(stuck, tmp_path, drawn, PriorLimits(6, 0))
     epoch = [record for record in records if record["epoch"] <= 2]
-    assert [record.get("warned_at") for record in epoch] == [None, 6, None]
+    assert [record.get("warning") for record in epoch] == [None, cam.warning(), None]
     assert [record["epoch"] for record in epoch] == [1, 1, 2]
-    assert all(isinstance(value, float) for record in records for value in record.values())
     assert "after 6 iterations" in (cam.warning() or "")
 
 

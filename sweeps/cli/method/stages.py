@@ -248,15 +248,13 @@ def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
 
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
     """Print an epoch or a warning; return whether dead maps have been warned of."""
-    from sweeps.stages.training_warnings import dead_from_record, from_record, without_warnings
-
-    if warning := from_record(record.numbers):
-        print(f"warning: {warning}", flush=True)
+    numbers = dict(record.numbers)
+    if "warning" in numbers:
+        print(f"warning: {numbers['warning']}", flush=True)
         return warned
-    shown = without_warnings(record.numbers)
-    numbers = " ".join(f"{key} {value:.4g}" for key, value in shown.items())
-    print(f"{numbers} of {counted(epochs, 'epoch')}", flush=True)
-    dead = dead_from_record(record.numbers)
+    dead = numbers.pop("dead_maps", None)
+    shown = " ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+    print(f"{shown} of {counted(epochs, 'epoch')}", flush=True)
     if dead and not warned:
         print(f"warning: {dead}", flush=True)
     return dead is not None

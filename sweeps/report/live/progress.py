@@ -4,6 +4,7 @@ Lines are printed into files and on terminals without cursor control.
 """
 
 import time
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +17,6 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, format_seconds
 from sweeps.report.live.status import matrices
-from sweeps.stages.training_warnings import dead_from_record, from_record
 from wsss.basics.printable import counted
 
 PLAIN_EVERY_SECONDS = 30.0
@@ -53,7 +53,7 @@ class Board:
         if self.live:
             self.live.stop()
 
-    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
+    def update(self, trial: Trial, *, status: str, record: dict[str, Any] | None = None) -> None:
         """Record a trial's progress; without a live display, print important changes."""
         state, record = self.states[trial.run_id], record or {}
         status = "finished" if status == "done" else status
@@ -65,13 +65,13 @@ class Board:
         if self.live is None:
             self._print_line(trial, state, changed=changed)
 
-    def _heed(self, state: TrialState, record: dict[str, float]) -> None:
+    def _heed(self, state: TrialState, record: dict[str, Any]) -> None:
         """Show a warning in the table while it holds."""
-        if warning := from_record(record):
-            state.warning = str(warning)
+        if warning := record.get("warning"):
+            state.warning = warning
         elif state.status == "failed" or record.get("collapsed") == 0:
             state.warning = ""
-        if dead := dead_from_record(record):
+        if dead := record.get("dead_maps"):
             state.dead = dead
         elif state.status == "failed" or "collapsed" in record:  # an epoch without dead maps
             state.dead = None

@@ -31,6 +31,7 @@ from sweeps.store.store import Store, read_record
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
+from wsss.training.diagnosis.learning import DeadMaps
 
 DEFAULT_MARGIN = 0.5
 """Percentage points; a difference within this of the paper's counts as reproduced."""
@@ -198,7 +199,11 @@ class _TableEvidence:
                 for seed, run in own.items()
                 if (failure := results.states[run].failure)
             ),
-            dead={seed: dead for seed, run in own.items() if (dead := results.states[run].dead)},
+            dead={
+                seed: dead
+                for seed, run in own.items()
+                if isinstance(dead := results.states[run].dead, DeadMaps)
+            },
             seconds=sum(results.states[run].seconds for run in own.values()),
             links=tuple((f"seed {s}", pages[own[s]]) for s in mine if own[s] in pages),
         )

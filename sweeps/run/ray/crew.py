@@ -187,13 +187,13 @@ def _sender(reports: Queue) -> Any:
 
     class Sender(UserCallback):  # type: ignore[misc]  # ray is untyped
         def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
-            numbers = {key: float(value) for key, value in metrics[0].items()}
+            numbers = dict(metrics[0])
             reports.put({"progress": numbers.pop("progress"), "numbers": numbers})
 
     return Sender()
 
 
-def _train_rank(sent: _Sent, process: Process) -> Iterator[dict[str, float]]:
+def _train_rank(sent: _Sent, process: Process) -> Iterator[dict[str, Any]]:
     for record in attempt(sent.stage, replace(sent.place, rank=process)):
         yield {"progress": record.progress, **record.numbers}
 

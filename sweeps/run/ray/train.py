@@ -20,7 +20,7 @@ from wsss.basics.errors import ForeseenError
 from wsss.training.execution import keep_freed_memory
 from wsss.training.process import Process
 
-Loop = Callable[[Any, Process], Iterator[dict[str, float]]]
+Loop = Callable[[Any, Process], Iterator[dict[str, Any]]]
 
 CHECK_SECONDS = 2.0
 """Between two looks at whether the raylet lives."""

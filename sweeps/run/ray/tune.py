@@ -172,7 +172,7 @@ def lost_its_node(error: BaseException | None) -> bool:
 
 # In a trial's process, where torch is imported: so the driver starts seconds earlier
 
-Records = Iterator[dict[str, float]]
+Records = Iterator[dict[str, Any]]
 
 
 def sweep_trial(

@@ -25,7 +25,6 @@ from sweeps.run.driver import NOT_COMPLETE, Subject
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
-from sweeps.stages.training_warnings import from_record
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
@@ -166,7 +165,7 @@ class Draws(Source[SearchTrial]):
         else:
             is_new = record["epoch"] > target.last_epoch  # not one repeated after a kill
             target.add_epoch(record)
-            target.warning = str(from_record(record) or "")
+            target.warning = record.get("warning", "")
             is_poor = is_new and self.study.is_poor(target)
             if target.last_epoch == self.search.base.train.epochs:
                 target.status = "finished"
