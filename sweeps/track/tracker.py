@@ -37,7 +37,7 @@ from sweeps.track.address import (
     tracking_uri,
     without_password,
 )
-from sweeps.track.faults import Problem, check_address, diagnose
+from sweeps.track.faults import check_address, diagnose
 from sweeps.track.view import AtEnd, RunLink, RunView, Summary, Tracked, Values
 from wsss.basics.environment import variables
 from wsss.basics.errors import ForeseenError
@@ -76,7 +76,7 @@ def _never_fatal(step: "Callable[Concatenate[Tracker, P], object]") -> "Callable
             self._runs = None
             self._addresses.clear()  # a run may be gone
             return False
-        self.problem = None
+        self.problem = ""
         return True
 
     return attempt
@@ -93,7 +93,8 @@ class Tracker:
         self.uri = tracking_uri(store)
         self.address = without_password(self.uri)
         """The URI without a password, for messages."""
-        self.problem: Problem | None = None
+        self.problem = ""
+        """What was wrong with the last step, and the remedy; "" if nothing was."""
         self.notes: list[str] = []
         """What was repaired in MLflow, and what could not be logged."""
         self._runs: _Experiment | None = None

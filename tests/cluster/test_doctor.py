@@ -173,7 +173,8 @@ def test_a_job_server_that_is_not_there_is_a_problem() -> None:
 
 def test_an_address_that_mlflow_does_not_take_is_said() -> None:
     check = check_mlflow("localhost:5000")
-    assert (check.state, check.remedy) == ("warning", "write http://localhost:5000")
+    assert check.state == "warning"
+    assert check.remedy.startswith("set MLFLOW_TRACKING_URI to http://HOST:PORT")
 
 
 @pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "ok"), (503, "warning")])

@@ -24,7 +24,6 @@ from waiting import wait_for
 from sweeps.store.store import Store, read_json
 from sweeps.track import tracker as tracking
 from sweeps.track.address import tracking_uri
-from sweeps.track.faults import Problem
 from sweeps.track.thread import GROUP, TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import AtEnd, RunLink, RunView, Summary, Tracked
@@ -212,7 +211,7 @@ def test_a_run_that_is_gone_while_a_tracker_works_is_made_anew(store: Store) -> 
     gone = the_run(store).info.run_id
     delete_for_good(MlflowClient(tracker.uri), gone)
     assert not tracker.sync()
-    assert tracker.problem.is_temporary
+    assert "has been deleted; run the same command again" in tracker.problem
     assert tracker.sync(), tracker.problem
     assert the_run(store).info.run_id != gone
 
@@ -431,9 +430,9 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, step, once_more)
         assert not tracker.sync()
-        assert tracker.problem.is_temporary
+        assert tracker.problem.startswith("the server does not answer; ")
     assert tracker.sync()
-    assert tracker.problem is None
+    assert tracker.problem == ""
     run = the_run(store)
     assert (run.info.status, len(run.data.params)) == ("FINISHED", 2)
     assert len(run.inputs.dataset_inputs) == 2
@@ -500,8 +499,8 @@ class SlowTracker:
 
     address = "nowhere"
 
-    def __init__(self, problem: Problem | None = None, *, answers: bool = True) -> None:
-        self.problem, self.works, self.answers = problem, problem is None, answers
+    def __init__(self, problem: str = "", *, answers: bool = True) -> None:
+        self.problem, self.works, self.answers = problem, not problem, answers
         self.is_abandoned = False
         self.entered, self.go = threading.Event(), threading.Event()
         self.synced: list[str] = []
@@ -585,7 +584,7 @@ def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:
 
 
 def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> None:
-    tracker, told = SlowTracker(Problem("no route", "wait", is_temporary=True)), list[str]()
+    tracker, told = SlowTracker("no route; wait"), list[str]()
     tracker.go.set()
     with thread_of(tracker, told.append) as thread:
         thread.notice(NAMES[0], running=True)
@@ -599,7 +598,8 @@ def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> Non
     assert tracker.synced == [NAMES[0], NAMES[2]]
     assert tracker.running[-1] == set(NAMES[:3])
     assert told == [
-        "tracking at nowhere fails: no route; the work continues, and all results are in the store"
+        "tracking at nowhere fails: no route; wait; the work continues, and all results are in the "
+        "store"
     ]
 
 
@@ -623,7 +623,7 @@ def test_an_unexpected_error_of_the_thread_is_told_and_the_end_does_not_wait_for
 
 def test_a_fault_that_stays_is_told_before_anything_runs_with_its_remedy() -> None:
     told = list[str]()
-    tracker = SlowTracker(Problem("no scheme", "write http://here"), answers=False)
+    tracker = SlowTracker("no scheme; write http://here", answers=False)
     with thread_of(tracker, told.append):
         wait_for(lambda: bool(told))
     assert told[0].startswith("tracking at nowhere fails: no scheme; write http://here; the work")

@@ -106,5 +106,5 @@ def test_a_sync_that_can_never_work_is_refused_with_its_remedy(tmp_path: Path) -
     assert done.exit_code == 2
     assert "up to date" not in done.stdout
     _, said = done.stderr.splitlines()  # the first: where it logs to
-    assert said.startswith("error: localhost:5000: ")
-    assert said.endswith("write http://localhost:5000")
+    assert said.startswith("error: localhost:5000: an address without a scheme that MLflow knows; ")
+    assert "set MLFLOW_TRACKING_URI to http://HOST:PORT" in said

@@ -263,7 +263,8 @@ def check_mlflow(uri: str) -> Check:
     try:
         check_address(uri)
     except TrackingError as error:
-        return Check("MLflow", "warning", f"{shown}: {error.problem.what}", error.problem.remedy)
+        what, _, remedy = str(error).partition("; ")
+        return Check("MLflow", "warning", f"{shown}: {what}", remedy)
     if not uri.startswith("http"):
         return Check("MLflow", "ok", shown)
     status = _ask(f"{shown}{MLFLOW_PATH}")
