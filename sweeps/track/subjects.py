@@ -14,7 +14,7 @@ KINDS = (SweepRuns, SearchRuns, HeadlineRuns)
 
 
 def known_subjects(store: Store) -> list[Driven]:
-    """Return all subjects of a store; headlines last, as they link to runs of sweeps."""
+    """Return all subjects of a store: sweeps, searches, headlines."""
     found = ((kind, path) for kind in OF_KIND for path in store.descriptions(kind))
     return [Driven(kind, path.parent.name) for kind, path in found]
 

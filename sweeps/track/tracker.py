@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import mlflow
-import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -38,7 +37,7 @@ from sweeps.track.address import (
     without_password,
 )
 from sweeps.track.faults import check_address, diagnose
-from sweeps.track.view import AtEnd, RunLink, RunView, Summary, Tracked, Values
+from sweeps.track.view import AtEnd, RunView, Summary, Tracked, Values
 from wsss.basics.environment import variables
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
@@ -248,13 +247,13 @@ class _Experiment:
         database.move_artifacts(file, before, now)
         self.notes.append(f"artifacts are now in {new}, no longer in {old}")
 
-    def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> Run | None:
-        """Return a run of this (or another) experiment with all of the tags, if there is one.
+    def find(self, tags: Mapping[str, str]) -> Run | None:
+        """Return a run of this experiment with all of the tags, if there is one.
 
         A deleted run is returned only if there is no other.
         """
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self.client.search_runs([experiment_id or self.id], wanted, ViewType.ALL, 100)
+        found = self.client.search_runs([self.id], wanted, ViewType.ALL, 100)
         return min(found, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
 
     def usable(self, run: Run | None, view: RunView, parent: Mapping[str, str]) -> Run:
@@ -321,11 +320,6 @@ class _Experiment:
             values = [name for name in known.get(key, "").split(", ") if name]
             if value not in values:
                 tags[key] = ", ".join([*values, value])
-        for key, link in view.links.items():
-            if not self._is_active(known.get(key)):
-                linked = self._find_linked(link)
-                if linked and linked != known.get(key):
-                    tags[key] = linked
         return tags
 
     def _is_active(self, run_id: str | None) -> bool:
@@ -341,14 +335,6 @@ class _Experiment:
                 stage = None  # permanently deleted
             self._active[run_id] = stage == ACTIVE
         return self._active[run_id]
-
-    def _find_linked(self, link: RunLink) -> str | None:
-        """Return the MLflow id of a run in another experiment; None if MLflow lacks it."""
-        experiment = self.client.get_experiment_by_name(link.experiment)
-        if experiment is None:
-            return None
-        found = (self.find(tags, experiment.experiment_id) for tags in link.alternatives)
-        return next((str(run.info.run_id) for run in found if run is not None), None)
 
     def _log_at_end(self, run: Run, at_end: AtEnd, *, complete: bool) -> None:
         """Log artifacts, metrics and network; for a complete run, only what it lacks.
@@ -408,30 +394,10 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
         database.check_file(path)
     elif is_database(uri):
         database.check_server(uri)
-    else:
-        _require_answer(uri, answer_within)
-    return MlflowClient(uri)
-
-
-def _require_answer(uri: str, limit: float) -> None:
-    """Raise an error of a timeout if nothing answers at the address of a server.
-
-    MLflow itself would try for a minute. Any other error is left to MLflow, which has settings for
-    certificates and passwords.
-    """
-    if scheme_of(uri) not in ("http", "https"):
-        return
-
-    def ask() -> None:
-        url = f"{uri.rstrip('/')}/health"
-        requests.get(url, timeout=limit, stream=True, allow_redirects=False).close()
-
-    try:
-        within(limit, ask)
-    except requests.Timeout:
-        raise
-    except requests.RequestException:
-        pass
+    client = MlflowClient(uri)
+    if scheme_of(uri) in ("http", "https"):  # where nothing answers, MLflow would try for a minute
+        within(answer_within, lambda: client.search_experiments(max_results=1))
+    return client
 
 
 def _make_whole(path: Path) -> None:

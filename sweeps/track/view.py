@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sweeps.store.code_version import commit_of
 from wsss.config import DataConfig
@@ -22,13 +22,6 @@ MAX_MESSAGE_LENGTH = 400
 
 Values = Mapping[str, float | None]
 """Values by metric name. None, nan and infinity are not logged."""
-
-
-class RunLink(NamedTuple):
-    """A run of another experiment, by tags: the first of several alternatives that exists."""
-
-    experiment: str
-    alternatives: tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,6 @@ class RunView:
     """Kept up to date; None: deleted."""
     list_tags: Mapping[str, str] = field(default_factory=dict)
     """Appended, with a comma, to what the tag lists."""
-    links: Mapping[str, RunLink] = field(default_factory=dict)
-    """Tag -> the run whose MLflow id it holds, once MLflow has that run."""
     params: Mapping[str, Any] = field(default_factory=dict)
     data: DataConfig | None = None
     """MLflow shows it as a data set for training and one for evaluation."""

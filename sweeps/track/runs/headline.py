@@ -15,16 +15,14 @@ from sweeps.store.code_version import code_version
 from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.track import view
-from sweeps.track.runs.sweep import EXPERIMENT as CAM_EXPERIMENT
-from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Summary, Tracked
-from wsss.identity import cam_id, run_id
+from sweeps.track.view import ROLE, RunView, Summary, Tracked
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained
 
 PREDICTION_ID = "wsss.prediction_id"
 HEADLINE, HEADLINES = "wsss.headline", "wsss.headlines"
-CAM_RUN, CAM_CELL = "wsss.cam_mlflow_run", "wsss.cam_cell"
+CAM_CELL = "wsss.cam_cell"
 MIOU, LABELS_MIOU = "miou/val", "miou/labels_train"
 
 
@@ -96,11 +94,8 @@ class HeadlineRuns(Tracked):
         metrics = chain_metrics(self.store, chain)
         failure = self.store.folder(end_stages(self.headline, chain)[-1].rel).why_failed()
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain.ids().items()}
-        links = {}
         if chain.labels is not None:
             lineage[CAM_CELL] = self.headline.cell
-            alternatives = ({RUN_ID: run_id(chain.run)}, {CAM_ID: cam_id(chain.run)})
-            links[CAM_RUN] = view.RunLink(CAM_EXPERIMENT, alternatives)
         return RunView(
             id=chain.prediction_id,
             key={PREDICTION_ID: chain.prediction_id},
@@ -115,7 +110,6 @@ class HeadlineRuns(Tracked):
             },
             current_tags=view.message_tags((), failure),
             list_tags={HEADLINES: self.headline.name},
-            links=links,
             params={
                 "refinement": source_of(chain),
                 "eval_split": chain.eval_split,
