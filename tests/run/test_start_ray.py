@@ -4,9 +4,7 @@ import os
 import re
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -183,44 +181,12 @@ def test_a_host_whose_name_nobody_looks_up_is_given_up(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("no_variable")
-def test_a_server_that_never_answers_is_given_up() -> None:
+def test_a_server_that_is_no_cluster_is_given_up() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(ClusterError, match=r"something else than Ray listens there \(no answer\)"),
+        pytest.raises(ClusterError, match="no Ray cluster answers there; give"),
     ):
-        check_cluster(f"127.0.0.1:{silent.getsockname()[1]}", Limits(connect=0.5))
-
-
-SPEAKS_AS_RAY = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-
-
-@pytest.mark.usefixtures("no_variable")
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (b"HTTP/1.0 400 Bad Request\r\n", "something else than Ray listens there"),
-        (b"", "something else than Ray listens there"),
-        (SPEAKS_AS_RAY, "no Ray cluster answers there; give"),
-    ],
-)
-def test_a_server_of_something_else_is_told_from_a_cluster_that_hangs(
-    answer: bytes, said: str
-) -> None:
-    def serve(server: socket.socket) -> None:
-        with suppress(OSError):  # it is closed
-            while True:
-                line, _ = server.accept()
-                line.recv(100)
-                line.sendall(answer)
-                lines.append(line) if answer == SPEAKS_AS_RAY else line.close()
-
-    lines: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        Thread(target=serve, args=(server,), daemon=True).start()
-        with pytest.raises(ClusterError, match=said):
-            check_cluster(f"127.0.0.1:{server.getsockname()[1]}", Limits(join=1))
-    for line in lines:
-        line.close()
+        check_cluster(f"127.0.0.1:{silent.getsockname()[1]}", Limits(join=1))
 
 
 REFUSALS = {

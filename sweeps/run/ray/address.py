@@ -23,17 +23,10 @@ import ray, signal, sys
 signal.alarm(int(sys.argv[2]))
 ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)
 """
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What opens a connection of HTTP/2, in which Ray's GCS speaks: a fixed text and a frame SETTINGS
-(RFC 9113, 3.4); the answer begins with such a frame."""
-SETTINGS = 4
-"""Type of that frame, its fourth byte."""
 SOONER = {"RAY_gcs_server_request_timeout_seconds": "10", "RAY_NUM_REDIS_GET_RETRIES": "3"}
 """Ray's variables, so that it names its reason before the limit to joining."""
 VARIABLE = "RAY_ADDRESS"
 """Ray takes it for `auto`."""
-TLS = "RAY_USE_TLS"
-"""At "1", Ray speaks through TLS."""
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Marks the one process that a submitted job runs."""
 HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
@@ -44,10 +37,8 @@ TOKEN_PLACES = "RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray
 class Limits:
     """The longest waits for a cluster, in seconds."""
 
-    connect: float = 4.0
-    """For one address of a host to accept a connection."""
     host: float = 8.0
-    """For a host: for its name, for any of its addresses, and for what it says."""
+    """For a host: for its name, and for any of its addresses to accept a connection."""
     load: float = 45.0
     """Until Ray is imported, which takes two seconds of computing."""
     join: int = 15
@@ -131,27 +122,15 @@ def _wrong_form(address: str) -> str:
 
 
 def _check_port(host: str, port: int, given: str, limits: Limits) -> None:
-    """Raise ClusterError unless something listens there, and speaks as a Ray cluster does."""
-    is_connected = False
-
-    def first_bytes() -> bytes:
-        nonlocal is_connected
-        with socket.create_connection((host, port), timeout=limits.connect) as line:
-            is_connected = True
-            if os.environ.get(TLS) == "1":
-                return bytes([0, 0, 0, SETTINGS])  # only Ray knows its certificates
-            line.sendall(GREETING)
-            return line.recv(4)
-
-    remedy = f"`ray status` on the head says whether Ray runs; {_remedy(given)}"
-    try:
-        said = within(limits.host, first_bytes)  # to look up a name has no limit of its own
+    """Raise ClusterError unless something listens there."""
+    try:  # to look up a name has no limit of its own
+        within(limits.host, lambda: socket.create_connection((host, port), limits.host).close())
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        what = "something else than Ray listens" if is_connected else "nothing listens"
-        raise ClusterError(f"{given}: {what} there ({why}); {remedy}") from None
-    if said[3:] != bytes([SETTINGS]):
-        raise ClusterError(f"{given}: something else than Ray listens there; {remedy}")
+        raise ClusterError(
+            f"{given}: nothing listens there ({why}); `ray status` on the head says whether Ray "
+            f"runs; {_remedy(given)}"
+        ) from None
 
 
 def join(address: str, options: dict[str, Any], limits: Limits = LIMITS) -> None:
