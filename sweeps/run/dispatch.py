@@ -53,6 +53,8 @@ class Event(NamedTuple):
     """A target, or the part of one that listeners know."""
     status: TargetStatus
     record: Numbers | None
+    why: str = ""
+    """The cause of a failure, if no one has said it yet."""
 
 
 class Source(ABC, Generic[T]):
@@ -270,5 +272,7 @@ class Dispatch(Generic[T]):
         for event in self.source.events(target, status, record):
             for listener in self.listeners:
                 listener.update(event.trial, status=event.status, record=event.record)
+            if event.why:
+                self.say(f"{event.trial.name}: {event.why}")
         if status == "running":
             self._hung(target)  # Ray Train may restart a worker that hung without telling Tune

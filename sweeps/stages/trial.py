@@ -60,32 +60,30 @@ def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, Any]]:
 def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, Any]]:
     """Complete the scores of configurations that share a training, one after the other.
 
-    Yields what `run_trial` does, with `run`: the index of the configuration concerned. A foreseen
-    error is recorded as the run's failure and not raised, as a restart would meet it again. If the
-    training raised it, the other runs fail with it. An unexpected error leaves a note for the
-    driver and is raised, so that the trial is restarted.
+    Yields what `run_trial` does, with `run`: the id of the run concerned. A foreseen error is
+    recorded as the run's failure and not raised, as a restart would meet it again: the run's last
+    record has it as `failed`. If the training raised it, the other runs fail with it. An unexpected
+    error leaves a note for the driver and is raised, so that the trial is restarted.
     """
     code_version()  # now, while the sources are still those that were imported
     failed: ForeseenError | None = None
-    for index, config in enumerate(configs):
+    for config in configs:
         run = place.store.run(run_id(config))
         if failed is not None:
-            _record_failure(config, place, failed)
-            yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0, "run": float(index)}
+            yield _failed(config, place, failed)
             continue
-        if index and not place.first(lambda: Score(config).is_done(place)):  # noqa: B023
+        if config is not configs[0] and not place.first(lambda: Score(config).is_done(place)):  # noqa: B023
             # From now on, the driver looks for notes of an error or a hang in this run's folder.
-            yield {"epoch": float(config.train.epochs), "progress": 0.0, "run": float(index)}
+            yield {"epoch": float(config.train.epochs), "progress": 0.0, "run": run_id(config)}
         try:
             for record in run_trial(config, replace(place, stack_folder=run.path)):
-                yield record | {"run": float(index)}
+                yield record | {"run": run_id(config)}
         except StoreError:
             raise  # a full disk or unreachable bucket may be mended by the time of the restart
         except ForeseenError as error:
             if place.process.world_size > 1 and not isinstance(error, ON_ALL_RANKS):
                 raise  # perhaps only this rank met it, and the others wait
-            _record_failure(config, place, error)
-            yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0, "run": float(index)}
+            yield _failed(config, place, error)
             if not place.first(lambda: TrainCam(config).is_done(place)):  # noqa: B023 - called now
                 failed = error
         except Exception as error:
@@ -93,11 +91,13 @@ def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, 
             raise
 
 
-def _record_failure(config: RunConfig, place: Place, error: BaseException) -> None:
-    """Write why a run failed, and upload it."""
+def _failed(config: RunConfig, place: Place, error: BaseException) -> dict[str, Any]:
+    """Write why a run failed, and upload it; return the run's last record."""
+    run, note = place.store.run(run_id(config)), note_of(error)
     if place.process.is_first:
-        note = note_of(error)
-        place.store.run(run_id(config)).fail(note.kind, note.message, note.traceback)
+        run.fail(note.kind, note.message, note.traceback)
+    why = f"{note.kind}: {note.message}"
+    return {"epoch": 0.0, "progress": 1.0, "failed": why, "run": run_id(config)}
 
 
 def _training_share(config: RunConfig) -> float:

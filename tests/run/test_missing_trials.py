@@ -12,7 +12,7 @@ from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.tables import MissingTrials, Training
 from sweeps.store.failures import note_of, write_note
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Store
 
 SCORES = tuple(
     trial
@@ -52,38 +52,42 @@ class Scene:
         assert self.dispatch.next() is None, "one training, one target"
         self.dispatch.begun(KEY)
 
-    def report(self, run: int, epoch: float) -> None:
-        self.dispatch.reported(KEY, {"run": float(run), "epoch": epoch})
+    def report(self, number: int, epoch: float, **more: float | str) -> None:
+        self.dispatch.reported(KEY, {"run": SCORES[number].run_id, "epoch": epoch, **more})
 
-    def finish(self, number: int) -> None:
-        write_json(self.store.run(SCORES[number].run_id).path / "done.json", {"miou_fixed": 1.0})
+    def finish(self, number: int, *, here: bool = True) -> None:
+        """here: whether the result is on the driver's machine already, not only in the bucket."""
+        if here:
+            self.store.run(SCORES[number].run_id).finish({"miou_fixed": 1.0})
+        self.report(number, 2, miou_fixed=1.0)
 
     def fail(self, number: int, kind: str) -> None:
         self.store.run(SCORES[number].run_id).fail(kind, "too fast", "trace")
+        self.report(number, 3, failed=f"{kind}: too fast")
 
 
 def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.start()
     scene.report(0, 1)
-    scene.finish(0)
+    scene.finish(0, here=False)
     scene.report(1, 3)
     scene.fail(1, "diverged")
     scene.report(2, 4)
-    scene.finish(2)
     assert scene.heard == [
         (0, "running", None),
         (0, "running", 1),
-        (0, "done", 1),
+        (0, "done", 2),
         (1, "running", None),
         (1, "running", 3),
         (1, "failed", 3),
         (2, "running", None),
         (2, "running", 4),
     ]
-    scene.dispatch.ended(KEY)
-    assert scene.heard[-1] == (2, "done", 4)
     assert scene.said == [f"{SCORES[1].name}: diverged: too fast"]
+    scene.dispatch.ended(KEY)
+    assert scene.heard[8:] == [(2, "started", None)]
+    assert len(scene.said) == 1
 
 
 def test_a_restart_goes_on_with_the_first_score_that_is_missing(tmp_path: Path) -> None:

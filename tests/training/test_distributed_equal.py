@@ -223,7 +223,7 @@ def test_two_ranks_at_the_label_prior_warn_and_end_together(ranks: list[dict[str
         True,
         False,
     ]
-    assert first[-1]["failed"] == 1
+    assert first[-1]["failed"].startswith("not learning: ")
 
 
 def test_nothing_warns(alone: dict[str, Any], ranks: list[dict[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +112,9 @@ class Tables(Subject):
             self.store.run(trial.run_id).clear_failure()
         self.retry_failed = False
         source = MissingTrials(self.store, trials)
-        groups = {each.cam_id: tuple(t.config for t in each.trials) for each in source.waiting}
+        groups = {
+            each.cam_id: tuple(t.config for t in each.trials.values()) for each in source.waiting
+        }
         # Not part of the space, which Tune writes into its logs with every report.
         shared = tune.with_parameters(
             sweep_trial, groups=groups, place=self.place(resources), resources=resources
@@ -172,28 +173,17 @@ class Tables(Subject):
         return [NOT_COMPLETE] if self.missing() else []
 
 
-@dataclass
 class Training:
     """A training and the trials that it serves: what one trial of Tune does."""
 
-    trials: tuple[Trial, ...]
-    """In the order in which they are scored."""
-    index: int = 0
-    """Index of the running trial."""
-    last: Numbers | None = None
-    """Its last report."""
-
-    @property
-    def cam_id(self) -> str:
-        """Id of the training."""
-        return self.trials[0].cam_id
-
-    run_id = cam_id
-
-    @property
-    def trial(self) -> Trial:
-        """The running trial."""
-        return self.trials[self.index]
+    def __init__(self, trials: tuple[Trial, ...]) -> None:
+        self.trials = {trial.run_id: trial for trial in trials}
+        """Run id -> trial, in the order in which they are scored."""
+        self.open = dict(self.trials)
+        """Those whose end no listener has heard of."""
+        self.trial = trials[0]
+        """The running one."""
+        self.cam_id = self.run_id = trials[0].cam_id
 
     @property
     def name(self) -> str:
@@ -221,44 +211,41 @@ class MissingTrials(Source[Training]):
     ) -> Iterator[Event]:
         """Report each trial of the training by itself: its start, its records, its end."""
         if status != "running":
-            target.index = min(target.index, self._first_open(target))
-            for trial in target.trials[target.index :]:
+            for trial in target.open.values():
                 end = self._end(trial)
                 if trial is target.trial or end.status != "started":
-                    yield Event(trial, end.status, target.last)
+                    yield Event(trial, end.status, None)
             return
+        before = target.trial
         if record is None:
-            target.index, target.last = self._first_open(target), None
+            target.trial = next(iter(target.open.values()), before)
+        else:
+            target.trial = target.trials[record["run"]]
+        if record is None or target.trial is not before:
             yield Event(target.trial, "running", None)
+        if record is None:
             return
-        while target.index < record["run"]:
-            yield Event(target.trial, self._end(target.trial).status, target.last)
-            target.index, target.last = target.index + 1, None
-            yield Event(target.trial, "running", None)
-        target.last = record
-        yield Event(target.trial, "running", record)
+        why = record.get("failed", "")
+        if "miou_fixed" in record or why:
+            status = "failed" if why else "done"
+            target.open.pop(target.trial.run_id, None)
+        yield Event(target.trial, status, record, why)
 
     def ended(self, target: Training) -> End:
-        """Look for its trials' results."""
+        """Look for the results of the trials that have reported none."""
         self.store.pull_results()
-        ends = [self._end(trial) for trial in target.trials]
-        for index, end in enumerate(ends):
+        ends = {run_id: self._end(trial) for run_id, trial in target.open.items()}
+        for run_id, end in ends.items():
             if end.status == "failed":
-                target.index = index
+                target.trial = target.trials[run_id]
                 return end
-        return End("done" if {end.status for end in ends} == {"done"} else "started")
+        return End("started" if any(e.status == "started" for e in ends.values()) else "done")
 
     def gave_up(self, target: Training, broke: Break) -> None:
         """Record why its trials failed, except those that are scored."""
-        for trial in target.trials:
+        for run_id, trial in target.trials.items():
             if self._end(trial).status == "started":
-                run = self.store.run(trial.run_id)
-                run.fail(broke.kind, broke.message, broke.traceback)
-
-    def _first_open(self, target: Training) -> int:
-        """Return the index of the first trial neither scored nor failed, else of the last one."""
-        statuses = [self._end(trial).status for trial in target.trials]
-        return statuses.index("started") if "started" in statuses else len(statuses) - 1
+                self.store.run(run_id).fail(broke.kind, broke.message, broke.traceback)
 
     def _end(self, trial: Trial) -> End:
         if self.store.run(trial.run_id).metrics():
