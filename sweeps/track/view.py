@@ -8,13 +8,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sweeps.store.code_version import commit_of
+from sweeps.store.code_version import code_version, commit_of
+from sweeps.store.rooms import Kind
+from sweeps.store.store import Store
 from wsss.config import DataConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from sweeps.plan.search import Search
+    from sweeps.plan.sweep import Sweep
 
 ROLE, WARNING, FAILURE = "wsss.role", "wsss.warning", "wsss.failure"
 RUN_ID, CAM_ID = "wsss.run_id", "wsss.cam_id"
@@ -81,6 +87,7 @@ class Summary:
 class Tracked(ABC):
     """A sweep, a search or a headline as runs of one experiment."""
 
+    kind: Kind
     experiment: str
     note: str
     """Text of the experiment's page, which explains its metrics."""
@@ -92,10 +99,37 @@ class Tracked(ABC):
     """File in which to save the runs' ids in MLflow, for links in a report."""
     report: Path | None = None
     """The folder of its report, if it has one."""
+    params: Mapping[str, Any] = MappingProxyType({})
+    """The parent run's settings."""
 
-    @abstractmethod
+    def __init__(
+        self, store: Store, name: str, settings: "Sweep | Search", description: str, command: str
+    ) -> None:
+        """settings: what its runs have in common; command: that of `sweeps` that runs it."""
+        self.store, self.name, self.settings = store, name, settings
+        data = settings.base.data
+        self.tags = {
+            "wsss.preset": settings.preset,
+            "wsss.data": f"{data.name}:{data.fingerprint}",
+            "mlflow.note.content": description,
+            "mlflow.source.name": f"sweeps {command}",
+            "mlflow.source.type": "LOCAL",
+        }
+
+    def run(self, *, tags: Mapping[str, str], **more: Any) -> RunView:
+        """Return one of its runs, with what all have in common."""
+        same: dict[str, Any] = {"data": self.settings.base.data, "data_folder": self.settings.data}
+        return RunView(tags={**self.tags, **tags}, **same | more)
+
     def parent(self) -> RunView:
         """Return the parent run."""
+        return self.run(
+            id=self.name,
+            key={f"wsss.{self.kind}": self.name, ROLE: self.kind},
+            name=f"{self.kind} {self.name}",
+            tags=git_tags(code_version()),
+            params=self.params,
+        )
 
     @abstractmethod
     def children(
@@ -118,15 +152,6 @@ class Tracked(ABC):
     @abstractmethod
     def closing(self) -> Summary:
         """Return the parent's summary at the end."""
-
-
-def common_tags(preset: str, data: DataConfig, description: str) -> dict[str, str]:
-    """Return the tags for preset, data and description."""
-    return {
-        "wsss.preset": preset,
-        "wsss.data": f"{data.name}:{data.fingerprint}",
-        "mlflow.note.content": description,
-    }
 
 
 def git_tags(recorded: str) -> dict[str, str]:

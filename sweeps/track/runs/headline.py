@@ -5,13 +5,13 @@ headlines share stays under the first one; its tag `wsss.headlines` names all of
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
 from sweeps.stages.export import end_stages
-from sweeps.store.code_version import code_version
 from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.track import view
@@ -21,7 +21,7 @@ from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained
 
 PREDICTION_ID = "wsss.prediction_id"
-HEADLINE, HEADLINES = "wsss.headline", "wsss.headlines"
+HEADLINES = "wsss.headlines"
 CAM_CELL = "wsss.cam_cell"
 MIOU, LABELS_MIOU = "miou/val", "miou/labels_train"
 
@@ -44,29 +44,23 @@ of this project.
 class HeadlineRuns(Tracked):
     """Describes the runs of one headline."""
 
-    experiment, note = "wsss-segmentation", NOTE
+    kind, experiment, note = "headline", "wsss-segmentation", NOTE
     role, shown = "segmentation", (MIOU, LABELS_MIOU)
 
     def __init__(self, store: Store, headline: Headline) -> None:
-        self.store, self.headline = store, headline
+        super().__init__(store, headline.name, headline.sweep, describe(headline), "headline")
+        self.headline = headline
         self.report = headline.report_folder(store)
 
     def parent(self) -> RunView:
         """Return the headline's own run."""
-        name, sweep = self.headline.name, self.headline.sweep
-        return RunView(
-            id=name,
-            key={HEADLINE: name},
-            name=f"headline {name}",
-            tags={
-                **view.common_tags(sweep.preset, sweep.base.data, describe(self.headline)),
-                **view.git_tags(code_version()),
-                ROLE: "headline",
-                CAM_CELL: self.headline.cell,
-                "wsss.choice": self.headline.choice,
-                "wsss.networks": ", ".join(c.prediction_id for c in self.headline.chains),
-            },
-        )
+        chosen = {
+            CAM_CELL: self.headline.cell,
+            "wsss.choice": self.headline.choice,
+            "wsss.networks": ", ".join(c.prediction_id for c in self.headline.chains),
+        }
+        parent = super().parent()
+        return replace(parent, tags={**parent.tags, **chosen})
 
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
@@ -96,18 +90,13 @@ class HeadlineRuns(Tracked):
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain.ids().items()}
         if chain.labels is not None:
             lineage[CAM_CELL] = self.headline.cell
-        return RunView(
+        return self.run(
             id=chain.prediction_id,
             key={PREDICTION_ID: chain.prediction_id},
             name=f"{chain.name} -> DeepLabv2",
             status=view.status(metrics, failure, running=running),
             started=bool(running or metrics or failure),
-            tags={
-                **lineage,
-                ROLE: self.role,
-                "wsss.refinement": source_of(chain),
-                "mlflow.note.content": describe(self.headline),
-            },
+            tags={**lineage, ROLE: self.role, "wsss.refinement": source_of(chain)},
             current_tags=view.message_tags((), failure),
             list_tags={HEADLINES: self.headline.name},
             params={
@@ -117,7 +106,6 @@ class HeadlineRuns(Tracked):
                 **_label_settings(chain.labels),
             },
             data=chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
-            data_folder=self.headline.sweep.data,
             at_end=self._at_end(chain, metrics) if metrics else None,
         )
 

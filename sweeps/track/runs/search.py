@@ -1,12 +1,10 @@
 """The runs of a search: a parent, a child per trial, and one for the base."""
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.formats.write import as_text
 from sweeps.report.search import search_document
-from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RunView, Summary, Tracked
@@ -46,32 +44,19 @@ not comparable with a table's.
 class SearchRuns(Tracked):
     """Describes the runs of one search."""
 
-    experiment, note = "wsss-search", NOTE
+    kind, experiment, note = "search", "wsss-search", NOTE
     role, shown = "trial", (OBJECTIVE, HELD_OUT, THRESHOLD)
 
     def __init__(self, store: Store, search: Search) -> None:
-        self.store, self.search = store, search
+        super().__init__(store, search.name, search, search.describe(), "search")
+        self.search = search
+        self.params = {
+            "rng_seed": search.rng_seed,
+            "objective": search.objective,
+            **{f"space.{r.key}": str(r).split("=")[1] for r in search.space},
+        }
         self.history = History(search, store)
         self.report = self.history.folder / "report"
-
-    def parent(self) -> RunView:
-        """Return the search's own run."""
-        ranges = self.search.space
-        return RunView(
-            id=self.search.name,
-            key={SEARCH: self.search.name, ROLE: "search"},
-            name=f"search {self.search.name}",
-            tags=self._tags
-            | view.git_tags(code_version())
-            | {"mlflow.source.name": "sweeps search"},
-            params={
-                "rng_seed": self.search.rng_seed,
-                "objective": self.search.objective,
-                **{f"space.{r.key}": str(r).split("=")[1] for r in ranges},
-            },
-            data=self.search.base.data,
-            data_folder=self.search.data,
-        )
 
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
@@ -117,12 +102,6 @@ class SearchRuns(Tracked):
             texts={"search.txt": as_text(search_document(self.search, self.store), width=200)},
         )
 
-    @cached_property
-    def _tags(self) -> dict[str, str]:
-        search = self.search
-        tags = view.common_tags(search.preset, search.base.data, search.describe())
-        return tags | {"mlflow.source.type": "LOCAL"}
-
     def _trial(
         self, trial: SearchTrial, closing: Mapping[str, float] | None, *, running: bool
     ) -> RunView:
@@ -137,16 +116,14 @@ class SearchRuns(Tracked):
             record["epoch"]: {f"train/{k}": v for k, v in record.items() if k.startswith("loss")}
             for record in records
         }
-        return RunView(
+        return self.run(
             id=trial.run_id,
             key={SEARCH: self.search.name, TRIAL: trial.run_id},
             name=f"{trial.number} {drawn}",
             status=STATUSES.get(trial.status, "RUNNING" if running else "KILLED"),
-            tags=self._tags | {ROLE: "trial", CAM_ID: trial.cam_id},
+            tags={ROLE: "trial", CAM_ID: trial.cam_id},
             current_tags=tags,
             params=config.flat(),
-            data=self.search.base.data,
-            data_folder=self.search.data,
             epochs={
                 int(judged["epoch"]): {
                     OBJECTIVE: judged["objective"],
@@ -164,14 +141,12 @@ class SearchRuns(Tracked):
             THRESHOLD: closing["threshold"],
             HELD_OUT: closing["held_out"],
         }
-        return RunView(
+        return self.run(
             id=REFERENCE,
             key={SEARCH: self.search.name, TRIAL: REFERENCE},
             name="base: nothing drawn",
             status="FINISHED",
-            tags=self._tags | {ROLE: REFERENCE, CAM_ID: self.history.base},
+            tags={ROLE: REFERENCE, CAM_ID: self.history.base},
             params=self.search.base.flat(),
-            data=self.search.base.data,
-            data_folder=self.search.data,
             at_end=view.AtEnd(HELD_OUT, values),
         )

@@ -11,7 +11,6 @@ from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.plan.trials import Trial, best_configuration
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.model import Report
-from sweeps.store.code_version import code_version
 from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
@@ -61,12 +60,15 @@ this project.
 class SweepRuns(Tracked):
     """Describes the runs of one sweep."""
 
-    experiment, note = EXPERIMENT, NOTE
+    kind, experiment, note = "sweep", EXPERIMENT, NOTE
     role = "trial"
     shown = (MIOU, "miou/held_out", "miou/best_saw_gt", "miou/auc", "miou/paper_as_printed")
 
     def __init__(self, store: Store, sweep: Sweep) -> None:
-        self.store, self.sweep = store, sweep
+        tables = " ".join(sweep.table_names)
+        super().__init__(store, sweep.name, sweep, sweep.describe(), f"run {tables}")
+        self.sweep = sweep
+        self.params = {"tables": tables, "seeds": sweep.num_seeds, **sweep.base.flat()}
         self.addresses = store.sweep(sweep.name) / "mlflow.json"
         self.report = report_folder(store, sweep)
 
@@ -75,22 +77,6 @@ class SweepRuns(Tracked):
         from sweeps.report.tables.build import build_report
 
         return verdict_counts(build_report(self.sweep, self.store))
-
-    def parent(self) -> RunView:
-        """Return the sweep's own run."""
-        return RunView(
-            id=self.sweep.name,
-            key={SWEEP: self.sweep.name, ROLE: "sweep"},
-            name=f"sweep {self.sweep.name}",
-            tags=self._tags | view.git_tags(code_version()),
-            params={
-                "tables": " ".join(self.sweep.table_names),
-                "seeds": self.sweep.num_seeds,
-                **self.sweep.base.flat(),
-            },
-            data=self.sweep.base.data,
-            data_folder=self.sweep.data,
-        )
 
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
@@ -136,26 +122,16 @@ class SweepRuns(Tracked):
     def _trials(self) -> dict[str, Trial]:
         return {trial.run_id: trial for trial in self.sweep.plan.trials}
 
-    @cached_property
-    def _tags(self) -> dict[str, str]:
-        sweep = self.sweep
-        return {
-            **view.common_tags(sweep.preset, sweep.base.data, sweep.describe()),
-            "mlflow.source.name": f"sweeps run {' '.join(sweep.table_names)}",
-            "mlflow.source.type": "LOCAL",
-        }
-
     def _child(self, trial: Trial, *, running: bool, keeps_network: bool) -> RunView:
         run, cam = self.store.run(trial.run_id), self.store.cam(trial.cam_id)
         metrics, failure, epochs = run.metrics(), run.why_failed(), cam.epochs()
-        return RunView(
+        return self.run(
             id=trial.run_id,
             key={RUN_ID: trial.run_id},
             name=trial.name,
             status=view.status(metrics, failure, running=running),
             started=bool(running or metrics or failure or epochs),
             tags={
-                **self._tags,
                 CAM_ID: trial.cam_id,
                 ROLE: "trial",
                 "wsss.cells": ", ".join(trial.cells),
@@ -165,8 +141,6 @@ class SweepRuns(Tracked):
                 (cam.warning(), find_dead_maps(epochs, trial.config)), failure
             ),
             params=trial.config.flat(),
-            data=self.sweep.base.data,
-            data_folder=self.sweep.data,
             epochs={record["epoch"]: _figures(record) for record in epochs},
             at_end=self._at_end(trial, metrics, keeps_network=keeps_network) if metrics else None,
         )
