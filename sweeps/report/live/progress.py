@@ -4,6 +4,7 @@ Lines are printed into files and on terminals without cursor control.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -26,14 +27,14 @@ PLAIN_EVERY_SECONDS = 30.0
 class Board:
     """Listens to a sweep and shows it. Use as a context manager.
 
-    finished: the states, by run id, of the trials that the store already holds.
+    known: states of trials that are not missing, by run id.
     """
 
     def __init__(
-        self, sweep: Sweep, console: Console, finished: dict[str, TrialState] | None = None
+        self, sweep: Sweep, console: Console, known: Mapping[str, TrialState] | None = None
     ) -> None:
         self.sweep, self.plan, self.console = sweep, sweep.plan, console
-        self.states = {trial.run_id: TrialState() for trial in self.plan.trials} | (finished or {})
+        self.states = {trial.run_id: TrialState() for trial in self.plan.trials} | dict(known or {})
         self.started = time.monotonic()
         self.progress_at_start = 0.0
         self.last_line = 0.0

@@ -130,9 +130,9 @@ class Tables(Subject):
     @contextmanager
     def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
         """Show the tables filling in."""
-        states = read_states(self.store, self.sweep.plan.trials)
-        finished = {run: state for run, state in states.items() if state.status == "finished"}
-        with Board(self.sweep, console, finished) as board:
+        missing = {trial.run_id for trial in self.missing()}
+        others = [trial for trial in self.sweep.plan.trials if trial.run_id not in missing]
+        with Board(self.sweep, console, read_states(self.store, others)) as board:
             yield [board]
 
     def tracked(self) -> "Tracked":
