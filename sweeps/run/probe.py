@@ -184,14 +184,14 @@ def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: Probe
 
 def describe(probed: Probed) -> str:
     """Return the lines on one training."""
-    name, result = probed.target.name, probed.result
+    name, result, words = probed.target.name, probed.result, judge(probed).words
     if result is None:
-        return f"{name}: {judge(probed).words}"
+        return f"{name}: {words}: {probed.error}"
     finite = "not all finite" if result.diverged else "losses and gradients finite"
     memory = "GPU memory" if result.on_gpu else "memory"
     return "\n     ".join(
         (
-            f"{name}: {result.num_steps} of {result.total_steps} steps; {judge(probed).words}",
+            f"{name}: {result.num_steps} of {result.total_steps} steps; {result.failure or words}",
             f"L_cls {result.loss_first:.4g} -> {result.loss_last:.4g}, label prior "
             f"{result.prior:.4g}; {finite}, largest gradient norm {result.largest_norm:.3g}",
             f"{result.seconds_per_step:.3g} s per step, {result.images_per_second:.3g} images/s, "
@@ -206,9 +206,8 @@ class Judgement(NamedTuple):
 
     is_bad: bool
     """Whether something should be changed before the sweep is run."""
-    group: str
-    """With which others it is listed."""
     words: str
+    """Equal for those that are listed together."""
 
 
 def judge(probed: Probed) -> Judgement:
@@ -219,36 +218,29 @@ def judge(probed: Probed) -> Judgement:
     """
     result = probed.result
     if result is None:
-        why = f"the probe itself failed: {probed.error}"
-        return Judgement(is_bad=True, group="could not be probed", words=why)
+        return Judgement(is_bad=True, words="could not be probed")
     if result.failure:
-        group = "would diverge" if result.diverged else "would be ended as not learning"
-        return Judgement(is_bad=True, group=group, words=result.failure)
+        words = "would diverge" if result.diverged else "would be ended as not learning"
+        return Judgement(is_bad=True, words=words)
     if not result.is_falling:
-        group = "L_cls does not fall"
         remedy = "try another train.lr, or set train.clip_norm"
-        return Judgement(is_bad=True, group=group, words=f"{group}; {remedy}")
+        return Judgement(is_bad=True, words=f"L_cls does not fall; {remedy}")
     if not result.at_prior:
-        below = 1 - result.loss_last / result.prior
-        words = f"looks fine, L_cls is {below:.0%} below the label prior"
-        return Judgement(is_bad=False, group="look fine", words=words)
+        return Judgement(is_bad=False, words="looks fine")
     words = "L_cls falls, and is not clearly below the label prior"
     if result.is_whole:
-        return Judgement(is_bad=True, group="ended without learning", words=f"{words} at its end")
-    group = (
-        "not clearly below the label prior yet (normal for a hundred steps; a longer probe tells "
-        "more)"
-    )
-    return Judgement(is_bad=False, group=group, words=f"{words} after {result.num_steps} steps")
+        return Judgement(is_bad=True, words=f"{words} at the end")
+    usual = "normal for a hundred steps; a longer probe tells more"
+    return Judgement(is_bad=False, words=f"{words} yet ({usual})")
 
 
 def verdict(found: Iterable[Probed]) -> list[str]:
-    """Return a line per group of trainings, the bad ones first."""
+    """Return a line per judgement, the bad ones first."""
     groups: dict[tuple[bool, str], list[str]] = {}
     for probed in found:
-        is_bad, group, _ = judge(probed)
-        groups.setdefault((not is_bad, group), []).append(probed.target.name)
-    return [f"{group}: {'; '.join(groups[is_fine, group])}" for is_fine, group in sorted(groups)]
+        is_bad, words = judge(probed)
+        groups.setdefault((not is_bad, words), []).append(probed.target.name)
+    return [f"{group[1]}: {'; '.join(groups[group])}" for group in sorted(groups)]
 
 
 def cost(found: Iterable[Probed], resources: Resources) -> str:

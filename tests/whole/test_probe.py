@@ -139,50 +139,31 @@ def probed(result: ProbeResult | None, small: RunConfig, cell: str = "III[no,no]
     return Probed(ProbeTarget(small, (cell,), 2.0), result, "" if result else "out of memory")
 
 
-CASES = [
-    ({}, False, "looks fine, L_cls is 50% below the label prior", "look fine"),
-    (
-        {"loss_last": 0.3},
-        False,
-        "not clearly below the label prior after 100 steps",
-        "not clearly below the label prior yet",
-    ),
-    (
-        {"loss_last": 0.3, "total_steps": 100},
-        True,
-        "not clearly below the label prior at its end",
-        "ended without learning",
-    ),
-    ({"total_steps": 100}, False, "looks fine, L_cls is 50% below", "look fine"),
-    ({"loss_last": 0.595}, True, "L_cls does not fall; try another", "L_cls does not fall"),
-    ({"loss_last": math.nan}, True, "L_cls does not fall", "L_cls does not fall"),
-    (
-        {"failure": "diverged at iteration 7", "diverged": True},
-        True,
-        "diverged at iteration 7",
-        "would diverge",
-    ),
-    ({"failure": "still at"}, True, "still at", "would be ended as not learning"),
-]
-
-
-@pytest.mark.parametrize(("changes", "bad", "words", "group"), CASES)
+@pytest.mark.parametrize(
+    ("changes", "bad", "said"),
+    [
+        ({}, False, "looks fine"),
+        ({"loss_last": 0.3}, False, "not clearly below the label prior yet"),
+        ({"loss_last": 0.3, "total_steps": 100}, True, "not clearly below the label prior at the"),
+        ({"total_steps": 100}, False, "looks fine"),
+        ({"loss_last": 0.595}, True, "L_cls does not fall; try another"),
+        ({"loss_last": math.nan}, True, "L_cls does not fall"),
+        ({"failure": "at iteration 7", "diverged": True}, True, "would diverge"),
+        ({"failure": "still at"}, True, "would be ended as not learning"),
+        (None, True, "could not be probed"),
+    ],
+)
 def test_a_training_is_judged_in_words_and_at_the_prior_is_no_fault(
-    fine: ProbeResult, small: RunConfig, changes: dict[str, Any], bad: bool, words: str, group: str
+    fine: ProbeResult, small: RunConfig, changes: dict[str, Any] | None, bad: bool, said: str
 ) -> None:
-    found = probed(replace(fine, **changes), small)
+    result = None if changes is None else replace(fine, **changes)
+    found = probed(result, small)
     assert judge(found).is_bad is bad
-    assert words in describe(found)
     (line,) = verdict([found])
-    assert line.startswith(group)
+    assert said in line
     assert line.endswith(": III[no,no]")
-
-
-def test_a_probe_that_failed_itself_says_why_and_is_bad(small: RunConfig) -> None:
-    found = probed(None, small)
-    assert judge(found).is_bad
-    assert "out of memory" in describe(found)
-    assert verdict([found]) == ["could not be probed: III[no,no]"]
+    why = result.failure if result else "out of memory"
+    assert (why or said) in describe(found)
 
 
 def test_the_cost_counts_all_missing_trainings_and_all_ranks(
@@ -210,7 +191,7 @@ def test_a_plan_whose_trainings_look_fine_ends_with_their_cost_and_exit_code_0(
     assert probe_sweep(sweep, Store(tmp_path), Resources(), how) == 0
     said = capsys.readouterr().out
     assert "4/4  VI[yes,yes]: 100 of 1000 steps" in said
-    assert "look fine: " in said
+    assert "looks fine: " in said
     assert "all seeds: 4 trainings, about " in said
     assert "CPU-hours" in said
 
