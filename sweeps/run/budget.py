@@ -57,8 +57,8 @@ class Budget:
 
 def size_of(resources: Resources) -> Size:
     """Return what one trial holds while it runs."""
-    workers, cpus, gpus = resources.demand
-    return Size(resources.num_workers, workers * gpus, workers * cpus)
+    count = resources.processes
+    return Size(resources.num_workers, count * resources.gpus, count * resources.cpus)
 
 
 def hours_left(cost: CostEstimate, resources: Resources) -> float | None:

@@ -254,7 +254,7 @@ def cost(found: Iterable[Probed], resources: Resources) -> str:
             seconds += took * probed.target.missing
         else:
             unknown += probed.target.missing
-    hours = seconds * resources.demand.workers * per_rank / 3600
+    hours = seconds * resources.processes * per_rank / 3600
     text = (
         f"still to be trained, over all seeds: {missing:.4g} trainings, about "
         f"{_time(seconds)} one at a time, {hours:.2g} {device}-hours, plus scoring"

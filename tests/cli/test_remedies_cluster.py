@@ -16,7 +16,7 @@ from ray.job_submission import JobStatus
 from sweeps.cluster import job_server
 from sweeps.cluster.fetch import fetch_from_bucket
 from sweeps.cluster.jobs import find_job, in_project, require_on_cluster, start
-from sweeps.run.ray.resources import Demand, Machine, number_at_once
+from sweeps.run.ray.resources import Machine, Resources, number_at_once
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import open_store
 from wsss.basics.errors import ForeseenError
@@ -186,22 +186,26 @@ def test_what_goes_to_a_cluster_is_taken_once_it_lies_as_told(project: Path) -> 
 LAB = [Machine(8, 2, 2), Machine(8, 1)]
 
 
+def asking(workers: int, cpus: float, gpus: float) -> Resources:
+    return Resources(workers=workers, cpus=cpus, gpus=gpus)
+
+
 @pytest.mark.parametrize(
-    ("demand", "pattern", "mended"),
+    ("asked", "pattern", "mended"),
     [
-        (Demand(9, 1, 1), r"--workers (\d+)", lambda n: Demand(int(n), 1, 1)),
-        (Demand(1, 9, 1), r"lower (--cpus) or --gpus", lambda _: Demand(1, 8, 1)),
-        (Demand(1, 1, 3), r"lower --cpus or (--gpus)", lambda _: Demand(1, 1, 2)),
+        (asking(9, 1, 1), r"--workers (\d+)", lambda n: asking(int(n), 1, 1)),
+        (asking(1, 9, 1), r"lower (--cpus) or --gpus", lambda _: asking(1, 8, 1)),
+        (asking(1, 1, 3), r"lower --cpus or (--gpus)", lambda _: asking(1, 1, 2)),
         (
-            Demand(1, 1, 1.5),
+            asking(1, 1, 1.5),
             r"a whole number or a part of one GPU such as (\S+)",
-            lambda n: Demand(1, 1, float(n)),
+            lambda n: asking(1, 1, float(n)),
         ),
-        (Demand(1, 1, 1e-5), r"the smallest part is (\S+)", lambda n: Demand(1, 1, float(n))),
+        (asking(1, 1, 1e-5), r"the smallest part is (\S+)", lambda n: asking(1, 1, float(n))),
     ],
 )
 def test_a_trial_fits_once_it_asks_for_what_it_is_told(
-    demand: Demand, pattern: str, mended: Callable[[str], Demand]
+    asked: Resources, pattern: str, mended: Callable[[str], Resources]
 ) -> None:
-    (value,) = told(lambda: number_at_once(LAB, demand), pattern)
+    (value,) = told(lambda: number_at_once(LAB, asked), pattern)
     assert number_at_once(LAB, mended(value)) >= 1

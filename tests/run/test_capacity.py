@@ -13,7 +13,6 @@ from sweeps.run.ray.resources import (
     DRIVER_SHARE,
     HEAD_NODE,
     CapacityError,
-    Demand,
     Machine,
     Resources,
     number_at_once,
@@ -22,12 +21,21 @@ from sweeps.run.ray.resources import (
 )
 from sweeps.store.errors import StoreError
 
+
+def asking(workers: int, cpus: float, gpus: float, **more: Any) -> Resources:
+    return Resources(workers=workers, cpus=cpus, gpus=gpus, **more)
+
+
+def joining(workers: int, cpus: float, gpus: float, **more: Any) -> Resources:
+    return asking(workers, cpus, gpus, address="head:6379", **more)
+
+
 TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]
 
 
-def packed(machines: list[Machine], demand: Demand) -> int:
+def packed(machines: list[Machine], asked: Resources) -> int:
     """Return the most trials, by trying each place for each worker, in tenths of CPU and GPU."""
-    cpu, gpu = round(demand.cpus * 10), round(demand.gpus * 10)
+    cpu, gpu = round(asked.cpus * 10), round(asked.gpus * 10)
     rooms = [
         (round(machine.cpus * 10), (10,) * int(machine.gpus))
         for machine in machines
@@ -60,12 +68,12 @@ def packed(machines: list[Machine], demand: Demand) -> int:
         for taken in itertools.combinations(whole, gpu // 10):
             yield tuple(0 if index in taken else free for index, free in enumerate(gpus))
 
-    return most(tuple(sorted(rooms)), {}) // demand.workers
+    return most(tuple(sorted(rooms)), {}) // asked.processes
 
 
 machine_strategy = st.builds(Machine, st.integers(0, 4), st.integers(0, 2), st.integers(1, 2))
-demand_strategy = st.builds(
-    Demand,
+asked_strategy = st.builds(
+    asking,
     st.integers(1, 4),
     st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0]),
     st.sampled_from([0.0, 0.3, 0.4, 0.5, 0.6, 1.0, 2.0]),
@@ -73,33 +81,33 @@ demand_strategy = st.builds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(machine_strategy, max_size=2), demand_strategy)
+@given(st.lists(machine_strategy, max_size=2), asked_strategy)
 def test_as_many_trials_fit_as_trying_all_places_finds(
-    machines: list[Machine], demand: Demand
+    machines: list[Machine], asked: Resources
 ) -> None:
-    assert trials_at_once(machines, demand) == packed(machines, demand)
+    assert trials_at_once(machines, asked) == packed(machines, asked)
 
 
 def test_thirds_of_a_gpu_fill_it() -> None:
-    assert trials_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1 / 3)) == 11  # 4 + 4 by the CPUs, 3
+    assert trials_at_once(TWO_TWO_ONE, asking(1, 1.0, 1 / 3)) == 11  # 4 + 4 by the CPUs, 3
 
 
 def test_what_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
     with pytest.raises(CapacityError) as too_many:
-        number_at_once(TWO_TWO_ONE, Demand(6, 1.0, 1.0))
+        number_at_once(TWO_TWO_ONE, asking(6, 1.0, 1.0))
     assert "6 workers of 1 CPU and 1 GPU; this machine has" in str(too_many.value)
     assert "5 such workers fit" in str(too_many.value)
     assert "--workers 5" in str(too_many.value)
     with pytest.raises(CapacityError, match="no single machine has room"):
-        number_at_once(TWO_TWO_ONE, Demand(1, 5.0, 1.0))
+        number_at_once(TWO_TWO_ONE, asking(1, 5.0, 1.0))
     with pytest.raises(CapacityError, match=r"the cluster has .*no machine has a GPU: leave out"):
-        number_at_once([Machine(8, 0)], Demand(1, 1.0, 1.0), joined=True)
+        number_at_once([Machine(8, 0)], joining(1, 1.0, 1.0))
     assert issubclass(CapacityError, StoreError)
 
 
 def test_the_limit_of_a_person_only_lowers_the_number() -> None:
-    assert number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=3) == 3
-    assert number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=30) == 5
+    assert number_at_once(TWO_TWO_ONE, asking(1, 1.0, 1.0, max_concurrent=3)) == 3
+    assert number_at_once(TWO_TWO_ONE, asking(1, 1.0, 1.0, max_concurrent=30)) == 5
 
 
 HEAD = Machine(0, 0, 1, is_head=True)
@@ -107,17 +115,17 @@ HEAD = Machine(0, 0, 1, is_head=True)
 
 def test_a_cluster_that_grows_from_nothing_is_counted_fully_grown() -> None:
     limits = [Machine(8, 4, 3), Machine(8, 1, 5)], 4  # four machines in all: 4 + 4 + 4 + 1 GPUs
-    assert number_at_once([HEAD], Demand(2, 1.0, 1.0), limits=limits, joined=True) == 6
+    assert number_at_once([HEAD], joining(2, 1.0, 1.0), limits) == 6
     with pytest.raises(CapacityError, match=r"fully grown.*13 such workers fit"):
-        number_at_once([HEAD], Demand(14, 1.0, 1.0), limits=limits, joined=True)
+        number_at_once([HEAD], joining(14, 1.0, 1.0), limits)
 
 
 def test_a_cluster_without_machines_and_limits_needs_a_number() -> None:
     with pytest.raises(CapacityError, match="--max-concurrent"):
-        number_at_once([HEAD], Demand(2, 1.0, 1.0), joined=True)
-    assert number_at_once([HEAD], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True) == 7
+        number_at_once([HEAD], joining(2, 1.0, 1.0))
+    assert number_at_once([HEAD], joining(2, 1.0, 1.0, max_concurrent=7)) == 7
     with pytest.raises(CapacityError, match="1 such workers fit"):  # it is no head without machines
-        number_at_once([HEAD, Machine(4, 1)], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True)
+        number_at_once([HEAD, Machine(4, 1)], joining(2, 1.0, 1.0, max_concurrent=7))
 
 
 def test_the_limits_of_the_cluster_in_this_checkout_are_read() -> None:
@@ -141,11 +149,11 @@ def test_types_without_resources_are_no_limits() -> None:
 
 
 def test_the_head_holds_all_drivers_and_as_many_cleaners_of_ray_train() -> None:
-    most = trials_at_once([Machine(10_000, 10_000)], Demand(1, 1.0, 1.0))
+    most = trials_at_once([Machine(10_000, 10_000)], asking(1, 1.0, 1.0))
     assert 400 < most < 0.5 / DRIVER_SHARE
 
 
 def test_a_driver_takes_nothing_that_a_worker_needs() -> None:
     assert Resources(workers=2, gpus=0.5).of_a_trial() == {HEAD_NODE: 0.001}
     assert Resources(workers=0, cpus=2, gpus=0.5).of_a_trial() == {"cpu": 2, "gpu": 0.5}
-    assert Resources(workers=0, cpus=2).demand == Demand(1, 2, 0)
+    assert Resources(workers=0).processes == 1

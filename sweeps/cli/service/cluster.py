@@ -245,8 +245,8 @@ def slurm(
     cpus = cpus_per_node or 4 * max(1, gpus_per_node)
     wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
     _require_runnable(given)
-    asked = Resources(None, given["workers"], given["cpus"], given["gpus"])
-    check_fits(wanted, asked.demand)
+    # In the job, an address of SLURM's is joined.
+    check_fits(wanted, Resources("head:6379", given["workers"], given["cpus"], given["gpus"]))
     write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
     print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
     follow = command("sweeps", "status", "--store", given["store"], "--watch")

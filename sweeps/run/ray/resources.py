@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -48,17 +48,6 @@ class Machine:
     gpus: float
     count: int = 1
     is_head: bool = False
-
-
-class Demand(NamedTuple):
-    """What one trial asks for: a number of workers, and CPUs and GPUs for each."""
-
-    workers: int
-    cpus: float
-    gpus: float
-
-    def __str__(self) -> str:
-        return f"{counted(self.workers, 'worker')} of {self.cpus:g} CPU and {self.gpus:g} GPU"
 
 
 @dataclass(frozen=True)
@@ -106,9 +95,9 @@ class Resources:
         return self.num_workers == 0
 
     @property
-    def demand(self) -> Demand:
-        """What a trial asks for; one worker if it trains in its own process."""
-        return Demand(max(1, self.num_workers), self.cpus, self.gpus)
+    def processes(self) -> int:
+        """Processes that train a trial together: its workers, or its own alone."""
+        return max(1, self.num_workers)
 
     def require_cluster(self) -> None:
         """Raise ClusterError if a cluster is to be joined and none can be."""
@@ -131,19 +120,12 @@ def concurrency(resources: Resources) -> int:
 
     Raises CapacityError if not even one can ever run.
     """
-    joined = resources.address is not None
-    return number_at_once(
-        machines_now(),
-        resources.demand,
-        max_concurrent=resources.max_concurrent,
-        limits=limits_here() if joined else None,
-        joined=joined,
-    )
+    return number_at_once(machines_now(), resources, limits_here() if resources.address else None)
 
 
-def worker_slots(machine: Machine, demand: Demand) -> int:
+def worker_slots(machine: Machine, asked: Resources) -> int:
     """Return how many of a trial's workers fit on one machine at once."""
-    cpu_steps, gpu_steps = round(demand.cpus * RAY_STEPS), round(demand.gpus * RAY_STEPS)
+    cpu_steps, gpu_steps = round(asked.cpus * RAY_STEPS), round(asked.gpus * RAY_STEPS)
     slots = math.inf
     if cpu_steps:
         slots = round(machine.cpus * RAY_STEPS) // cpu_steps
@@ -154,19 +136,19 @@ def worker_slots(machine: Machine, demand: Demand) -> int:
     return MAX_DRIVERS if slots == math.inf else int(slots)
 
 
-def trials_at_once(machines: Iterable[Machine], demand: Demand) -> int:
+def trials_at_once(machines: Iterable[Machine], asked: Resources) -> int:
     """Return how many trials fit on the machines together.
 
     All workers are equal, so the order in which machines are filled does not matter.
     """
-    slots = sum(machine.count * worker_slots(machine, demand) for machine in machines)
-    return min(MAX_DRIVERS, slots // demand.workers)
+    slots = sum(machine.count * worker_slots(machine, asked) for machine in machines)
+    return min(MAX_DRIVERS, slots // asked.processes)
 
 
-def grown(types: Sequence[Machine], max_machines: int, demand: Demand) -> list[Machine]:
+def grown(types: Sequence[Machine], max_machines: int, asked: Resources) -> list[Machine]:
     """Return at most `max_machines` machines, and `count` of each type, with the most workers."""
     chosen = []
-    for machine in sorted(types, key=lambda machine: -worker_slots(machine, demand)):
+    for machine in sorted(types, key=lambda machine: -worker_slots(machine, asked)):
         count = min(machine.count, max_machines)
         max_machines -= count
         chosen.append(replace(machine, count=count))
@@ -174,26 +156,22 @@ def grown(types: Sequence[Machine], max_machines: int, demand: Demand) -> list[M
 
 
 def number_at_once(
-    now: Sequence[Machine],
-    demand: Demand,
-    *,
-    max_concurrent: int | None = None,
-    limits: tuple[Sequence[Machine], int] | None = None,
-    joined: bool = False,
+    now: Sequence[Machine], asked: Resources, limits: tuple[Sequence[Machine], int] | None = None
 ) -> int:
     """Return how many trials to run at once, at least 1.
 
     now: the present machines. limits: of an autoscaling cluster: the types of machines, each with
-    its maximal count, and the maximal count of all types together. joined: whether an existing
-    cluster was joined, so that unknown machines may be added. If it has no machines yet and no
-    known limits, max_concurrent is taken as it is; otherwise it only lowers the number.
+    its maximal count, and the maximal count of all types together. To a cluster that was joined,
+    unknown machines may be added: if it has none yet and no known limits, `max_concurrent` is taken
+    as it is; otherwise it only lowers the number.
     Raises CapacityError, with the numbers and the remedy, if no trial can ever run.
     """
-    _check_gpus(demand)
-    fits, machines = trials_at_once(now, demand), list(now)
+    _check_gpus(asked.gpus)
+    joined, max_concurrent = asked.address is not None, asked.max_concurrent
+    fits, machines = trials_at_once(now, asked), list(now)
     if limits is not None:
-        machines = [m for m in now if m.is_head] + grown(*limits, demand)
-        fits = max(fits, trials_at_once(machines, demand))
+        machines = [m for m in now if m.is_head] + grown(*limits, asked)
+        fits = max(fits, trials_at_once(machines, asked))
     elif joined and not any(m.cpus or m.gpus for m in now):
         if max_concurrent is None:
             raise CapacityError(
@@ -203,12 +181,11 @@ def number_at_once(
         return min(max_concurrent, MAX_DRIVERS)
     if fits < 1:
         cluster = "the cluster, fully grown," if limits is not None else "the cluster"
-        raise CapacityError(_refusal(cluster if joined else "this machine", machines, demand))
+        raise CapacityError(_refusal(cluster if joined else "this machine", machines, asked))
     return min(fits, max_concurrent or fits)
 
 
-def _check_gpus(demand: Demand) -> None:
-    gpus = demand.gpus
+def _check_gpus(gpus: float) -> None:
     if gpus > 1 and gpus != int(gpus):
         raise CapacityError(
             f"{gpus:g} GPUs per worker: only a single GPU can be shared; give a whole number or a "
@@ -218,16 +195,17 @@ def _check_gpus(demand: Demand) -> None:
         raise CapacityError(f"{gpus:g} GPUs per worker: the smallest part is 0.0001 (--gpus)")
 
 
-def _refusal(whole: str, machines: Sequence[Machine], demand: Demand) -> str:
+def _refusal(whole: str, machines: Sequence[Machine], asked: Resources) -> str:
     """Return a message: what was asked for, what `whole` has, and what would fit."""
     have = ", ".join(
         f"{m.count} x ({m.cpus:g} CPU, {m.gpus:g} GPU)" for m in machines if m.cpus or m.gpus
     )
-    slots = sum(m.count * worker_slots(m, demand) for m in machines)
-    text = f"a trial needs {demand}; {whole} has {have or 'no machines for work'}, where "
+    slots = sum(m.count * worker_slots(m, asked) for m in machines)
+    wants = f"{counted(asked.processes, 'worker')} of {asked.cpus:g} CPU and {asked.gpus:g} GPU"
+    text = f"a trial needs {wants}; {whole} has {have or 'no machines for work'}, where "
     if slots:
         return f"{text}{slots} such workers fit: give at most --workers {slots}, or each one less"
-    if demand.gpus and not any(m.gpus for m in machines):
+    if asked.gpus and not any(m.gpus for m in machines):
         return (
             f"{text}no machine has a GPU: leave out --gpus to train on CPUs, or add machines with "
             "GPUs"
