@@ -1,10 +1,15 @@
-"""Made-up targets for a driver, without a training behind them."""
+"""Made-up targets for a driver, without a training behind them, and what is heard of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sweeps.run.dispatch import End, Numbers, Source, TargetStatus
-from sweeps.run.faults import Break
+from sweeps.run.dispatch import Dispatch, End, Numbers, Source, TargetStatus
+from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.signals import Interrupts
+from sweeps.store.attempts import Target
+from sweeps.store.failures import ErrorNote
+from sweeps.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Pieces(Source[Piece]):
         self.root = root
         self.status: TargetStatus = "done"
         self.stopped_at = 99.0
-        self.given_up: list[Break] = []
+        self.given_up: list[ErrorNote] = []
 
     def folder(self, target: Piece) -> Path:
         path = self.root / target.run_id
@@ -41,5 +46,24 @@ class Pieces(Source[Piece]):
     def ended(self, target: Piece) -> End:
         return End(self.status, "diverged: too fast" if self.status == "failed" else "")
 
-    def gave_up(self, target: Piece, broke: Break) -> None:
-        self.given_up.append(broke)
+    def gave_up(self, target: Piece, note: ErrorNote) -> None:
+        self.given_up.append(note)
+
+
+class Scene:
+    """A driver of targets, and all that it says of them; a listener."""
+
+    def __init__(self, root: Path, source: Source[Any]) -> None:
+        self.store, self.interrupts = Store(root), Interrupts()
+        self.heard: list[tuple[str, str, float | None]] = []
+        """(which target, status, its epoch) of all that listeners were told."""
+        self.said: list[str] = []
+        self.ends: list[tuple[str, str]] = []
+        """(which target, why its attempt ended) of all that the ledger was told."""
+        end = OrderlyEnd(self.store, self.interrupts, None, self.said.append)
+        self.dispatch: Dispatch[Any] = Dispatch(
+            source, [self], end, self.said.append, lambda *end: self.ends.append(end)
+        )
+
+    def update(self, trial: Target, *, status: str, record: Numbers | None = None) -> None:
+        self.heard.append((trial.run_id, status, record and record["epoch"]))

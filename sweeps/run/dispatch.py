@@ -92,7 +92,7 @@ class Source(ABC, Generic[T]):
         """Return the result of a target whose process ended by itself or was told to end."""
 
     @abstractmethod
-    def gave_up(self, target: T, broke: Break) -> None:
+    def gave_up(self, target: T, note: ErrorNote) -> None:
         """Record that it failed for good."""
 
 
@@ -206,7 +206,7 @@ class Dispatch(Generic[T]):
 
     def raised(self, run_id: str, note: ErrorNote) -> None:
         """The attempt at a target met an error in this process."""
-        self._decide(self.out.pop(run_id), Break(run_id, "error", str(note), note))
+        self._decide(self.out.pop(run_id), Break(run_id, "error", note))
 
     def _decide(self, target: T, broke: Break) -> None:
         self.running.discard(target.run_id)
@@ -215,14 +215,14 @@ class Dispatch(Generic[T]):
             return
         decision = decide(self.breaks, broke)
         self.breaks = (*self.breaks, broke)
-        if decision is Decision.STOP_ALL and broke.note:
+        if decision is Decision.STOP_ALL:
             path = self.source.folder(target) / "traceback.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(broke.note.traceback, encoding="utf-8")
             self.common_error = CommonError(broke.note, path)
         elif decision is Decision.GIVE_UP:
-            self.source.gave_up(target, broke)
-            self.say(f"{target.name}: {broke.kind}: {broke.message}")
+            self.source.gave_up(target, broke.note)
+            self.say(f"{target.name}: {broke.note.kind}: {broke.note.message}")
             self._tell(target, "failed")
         else:
             self._again(target, broke, decision)
@@ -249,10 +249,11 @@ class Dispatch(Generic[T]):
             return broke
         folder = self.source.folder(target)
         if note := take_note(folder):
-            return Break(target.run_id, "error", str(note), note)
+            return Break(target.run_id, "error", note)
         if self._hung(target):
             words = f"hung, ended by its watchdog; see {folder}/stack.txt"
-            return replace(broke, cause="hang", words=words)
+            note = replace(broke.note, kind="hung", message=words)
+            return replace(broke, cause="hang", note=note)
         return broke
 
     def _hung(self, target: T) -> bool:

@@ -24,9 +24,6 @@ SAME_ERROR_STOPS = 3
 
 Cause = Literal["error", "hang", "death", "lost node"]
 
-KINDS: dict[Cause, str] = {"hang": "hung", "death": "died", "lost node": "died"}
-"""The kind of a failure that left no note of an error."""
-
 LEDGER_REASONS: dict[Cause, Reason] = {
     "error": "failed",
     "hang": "hang",
@@ -42,27 +39,18 @@ class Break:
 
     run_id: str
     cause: Cause
-    words: str
-    """One line for a person."""
-    note: ErrorNote | None = None
-    """The error that its process noted."""
-    details: str = ""
-    """Everything that Ray says of it."""
+    note: ErrorNote
+    """The error that its process noted, or what Ray says of its end."""
 
     @property
-    def kind(self) -> str:
-        """The kind of failure, if this was the last attempt."""
-        return self.note.kind if self.note else KINDS.get(self.cause, self.cause)
+    def words(self) -> str:
+        """One line for a person."""
+        return str(self.note) if self.cause == "error" else self.note.message
 
-    @property
-    def message(self) -> str:
-        """The failure in a sentence."""
-        return self.note.message if self.note else self.words
 
-    @property
-    def traceback(self) -> str:
-        """Everything that is known of it, in several lines."""
-        return self.note.traceback if self.note else self.details or self.words
+def unexplained(run_id: str, cause: Cause, words: str, details: str = "") -> Break:
+    """Return a break of which the process left no note; details: all that Ray says."""
+    return Break(run_id, cause, ErrorNote("died", words, "", details or words))
 
 
 class Decision(Enum):
@@ -77,10 +65,11 @@ class Decision(Enum):
 def decide(history: tuple[Break, ...], broke: Break) -> Decision:
     """Decide what to do; history: all earlier breaks of this start, of any trial."""
     breaks = (*history, broke)
-    if broke.note and broke.note.comes_again:
+    if broke.note.comes_again:
         return Decision.GIVE_UP
-    if broke.note:
-        met = {b.run_id for b in breaks if b.note and b.note.signature == broke.note.signature}
+    if broke.cause == "error":
+        errors = [each for each in breaks if each.cause == "error"]
+        met = {each.run_id for each in errors if each.note.signature == broke.note.signature}
         if len(met) >= SAME_ERROR_STOPS:
             return Decision.STOP_ALL
     if broke.cause == "lost node":

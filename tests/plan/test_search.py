@@ -29,11 +29,11 @@ from sweeps.plan.search import (
 )
 from sweeps.report.document import Strip
 from sweeps.report.search import search_document, write_search
-from sweeps.run.faults import Break
 from sweeps.run.subjects.search import Closings, Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
 from sweeps.store.errors import StoreError
+from sweeps.store.failures import ErrorNote
 from sweeps.store.store import Store
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
@@ -440,7 +440,7 @@ def test_a_resumed_search_hands_out_what_was_interrupted_or_given_up_first(
     for epoch in range(1, 10):
         made_up.draws.reported(found[0], record_of(found[0].settings, epoch))
     made_up.draws.reported(found[1], record_of(found[1].settings, 1))
-    made_up.draws.gave_up(found[2], Break("2", "death", "The actor died"))
+    made_up.draws.gave_up(found[2], ErrorNote("died", "The actor died", "", ""))
     assert [known.status for known in made_up.history.trials()] == ["finished", "running", "error"]
     resumed = made_up.started()
     handed = [known for _ in range(4) if (known := resumed.next())]

@@ -4,41 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import targets
 from targets import Piece, Pieces
 
-from sweeps.run.dispatch import Dispatch, Numbers
-from sweeps.run.faults import Break
-from sweeps.run.orderly_end import OrderlyEnd
-from sweeps.run.signals import Interrupts
+from sweeps.run.faults import unexplained
 from sweeps.store.failures import note_of, write_note
-from sweeps.store.store import Store
 
 
-class Ear:
-    """A listener."""
-
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-
-    def update(self, trial: Piece, *, status: str, record: Numbers | None = None) -> None:
-        self.heard.append(f"{trial.run_id} {status}")
-
-
-class Scene:
+class Scene(targets.Scene):
     """A dispatch and all around it."""
 
     def __init__(self, root: Path, *names: str) -> None:
-        self.source, self.ear, self.interrupts = Pieces(root, list(names)), Ear(), Interrupts()
-        self.said: list[str] = []
-        self.ends: list[tuple[str, str]] = []
-        end = OrderlyEnd(Store(root), self.interrupts, None, self.said.append)
-        self.dispatch: Dispatch[Piece] = Dispatch(
-            self.source,
-            [self.ear],
-            end,
-            self.said.append,
-            lambda run_id, why: self.ends.append((run_id, why)),
-        )
+        self.source = Pieces(root, list(names))
+        super().__init__(root, self.source)
+
+    def told(self) -> list[str]:
+        return [f"{name} {status}" for name, status, _ in self.heard]
 
     def start(self) -> str:
         target = self.dispatch.next()
@@ -51,7 +32,7 @@ class Scene:
             raise IndexError(message)
         except IndexError as error:
             write_note(self.source.folder(Piece(run_id)), note_of(error))
-        self.dispatch.broke(Break(run_id, "death", "Ray's words"))
+        self.dispatch.broke(unexplained(run_id, "death", "Ray's words"))
 
 
 def test_a_warning_is_said_once_and_again_after_an_epoch_without_it(tmp_path: Path) -> None:
@@ -78,7 +59,7 @@ def test_each_target_is_handed_out_once_and_all_is_over_when_none_is_out(tmp_pat
     scene.dispatch.ended("b")
     assert not scene.dispatch.out
     assert not scene.dispatch.stop_all()
-    assert scene.ear.heard == ["a running", "b running", "a running", "a done", "b done"]
+    assert scene.told() == ["a running", "b running", "a running", "a done", "b done"]
     assert scene.said == []
 
 
@@ -107,10 +88,10 @@ def test_one_that_breaks_off_comes_before_the_others_twice_and_then_has_failed(
         "restart 2 of 2, from its last checkpoint",
         "",
     ]
-    (broke,) = scene.source.given_up
-    assert (broke.kind, broke.message) == ("IndexError", "out of range")
-    assert "Traceback" in broke.traceback
-    assert scene.ear.heard == ["a running"] * 3 + ["a failed", "b running"]
+    (note,) = scene.source.given_up
+    assert (note.kind, note.message) == ("IndexError", "out of range")
+    assert "Traceback" in note.traceback
+    assert scene.told() == ["a running"] * 3 + ["a failed", "b running"]
     assert scene.ends == [("a", "failed")] * 3
 
 
@@ -118,9 +99,9 @@ def test_a_process_that_dies_without_a_note_has_the_words_of_ray(tmp_path: Path)
     scene = Scene(tmp_path, "a")
     for _ in range(3):
         scene.start()
-        scene.dispatch.broke(Break("a", "death", "The actor died", details="all of it"))
-    (broke,) = scene.source.given_up
-    assert (broke.kind, broke.message, broke.traceback) == ("died", "The actor died", "all of it")
+        scene.dispatch.broke(unexplained("a", "death", "The actor died", details="all of it"))
+    (note,) = scene.source.given_up
+    assert (note.kind, note.message, note.traceback) == ("died", "The actor died", "all of it")
     assert scene.ends == [("a", "killed")] * 3
 
 
@@ -128,10 +109,10 @@ def test_a_lost_node_costs_no_restart(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "a")
     for _ in range(5):
         scene.start()
-        scene.dispatch.broke(Break("a", "lost node", "its node was lost"))
+        scene.dispatch.broke(unexplained("a", "lost node", "its node was lost"))
     assert scene.said == ["trial a: its node was lost; it resumes on another node"] * 5
     scene.start()
-    scene.dispatch.broke(Break("a", "death", "died"))
+    scene.dispatch.broke(unexplained("a", "death", "died"))
     assert "restart 1 of 2" in scene.said[-1]
     assert scene.ends == [("a", "preempted")] * 5 + [("a", "killed")]
 
@@ -143,7 +124,7 @@ def test_a_hang_is_told_from_its_stack_file_and_said(tmp_path: Path) -> None:
         scene.start()
         with (tmp_path / "a" / "stack.txt").open("a") as file:
             file.write("Timeout (0:30:00)!\n")
-        scene.dispatch.broke(Break("a", "death", "died"))
+        scene.dispatch.broke(unexplained("a", "death", "died"))
         assert "made no progress; its process was ended" in scene.said[-2]
         assert f"restart {count} of 2" in scene.said[-1]
     assert scene.ends == [("a", "hang")] * 2
@@ -183,9 +164,9 @@ def test_after_a_signal_nothing_starts_and_what_breaks_off_waits_for_the_next_st
     scene.interrupts.requested = "SIGINT"
     assert not scene.dispatch.stop_all()
     assert scene.dispatch.next() is None
-    scene.dispatch.broke(Break("a", "death", "The actor died"))
+    scene.dispatch.broke(unexplained("a", "death", "The actor died"))
     assert scene.said[-1] == "trial a: The actor died; it resumes at the next start"
-    assert scene.ear.heard[-1] == "a started"
+    assert scene.told()[-1] == "a started"
     assert scene.dispatch.next() is None
     assert not scene.dispatch.stop_all()
     scene.dispatch.ended("b")
@@ -201,5 +182,5 @@ def test_what_came_of_a_target_is_heard_and_of_a_failure_said_once(
     scene.start()
     scene.dispatch.ended("a")
     scene.dispatch.ended("a")  # as Tune may say twice
-    assert scene.ear.heard == ["a running", f"a {status}"]
+    assert scene.told() == ["a running", f"a {status}"]
     assert scene.said == (["trial a: diverged: too fast"] if status == "failed" else [])

@@ -16,7 +16,7 @@ from torch import nn
 
 from sweeps.cli.method.predict import read_network
 from sweeps.evidence.image_counts import load_image_counts
-from sweeps.run.faults import Break, Decision, decide
+from sweeps.run.faults import Break, Decision, decide, unexplained
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
 from sweeps.stages import guard
@@ -117,24 +117,23 @@ ROWS = [
 
 
 def error(run_id: str, message: str, *, elsewhere: bool = False) -> Break:
-    note = raised(message, elsewhere=elsewhere)
-    return Break(run_id, "error", str(note), note)
+    return Break(run_id, "error", raised(message, elsewhere=elsewhere))
 
 
 def foreseen(run_id: str, error: Exception) -> Break:
-    return Break(run_id, "error", str(error), note_of(error))
+    return Break(run_id, "error", note_of(error))
 
 
 def died(run_id: str) -> Break:
-    return Break(run_id, "death", "The actor died")
+    return unexplained(run_id, "death", "The actor died")
 
 
 def hung(run_id: str) -> Break:
-    return Break(run_id, "hang", "hung, ended by its watchdog")
+    return unexplained(run_id, "hang", "hung, ended by its watchdog")
 
 
 def lost(run_id: str) -> Break:
-    return Break(run_id, "lost node", "its node was lost")
+    return unexplained(run_id, "lost node", "its node was lost")
 
 
 @pytest.mark.parametrize(

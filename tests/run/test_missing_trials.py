@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import pytest
+import targets
 from finished import finished_sweep
 
-from sweeps.plan.trials import Trial
-from sweeps.run.dispatch import Dispatch, Numbers
-from sweeps.run.faults import Break
-from sweeps.run.orderly_end import OrderlyEnd
-from sweeps.run.signals import Interrupts
-from sweeps.run.subjects.tables import MissingTrials, Training
+from sweeps.run.faults import unexplained
+from sweeps.run.subjects.tables import MissingTrials
 from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store
 
@@ -23,29 +20,14 @@ SCORES = tuple(
 KEY = SCORES[0].cam_id
 
 
-class Scene:
+IDS = [score.run_id for score in SCORES]
+
+
+class Scene(targets.Scene):
     """A driver of these scores, as Tune would tell it of them."""
 
-    def __init__(self, root: Path, scores: tuple[Trial, ...] = SCORES) -> None:
-        self.store = Store(root)
-        self.heard: list[tuple[int, str, float | None]] = []
-        """(which score, status, its epoch) of all that listeners were told."""
-        self.said: list[str] = []
-        self.ends: list[tuple[int, str]] = []
-        end = OrderlyEnd(self.store, Interrupts(), None, self.said.append)
-        self.dispatch: Dispatch[Training] = Dispatch(
-            MissingTrials(self.store, list(scores)),
-            [self],
-            end,
-            self.said.append,
-            lambda run_id, why: self.ends.append((self.number(run_id), why)),
-        )
-
-    def number(self, run_id: str) -> int:
-        return [score.run_id for score in SCORES].index(run_id)
-
-    def update(self, trial: Trial, *, status: str, record: Numbers | None = None) -> None:
-        self.heard.append((self.number(trial.run_id), status, record and record["epoch"]))
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, MissingTrials(Store(root), list(SCORES)))
 
     def start(self) -> None:
         assert self.dispatch.next() is not None
@@ -53,16 +35,16 @@ class Scene:
         self.dispatch.begun(KEY)
 
     def report(self, number: int, epoch: float, **more: float | str) -> None:
-        self.dispatch.reported(KEY, {"run": SCORES[number].run_id, "epoch": epoch, **more})
+        self.dispatch.reported(KEY, {"run": IDS[number], "epoch": epoch, **more})
 
     def finish(self, number: int, *, here: bool = True) -> None:
         """here: whether the result is on the driver's machine already, not only in the bucket."""
         if here:
-            self.store.run(SCORES[number].run_id).finish({"miou_fixed": 1.0})
+            self.store.run(IDS[number]).finish({"miou_fixed": 1.0})
         self.report(number, 2, miou_fixed=1.0)
 
     def fail(self, number: int, kind: str) -> None:
-        self.store.run(SCORES[number].run_id).fail(kind, "too fast", "trace")
+        self.store.run(IDS[number]).fail(kind, "too fast", "trace")
         self.report(number, 3, failed=f"{kind}: too fast")
 
 
@@ -75,18 +57,18 @@ def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -
     scene.fail(1, "diverged")
     scene.report(2, 4)
     assert scene.heard == [
-        (0, "running", None),
-        (0, "running", 1),
-        (0, "done", 2),
-        (1, "running", None),
-        (1, "running", 3),
-        (1, "failed", 3),
-        (2, "running", None),
-        (2, "running", 4),
+        (IDS[0], "running", None),
+        (IDS[0], "running", 1),
+        (IDS[0], "done", 2),
+        (IDS[1], "running", None),
+        (IDS[1], "running", 3),
+        (IDS[1], "failed", 3),
+        (IDS[2], "running", None),
+        (IDS[2], "running", 4),
     ]
     assert scene.said == [f"{SCORES[1].name}: diverged: too fast"]
     scene.dispatch.ended(KEY)
-    assert scene.heard[8:] == [(2, "started", None)]
+    assert scene.heard[8:] == [(IDS[2], "started", None)]
     assert len(scene.said) == 1
 
 
@@ -95,10 +77,10 @@ def test_a_restart_goes_on_with_the_first_score_that_is_missing(tmp_path: Path) 
     scene.start()
     scene.finish(0)
     scene.report(1, 3)
-    scene.dispatch.broke(Break(KEY, "death", "The actor died"))
-    assert scene.ends == [(1, "killed")]
+    scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
+    assert scene.ends == [(IDS[1], "killed")]
     scene.start()
-    assert scene.heard[-1] == (1, "running", None)
+    assert scene.heard[-1] == (IDS[1], "running", None)
 
 
 def test_the_error_of_a_later_score_is_looked_for_in_its_own_folder(tmp_path: Path) -> None:
@@ -106,30 +88,30 @@ def test_the_error_of_a_later_score_is_looked_for_in_its_own_folder(tmp_path: Pa
     scene.start()
     scene.finish(0)
     scene.report(1, 3)
-    folder = scene.store.run(SCORES[1].run_id).path
+    folder = scene.store.run(IDS[1]).path
     write_note(folder, note_of(KeyError("gallery")))
-    scene.dispatch.broke(Break(KEY, "death", "Ray's words"))
-    assert scene.ends == [(1, "failed")]
+    scene.dispatch.broke(unexplained(KEY, "death", "Ray's words"))
+    assert scene.ends == [(IDS[1], "failed")]
     assert scene.said[-1].startswith(f"{SCORES[1].name}: KeyError: 'gallery'")
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_hang_of_a_later_score_is_told_from_a_death(tmp_path: Path, is_restarted: bool) -> None:
     scene = Scene(tmp_path)
-    folder = scene.store.run(SCORES[1].run_id).path
+    folder = scene.store.run(IDS[1]).path
     folder.mkdir(parents=True)
     (folder / "stack.txt").write_text("Timeout (0:30:00)!\n")  # of an earlier sweep
     scene.start()
     scene.finish(0)
     if is_restarted:
-        scene.dispatch.broke(Break(KEY, "death", "The actor died"))
+        scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
         scene.start()
     scene.report(1, 3)
     assert not any("made no progress" in line for line in scene.said), "that was long ago"
     with (folder / "stack.txt").open("a") as file:
         file.write("Timeout (0:30:00)!\n")
-    scene.dispatch.broke(Break(KEY, "death", "The actor died"))
-    assert scene.ends[-1] == (1, "hang")
+    scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
+    assert scene.ends[-1] == (IDS[1], "hang")
     assert f"see {folder}/stack.txt" in scene.said[-1]
 
 
@@ -138,10 +120,10 @@ def test_giving_up_fails_the_scores_that_are_missing_and_no_other(tmp_path: Path
     for _ in range(3):
         scene.start()
         scene.finish(0)
-        scene.dispatch.broke(Break(KEY, "death", "The actor died"))
+        scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
     runs = [scene.store.run(score.run_id) for score in SCORES]
     assert runs[0].failure() is None
     for run in runs[1:]:
         failure = run.failure()
         assert failure["kind"] == "died"
-    assert scene.heard[-2:] == [(1, "failed", None), (2, "failed", None)]
+    assert scene.heard[-2:] == [(IDS[1], "failed", None), (IDS[2], "failed", None)]

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from sweeps.plan.search import Search
 from sweeps.run.dispatch import Dispatch, Source, T
-from sweeps.run.faults import Break
+from sweeps.run.faults import Break, unexplained
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Place
 from sweeps.store.errors import comes_again
@@ -150,13 +150,12 @@ def break_of(run_id: str, error: BaseException | None) -> Break:
     """Return what an error of Ray's says of the end of a trial's process."""
     details = str(error or "")
     if lost_its_node(error):
-        return Break(run_id, "lost node", "its node was lost", details=details)
+        return unexplained(run_id, "lost node", "its node was lost", details)
     if comes_again(cause := getattr(error, "cause", None)):  # the process may leave no note here
-        note = replace(note_of(cause), traceback=details)
-        return Break(run_id, "error", str(note), note)
+        return Break(run_id, "error", replace(note_of(cause), traceback=details))
     lines = (details or "the process ended without an error").strip().splitlines()
     words = lines[0 if isinstance(error, RayActorError) else -1]
-    return Break(run_id, "death", words, details=details)
+    return unexplained(run_id, "death", words, details)
 
 
 def lost_its_node(error: BaseException | None) -> bool:

@@ -23,12 +23,11 @@ from sweeps.report.headline.document import headline_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.run.dispatch import Dispatch, End, Listener, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer
-from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.export import end_stages, export_of, read_export
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Conduct, Crew, Place, Stage, Training, complete
-from sweeps.store.failures import note_of
+from sweeps.store.failures import ErrorNote, note_of
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Folder, Store
 from wsss.basics.printable import counted
@@ -207,9 +206,9 @@ class Chains(Source[Chain]):
         bring_results(self.store, target.config)
         return End("done")
 
-    def gave_up(self, target: Chain, broke: Break) -> None:
+    def gave_up(self, target: Chain, note: ErrorNote) -> None:
         """Record why it failed, and upload it."""
-        target.folder(self.store).fail(broke.kind, broke.message, broke.traceback)
+        target.folder(self.store).fail(note.kind, note.message, note.traceback)
 
     def run(self, dispatch: Dispatch[Chain], at_once: int) -> None:
         """Run a dispatch's chains one after the other, until there are no more or it says stop."""

@@ -22,10 +22,10 @@ from sweeps.report.formats.terminal import print_document
 from sweeps.report.search import search_document, write_search
 from sweeps.run.dispatch import End, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject
-from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.store.errors import StoreError
+from sweeps.store.failures import ErrorNote
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 from wsss.basics.printable import counted
@@ -185,9 +185,9 @@ class Draws(Source[SearchTrial]):
         parts += [f"best so far {t.objective:.2f} % ({t.name})" for t in best_trials(trials, 1)]
         return End("done", "; ".join(filter(None, [*parts, target.message])))
 
-    def gave_up(self, target: SearchTrial, broke: Break) -> None:
+    def gave_up(self, target: SearchTrial, note: ErrorNote) -> None:
         """Record the error; the next start tries the trial again."""
-        target.status, target.message = "error", broke.message.strip().splitlines()[-1]
+        target.status, target.message = "error", note.message.strip().splitlines()[-1]
         self._keep(target)
 
     def _keep(self, trial: SearchTrial) -> None:
@@ -245,7 +245,7 @@ class Closings(Source[Closing]):
         why = self.failures.get(target.cam_id)
         return End("failed", why) if why else End("started")
 
-    def gave_up(self, target: Closing, broke: Break) -> None:
+    def gave_up(self, target: Closing, note: ErrorNote) -> None:
         """Record nothing: the next start tries again."""
 
 

@@ -16,10 +16,10 @@ from sweeps.report.live.render import print_tables
 from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
 from sweeps.run.dispatch import End, Event, Listener, Numbers, Source, TargetStatus
 from sweeps.run.driver import NOT_COMPLETE, Subject
-from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.store.attempts import Ledger
+from sweeps.store.failures import ErrorNote
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 from wsss.basics.printable import command, counted, own_command, own_words
@@ -241,11 +241,11 @@ class MissingTrials(Source[Training]):
                 return end
         return End("started" if any(e.status == "started" for e in ends.values()) else "done")
 
-    def gave_up(self, target: Training, broke: Break) -> None:
+    def gave_up(self, target: Training, note: ErrorNote) -> None:
         """Record why its trials failed, except those that are scored."""
         for run_id, trial in target.trials.items():
             if self._end(trial).status == "started":
-                self.store.run(run_id).fail(broke.kind, broke.message, broke.traceback)
+                self.store.run(run_id).fail(note.kind, note.message, note.traceback)
 
     def _end(self, trial: Trial) -> End:
         if self.store.run(trial.run_id).metrics():
