@@ -14,7 +14,6 @@ from sweeps.plan.states import read_states
 from sweeps.plan.trials import Plan, Trial, make_plan
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.studies import TABLES
-from sweeps.tables.table import Cell, Row, Table
 from wsss.overrides import apply_overrides
 
 BASE = finished_sweep(("V",), 1).base
@@ -42,13 +41,6 @@ def change_metrics(store: Store, trial: Trial, **values: Any) -> None:
 def train_epochs(store: Store, trial: Trial, count: int) -> None:
     for epoch in range(1, count + 1):
         store.cam(trial.cam_id).add_epoch({"epoch": epoch, "seconds": 1.0})
-
-
-def test_without_a_measured_trial_nothing_is_estimated(store: Store) -> None:
-    cost = estimate(plan_of("III"), store)
-    assert [one.seconds for one in cost.trials.values()] == [None] * 4
-    assert (cost.num_unknown, cost.seconds, cost.gibibytes) == (4, 0, 0)
-    assert (cost.num_measured, cost.device) == (0, "")
 
 
 def test_another_seed_costs_the_mean_of_the_measured_seeds(store: Store) -> None:
@@ -123,15 +115,6 @@ def test_a_started_trial_costs_what_is_left_of_it(store: Store) -> None:
     train_epochs(store, cell(plan, "VI[no,no]", 1), 8)
     cost = estimate(plan, store).trials[cell(plan, "VI[no,no]", 1).run_id]
     assert cost.seconds == pytest.approx(12)
-
-
-def test_finished_and_failed_trials_cost_nothing(store: Store) -> None:
-    plan = plan_of("VI")
-    finish(store, cell(plan, "VI[no,no]"), 0.5)
-    failed = cell(plan, "VI[no,yes]")
-    write_json(store.run(failed.run_id).path / "failure.json", {"kind": "x", "message": "y"})
-    left = {cell(plan, name).run_id for name in ("VI[yes,no]", "VI[yes,yes]")}
-    assert set(estimate(plan, store).trials) == left
 
 
 def test_a_training_and_an_inference_are_counted_once(store: Store) -> None:
@@ -210,12 +193,3 @@ def test_a_damaged_configuration_is_no_measurement(store: Store) -> None:
     (store.run(cell(plan, "VI[no,no]").run_id).path / "config.json").write_text("{")
     measured, device, processes = read_measured(store)
     assert (len(measured), device, processes) == (1, "cpu", 1)
-
-
-def test_the_base_of_an_estimate_may_be_a_cell_of_any_table(store: Store) -> None:
-    own = Table("T", "t", ("row",), (Row(("a",), (Cell({}, None),)),))
-    plan = make_plan([own], BASE, 2)
-    finish(store, cell(plan_of("IV"), "IV[no,no,no]"), 0.5)  # the same configuration
-    cost = estimate(plan, store)
-    assert list(cost.trials) == [plan.trials[1].run_id]
-    assert cost.trials[plan.trials[1].run_id].basis == "same"

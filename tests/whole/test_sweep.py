@@ -190,13 +190,3 @@ def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: P
     for each in (sync, sync_all):
         assert "it logs its results itself" in each.stderr
     assert len(results(store)) == 3
-
-
-def test_a_wrong_setting_is_refused_by_name_before_anything_is_written(
-    pictures: Path, tmp_path: Path
-) -> None:
-    refused = sweeps(*words(pictures, tmp_path / "store", "--set", "train.lamda=1"))
-    assert refused.exit_code == 2
-    assert refused.stderr.startswith("error: ")
-    assert "train.lamda" in refused.stderr
-    assert not (tmp_path / "store").exists()
