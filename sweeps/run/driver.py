@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # those load MLflow, or boto3
     from sweeps.store.local_lock import LocalLock
     from sweeps.store.remote.lease import Lease
     from sweeps.track.tracker import Tracker
-    from sweeps.track.view import Tracked
+    from sweeps.track.view import Summary, Tracked
 
     Held = Lease | LocalLock
 
@@ -146,10 +146,10 @@ class Subject(ABC):
         Not called after an interruption, nor if it is there and MLflow already has all results.
         """
 
-    def attach(self, page: Path) -> list[str]:
-        """Attach a written report to the MLflow run; return lines that say where it is."""
+    def attach(self, page: Path, said: "Summary | None" = None) -> list[str]:
+        """Attach a written report to the MLflow run; return lines, the last says where it is."""
         tracker = self.tracker()
-        tracker.log_report(page.parent)
+        tracker.log_report(page.parent, said)
         return [*tracker.remarks("the report", sync_command(self.store)), f"report: {page}"]
 
     @abstractmethod

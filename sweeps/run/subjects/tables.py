@@ -154,14 +154,11 @@ class Tables(Subject):
         from sweeps.report.tables.document import write_report
         from sweeps.track.runs.sweep import verdict_counts
 
-        report, tracker = write_report(self.sweep, self.store), self.tracker()
-        page, again = self.folder / self.page, f"`{command('sweeps', 'report', *self.named)}`"
-        tracker.log_report(page.parent, verdict_counts(report))
-        return [
-            *(f"{table.answer.question} {table.answer.answer}" for table in report.tables),
-            *tracker.remarks("the report", again),
-            f"report: {page}; {again} prints it",
-        ]
+        report = write_report(self.sweep, self.store)
+        answers = [f"{table.answer.question} {table.answer.answer}" for table in report.tables]
+        *remarks, where = self.attach(self.folder / self.page, verdict_counts(report))
+        again = command("sweeps", "report", *self.named)
+        return [*answers, *remarks, f"{where}; `{again}` prints it"]
 
     def failures(self) -> list[str]:
         """Return a line per failed trial, and how to try again what has no result."""
