@@ -67,8 +67,13 @@ def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -
         (IDS[2], "running", 4),
     ]
     assert scene.said == [f"{SCORES[1].name}: diverged: too fast"]
+    scene.store.run(IDS[0]).finish({"miou_fixed": 1.0})  # downloaded at the end
     scene.dispatch.ended(KEY)
-    assert scene.heard[8:] == [(IDS[2], "started", None)]
+    assert scene.heard[8:] == [
+        (IDS[0], "done", None),
+        (IDS[1], "failed", None),
+        (IDS[2], "started", None),
+    ]
     assert len(scene.said) == 1
 
 

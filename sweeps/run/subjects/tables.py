@@ -177,7 +177,7 @@ class Training:
         self.trials = {trial.run_id: trial for trial in trials}
         """Run id -> trial, in the order in which they are scored."""
         self.open = dict(self.trials)
-        """Those whose end no listener has heard of."""
+        """Those that have not reported their end."""
         self.trial = trials[0]
         """The running one."""
         self.cam_id = self.run_id = trials[0].cam_id
@@ -206,9 +206,12 @@ class MissingTrials(Source[Training]):
     def events(
         self, target: Training, status: TargetStatus, record: Numbers | None
     ) -> Iterator[Event]:
-        """Report each trial of the training by itself: its start, its records, its end."""
+        """Report each trial of the training by itself: its start, its records, its end.
+
+        Of an end, listeners hear again when all results have been downloaded.
+        """
         if status != "running":
-            for trial in target.open.values():
+            for trial in target.trials.values():
                 end = self._end(trial)
                 if trial is target.trial or end.status != "started":
                     yield Event(trial, end.status, None)
