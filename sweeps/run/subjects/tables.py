@@ -243,7 +243,7 @@ class MissingTrials(Source[Training]):
 
     def gave_up(self, target: Training, note: ErrorNote) -> None:
         """Record why its trials failed, except those that are scored."""
-        for run_id, trial in target.trials.items():
+        for run_id, trial in target.open.items():
             if self._end(trial).status == "started":
                 self.store.run(run_id).fail(note.kind, note.message, note.traceback)
 
