@@ -1,15 +1,12 @@
-"""The address of a job server, looked at before Ray's client of it, whose import takes seconds."""
+"""The address of a job server, and what is wrong with it; loads none of Ray."""
 
 import re
 
 from wsss.basics.errors import ForeseenError
-from wsss.basics.waiting import within
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts this end of its tunnel."""
 ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
-ANSWER_LIMIT_S = 10.0
-"""Longest wait for a connection and the first bytes of an answer, and for the host's name."""
 
 
 class JobError(ForeseenError, RuntimeError):
@@ -27,24 +24,6 @@ def check_form(address: str) -> None:
             f"--address {address}: the address of a job server is http://HOST:PORT, e.g. "
             f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.yaml` opens a tunnel to it"
         )
-
-
-def check_answers(address: str, *, line_limit: float = 5.0) -> None:
-    """Raise UnreachableError unless something answers there, JobError for what is no address.
-
-    line_limit: seconds to wait for a connection, and for the first bytes of an answer.
-    """
-    check_form(address)
-    import requests
-
-    def ask() -> None:
-        url = f"{address.rstrip('/')}/api/version"
-        requests.get(url, timeout=line_limit, stream=True, allow_redirects=False).close()
-
-    try:
-        within(ANSWER_LIMIT_S, ask)
-    except (requests.RequestException, TimeoutError) as error:
-        raise UnreachableError(no_server(address, error)) from None
 
 
 def no_server(address: str, error: Exception) -> str:

@@ -17,18 +17,17 @@ from ray.job_submission import JobDetails
 from sweeps.cluster.follow import exit_code
 from sweeps.cluster.job_address import JobError
 from sweeps.cluster.job_server import JobServer
-from sweeps.plan.sweep import require_left_to_settings
+from sweeps.plan.sweep import settled_tables
 from sweeps.plan.trials import make_plan
 from sweeps.run.ray.resources import HEAD_NODE
 from sweeps.store.code_version import COMMIT, commit
-from sweeps.tables.find import find_tables
 from sweeps.tables.own import definition
 from sweeps.tables.table import Table
 from wsss.basics.environment import variables
 from wsss.basics.printable import command
 from wsss.data.drawn.folder import DRAWN, draw_voc
-from wsss.overrides import ConfigError, parse_assignments, settle
-from wsss.recipes import named_config
+from wsss.identity import canonical_json
+from wsss.overrides import ConfigError, parse_assignments
 from wsss.weights import NAMES
 
 KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
@@ -59,63 +58,55 @@ RAYS_LINE = "Running entrypoint for job"
 """Start of the last of Ray's own lines in a job's log."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
     """A sweep to run on the cluster; paths are the cluster's."""
 
-    words: tuple[str, ...]
+    words: list[str]
     """Words of `sweeps run`, without --store and --address."""
-    tables: tuple[str, ...] = ()
-    """Names or aliases of the project's tables."""
-    own_tables: tuple[Table, ...] = ()
-    files: tuple[str, ...] = ()
-    """Paths of own tables within the project."""
-    preset: str
-    """Including its recipe."""
-    data: str = "drawn"
-    weights: str | None = None
-    settings: tuple[str, ...] = ()
-    store: str | None = None
+    title: str
+    """Names of its tables, and its preset."""
+    digest: str
+    """Equal for equal tables, settings, data and store."""
+    data: str
+    store: str | None
     """Absolute path or URL; None: the cluster's WSSS_STORE."""
-    probe: int | None = None
-    """Steps, if it is a probe and not a sweep."""
+    files: list[str]
+    """Paths of own tables within the project."""
 
-    @property
-    def names(self) -> list[str]:
-        """Names of all tables."""
-        return [*self.tables, *(table.name for table in self.own_tables)]
 
-    def check(self) -> None:
-        """Raise ConfigError for what the cluster would otherwise refuse after the upload."""
-        tables = find_tables(self.names, self.own_tables)
-        asked = parse_assignments(list(self.settings))
-        weights = self.weights if self.weights in NAMES else None  # a file is read on the cluster
-        settled = settle(named_config(self.preset), asked, weights=weights)
-        require_left_to_settings(tables, settled)
-        make_plan(tables, settled.config, 1)
-        for option, value, words in (
-            ("--data", self.data, set(DRAWN)),
-            ("--weights", self.weights, {None, *NAMES}),
-            ("--store", self.store, {None}),
-        ):
-            if value not in words:
-                require_on_cluster(option, value or "")
+def make_request(
+    tables: Sequence[str | Table],
+    words: list[str],
+    *,
+    preset: str,
+    settings: Sequence[str] = (),
+    data: str = "drawn",
+    weights: str | None = None,
+    store: str | None = None,
+    files: Sequence[str] = (),
+    probe: int | None = None,
+) -> Request:
+    """Return the request to run tables with these options of `sweeps run`.
 
-    def digest(self) -> str:
-        """Return a digest of tables, settings, data and store."""
-        own = [json.dumps(definition(table), sort_keys=True) for table in self.own_tables]
-        names = [table.name for table in find_tables(self.names, self.own_tables)]
-        known = (
-            names,
-            sorted(own),
-            self.preset,
-            self.data,
-            self.weights,
-            sorted(self.settings),
-            self.store,
-            self.probe,
-        )
-        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    preset: including its recipe; files: paths of own tables within the project. Raises ConfigError
+    for what the cluster would otherwise refuse after the upload.
+    """
+    named = weights if weights in NAMES else None  # a file is read on the cluster
+    planned, settled = settled_tables(tables, preset, parse_assignments(list(settings)), named)
+    make_plan(planned, settled.config, 1)
+    for option, value, known in (
+        ("--data", data, set(DRAWN)),
+        ("--weights", weights, {None, *NAMES}),
+        ("--store", store, {None}),
+    ):
+        if value not in known:
+            require_on_cluster(option, value or "")
+    parts = json.dumps(list(map(definition, planned))), canonical_json(settled.config)
+    text = repr((*parts, data, weights, store, probe))
+    title = "-".join([*(table.name for table in planned), preset])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Request(words, title, digest, data, store, list(files))
 
 
 def require_on_cluster(option: str, path: str) -> None:
@@ -157,7 +148,7 @@ def submit(
                 f"{job_id}: a job of this name has ended ({job.status}), and Ray takes a name only "
                 "once; give another --id, or none"
             )
-        if named or (not ended and (job.metadata or {}).get(SAME) == request.digest()):
+        if named or (not ended and (job.metadata or {}).get(SAME) == request.digest):
             return job.submission_id, job.entrypoint
     chosen = job_id or _new_id(request)
     also = list(request.files)
@@ -167,7 +158,7 @@ def submit(
     command = entry_point(
         ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
     )
-    start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest()}, also=also)
+    start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest}, also=also)
     return chosen, ""
 
 
@@ -350,5 +341,5 @@ def when(job: JobDetails) -> str:
 
 
 def _new_id(request: Request) -> str:
-    tables = re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(request.names))[:60]
-    return f"sweep-{tables}-{request.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    title = re.sub(r"[^A-Za-z0-9-]+", "-", request.title)[:70]
+    return f"sweep-{title}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -108,13 +108,7 @@ def make_sweep(
     """
     from wsss.data.check import require_batch  # not needed to load a sweep
 
-    own_tables = tuple(table for table in tables if isinstance(table, Table))
-    names = [table.name if isinstance(table, Table) else table for table in tables]
-    planned = find_tables(names, own_tables)
-    settled = settle(named_config(preset), overrides, weights=weights)
-    for table in own_tables:
-        _require_fitting(table, settled.config)
-    require_left_to_settings(planned, settled)
+    planned, settled = settled_tables(tables, preset, overrides, weights)
     report, base = checked_data(settled, data, recheck=recheck)
     sweep = Sweep(
         table_names=tuple(table.name for table in planned),
@@ -125,12 +119,29 @@ def make_sweep(
         weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
         num_eval_images=report.num_images[base.data.eval_split],
-        own_tables=own_tables,
+        own_tables=tuple(table for table in planned if table in tables),
     )
     for trial in sweep.plan.trials:  # planning refuses a cell that does not fit the settings
         require_batch(sweep.num_train_images, trial.config.train.batch_size)
     check_initial_weights((trial.config.network for trial in sweep.plan.trials), sweep.weights_file)
     return sweep, report
+
+
+def settled_tables(
+    tables: Sequence[str | Table], preset: str, overrides: dict[str, Any], weights: str | None
+) -> tuple[tuple[Table, ...], Settled]:
+    """Return the tables, and the settings that they are to be run with.
+
+    Parameters and errors are those of `make_sweep`.
+    """
+    own_tables = [table for table in tables if isinstance(table, Table)]
+    names = [table.name if isinstance(table, Table) else table for table in tables]
+    planned = find_tables(names, own_tables)
+    settled = settle(named_config(preset), overrides, weights=weights)
+    for table in own_tables:
+        _require_fitting(table, settled.config)
+    require_left_to_settings(planned, settled)
+    return planned, settled
 
 
 def _require_fitting(table: Table, base: RunConfig) -> None:

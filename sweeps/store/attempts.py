@@ -176,11 +176,8 @@ class Ledger:
     ) -> None:
         self.store, self.sweep_name, self.size, self.clock = store, sweep_name, size, clock
         self.session = Session(start=clock(), last=clock())
-        self.open: dict[str, Attempt] = {}
-        """Run id -> its running attempt."""
-        self.stopped: dict[str, Attempt] = {}
-        """Run id -> its interrupted attempt."""
-        self.closed_hours = 0.0
+        self.attempts: list[Attempt] = []
+        """Of all drivers so far."""
         self.unwritten: dict[Path, Attempt | Session] = {}
         self.written_at = self.pushed_at = clock()
         self.problem: OSError | StoreError | None = None
@@ -192,15 +189,15 @@ class Ledger:
             attempt.end = book.last_sign(attempt)
             attempt.why = "finished" if self._is_finished(attempt) else "killed"
             self._write(attempt)
-        self.closed_hours = book.hours(self.size.unit)
+        self.attempts = book.attempts
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for run_id in list(self.open):
-            self.ended(run_id, "interrupted")
-        for attempt in self.stopped.values():
-            if self._is_finished(attempt):  # a result may arrive after Tune let the trial go
-                attempt.why = "finished"
+        for attempt in self.attempts:
+            self.ended(attempt.run, "interrupted")
+            is_stopped = (attempt.session, attempt.why) == (self.session.name, "interrupted")
+            if is_stopped and self._is_finished(attempt):
+                attempt.why = "finished"  # its result came after Tune let the trial go
                 self._write(attempt)
         self._sign()
         self.store.folder(f"sweeps/{self.sweep_name}").push()
@@ -218,7 +215,7 @@ class Ledger:
             self.ended(run_id, "killed")  # unless `ended` was told a better reason
             self._start(trial)
             return
-        attempt = self.open.get(run_id)
+        attempt = self._running(run_id)
         # Only an epoch's record has a loss, not those of the scoring.
         if attempt and status == "running" and record and "loss" in record:
             attempt.marks.append((self.clock(), int(record["epoch"])))
@@ -230,14 +227,9 @@ class Ledger:
 
     def ended(self, run_id: str, why: Reason) -> None:
         """Record the end of a run's attempt, if one is open."""
-        attempt = self.open.pop(run_id, None)
-        if attempt is None:
-            return
-        attempt.end, attempt.why = self.clock(), why
-        self.closed_hours += attempt.hours(self.size.unit, attempt.end)
-        if why == "interrupted":
-            self.stopped[run_id] = attempt
-        self._write(attempt)
+        if attempt := self._running(run_id):
+            attempt.end, attempt.why = self.clock(), why
+            self._write(attempt)
 
     def beat(self) -> None:
         """Record from time to time that the driver is alive; may be called as often as you like."""
@@ -249,11 +241,14 @@ class Ledger:
     def spent(self) -> float:
         """Return the hours of all attempts of all drivers so far, in this ledger's unit."""
         now, unit = self.clock(), self.size.unit
-        return self.closed_hours + sum(a.hours(unit, now) for a in self.open.values())
+        return sum(attempt.hours(unit, now) for attempt in self.attempts)
 
     def book(self) -> Book:
         """Read the ledger from the store."""
         return read_book(self.store, self.sweep_name)
+
+    def _running(self, run_id: str) -> Attempt | None:
+        return next((a for a in self.attempts if a.run == run_id and a.end is None), None)
 
     def _is_finished(self, attempt: Attempt) -> bool:
         return self.store.run(attempt.run).metrics() is not None
@@ -269,7 +264,7 @@ class Ledger:
             start=self.clock(),
             from_epoch=max(map(epochs_of, checkpoints), default=0),
         )
-        self.open[trial.run_id] = attempt
+        self.attempts.append(attempt)
         self._write(attempt)
 
     def _push(self) -> None:

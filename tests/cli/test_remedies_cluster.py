@@ -123,7 +123,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a project, and a job server at every address that can be one."""
     client = Client("")
     monkeypatch.setattr(job_server, "JobSubmissionClient", lambda address: client)
-    monkeypatch.setattr("sweeps.cli.service.cluster.check_answers", lambda address: None)
     (tmp_path / "project/sweeps").mkdir(parents=True)
     (tmp_path / "project/sweeps/__main__.py").touch()
     return tmp_path / "project"

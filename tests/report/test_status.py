@@ -362,7 +362,6 @@ def test_a_cluster_is_asked_about_the_store_that_is_named(
         return ToolResult(1, "the tables\n")
 
     monkeypatch.setattr("sweeps.cluster.job_server.JobServer", str)
-    monkeypatch.setattr("sweeps.cluster.job_address.check_answers", str)
     monkeypatch.setattr("sweeps.cluster.jobs.run_tool", run_tool)
     monkeypatch.setenv("WSSS_STORE", "/of/this/machine")
     done = sweeps("status", "--address", "http://h", "--trials", *words)

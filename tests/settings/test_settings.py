@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from sweeps.cluster.jobs import Request
+from sweeps.cluster.jobs import make_request
 from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.sweep import make_sweep
 from wsss.config import RunConfig, Settings
@@ -97,9 +97,7 @@ def test_what_a_table_sets_to_the_same_value_may_be_asked_for(drawn: Path) -> No
     )
     assert sweep.plan.num_configs == 4
     with pytest.raises(ConfigError, match="table VI varies it"):
-        Request(
-            words=(), tables=("VI",), preset="tiny", settings=("network.channel_attention=true",)
-        ).check()
+        make_request(["VI"], [], preset="tiny", settings=["network.channel_attention=true"])
 
 
 def test_what_a_search_draws_cannot_be_set(tmp_path: Path) -> None:

@@ -102,7 +102,6 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     given: Callable[[str], list[Any]], tmp_path: Path
 ) -> None:
     given("sweeps.cli.service.cluster._connect")
-    given("sweeps.cli.service.cluster.check_answers")
     calls = given("sweeps.cluster.jobs.submit")
     table = tmp_path / "mine.yaml"
     table.write_text("{name: mine, title: t, row_names: [a], rows: [{labels: [b]}]}")
@@ -114,10 +113,10 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     for words in ((), more):
         sweeps("submit", "VI", "--gpus", 1, *project, *words)
     plain, asked = (call[1] for call in calls)
-    assert plain.words == ("VI", "--gpus", "1.0")
+    assert plain.words == ["VI", "--gpus", "1.0"]
     there = ["VI", "--gpus", "1.0", "--table", "mine.yaml", *more[2:]]
     assert sorted(asked.words) == sorted(there)
-    assert (asked.files, asked.names[1]) == (("mine.yaml",), "mine")
+    assert (asked.files, asked.title) == (["mine.yaml"], "VI-mine-grid-lambda_s-tiny")
     elsewhere = ("--working-dir", str(tmp_path / "x"))
     done = sweeps("submit", *more, *elsewhere)
     assert (done.exit_code, "only files in it are uploaded" in done.output) == (2, True)

@@ -9,12 +9,11 @@ import typer
 
 from sweeps.cli.options import call, preset_named, say, with_options_of, words_of
 from sweeps.cli.service.sweep import checked_tables, planned_sweep, run
-from sweeps.cluster.job_address import DEFAULT_ADDRESS, check_answers
+from sweeps.cluster.job_address import DEFAULT_ADDRESS
 from wsss.basics.printable import command
 
 if TYPE_CHECKING:
     from sweeps.cluster.job_server import JobServer
-    from sweeps.cluster.jobs import Request
 
 DETACHED = 130
 """Exit code after Ctrl-C while following; the job continues."""
@@ -60,12 +59,22 @@ def submit(
     those that look like secrets (.env, keys, tokens). The exit code is the sweep's. Run the same
     command again to attach to a running sweep or to resume an ended one.
     """
-    check_answers(address)
-    from sweeps.cluster.jobs import submit
+    from sweeps.cluster.jobs import in_project, make_request, submit
 
     root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
-    request = _request(ctx, given, store, root)
-    request.check()
+    tables = checked_tables(given)
+    files = [in_project(root, path) for path in given["table_files"] or ()]
+    request = make_request(
+        tables,
+        words_of(ctx.command, given | {"table_files": files}),
+        preset=call(preset_named, given),
+        settings=given["settings"] or (),
+        data=data,
+        weights=weights,
+        store=store,
+        files=files,
+        probe=given["probe"],
+    )
     server = _connect(address)
     found, running = submit(server, request, root=root, job_id=job_id, python=python)
     if running:
@@ -75,27 +84,6 @@ def submit(
     if follow:
         raise typer.Exit(_follow(server, found, tail=None))
     say(f"follow it with: {_command('attach', server, found)}")
-
-
-def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root: Path) -> "Request":
-    """Return the request for these options of `sweeps run`. Raises ConfigError."""
-    from sweeps.cluster.jobs import Request, in_project
-    from sweeps.tables.table import Table
-
-    chosen = checked_tables(given)
-    files = [in_project(root, path) for path in given["table_files"] or ()]
-    return Request(
-        words=tuple(words_of(ctx.command, given | {"table_files": files})),
-        tables=tuple(each for each in chosen if isinstance(each, str)),
-        own_tables=tuple(each for each in chosen if isinstance(each, Table)),
-        files=tuple(files),
-        preset=call(preset_named, given),
-        data=given["data"],
-        weights=given["weights"],
-        settings=tuple(given["settings"] or ()),
-        store=store,
-        probe=given["probe"],
-    )
 
 
 def attach(
@@ -187,7 +175,6 @@ def fetch(
 
 
 def _connect(address: str) -> "JobServer":
-    check_answers(address)
     from sweeps.cluster.job_server import JobServer
 
     return JobServer(address)

@@ -64,9 +64,6 @@ def _status_there(address: str, store: str | None, words: list[str]) -> int:
 
     store: None for the cluster's own. Raises ConfigError for a relative path.
     """
-    from sweeps.cluster.job_address import check_answers
-
-    check_answers(address)
     from sweeps.cluster.job_server import JobServer
     from sweeps.cluster.jobs import require_on_cluster, run_tool
 
