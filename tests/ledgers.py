@@ -28,7 +28,21 @@ def driver(store: Store, clock: Clock, size: Size = TWO_GPUS) -> Ledger:
     return Ledger(store, SWEEP.name, size, clock)
 
 
-def epoch(ledger: Ledger, clock: Clock, trial: Trial, number: int, *, after: float) -> None:
-    """Let an epoch take so many hours."""
-    clock.hours += after
-    ledger.update(trial, status="running", record={"epoch": float(number), "loss": 0.5})
+def play(ledger: Ledger, clock: Clock, script: str, trial: Trial = FIRST) -> None:
+    """Let things happen to a trial, one after the other.
+
+    run: its process starts; 1.5: so many hours go by; epoch=2: an epoch ends; scored=2: a part of
+    the scoring does; preempted, hang: its attempt breaks off; any other word: its new status.
+    """
+    for word in script.split():
+        what, _, number = word.partition("=")
+        if what == "epoch":
+            ledger.update(trial, status="running", record={"epoch": float(number), "loss": 0.5})
+        elif what == "scored":
+            ledger.update(trial, status="running", record={"epoch": float(number)})
+        elif what in ("preempted", "hang"):
+            ledger.ended(trial.run_id, what)  # type: ignore[arg-type]
+        elif what[0] in "-.0123456789":
+            clock.hours += float(what)
+        else:
+            ledger.update(trial, status="running" if what == "run" else what)

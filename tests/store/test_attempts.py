@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bucket_server import BUCKET, faulty_proxy
 from commands import sweeps
-from ledgers import FIRST, HOUR, ONE_GPU, SECOND, SWEEP, Clock, driver, epoch
+from ledgers import FIRST, HOUR, ONE_GPU, SECOND, SWEEP, Clock, driver, play
 
 from sweeps.plan.sweep import save_sweep
 from sweeps.report.live.account import add_up
@@ -21,123 +21,91 @@ from sweeps.store.store import Store, write_json
 from wsss.training.checkpoint_names import checkpoint_name
 
 
-def test_a_finished_trial_is_useful_from_start_to_end(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_the_gpus_that_no_attempt_held_were_idle(store: Store, clock: Clock) -> None:
     with driver(store, clock) as ledger:
         ledger.room(2)
-        ledger.update(FIRST, status="running")
-        epoch(ledger, clock, FIRST, 1, after=1.0)
-        epoch(ledger, clock, FIRST, 2, after=1.0)
-        clock.hours += 0.5  # scoring
-        ledger.update(FIRST, status="done", record={"epoch": 2.0})
+        play(ledger, clock, "run 1 epoch=1 1 epoch=2 .5 done")
     account = add_up(ledger.book())
     # 2.5 hours of 2 GPUs; of the 4 GPUs there was room for, the other 2 were idle
     assert (account.unit, account.useful, account.idle) == ("GPU", 5.0, 5.0)
-    assert (account.repeated, account.lost, account.running) == (0.0, 0.0, 0.0)
-    assert account.reasons == {"finished": 1}
     (attempt,) = ledger.book().attempts
     assert [epoch for _, epoch in attempt.marks] == [1, 2]
     assert (attempt.title, attempt.run, attempt.cam) == (FIRST.name, FIRST.run_id, FIRST.cam_id)
 
 
-def test_epochs_done_again_are_repeated_and_the_rest_of_a_dead_attempt_lost(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+@pytest.mark.parametrize(
+    ("script", "hours", "reasons"),
+    [
+        ("run 1 epoch=1 1 epoch=2 .5 done", (2.5, 0, 0), ["finished"]),
+        # In the queue, they are nobody's hours. The checkpoint of epoch 3 was gone.
+        (
+            "run 1 epoch=1 1 epoch=2 1 epoch=3 .25 preempted 5 run 1 epoch=3 1 epoch=4 done",
+            (4, 1, 0.25),
+            ["preempted", "finished"],
+        ),
+        ("run .5 scored=7 .5 hang", (0, 0, 1), ["hang"]),
+        ("run 2 epoch=1 failed", (0, 0, 2), ["failed"]),
+        ("run 2 epoch=1 failed run 1 epoch=2 done", (3, 0, 0), ["failed", "finished"]),
+        ("run 1 run 1 started", (0, 0, 2), ["killed", "interrupted"]),  # nobody said why
+        ("run -1 done", (0, 0, 0), ["finished"]),  # its clock was set back
+    ],
+)
+def test_hours_are_useful_repeated_or_lost(
+    store: Store, clock: Clock, script: str, hours: tuple[float, ...], reasons: list[str]
+) -> None:
     with driver(store, clock, ONE_GPU) as ledger:
-        ledger.update(FIRST, status="running")
-        for number in (1, 2, 3):
-            epoch(ledger, clock, FIRST, number, after=1.0)
-        clock.hours += 0.25
-        ledger.ended(FIRST.run_id, "preempted")
-        clock.hours += 5  # in the queue: nobody's hours
-        ledger.update(FIRST, status="running")
-        epoch(ledger, clock, FIRST, 3, after=1.0)  # its checkpoint was gone
-        epoch(ledger, clock, FIRST, 4, after=1.0)
-        ledger.update(FIRST, status="done", record={"epoch": 4.0})
-        assert ledger.spent() == pytest.approx(5.25)
+        play(ledger, clock, script)
+        assert ledger.spent() == pytest.approx(sum(hours))
     account = add_up(ledger.book())
-    assert (account.useful, account.repeated, account.lost) == (4.0, 1.0, 0.25)
-    assert account.spent == 5.25
-    assert account.reasons == {"preempted": 1, "finished": 1}
+    assert (account.useful, account.repeated, account.lost) == hours
+    assert account.spent == sum(hours)
+    assert account.reasons == dict.fromkeys(reasons, 1)
 
 
-def test_scoring_after_a_training_that_was_kept_marks_no_epoch(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+def test_an_attempt_names_the_epoch_from_which_it_goes_on(store: Store, clock: Clock) -> None:
     store.cam(FIRST.cam_id).checkpoints.mkdir(parents=True)
     for name in (checkpoint_name(7), checkpoint_name(7, 123)):
         (store.cam(FIRST.cam_id).checkpoints / name).touch()
     with driver(store, clock, ONE_GPU) as ledger:
-        ledger.update(FIRST, status="running")
-        clock.hours += 0.5
-        ledger.update(FIRST, status="running", record={"epoch": 7.0, "progress": 0.9})
-        clock.hours += 0.5
-        ledger.ended(FIRST.run_id, "hang")
+        play(ledger, clock, "run .5 scored=7")
     (attempt,) = ledger.book().attempts
-    assert (attempt.from_epoch, attempt.marks, attempt.why) == (7, [], "hang")
-    assert add_up(ledger.book()).lost == 1.0
-
-
-def test_all_is_lost_of_a_trial_that_failed_until_it_is_tried_again_and_finishes(
-    tmp_path: Path,
-) -> None:
-    store, clock = Store(tmp_path), Clock()
-    with driver(store, clock, ONE_GPU) as ledger:
-        ledger.update(FIRST, status="running")
-        epoch(ledger, clock, FIRST, 1, after=2.0)
-        ledger.update(FIRST, status="failed")
-    account = add_up(ledger.book())
-    assert (account.useful, account.lost) == (0.0, 2.0)
-    with driver(store, clock, ONE_GPU) as ledger:
-        ledger.update(FIRST, status="running")
-        epoch(ledger, clock, FIRST, 2, after=1.0)
-        ledger.update(FIRST, status="done", record={"epoch": 2.0})
-    account = add_up(ledger.book())
-    assert (account.useful, account.lost) == (3.0, 0.0)
-
-
-def test_a_restart_of_which_nobody_said_why_ends_the_attempt_before(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
-    with driver(store, clock) as ledger:
-        ledger.update(FIRST, status="running")
-        clock.hours += 1
-        ledger.update(FIRST, status="running")
-        clock.hours += 1
-        ledger.update(FIRST, status="started")
-    assert add_up(ledger.book()).reasons == {"killed": 1, "interrupted": 1}
+    assert (attempt.from_epoch, attempt.marks) == (7, [])
 
 
 def test_a_result_that_comes_just_after_the_sweep_was_stopped_makes_the_attempt_finished(
-    tmp_path: Path,
+    store: Store, clock: Clock
 ) -> None:
-    store, clock = Store(tmp_path), Clock()
     with driver(store, clock, ONE_GPU) as ledger:
         for trial in (FIRST, SECOND):
-            ledger.update(trial, status="running")
-        clock.hours += 1
-        for trial in (FIRST, SECOND):
-            ledger.update(trial, status="started")
-        clock.hours += 1
+            play(ledger, clock, "run 1 started", trial)
         write_json(store.run(FIRST.run_id).path / "done.json", {"miou_fixed": 1.0})
     account = add_up(ledger.book())
     assert account.reasons == {"finished": 1, "interrupted": 1}
     assert (account.useful, account.lost) == (1.0, 1.0)
 
 
-def test_cpu_hours_are_counted_where_no_attempt_held_a_gpu(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+def test_cpu_hours_are_counted_where_no_attempt_held_a_gpu(store: Store, clock: Clock) -> None:
     with driver(store, clock, Size(2, 0.0, 3.0)) as ledger:
-        ledger.update(FIRST, status="running")
-        clock.hours += 2
-        ledger.update(FIRST, status="done")
+        play(ledger, clock, "run 2 done")
         assert ledger.spent() == 6.0
     assert (add_up(ledger.book()).unit, add_up(ledger.book()).useful) == ("CPU", 6.0)
 
 
-def test_the_attempts_of_a_killed_driver_end_at_its_last_sign_of_life(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+def test_the_attempts_of_a_killed_driver_end_at_its_last_sign_of_life(
+    store: Store, clock: Clock
+) -> None:
     killed = driver(store, clock).__enter__()
-    killed.update(FIRST, status="running")
-    epoch(killed, clock, FIRST, 1, after=1.0)
-    clock.hours += 30
+    play(killed, clock, "run 1 epoch=1 30")
     with driver(store, clock) as ledger:
         assert ledger.spent() == 2.0  # an hour of 2 GPUs
     (attempt,) = ledger.book().attempts
@@ -145,20 +113,20 @@ def test_the_attempts_of_a_killed_driver_end_at_its_last_sign_of_life(tmp_path: 
     assert len(ledger.book().sessions) == 2
 
 
-def test_an_attempt_at_work_counts_until_the_last_sign_of_its_driver(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+def test_an_attempt_at_work_counts_until_the_last_sign_of_its_driver(
+    store: Store, clock: Clock
+) -> None:
     with driver(store, clock, ONE_GPU) as ledger:
-        ledger.update(FIRST, status="running")
-        epoch(ledger, clock, FIRST, 1, after=1.0)
-        clock.hours += 0.5
+        play(ledger, clock, "run 1 epoch=1 .5")
         ledger.beat()
         account = add_up(ledger.book())
         assert (account.useful, account.running) == (1.0, 0.5)
         assert account.reasons == {"running": 1}
 
 
-def test_the_driver_gives_a_sign_of_life_no_oftener_than_every_half_minute(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+def test_the_driver_gives_a_sign_of_life_no_oftener_than_every_half_minute(
+    store: Store, clock: Clock
+) -> None:
     written = set()
     with driver(store, clock) as ledger:
         for _ in range(100):
@@ -169,19 +137,9 @@ def test_the_driver_gives_a_sign_of_life_no_oftener_than_every_half_minute(tmp_p
     assert sorted(written) == [0, 30, 60, 90]
 
 
-def test_a_clock_that_is_set_back_takes_no_hours_away(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
-    with driver(store, clock) as ledger:
-        ledger.update(FIRST, status="running")
-        clock.hours -= 1
-        ledger.update(FIRST, status="done", record={"epoch": 2.0})
-    assert add_up(ledger.book()).spent == 0.0
-
-
 def test_what_a_full_disk_refuses_waits_for_the_next_chance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, clock = Store(tmp_path), Clock()
     with driver(store, clock) as ledger:
 
         def full(fd: int) -> None:
@@ -198,53 +156,49 @@ def test_what_a_full_disk_refuses_waits_for_the_next_chance(
         assert [a.title for a in ledger.book().open_attempts()] == [FIRST.name, SECOND.name]
 
 
-def test_an_attempt_whose_driver_left_no_file_counts_by_its_own_times(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+def test_an_attempt_whose_driver_left_no_file_counts_by_its_own_times(
+    store: Store, clock: Clock
+) -> None:
     with driver(store, clock, ONE_GPU) as ledger:
-        ledger.update(FIRST, status="running")
-        epoch(ledger, clock, FIRST, 1, after=2.0)
+        play(ledger, clock, "run 2 epoch=1")
         (store.sweep(SWEEP.name) / "drivers" / f"{ledger.session.name}.json").unlink()
         assert add_up(read_book(store, SWEEP.name)).spent == 2.0
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"name": 1', ""])
-def test_a_file_that_is_no_attempt_is_refused_by_name(tmp_path: Path, content: str) -> None:
-    path = Store(tmp_path).sweep("s") / "attempts" / "a.json"
+def test_a_file_that_is_no_attempt_is_refused_by_name(store: Store, content: str) -> None:
+    path = store.sweep("s") / "attempts" / "a.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(StoreError, match="delete the file") as caught:
-        read_book(Store(tmp_path), "s")
+        read_book(store, "s")
     assert str(caught.value).startswith(f"{path}: not ")
 
 
 @pytest.mark.parametrize("room", ["attempts", "drivers"])
 def test_a_copied_record_of_hours_is_refused_and_not_counted_twice(
-    room: str, tmp_path: Path
+    room: str, store: Store, clock: Clock
 ) -> None:
-    clock = Clock()
-    with driver(Store(tmp_path), clock) as ledger:
+    with driver(store, clock) as ledger:
         ledger.update(FIRST, status="running")
-    folder = Store(tmp_path).sweep(SWEEP.name) / room
+    folder = store.sweep(SWEEP.name) / room
     (own,) = folder.glob("*.json")
     copied = folder / "copied.json"
     copied.write_bytes(own.read_bytes())
     with pytest.raises(StoreError, match="not counted") as caught:
-        read_book(Store(tmp_path), SWEEP.name)
+        read_book(store, SWEEP.name)
     assert str(caught.value).startswith(f"{copied}: holds no record of copied; delete the file")
 
 
-def test_the_command_prints_hours_by_trial_and_as_json(tmp_path: Path) -> None:
-    store, clock = Store(tmp_path), Clock()
+def test_the_command_prints_hours_by_trial_and_as_json(store: Store, clock: Clock) -> None:
     save_sweep(store, SWEEP)
-    call = ("ledger", "--store", tmp_path)
+    call = ("ledger", "--store", store.root)
     empty = sweeps(*call)
     assert "its ledger has no attempts yet" in empty.output
     with driver(store, clock) as ledger:
         ledger.room(2)
         for trial, why in ((FIRST, "done"), (SECOND, "started")):
-            ledger.update(trial, status="running")
-            clock.hours += 1.5
-            ledger.update(trial, status=why)
+            play(ledger, clock, f"run 1.5 {why}", trial)
     shown = sweeps(*call, COLUMNS="150")
     assert shown.exit_code == 0
     (row,) = [line for line in shown.output.splitlines() if FIRST.name in line]

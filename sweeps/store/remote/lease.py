@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -41,11 +41,6 @@ class LeaseHeldError(Timeout):
             f"last sign of life {self.age_seconds:.0f} s ago; it is free {self.free_after:.0f} s "
             "after the last one"
         )
-
-
-class _Found(NamedTuple):
-    holder: dict[str, Any]
-    info: ObjectInfo
 
 
 class Lease:
@@ -121,7 +116,7 @@ class Lease:
             self._thread.join()
             self._thread = None
         try:
-            if self._own_etag(self._read()):
+            if self._own_etag(*self._read()):
                 self.bucket.delete(self.key)
         except Exception as error:
             words = _words(error)
@@ -145,45 +140,37 @@ class Lease:
 
     def _try_once(self) -> LeaseHeldError | None:
         """Create the object or take it over; if somebody else holds it, return that error."""
-        found = self._read()
-        etag = self._own_etag(found)
-        if found is None:
+        holder, info = self._read()
+        etag = self._own_etag(holder, info)
+        if info is None:
             etag = self._write(only_new=True)
-        elif etag is None and (
-            found.holder.get("machine") == self._body["machine"]  # we have its file lock
-            or found.info.age_seconds > self.times.stale
-        ):
-            logger.warning(
-                "%s: left by process %s on %s; taken over",
-                self.url,
-                found.holder.get("pid"),
-                found.holder.get("host"),
-            )
-            etag = self._write(only_if_etag=found.info.etag)
         elif etag is None:
-            return LeaseHeldError(self, found.holder, found.info.age_seconds)
+            has_died = holder.get("machine") == self._body["machine"]  # we have its file lock
+            if not has_died and info.age_seconds <= self.times.stale:
+                return LeaseHeldError(self, holder, info.age_seconds)
+            pid, host = holder.get("pid"), holder.get("host")
+            logger.warning("%s: left by process %s on %s; taken over", self.url, pid, host)
+            etag = self._write(only_if_etag=info.etag)
         if etag is None:  # somebody was faster, or the answer was lost
-            found = self._read()
-            etag = self._own_etag(found)
+            holder, info = self._read()
+            etag = self._own_etag(holder, info)
         if etag is None:
-            return LeaseHeldError(self, found.holder if found else {}, 0.0)
+            return LeaseHeldError(self, holder, 0.0)
         self._etag = etag
         return None
 
-    def _own_etag(self, found: _Found | None) -> str | None:
+    def _own_etag(self, holder: dict[str, Any], info: ObjectInfo | None) -> str | None:
         """Return the ETag of a lease that is ours, even if the answer to its writing was lost."""
-        ours = found and found.holder.get("token") == self._body["token"]
-        return found.info.etag if found and ours else None
+        return info.etag if info and holder.get("token") == self._body["token"] else None
 
-    def _read(self) -> _Found | None:
-        found = self.bucket.get_bytes(self.key)
-        if found is None:
-            return None
+    def _read(self) -> tuple[dict[str, Any], ObjectInfo | None]:
+        """Return what the object says of its holder, and the object; None if there is none."""
+        content, info = self.bucket.get_bytes(self.key) or (b"", None)
         try:
-            holder = json.loads(found[0])
+            holder = json.loads(content)
         except (ValueError, RecursionError):
             holder = {}
-        return _Found(holder if isinstance(holder, dict) else {}, found[1])
+        return holder if isinstance(holder, dict) else {}, info
 
     def _write(self, *, only_new: bool = False, only_if_etag: str | None = None) -> str | None:
         self._beats += 1  # otherwise the ETag would stay the same
@@ -203,7 +190,7 @@ class Lease:
         """
         while not self._stop.wait(self.times.beat):
             try:
-                etag = self._write(only_if_etag=self._etag) or self._own_etag(self._read())
+                etag = self._write(only_if_etag=self._etag) or self._own_etag(*self._read())
             except Exception as error:
                 logger.warning("%s: %s; the lease is not renewed", self.url, _words(error))
                 continue

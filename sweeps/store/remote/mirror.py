@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,9 +108,7 @@ class Remote:
 
         only: the names of files to upload; None: all.
         """
-        there = self.objects(folder)
-        names = [rel for rel in self._files(folder) if only is None or Path(rel).name in only]
-        return self._push(names, there)
+        return self._push(folder, self.objects(folder), only)
 
     def pull_folder(
         self, folder: str | Path, *, skip: Iterable[str] = (), only: Container[str] | None = None
@@ -165,7 +164,7 @@ class Remote:
         there = self.objects("runs")
         for path in sorted((self.mirror / "runs").glob(f"*/{DONE}")):
             if self._rel(path) not in there:
-                self._push(self._files(path.parent), there)
+                self._push(path.parent, there)
                 failure = path.with_name("failure.json")
                 if self._rel(failure) in there and not failure.exists():
                     self.delete(failure)
@@ -179,15 +178,9 @@ class Remote:
         return [rel for room in RESULTS for rel in self.pull_folder(room.name, skip=skip)]
 
     def push_training(self, folder: str | Path) -> None:
-        """Upload a training: records first, so that no checkpoint lacks its epochs.
-
-        The bucket keeps the newest KEPT_CHECKPOINTS checkpoints.
-        """
+        """Upload a stage's folder; of a training, the bucket keeps KEPT_CHECKPOINTS checkpoints."""
         there = self.objects(folder)
-        names = [rel for rel in self._files(folder) if self._is_of_training(rel, folder)]
-        for rel in sorted(names, key=lambda rel: (_is_marker(rel), _is_checkpoint(rel), rel)):
-            self._push_file(rel, there.get(rel))
-        checkpoints = sorted(filter(_is_checkpoint, {*names, *there}))
+        checkpoints = sorted(filter(_is_checkpoint, {*self._push(folder, there), *there}))
         for rel in checkpoints[:-KEPT_CHECKPOINTS]:
             self.delete(rel)
 
@@ -245,7 +238,13 @@ class Remote:
         inner = rel.removeprefix(self._rel(folder) + "/")
         return inner.rpartition("/")[0] in TRAINING_PARTS
 
-    def _push(self, names: Iterable[str], there: Mapping[str, ObjectInfo]) -> list[str]:
+    def _push(
+        self,
+        folder: str | Path,
+        there: Mapping[str, ObjectInfo],
+        only: Container[str] | None = None,
+    ) -> list[str]:
+        names = [rel for rel in self._files(folder) if only is None or Path(rel).name in only]
         return self._in_order(names, lambda rel: self._push_file(rel, there.get(rel)))
 
     def _pull(self, names: Iterable[str], there: Mapping[str, ObjectInfo]) -> list[str]:
@@ -309,13 +308,16 @@ class Remote:
         return info
 
     def _in_order(self, names: Iterable[str], work: Callable[[str], bool]) -> list[str]:
-        """Copy files, several at a time, then the markers; return those that were copied."""
-        names = sorted(names, key=lambda rel: (_is_marker(rel), rel))
-        num_markers = sum(map(_is_marker, names))
+        """Copy files, several at a time; return those that were copied.
+
+        Checkpoints follow the records of their epochs, and the markers come last.
+        """
+        copied, names = list[str](), sorted(names, key=lambda rel: (_turn(rel), rel))
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            copied = list(pool.map(work, names[: len(names) - num_markers]))
-        copied += map(work, names[len(copied) :])
-        return [rel for rel, done in zip(names, copied, strict=True) if done]
+            for _, turn in groupby(names, key=_turn):
+                given = list(turn)
+                copied += compress(given, list(pool.map(work, given)))
+        return copied
 
     def _note_file(self, rel: str) -> Path:
         """Return the file that notes which object a file was last found equal to."""
@@ -360,8 +362,8 @@ def _is_copied(name: str) -> bool:
     return not any(fnmatch.fnmatch(name, pattern) for pattern in NOT_COPIED)
 
 
-def _is_marker(rel: str) -> bool:
-    return Path(rel).name == DONE
+def _turn(rel: str) -> int:
+    return 2 if Path(rel).name == DONE else int(_is_checkpoint(rel))
 
 
 def _is_checkpoint(rel: str) -> bool:
