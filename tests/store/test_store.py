@@ -6,7 +6,6 @@ import math
 import os
 import pickle
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,10 @@ def cam(tmp_path: Path) -> Folder:
 
 def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: Folder) -> None:
     assert cam.epochs() == []
-    for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, 0.1), (3, None)):
+    for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, math.inf), (3, None)):
         cam.add_epoch({"epoch": epoch, "loss": loss})
-    assert [(r["epoch"], r["loss"]) for r in cam.epochs()] == [
-        (1, 0.9),
-        (2, 0.7),
-        (3, None),
-        (10, 0.1),
-    ]
+    found = [(r["epoch"], r["loss"]) for r in cam.epochs()]
+    assert found == [(1, 0.9), (2, 0.7), (3, None), (10, math.inf)]
     (cam.path / "epochs" / "0011.json.partial7").write_text('{"epoch": 11, "lo')  # of a killed one
     assert len(cam.epochs()) == 4
 
@@ -55,10 +50,7 @@ def test_attempts_are_kept_one_after_the_other(cam: Folder) -> None:
     for host in ("a", "b"):
         cam.add_attempt({"host": host})
     assert [attempt["host"] for attempt in cam.attempts()] == ["a", "b"]
-    assert sorted(path.name for path in (cam.path / "attempts").iterdir()) == [
-        "0001.json",
-        "0002.json",
-    ]
+    assert (cam.path / "attempts" / "0002.json").exists()
 
 
 @pytest.mark.parametrize("harm", ["none", "lost", "cut", "one bit"])
@@ -145,39 +137,6 @@ def test_a_crash_while_writing_json_leaves_the_old_file(
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"<html>", b"\xff\xfe\x00", b"\0" * 40])
-def test_unreadable_json_is_refused_with_its_file_and_the_remedy(
-    tmp_path: Path, content: bytes
-) -> None:
-    path = tmp_path / "done.json"
-    path.write_bytes(content)
-    with pytest.raises(StoreError) as caught:
-        Folder(tmp_path).metrics()
-    assert str(caught.value).startswith(f"{path}: not JSON")
-    assert "delete the file to do the stage again" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["done.json", "epochs/0001.json", "attempts/0001.json"])
-@pytest.mark.parametrize("content", ["{}", "[]", "3"])
-def test_json_that_is_no_record_is_refused_with_its_file_and_the_remedy(
-    cam: Folder, name: str, content: str
-) -> None:
-    path = cam.path / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
-    with pytest.raises(StoreError, match=rf"{name}: holds no record; delete it"):
-        (cam.result(), cam.epochs(), cam.attempts())
-
-
-@pytest.mark.parametrize("content", ['{"loss": 1}', '{"epoch": 2}', '{"epoch": null}'])
-def test_a_record_of_another_epoch_than_its_file_is_refused(cam: Folder, content: str) -> None:
-    path = cam.path / "epochs/0001.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
-    with pytest.raises(StoreError, match=r"0001\.json: holds no record of epoch 1; delete it"):
-        cam.epochs()
-
-
 def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", named={"maps/aa": tmp_path / "out"})
     folders = {
@@ -198,46 +157,50 @@ def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) ->
             folder.is_finished()
 
 
+NOT_JSON = [b"", b'{"a": 1', b"<html>", b"\xff\xfe\x00", b"\0" * 40]
+RECORDS = ("done.json", "epochs/0001.json", "attempts/0001.json", "failure.json")
+OF_ONE = "holds no record of epoch 1"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("done.json", '{"miou_fixed": "x"}', "miou_fixed: Input should be a valid number"),
-        ("done.json", '{"miou_fixed": NaN}', "miou_fixed: Input should be a finite number"),
-        ("done.json", '{"curve": [[0.1, Infinity]]}', "curve.0.1: Input should be a finite number"),
-        ("done.json", '{"miou_fixed": null}', "miou_fixed: Input should be a valid number"),
-        ("done.json", '{"curve": [[0.1]]}', "curve.0: List should have at least 2 items"),
-        ("done.json", '{"classes": ["cat"], "iou_fixed": [1.0]}', "iou_fixed has 1 values for the"),
-        ("done.json", '{"environment": []}', "environment: Input should be a valid dictionary"),
-        ("epochs/0001.json", '{"epoch": 1, "dead": {"enhanced": "x"}}', "dead.enhanced: Input"),
-        ("epochs/0001.json", '{"epoch": 1, "step_losses": [{}]}', "step_losses.0: Input should"),
-        ("attempts/0001.json", '{"resumed": 3}', "resumed: Input should be a valid boolean"),
-        ("failure.json", '{"kind": 3}', "kind: Input should be a valid string"),
-        ("failure.json", "[1]", "holds no record"),
-        ("warning.json", '{"iteration": "9"}', "iteration: Input should be a valid number"),
+        *(("done.json", each, "not JSON") for each in NOT_JSON),
+        *((name, each, "holds no record") for name in RECORDS for each in (b"{}", b"[]", b"3")),
+        *(("epochs/0001.json", e, OF_ONE) for e in (b'{"loss": 1}', b'{"epoch": 2}')),
+        ("epochs/0001.json", b'{"epoch": null}', OF_ONE),
+        ("done.json", b'{"miou_fixed": "x"}', "miou_fixed: Input should be a valid number"),
+        ("done.json", b'{"miou_fixed": NaN}', "miou_fixed: Input should be a finite number"),
+        ("done.json", b'{"curve": [[0.1, Infinity]]}', "curve.0.1: Input should be a finite"),
+        ("done.json", b'{"miou_fixed": null}', "miou_fixed: Input should be a valid number"),
+        ("done.json", b'{"curve": [[0.1]]}', "curve.0: List should have at least 2 items"),
+        ("done.json", b'{"classes": ["cat"], "iou_fixed": [1.0]}', "iou_fixed has 1 values for"),
+        ("done.json", b'{"environment": []}', "environment: Input should be a valid dictionary"),
+        ("epochs/0001.json", b'{"epoch": 1, "dead": {"enhanced": "x"}}', "dead.enhanced: Input"),
+        ("epochs/0001.json", b'{"epoch": 1, "step_losses": [{}]}', "step_losses.0: Input should"),
+        ("attempts/0001.json", b'{"resumed": 3}', "resumed: Input should be a valid boolean"),
+        ("failure.json", b'{"kind": 3}', "kind: Input should be a valid string"),
+        ("failure.json", b'{"other": 1}', "has no kind"),
+        ("warning.json", b'{"iteration": "9"}', "iteration: Input should be a valid number"),
+        ("warning.json", b'{"other": 1}', "has no message"),
     ],
 )
-def test_a_value_that_a_record_never_has_is_refused_by_file_and_key(
-    name: str, content: str, told: str, tmp_path: Path
+def test_a_record_that_we_never_write_is_refused_by_file_and_key(
+    name: str, content: bytes, told: str, cam: Folder
 ) -> None:
-    run, cam = Store(tmp_path).run("abc"), Store(tmp_path).cam("abc")
-    for folder in (run, cam):
-        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder.path / name).write_text(content)
-    with pytest.raises(StoreError, match=rf"abc/{name}: {re.escape(told)}.*; delete it, and give"):
-        (run.metrics(), run.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
+    (cam.path / name).parent.mkdir(parents=True, exist_ok=True)
+    (cam.path / name).write_bytes(content)
+    with pytest.raises(StoreError, match=rf"abc/{name}: {re.escape(told)}.*; delete "):
+        (cam.metrics(), cam.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
 
 
-def test_a_value_that_a_record_lacks_is_told_with_its_file(tmp_path: Path) -> None:
-    run, cam = Store(tmp_path).run("abc"), Store(tmp_path).cam("abc")
-    for folder, name in ((run, "failure.json"), (cam, "warning.json")):
-        write_json(folder.path / name, {"other": 1})
-    with pytest.raises(StoreError, match=r"abc/failure\.json: has no kind; delete it, and give"):
-        run.why_failed()
-    with pytest.raises(StoreError, match=r"abc/warning\.json: has no message; delete it, and give"):
-        cam.warning()
-    found = pickle.loads(pickle.dumps(run.failure()))  # sent to a worker
+def test_a_record_that_is_sent_to_a_worker_still_tells_what_it_lacks(cam: Folder) -> None:
+    write_json(cam.path / "failure.json", {"other": 1})
+    found = pickle.loads(pickle.dumps(cam.failure()))
     assert found == {"other": 1}
     assert found.get("kind") is None
+    with pytest.raises(StoreError, match=r"abc/failure\.json: has no kind; delete it, and give"):
+        found["kind"]
 
 
 def test_a_store_is_writable_where_no_file_is_in_its_way(tmp_path: Path) -> None:
@@ -307,10 +270,3 @@ def test_a_drive_without_locks_is_refused_with_the_remedy(
         cam.hold(),
     ):
         pass
-
-
-def test_numbers_which_are_not_finite_are_kept(cam: Folder) -> None:
-    cam.add_epoch({"epoch": 1, "loss": math.nan})
-    assert math.isnan(cam.epochs()[0]["loss"])
-    shutil.rmtree(cam.path)
-    assert cam.epochs() == []
