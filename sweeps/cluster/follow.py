@@ -6,6 +6,7 @@ cut by a laptop's sleep looks open for ever.
 
 import sys
 import time
+from collections import deque
 
 from ray.job_submission import JobDetails, JobStatus
 
@@ -38,8 +39,7 @@ def exit_code(job: JobDetails) -> int:
 
 def last_lines(log: str, number: int) -> str:
     """Return the last lines of a log."""
-    lines = log.splitlines(keepends=True)
-    return "".join(lines[max(0, len(lines) - number) :])
+    return "".join(deque(log.splitlines(keepends=True), number))
 
 
 def follow(

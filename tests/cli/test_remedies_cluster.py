@@ -1,6 +1,5 @@
-"""What a bucket, a job server or Ray refuses is taken once it is given as told."""
+"""What a job server or Ray refuses is taken once it is given as told."""
 
-import os
 import re
 import shlex
 from collections.abc import Callable
@@ -9,16 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET
 from commands import program
 from ray.job_submission import JobStatus
 
 from sweeps.cluster import job_server
-from sweeps.cluster.fetch import fetch_from_bucket
-from sweeps.cluster.jobs import find_job, in_project, require_on_cluster, start
+from sweeps.cluster.jobs import find_job, in_project
 from sweeps.run.ray.resources import Machine, Resources, number_at_once
-from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import open_store
 from wsss.basics.errors import ForeseenError
 
 
@@ -29,60 +24,6 @@ def told(call: Callable[[], object], pattern: str) -> list[str]:
     found = re.search(pattern, str(caught.value))
     assert found, str(caught.value)
     return list(found.groups())
-
-
-# Buckets
-
-
-@pytest.fixture
-def remote(port: int, tmp_path: Path) -> Remote:
-    """A store in the bucket with one object, as uploaded from another machine."""
-    there = Remote(f"s3://{BUCKET}/{tmp_path.name}", tmp_path / "there")
-    (there.mirror / "runs/a").mkdir(parents=True)
-    (there.mirror / "runs/a/done.json").write_text("{}")
-    there.push_folder("runs/a")
-    return Remote(there.url, tmp_path / "here")
-
-
-def test_keys_are_found_once_they_are_set_as_told(
-    remote: Remote, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    for name in keys:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    told(remote.check_writable, "check the credentials")
-    for name, key in keys.items():
-        monkeypatch.setenv(name, key)
-    Remote(remote.url, remote.mirror).check_writable()
-
-
-def test_a_place_is_opened_once_it_is_given_as_told(
-    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (form,) = told(lambda: open_store("gs://results/x"), "write (s3://bucket/prefix)")
-    monkeypatch.setenv("HOME", "/nonexistent")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("WSSS_MIRROR", raising=False)
-    (name,) = told(lambda: open_store(form), "name a folder with (WSSS_MIRROR)")
-    monkeypatch.setenv(name, str(tmp_path / "mirror"))
-    assert open_store(form).root == tmp_path / "mirror"
-    (tmp_path / "file").touch()
-    monkeypatch.setenv(name, str(tmp_path / "file"))
-    told(open_store(remote.url).check_writable, "give another folder with WSSS_MIRROR")
-    monkeypatch.setenv(name, str(tmp_path / "mirror"))
-    open_store(remote.url).check_writable()
-
-
-def test_results_are_fetched_once_their_store_is_named_as_told(
-    remote: Remote, tmp_path: Path
-) -> None:
-    def fetch(url: str) -> int:
-        return fetch_from_bucket(url, tmp_path / "to", checkpoints=False).num_files
-
-    told(lambda: fetch(f"s3://{BUCKET}/elsewhere"), "name the sweep's own store with --store")
-    assert not (tmp_path / "to").exists()
-    assert fetch(remote.url) == 1
 
 
 # Jobs
@@ -166,17 +107,11 @@ def test_a_job_is_found_once_it_is_submitted_and_asked_for_as_told(project: Path
     assert first == second
 
 
-def test_what_goes_to_a_cluster_is_taken_once_it_lies_as_told(project: Path) -> None:
+def test_a_table_goes_to_a_cluster_once_it_lies_as_told(project: Path) -> None:
     table = project.parent / "mine.yaml"
     table.write_text("name: mine")
     told(lambda: in_project(project, table), "copy it there")
     assert in_project(project, table.rename(project / "mine.yaml")) == "mine.yaml"
-    told(lambda: require_on_cluster("--store", "results"), "give an absolute path, .* or .* a URL")
-    require_on_cluster("--store", "/results")
-    require_on_cluster("--store", "s3://bucket/results")
-    server = job_server.JobServer("http://head:8265")
-    told(lambda: start(server, "x", "true", project.parent, {}), "name it with --working-dir")
-    start(server, "x", "true", project, {})
 
 
 # Ray

@@ -34,6 +34,7 @@ from sweeps.cluster.jobs import (
     submit,
     sweep_command,
 )
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, open_store
 from sweeps.tables.own import grid_table
 from wsss.basics.printable import command
@@ -309,6 +310,9 @@ def test_a_bucket_is_fetched_without_weights_unless_asked_and_finished_results_s
     fetch_from_bucket(bucket, target, checkpoints=True)
     assert (target / "cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
     assert fetch_from_bucket(bucket, target, checkpoints=True).num_files == 0
+    with pytest.raises(StoreError, match="name the sweep's own store with --store"):
+        fetch_from_bucket(f"{bucket}/elsewhere", tmp_path / "none", checkpoints=False)
+    assert not (tmp_path / "none").exists()
 
 
 RSYNC_DOWN = """\

@@ -228,6 +228,16 @@ def test_a_bucket_that_is_missing_is_refused_at_once(
     assert len(proxy.seen) == 1
 
 
+def test_a_bucket_without_keys_is_refused_with_the_remedy(
+    here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StoreError, match="check the credentials"):
+        here.check_writable()
+
+
 def test_a_server_that_is_away_is_waited_for_half_a_minute_and_then_named(
     here: Remote, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +319,14 @@ def test_one_setting_says_where_everything_is(
     for wrong in ("gs://bucket/x", "s3:///x", Path("s3://bucket/x")):
         with pytest.raises(StoreError, match="not an object store; write s3://bucket/prefix"):
             open_store(wrong)
+    monkeypatch.setenv("WSSS_MIRROR", __file__)
+    with pytest.raises(StoreError, match=r"not writable .* give another folder with WSSS_MIRROR"):
+        open_store("s3://bucket/x").check_writable()
+    monkeypatch.delenv("WSSS_MIRROR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with pytest.raises(StoreError, match=r"no home folder .* name a folder with WSSS_MIRROR"):
+        open_store("s3://bucket/x")
 
 
 def test_a_store_in_a_bucket_is_checked_for_writing_and_can_be_pickled(
