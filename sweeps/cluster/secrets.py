@@ -11,11 +11,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
-
-RAY_TOKEN = ".ray/auth_token"  # where Ray looks for it when RAY_AUTH_MODE=token
-MLFLOW_PASSWORD = ".config/wsss/mlflow_password"
-NODE_ENV = ".config/wsss/node.env"
 
 NODE_ENV_TEMPLATE = """\
 # Shell variables for every node of a cluster; copied to ~/.config/wsss/node.env (mode 600) there.
@@ -29,39 +24,34 @@ NODE_ENV_TEMPLATE = """\
 # MLFLOW_BACKEND_URI=postgresql+psycopg2://user:password@host/mlflow
 # MLFLOW_AUTH_DATABASE_URI=postgresql+psycopg2://user:password@host/mlflow_auth
 """
+SECRETS: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    # Where Ray looks for it when RAY_AUTH_MODE=token.
+    (".ray/auth_token", "Ray token", lambda: secrets.token_hex(32)),
+    (".config/wsss/mlflow_password", "MLflow password of admin", lambda: secrets.token_hex(24)),
+    (".config/wsss/node.env", "variables of the nodes", lambda: NODE_ENV_TEMPLATE),
+)
+"""Path below the home folder, meaning and first content of each file."""
 
 
 class SecretError(ValueError):
     """A secret's file is not safe or not usable; the message says what to do."""
 
 
-class Secret(NamedTuple):
-    """One file and what was done; never its content."""
-
-    path: Path
-    what: str
-    done: str  # "made" | "kept" | "mode set to 600"
-
-
-def ensure_secrets(home: Path) -> list[Secret]:
-    """Make the missing files below `home`; existing ones are kept.
+def ensure_secrets(home: Path) -> list[str]:
+    """Make the missing files below `home`, and return a line on each; existing ones are kept.
 
     Raises SecretError if a file is empty, a link, or owned by another user.
     """
-    return [
-        _ensure(home / RAY_TOKEN, "Ray token", lambda: secrets.token_hex(32)),
-        _ensure(home / MLFLOW_PASSWORD, "MLflow password of admin", lambda: secrets.token_hex(24)),
-        _ensure(home / NODE_ENV, "variables of the nodes", lambda: NODE_ENV_TEMPLATE),
-    ]
+    return [f"{home / name}  {what}: {_ensure(home / name, make)}" for name, what, make in SECRETS]
 
 
-def _ensure(path: Path, what: str, make: Callable[[], str]) -> Secret:
-    """Return the file at `path`, made if missing, with mode 600 either way."""
+def _ensure(path: Path, make: Callable[[], str]) -> str:
+    """Make the file at `path` if it is missing, with mode 600 either way; return what was done."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise SecretError(f"{path} is not a plain file; move it away, then run this again")
     if not path.exists():
         _create(path, make())
-        return Secret(path, what, "made")
+        return "made"
     found = path.stat()
     if found.st_uid != os.getuid():
         raise SecretError(f"{path} belongs to user id {found.st_uid}; move it away, and run again")
@@ -69,8 +59,8 @@ def _ensure(path: Path, what: str, make: Callable[[], str]) -> Secret:
         raise SecretError(f"{path} is empty, which would mean no secret; remove it, and run again")
     if stat.S_IMODE(found.st_mode) != 0o600:
         path.chmod(0o600)
-        return Secret(path, what, "mode set to 600")
-    return Secret(path, what, "kept")
+        return "mode set to 600"
+    return "kept"
 
 
 def _create(path: Path, content: str) -> None:
@@ -84,13 +74,11 @@ def _create(path: Path, content: str) -> None:
 def main() -> int:
     """Make the secrets below the home folder, and print where they are."""
     try:
-        found = ensure_secrets(Path.home())
+        lines = ensure_secrets(Path.home())
     except SecretError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for secret in found:
-        print(f"{secret.path}  {secret.what}: {secret.done}")
-    print("Commands on this machine need: export RAY_AUTH_MODE=token")
+    print(*lines, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")
     return 0
 
 

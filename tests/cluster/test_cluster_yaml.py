@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 import yaml
-from botocore.validate import ParamValidator
 
 from sweeps.cluster.secrets import SecretError, ensure_secrets
 
@@ -55,27 +53,6 @@ def accept(config: Config) -> Config:
     prepared = prepare_config(copy.deepcopy(config))
     validate_config(prepared)
     return prepared
-
-
-def instance_errors(config: Config) -> list[str]:
-    """What EC2's description of RunInstances says against the machines of a file."""
-    service = botocore.session.get_session().get_service_model("ec2")
-    shape = service.operation_model("RunInstances").input_shape
-    reports = []
-    for node_type in config["available_node_types"].values():
-        request = {"MinCount": 1, "MaxCount": 1, **node_type["node_config"]}
-        if (report := ParamValidator().validate(request, shape)).has_errors():
-            reports.append(report.generate_report())
-    return reports
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_ray_accepts_the_file(name: str) -> None:
-    assert accept(load(name))["cluster_name"] == "wsss-sweeps"
-
-
-def test_ec2_accepts_the_machines_of_the_file() -> None:
-    assert instance_errors(load("cluster.yaml")) == []
 
 
 def test_hosts_of_the_list_become_the_workers() -> None:
