@@ -59,6 +59,10 @@ class JobServer:
         with variables(RAY_ADDRESS=None, RAY_API_SERVER_ADDRESS=None):
             self._client = self._ask(lambda: JobSubmissionClient(self.address))
 
+    def command(self, name: str, *words: str) -> str:
+        """Return a `sweeps` command about this server, as one gives it."""
+        return command("sweeps", name, *words, "--address", self.address)
+
     def jobs(self) -> list[JobDetails]:
         """Return all jobs, ours or not."""
         return list(self._ask(self._client.list_jobs))
@@ -72,7 +76,7 @@ class JobServer:
                 raise
             raise JobGoneError(
                 f"{job_id}: {self.address} knows no such job "
-                f"(`{command('sweeps', 'jobs', '--address', self.address)}` lists those it has); "
+                f"(`{self.command('jobs')}` lists those it has); "
                 "if the cluster was started again, submit the sweep again: it resumes from the "
                 "store"
             ) from None

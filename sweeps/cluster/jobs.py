@@ -24,7 +24,6 @@ from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.own import definition
 from sweeps.tables.table import Table
 from wsss.basics.environment import variables
-from wsss.basics.printable import command
 from wsss.data.drawn.folder import DRAWN, draw_voc
 from wsss.identity import canonical_json
 from wsss.overrides import ConfigError, parse_assignments
@@ -247,7 +246,7 @@ def find_job(server: JobServer, job_id: str | None) -> JobDetails:
         return server.job(job_id)
     jobs = our_jobs(server)
     if not jobs:
-        submit = command("sweeps", "submit", "V", "--address", server.address)
+        submit = server.command("submit", "V")
         raise JobError(f"{server.address}: no sweep was submitted here; submit one, e.g.: {submit}")
     return jobs[0]
 
@@ -259,7 +258,7 @@ def stop_and_wait(server: JobServer, job_id: str) -> JobDetails:
     runs long after that.
     """
     server.stop(job_id)
-    remedy = f"see `{_logs(server, job_id)}`, and `ray status` on the head"
+    remedy = f"see `{server.command('logs', job_id)}`, and `ray status` on the head"
     return _ended(server, job_id, STOP_WAIT_S + 30, f"after it was asked to stop; {remedy}")
 
 
@@ -288,7 +287,7 @@ def run_tool(
     job_id = f"tool-{arguments[1]}-{secrets.token_hex(6)}"
     command = entry_point(arguments, store=store, python=python)
     start(server, job_id, command, root, {KIND: TOOL})
-    words = f"after it was submitted; `{_logs(server, job_id)}` shows its progress"
+    words = f"after it was submitted; `{server.command('logs', job_id)}` shows its progress"
     job = _ended(server, job_id, TOOL_LIMIT_S, words)
     return ToolResult(exit_code(job), printed(server.log(job_id)))
 
@@ -320,7 +319,7 @@ def sweep_command(job: JobDetails) -> str:
     return job.entrypoint.rpartition(" -m ")[2]
 
 
-def resume_command(job: JobDetails, address: str) -> str:
+def resume_command(server: JobServer, job: JobDetails) -> str:
     """Return the `sweeps submit ...` that resumes a job's sweep."""
     words = shlex.split(sweep_command(job))[2:]
     words = words[:-2] if words[-2:] == ["--address", "auto"] else words
@@ -328,11 +327,7 @@ def resume_command(job: JobDetails, address: str) -> str:
     chosen = shlex.split(store.group(1)) if store else []
     if chosen and "$" not in chosen[0]:
         words += ["--store", chosen[0]]
-    return command("sweeps", "submit", *words, "--address", address)
-
-
-def _logs(server: JobServer, job_id: str) -> str:
-    return command("sweeps", "logs", job_id, "--address", server.address)
+    return server.command("submit", *words)
 
 
 def when(job: JobDetails) -> str:

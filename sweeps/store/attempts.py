@@ -14,6 +14,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -166,9 +167,8 @@ def read_book(store: Store, sweep_name: str) -> Book:
 class Ledger:
     """Writes a sweep's ledger while it runs; a Listener and, for its driver, a context manager.
 
-    A full disk does not end the sweep: what could not be written is kept in memory for the next
-    try, and `problem` says why. It is uploaded to a bucket with each result, and every
-    PUSH_SECONDS.
+    Neither a full disk nor a bucket that is away ends the sweep: what could not be written is kept
+    in memory for the next try. It is uploaded to a bucket with each result, and every PUSH_SECONDS.
     """
 
     def __init__(
@@ -180,7 +180,6 @@ class Ledger:
         """Of all drivers so far."""
         self.unwritten: dict[Path, Attempt | Session] = {}
         self.written_at = self.pushed_at = clock()
-        self.problem: OSError | StoreError | None = None
 
     def __enter__(self) -> "Ledger":
         book = self.book()
@@ -269,10 +268,8 @@ class Ledger:
 
     def _push(self) -> None:
         """Upload the ledger; if the bucket is unreachable, try again later."""
-        try:
+        with suppress(StoreError):
             self.store.folder(f"sweeps/{self.sweep_name}").push()
-        except StoreError as error:
-            self.problem = error
         self.pushed_at = self.clock()
 
     def _sign(self) -> None:
@@ -286,13 +283,10 @@ class Ledger:
         folder /= "attempts" if isinstance(record, Attempt) else "drivers"
         self.unwritten[folder / f"{record.name}.json"] = record
         self.written_at = self.clock()
-        try:
+        with suppress(OSError, StoreError):
             for path in list(self.unwritten):
                 write_json(path, self.unwritten[path].model_dump(mode="json"))
                 del self.unwritten[path]
-            self.problem = None
-        except (OSError, StoreError) as error:
-            self.problem = error
 
 
 def hours_between(start: float, end: float) -> float:

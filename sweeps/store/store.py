@@ -219,7 +219,7 @@ class Folder:
     def share(self) -> None:
         """Upload what the bucket lacks of this folder, done.json last. Raises StoreError."""
         self._check_lock()
-        self.remote.push_training(self.path)
+        self.push()
 
     def push(self, only: set[str] | None = None) -> None:
         """Upload the files with these names; None: all. Raises StoreError."""
@@ -246,8 +246,18 @@ class Folder:
         return self.remote.machine()
 
     def take_over(self, checkpoints: list[str]) -> None:
-        """Replace the checkpoints here by those of another machine, which has shared them."""
-        self.remote.take_over_training(self.path, checkpoints)
+        """Replace the checkpoints here by those of another machine, which has shared them.
+
+        Raises StoreError if one cannot be had: the ranks would resume from different epochs.
+        """
+        for name in set(self.checkpoint_names()).difference(checkpoints):
+            (self.checkpoints / name).unlink()  # of an attempt unknown to the other machine
+        self.pull_training()
+        if self.checkpoint_names()[-1:] != checkpoints[-1:]:
+            raise StoreError(
+                f"{self.checkpoints}: {checkpoints[-1]} cannot be downloaded, from which another "
+                "machine resumes; give the same command again"
+            )
 
 
 class Store:
@@ -308,8 +318,12 @@ class Store:
         self.remote.pull_results()
 
     def push_results(self) -> None:
-        """Upload finished runs that an earlier attempt could not upload."""
-        self.remote.push_results()
+        """Upload finished runs that an earlier attempt could not upload, without their failures."""
+        there = self.remote.objects("runs")
+        for path in sorted((self.root / "runs").glob(f"*/{DONE}")):
+            if path.relative_to(self.root).as_posix() not in there:
+                self.remote.push_folder(path.parent)
+                self.remote.delete(path.with_name("failure.json"))
 
     def remove(self, rel: str) -> None:
         """Delete a folder here and in the bucket, beginning with the files that mark it."""

@@ -30,20 +30,9 @@ def prepare(output: Path, address: str = ADDRESS, bucket: str = "lab") -> int:
     image = boto3.client("ec2", REGION).describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     return aws_prepare.main(
         [
-            "--bucket",
-            bucket,
-            "--prefix",
-            "wsss/qin",
-            "--address",
-            address,
-            "--output",
-            str(output),
-            "--file",
-            str(ROOT / "cluster.yaml"),
-            "--head-image",
-            image,
-            "--gpu-image",
-            image,
+            *("--bucket", bucket, "--prefix", "wsss/qin", "--address", address),
+            *("--file", str(ROOT / "cluster.yaml"), "--output", str(output)),
+            *("--head-image", image, "--gpu-image", image),
         ]
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, moto_server
+from bucket_server import BUCKET, moto_server
 from commands import sweeps
 
 from sweeps.cluster.doctor.check import Check, from_json, to_json
@@ -40,21 +40,15 @@ def server(status: int) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
-            self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
             pass
 
-    listener = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listener.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with HTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
         yield listener.server_port
-    finally:
         listener.shutdown()
-        listener.server_close()
-        thread.join()
 
 
 def states(checks: list[Check]) -> dict[str, str]:
@@ -79,19 +73,13 @@ def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:
     assert "numpy" not in packages.found
 
 
-def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
-    assert states(check_store(str(tmp_path / "s")))["store"] == "ok"
-    assert list((tmp_path / "s").iterdir()) == []
-
-
-def test_a_bucket_is_written_and_left_clean_and_a_missing_one_is_a_problem(
+def test_of_a_folder_the_disk_is_looked_at_but_not_of_a_bucket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert set(states(check_store(str(tmp_path / "s")))) == {"store", "disk"}
     monkeypatch.setenv("WSSS_MIRROR", str(tmp_path))
-    with moto_server() as port:
+    with moto_server():
         assert states(check_store(f"s3://{BUCKET}/doctor")) == {"store": "ok"}
-        left = client(port).list_objects_v2(Bucket=BUCKET, Prefix="doctor/")
-        assert left["KeyCount"] == 0
         assert states(check_store("s3://elsewhere/doctor")) == {"store": "problem"}
 
 
@@ -165,10 +153,7 @@ def test_an_open_http_port_is_asked_as_a_stranger(
 def test_a_job_server_should_want_a_token(status: int, state: str) -> None:
     with server(status) as port:
         assert states(check_job_server(f"http://127.0.0.1:{port}")) == {"job server": state}
-
-
-def test_a_job_server_that_is_not_there_is_a_problem() -> None:
-    assert check_job_server("http://127.0.0.1:9")[0].state == "problem"
+        assert states(check_job_server("http://127.0.0.1:9")) == {"job server": "problem"}
 
 
 def test_an_address_that_mlflow_does_not_take_is_said() -> None:

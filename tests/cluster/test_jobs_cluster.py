@@ -1,4 +1,4 @@
-"""A laptop's commands against a real head with token authentication, and through a bad line."""
+"""A laptop's commands against a real head with token authentication."""
 
 import json
 import os
@@ -7,10 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -159,83 +157,6 @@ def submit(
     return sweeps(laptop, "submit", *words, *common)
 
 
-class BadLine:
-    """Forwards TCP to the job server, and can cut all connections and refuse the next one."""
-
-    def __init__(self, port: int) -> None:
-        self.target, self.open, self.cuts = port, list[socket.socket](), 0
-        self.refusing = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        for end in list(self.open):
-            close(end)
-        self.open.clear()
-        self.cuts += 1
-        self.refusing = True
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self.listener.accept()
-                if self.refusing:
-                    self.refusing = False
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                return
-            self.open += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=pump, args=(one, other), daemon=True).start()
-
-
-def close(end: socket.socket) -> None:
-    with suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-
-
-def pump(one: socket.socket, other: socket.socket) -> None:
-    with suppress(OSError):
-        while data := one.recv(65536):
-            other.sendall(data)
-    close(other)
-    one.close()
-
-
-def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
-    head: dict[str, str], tmp_path: Path
-) -> None:
-    line = BadLine(int(head["WSSS_ADDRESS"].rpartition(":")[2]))
-    laptop = head | {"WSSS_ADDRESS": f"http://127.0.0.1:{line.port}"}
-    project = fake_project(tmp_path / "p", 30)
-    words = ("VI", "--no-follow", "--id", "one")
-    started = submit(laptop, project, *words)
-    assert started.returncode == 0, started.stderr
-    command = [sys.executable, "-m", "sweeps", "attach", "one"]
-    with subprocess.Popen(
-        command, env=laptop, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        lines = []
-        for text in process.stdout:
-            lines.append(text.strip())
-            if text.startswith("files"):
-                (project / "go").touch()
-            if text.strip() == "line 5":
-                line.cut()
-        said = process.stderr.read()
-    assert [s for s in lines if s.startswith("line ")] == [f"line {i}" for i in range(30)]
-    line.listener.close()
-    assert line.cuts == 1
-    assert "connection lost" in said
-    assert process.returncode == 7
-    assert '"VI"' in next(text for text in lines if text.startswith("arguments"))
-
-
 def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
     head: dict[str, str], tmp_path: Path
 ) -> None:
@@ -263,6 +184,8 @@ def test_the_project_goes_along_and_a_fetch_asks_for_the_store_and_for_the_clust
     )
     assert done.returncode == 7, done.stderr
     assert "line 0\n" in done.stdout
+    again = sweeps(head, "attach", "three")
+    assert (again.returncode, again.stdout) == (7, done.stdout)
     line = next(line for line in done.stdout.splitlines() if line.startswith("files "))
     names, _, commit = line.removeprefix("files ").rpartition(" ")
     came = set(json.loads(names))

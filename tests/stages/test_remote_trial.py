@@ -165,7 +165,7 @@ def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
         (here / name).write_bytes(name.encode())
         for old in sorted(here.iterdir())[:-2]:
             old.unlink()
-        first.push_training("cams/c")
+        first.push_folder("cams/c")
         assert [Path(key).name for key in keys(port, "within")] == names[: number + 1][-2:]
     second.pull_training("cams/c")  # another machine, after this one was lost
     assert {path.name: path.read_text() for path in there.iterdir()} == {n: n for n in names[-2:]}
@@ -179,6 +179,8 @@ def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
     (older.mirror / folder / names[0]).touch()
     older.pull_training("cams/c")  # the bucket's are newer
     assert {path.name for path in (older.mirror / folder).iterdir()} >= {*names[-2:]}
+    with pytest.raises(StoreError, match=f"{newer.name} cannot be downloaded"):
+        Store(older.mirror, older).cam("c").take_over([names[-1], newer.name])
 
 
 @pytest.fixture

@@ -148,11 +148,9 @@ def test_what_a_full_disk_refuses_waits_for_the_next_chance(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             ledger.update(FIRST, status="running")
-            assert "free space on that disk" in str(ledger.problem)
         assert ledger.book().attempts == []
         clock.hours += 1
         ledger.update(SECOND, status="running")
-        assert ledger.problem is None
         assert [a.title for a in ledger.book().open_attempts()] == [FIRST.name, SECOND.name]
 
 
@@ -242,8 +240,8 @@ def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as
             assert uploaded() == [None]
             proxy.faults = [("PUT", "refuse")] * 2
             ledger.update(FIRST, status="done", record={"epoch": 2.0})
-            assert "tried 2 times" in str(ledger.problem)  # and the sweep goes on
-            assert uploaded() == [None]
+            assert not proxy.faults
+            assert uploaded() == [None]  # and the sweep goes on
             ledger.update(SECOND, status="running")
             ledger.update(SECOND, status="done", record={"epoch": 2.0})
             assert uploaded() == ["finished", "finished"]

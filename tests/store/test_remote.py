@@ -287,9 +287,7 @@ def test_a_store_without_a_bucket_has_the_same_methods_and_shares_nothing(tmp_pa
     none, file = NoBucket(), tmp_path / "done.json"
     assert interface(Remote) - interface(NoBucket) == {"key"}  # of the bucket alone
     assert interface(NoBucket) <= interface(Remote)
-    assert (
-        none.push_results() is none.push_folder(tmp_path, only={"a"}) is none.delete(file) is None
-    )
+    assert none.push_folder(tmp_path, only={"a"}) is none.delete(file) is None
     assert not none.has_file(file)
     assert not none.pull_file(file)
     assert none.url is None

@@ -83,7 +83,7 @@ def submit(
         say(f"submitted {found}")
     if follow:
         raise typer.Exit(_follow(server, found, tail=None))
-    say(f"follow it with: {_command('attach', server, found)}")
+    say(f"follow it with: {server.command('attach', found)}")
 
 
 def attach(
@@ -124,7 +124,7 @@ def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
     if not job.status.is_terminal():
         say(f"{job.submission_id}: asked to save a checkpoint and stop")
         job = stop_and_wait(server, job.submission_id)
-    say(f"{job.submission_id}: {job.status}; resume with: {resume_command(job, address)}")
+    say(f"{job.submission_id}: {job.status}; resume with: {resume_command(server, job)}")
 
 
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
@@ -188,16 +188,12 @@ def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
         code = follow(server, job_id, tail=tail)
     except KeyboardInterrupt:
         say(
-            f"\n{job_id} continues; follow it with: {_command('attach', server, job_id)}; stop it "
-            f"with: {_command('stop', server, job_id)}"
+            f"\n{job_id} continues; follow it with: {server.command('attach', job_id)}; stop it "
+            f"with: {server.command('stop', job_id)}"
         )
         return DETACHED
     say(f"{job_id} ended with exit code {code}")
     return code
-
-
-def _command(name: str, server: "JobServer", job_id: str) -> str:
-    return command("sweeps", name, job_id, "--address", server.address)
 
 
 @with_options_of(run)

@@ -34,7 +34,7 @@ def examine(
     server = address if address and address.startswith("http") else None
     if address is not None and not server:
         check_address(address)
-    checks = _this_machine(root, lock, mlflow)
+    checks = _this_machine(lock, mlflow)
     checks += machine.check_job_server(server.rstrip("/")) if server else _check_files(files)
     try:
         if server:
@@ -47,13 +47,13 @@ def examine(
     return checks
 
 
-def _this_machine(root: Path, lock: Path, mlflow: str) -> list[Check]:
+def _this_machine(lock: Path, mlflow: str) -> list[Check]:
     if lock.exists():
         checks = machine.check_versions(machine.locked_versions(lock))
     else:
         checks = [Check("packages", "warning", f"{lock}: missing", "name the file with --lock")]
     checks += [*machine.check_token(os.environ), *machine.check_limits(), machine.check_gpus()]
-    checks += [machine.check_checkout(root), machine.check_mlflow(mlflow)]
+    checks += [machine.check_checkout(), machine.check_mlflow(mlflow)]
     return checks + machine.check_ports(machine.listening())
 
 

@@ -8,7 +8,6 @@ import resource
 import shutil
 import socket
 import stat
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from sweeps.cluster.doctor.check import Check, State
-from sweeps.store.code_version import code_version
+from sweeps.store.code_version import code_version, commit_of
 from sweeps.store.store import open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
@@ -179,17 +178,13 @@ def check_gpus() -> Check:
     return Check("GPUs", "ok", f"{seen} ({', '.join(sorted(names))})" if seen else "none")
 
 
-def check_checkout(root: Path) -> Check:
+def check_checkout() -> Check:
     """Say which code this is, and whether it differs from its commit."""
-    git = ["git", "status", "--porcelain"]
-    try:
-        done = subprocess.run(git, cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return Check("code", "ok", f"{code_version()}, no git checkout")
-    changed = len(done.stdout.splitlines())
-    text = f"{code_version()}: {changed} files changed" if changed else code_version()
+    known = commit_of(code_version())
+    is_changed = known is not None and known[1]
+    text = code_version() if known else f"{code_version()}, no git checkout"
     remedy = "commit before a run that others should repeat"
-    return Check("code", "warning" if changed else "ok", text, remedy)
+    return Check("code", "warning" if is_changed else "ok", text, remedy)
 
 
 def listening() -> dict[int, set[str]] | None:

@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import compress, groupby
@@ -30,7 +30,7 @@ from sweeps.store.local_lock import local_lock
 from sweeps.store.remote.bucket import Bucket, ObjectInfo, Times
 from sweeps.store.remote.lease import Lease
 from sweeps.store.rooms import DONE, RESULTS
-from wsss.basics.files import files_in, whole_or_absent
+from wsss.basics.files import whole_or_absent
 from wsss.training.checkpoint_names import KEPT_CHECKPOINTS
 
 NUM_THREADS = 8
@@ -106,9 +106,17 @@ class Remote:
     def push_folder(self, folder: str | Path, *, only: Container[str] | None = None) -> list[str]:
         """Upload the files of a folder that are new or changed; return them.
 
-        only: the names of files to upload; None: all.
+        only: the names of files to upload; None: all. Of each training, the bucket keeps the newest
+        KEPT_CHECKPOINTS checkpoints.
         """
-        return self._push(folder, self.objects(folder), only)
+        there = self.objects(folder)
+        names = [rel for rel in self._files(folder) if only is None or Path(rel).name in only]
+        came = self._in_order(names, lambda rel: self._push_file(rel, there.get(rel)))
+        checkpoints = sorted(filter(_is_checkpoint, {*came, *there}))
+        for _, of_one in groupby(checkpoints, key=lambda rel: Path(rel).parent):
+            for rel in list(of_one)[:-KEPT_CHECKPOINTS]:
+                self.delete(rel)
+        return came
 
     def pull_folder(
         self, folder: str | Path, *, skip: Iterable[str] = (), only: Container[str] | None = None
@@ -155,20 +163,6 @@ class Remote:
 
     # Results
 
-    def push_results(self) -> None:
-        """Upload all finished runs that the bucket lacks, which an earlier start could not upload.
-
-        An unfinished run is left to its own trial. Deletes from the bucket failures that no longer
-        hold.
-        """
-        there = self.objects("runs")
-        for path in sorted((self.mirror / "runs").glob(f"*/{DONE}")):
-            if self._rel(path) not in there:
-                self._push(path.parent, there)
-                failure = path.with_name("failure.json")
-                if self._rel(failure) in there and not failure.exists():
-                    self.delete(failure)
-
     def pull_results(self) -> list[str]:
         """Download what tables, status and reports read, but no checkpoints; return the files.
 
@@ -176,13 +170,6 @@ class Remote:
         """
         skip = (CHECKPOINTS, *(f"{folder}/*" for folder in self._at_work()))
         return [rel for room in RESULTS for rel in self.pull_folder(room.name, skip=skip)]
-
-    def push_training(self, folder: str | Path) -> None:
-        """Upload a stage's folder; of a training, the bucket keeps KEPT_CHECKPOINTS checkpoints."""
-        there = self.objects(folder)
-        checkpoints = sorted(filter(_is_checkpoint, {*self._push(folder, there), *there}))
-        for rel in checkpoints[:-KEPT_CHECKPOINTS]:
-            self.delete(rel)
 
     def pull_training(self, folder: str | Path) -> None:
         """Download a training's records, and checkpoints unless ours are newer than the bucket's.
@@ -203,23 +190,6 @@ class Remote:
         ]
         self._pull(records, there)
 
-    def take_over_training(self, folder: str | Path, checkpoints: Sequence[str]) -> None:
-        """Make this machine's checkpoints those of the first rank, which has uploaded them.
-
-        checkpoints: their file names. Others here, from an attempt unknown to the first rank, are
-        deleted: otherwise the ranks would resume from different epochs.
-        """
-        rel = self._rel(folder)
-        for path in files_in(self.mirror / rel / "checkpoints", "epoch_*.pt"):
-            if path.name not in checkpoints:
-                path.unlink(missing_ok=True)
-        there = self.objects(rel)
-        names = [name for name in there if self._is_of_training(name, rel)]
-        self._pull(
-            [name for name in names if not _is_checkpoint(name) or Path(name).name in checkpoints],
-            there,
-        )
-
     # One file, several files
 
     def _rel(self, path: str | Path) -> str:
@@ -237,15 +207,6 @@ class Remote:
     def _is_of_training(self, rel: str, folder: str | Path) -> bool:
         inner = rel.removeprefix(self._rel(folder) + "/")
         return inner.rpartition("/")[0] in TRAINING_PARTS
-
-    def _push(
-        self,
-        folder: str | Path,
-        there: Mapping[str, ObjectInfo],
-        only: Container[str] | None = None,
-    ) -> list[str]:
-        names = [rel for rel in self._files(folder) if only is None or Path(rel).name in only]
-        return self._in_order(names, lambda rel: self._push_file(rel, there.get(rel)))
 
     def _pull(self, names: Iterable[str], there: Mapping[str, ObjectInfo]) -> list[str]:
         copied = [rel for rel in names if _is_copied(Path(rel).name)]
@@ -268,19 +229,14 @@ class Remote:
         path, note = self.mirror / rel, self._note(rel)
         if note and note.etag == there.etag and path.exists():
             return False  # unchanged in the bucket, whether or not it has changed here
-        partial = path.with_name(f"{path.name}.partial{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+        try:
+            with disk_errors(path), whole_or_absent(path) as partial:
                 info = self.bucket.get_file(
                     self.key(rel), lambda chunks, info: self._write(partial, chunks, info)
                 )
-                if info is None:
-                    return False  # deleted since it was listed
-                state = _state(partial, info.etag)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+                state = _state(partial, info.etag if info else "")
+        except FileNotFoundError:  # deleted since it was listed
+            return False
         self._set_note(rel, state)
         return True
 

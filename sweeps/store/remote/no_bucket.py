@@ -44,5 +44,4 @@ class NoBucket:
 
     pull_file = has_file
     require_answer = check_writable = delete
-    push_folder = pull_folder = push_results = pull_results = delete
-    push_training = pull_training = take_over_training = delete
+    push_folder = pull_folder = pull_training = pull_results = delete
