@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from sweeps.archive.manifest import FILE, REPORT, TRIALS, Manifest, TrialEntry
@@ -49,18 +47,8 @@ Members = dict[str, bytes | Path]
 """Path in the archive -> the file's content, or its path."""
 
 
-class Exported(NamedTuple):
-    """What an archive holds."""
-
-    num_files: int
-    num_bytes: int
-    """Of the archive."""
-    states: Counter[str]
-    """State -> number of trials."""
-
-
-def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -> Exported:
-    """Write the archive of a sweep with its results so far.
+def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -> Manifest:
+    """Write the archive of a sweep with its results so far; return its manifest.
 
     checkpoints: include the networks, which are large. Raises StoreError if the path holds
     something else, and for results that cannot be read.
@@ -87,7 +75,7 @@ def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -
             raise StoreError(
                 f"{sweep.name}: results changed during the export; run the same command again"
             )
-    return Exported(len(members) + 1, path.stat().st_size, Counter(row.state for row in rows))
+    return whole
 
 
 def _check_replaceable(path: Path) -> None:

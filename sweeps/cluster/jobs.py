@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from ray.job_submission import JobDetails
 
@@ -272,24 +271,19 @@ def _ended(server: JobServer, job_id: str, limit: float, words: str) -> JobDetai
     return job
 
 
-class ToolResult(NamedTuple):
-    """How a short command on the head ended."""
-
-    exit_code: int
-    text: str
-    """What it printed, without Ray's own lines."""
-
-
 def run_tool(
     server: JobServer, arguments: Sequence[str], *, root: Path, store: str | None, python: str
-) -> ToolResult:
-    """Run a module with arguments on the head to its end. Raises JobError after TOOL_LIMIT_S."""
+) -> tuple[int, str]:
+    """Run a module with arguments on the head to its end. Raises JobError after TOOL_LIMIT_S.
+
+    Returns its exit code, and what it printed, without Ray's own lines.
+    """
     job_id = f"tool-{arguments[1]}-{secrets.token_hex(6)}"
     command = entry_point(arguments, store=store, python=python)
     start(server, job_id, command, root, {KIND: TOOL})
     words = f"after it was submitted; `{server.command('logs', job_id)}` shows its progress"
     job = _ended(server, job_id, TOOL_LIMIT_S, words)
-    return ToolResult(exit_code(job), printed(server.log(job_id)))
+    return exit_code(job), printed(server.log(job_id))
 
 
 def printed(log: str) -> str:

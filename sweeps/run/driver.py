@@ -252,9 +252,8 @@ def driving(store: Store, what: Driven, while_driven: str) -> "Iterator[Held]":
     over, this process is interrupted as by Ctrl-C, and a StoreError says so.
     """
     folder = store.root / what.path
-    lock = store.remote.lock(
-        what.path, folder / DRIVER_LOCK, on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
-    )
+    lock = store.remote.lock(what.path, folder / DRIVER_LOCK)
+    lock.on_lost = lambda: os.kill(os.getpid(), signal.SIGINT)
     holder = folder / DRIVER_FILE
     try:
         with lock.acquire(timeout=0):

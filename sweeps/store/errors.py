@@ -27,10 +27,6 @@ class AlteredError(StoreError):
     """An object in the bucket is not what was uploaded."""
 
 
-class ConditionError(Exception):
-    """A conditional write was refused: the object is not as expected."""
-
-
 class CutError(Exception):
     """Bytes were lost in transfer; another try may succeed."""
 

@@ -1,5 +1,6 @@
 """The lock of a file among the processes of one machine."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from sweeps.store.errors import disk_errors
 
 class LocalLock(FileLock):
     """A file lock with the methods of a Lease. It is released when its process ends."""
+
+    on_lost: Callable[[], None] | None = None
+    """Never called: nobody can take it over."""
 
     def acquire(self, *args: Any, **options: Any) -> Any:
         """Take it as a FileLock does. Raises StoreError on a drive without locks."""

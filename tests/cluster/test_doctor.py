@@ -30,7 +30,13 @@ from sweeps.cluster.doctor.machine import (
     listening,
     locked_versions,
 )
-from sweeps.cluster.doctor.nodes import NodeReport, check_report, quick_fingerprint, same_data
+from sweeps.cluster.doctor.nodes import (
+    NodeReport,
+    check_report,
+    quick_fingerprint,
+    same_data,
+    try_store,
+)
 
 
 @contextmanager
@@ -177,7 +183,7 @@ def report(**change: Any) -> NodeReport:
         "free_bytes": 100 * 2**30,
         "gpus": 0,
         "clock": 10.0,
-        "written": "",
+        "lost": "",
     }
     return NodeReport(**(same | change))
 
@@ -225,6 +231,18 @@ def test_any_changed_part_of_a_data_set_changes_the_quick_fingerprint(
         file.write(b"\n")
     assert quick_fingerprint(copy) != quick_fingerprint(drawn)
     assert quick_fingerprint(tmp_path / "none") == "missing"
+
+
+def test_a_node_writes_beside_the_file_of_the_one_that_asks_if_it_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "asked"
+    monkeypatch.setattr("time.sleep", lambda _: asked.touch())  # as NFS, after a while
+    assert try_store(asked, "n1") == ""
+    assert (tmp_path / "asked-n1").exists()
+    assert try_store(asked, "n" * 300) == "write (File name too long)"
+    monkeypatch.setattr("time.monotonic", iter(range(0, 1000, 10)).__next__)
+    assert try_store(tmp_path / "unseen", "n1") == "read what was written here"
 
 
 def test_nodes_with_other_data_are_named() -> None:

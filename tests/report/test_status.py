@@ -14,7 +14,6 @@ from commands import sweeps
 from finished import cell, finish, finished_sweep, status_of
 from rich.console import Console
 
-from sweeps.cluster.jobs import ToolResult
 from sweeps.plan.cost import CostEstimate, TrialCost
 from sweeps.plan.run_command import run_command
 from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_states
@@ -357,9 +356,11 @@ def test_a_cluster_is_asked_about_the_store_that_is_named(
 ) -> None:
     asked: list[Any] = []
 
-    def run_tool(server: object, words: list[str], *, store: str | None, **_: object) -> ToolResult:
+    def run_tool(
+        server: object, words: list[str], *, store: str | None, **_: object
+    ) -> tuple[int, str]:
         asked.extend([words, store])
-        return ToolResult(1, "the tables\n")
+        return 1, "the tables\n"
 
     monkeypatch.setattr("sweeps.cluster.job_server.JobServer", str)
     monkeypatch.setattr("sweeps.cluster.jobs.run_tool", run_tool)

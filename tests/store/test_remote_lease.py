@@ -32,10 +32,8 @@ def fresh(port: int) -> None:
     client(port).delete_object(Bucket=BUCKET, Key=KEY)
 
 
-def lease(machine: Path, times: Times = QUICK, **options: Any) -> Lease:
-    machine.mkdir(exist_ok=True)
-    remote = Remote(f"s3://{BUCKET}/x", machine, times)
-    return remote.lock("sweeps/s", machine / "driver.lock", **options)
+def lease(machine: Path, times: Times = QUICK) -> Lease:
+    return Remote(f"s3://{BUCKET}/x", machine, times).lock("sweeps/s", machine / "driver.lock")
 
 
 def content(port: int) -> dict[str, Any]:
@@ -157,7 +155,8 @@ def test_a_holder_that_slept_notices_that_it_was_replaced_and_leaves_the_new_one
     port: int, tmp_path: Path
 ) -> None:
     told = threading.Event()
-    sleeper = lease(tmp_path / "a", on_lost=told.set).acquire(timeout=0)
+    sleeper = lease(tmp_path / "a").acquire(timeout=0)
+    sleeper.on_lost = told.set
     s3 = client(port)
     s3.put_object(Bucket=BUCKET, Key=KEY, Body=json.dumps({"token": "another"}))
     assert told.wait(20)

@@ -274,11 +274,11 @@ def doctor(
     """
     from rich.console import Console
 
-    from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
+    from sweeps.cluster.doctor.check import print_checks, to_json
     from sweeps.cluster.doctor.examine import examine
 
     root, named = working_dir.absolute(), {"store": store, "data": data, "weights": weights}
     files = {name: value for name, value in named.items() if value}
     checks = examine(address, files, root=root, lock=root / lock, mlflow=mlflow, python=python)
     print(to_json(checks)) if as_json else print_checks(Console(), checks)
-    raise typer.Exit(exit_code(checks))
+    raise typer.Exit(int(any(check.state == "problem" for check in checks)))

@@ -70,9 +70,10 @@ def _status_there(address: str, store: str | None, words: list[str]) -> int:
     if store:
         require_on_cluster("--store", store)
     python, asked = os.environ.get("WSSS_CLUSTER_PYTHON", "python"), ["sweeps", "status", *words]
-    done = run_tool(JobServer(address), asked, root=Path.cwd(), store=store, python=python)
-    print(done.text, end="")
-    return done.exit_code
+    server, root = JobServer(address), Path.cwd()
+    exit_code, text = run_tool(server, asked, root=root, store=store, python=python)
+    print(text, end="")
+    return exit_code
 
 
 def report(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -128,10 +129,11 @@ def export(
 
     results, whole = options.opened_sweep(store, sweep)
     found = with_tables(whole, tables or ())
-    done = export_sweep(found, results, file, checkpoints=checkpoints)
-    size = f"{counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB"
-    states = ", ".join(f"{count} {state}" for state, count in done.states.items())
-    print(f"{file}: {found.name}: {size}; trials: {states}")
+    manifest = export_sweep(found, results, file, checkpoints=checkpoints)
+    size = f"{counted(len(manifest.files) + 1, 'file')}, {file.stat().st_size / 2**20:.1f} MiB"
+    states = Counter(trial.state for trial in manifest.trials)
+    trials = ", ".join(f"{count} {state}" for state, count in states.items())
+    print(f"{file}: {found.name}: {size}; trials: {trials}")
 
 
 def verify(

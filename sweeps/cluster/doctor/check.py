@@ -40,11 +40,6 @@ class Check:
         return cls(name, "problem", found, remedy)
 
 
-def exit_code(checks: Iterable[Check]) -> int:
-    """Return 1 if there is any problem; warnings do not count."""
-    return int(any(check.state == "problem" for check in checks))
-
-
 def to_json(checks: Iterable[Check]) -> str:
     """Return the checks as one line of JSON."""
     return json.dumps([asdict(check) | {"remedy": check.advice} for check in checks])

@@ -93,10 +93,11 @@ def _from_the_head(address: str, files: Mapping[str, str], root: Path, python: s
 
     words = ["sweeps", "doctor", "--address", "auto", "--json"]
     words += [word for name, value in files.items() for word in (f"--{name}", value)]
-    done = run_tool(JobServer(address), words, root=root, store=files.get("store"), python=python)
-    lines = [line for line in done.text.splitlines() if line.startswith("[{")]
+    server, store = JobServer(address), files.get("store")
+    _, said = run_tool(server, words, root=root, store=store, python=python)
+    lines = [line for line in said.splitlines() if line.startswith("[{")]
     if not lines:
-        text = f"no report from the head: {done.text.strip()[-500:]}"
+        text = f"no report from the head: {said.strip()[-500:]}"
         remedy = f"is the project's environment there, at {python} (--python)?"
         return [Check("cluster", "problem", text, remedy)]
     return [check if check.node else replace(check, node="head") for check in from_json(lines[-1])]

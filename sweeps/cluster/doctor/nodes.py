@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,8 @@ class NodeReport(NamedTuple):
     gpus: int
     """GPUs that torch sees."""
     clock: float
-    written: str
-    """"" if the node could write to the store, else why not."""
+    lost: str
+    """What the node cannot do with the store; "" if it is shared."""
 
 
 def quick_fingerprint(root: Path) -> str:
@@ -63,8 +64,13 @@ def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     names = {node_id: _name(node) for node_id, node in nodes.items()}
+    asked = Path(store) / ".doctor" / uuid.uuid4().hex if store else None
+    if asked:
+        with suppress(OSError):  # then no node can read it
+            asked.parent.mkdir(parents=True, exist_ok=True)
+            asked.touch()
     sent = time.time()
-    answers = _on_each(list(nodes), _report, sorted(locked), data, store)
+    answers = _ask_each(list(nodes), sorted(locked), data, asked)
     received = time.time()
     checks = [Check("nodes", "ok", f"{len(nodes)} alive: {', '.join(sorted(names.values()))}")]
     reports: dict[str, NodeReport] = {}
@@ -80,8 +86,8 @@ def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
         checks += check_report(report, own, logical, names[node_id], sent, received)
     if data:
         checks.append(same_data({names[i]: report.data for i, report in reports.items()}))
-    if store:
-        checks += _check_shared_store(store, reports, names)
+    if asked:
+        checks.append(_check_store(asked, reports, names))
     return checks
 
 
@@ -122,28 +128,24 @@ def same_data(found: dict[str, str]) -> Check:
     return Check("data on nodes", "problem", text, "copy the same data to the same path on each")
 
 
-def _check_shared_store(
-    store: str, reports: dict[str, NodeReport], names: dict[str, str]
-) -> list[Check]:
-    """Read on each node what every other wrote, then remove it."""
-    checks = []
-    remedy = "give a folder on a shared file system, mounted at the same path, or an s3:// URL"
+def _check_store(asked: Path, reports: dict[str, NodeReport], names: dict[str, str]) -> Check:
+    """Check that each node sees this one's file, and this one each node's; remove the files."""
+    lost = []
     for node_id, report in reports.items():
-        if report.written:
-            checks.append(Check("store", "problem", report.written, remedy, names[node_id]))
-    writers = [node_id for node_id, report in reports.items() if not report.written]
-    for node_id, unseen in _on_each(list(reports), _unseen, store, writers).items():
-        if isinstance(unseen, str) or unseen:
-            lost = unseen if isinstance(unseen, str) else ", ".join(names[i] for i in unseen)
-            text = f"{store}: cannot read what was written on {lost}"
-            checks.append(Check("store", "problem", text, remedy, names[node_id]))
-    _on_each(list(reports), _clean, store)
-    return checks or [Check("store on nodes", "ok", f"{store}: each node reads every other's file")]
+        if report.lost:
+            lost.append(f"{names[node_id]} cannot {report.lost}")
+        elif not _appears(asked.with_name(f"{asked.name}-{node_id}")):
+            lost.append(f"what {names[node_id]} wrote cannot be read here")
+    store = asked.parent.parent
+    shutil.rmtree(asked.parent, ignore_errors=True)
+    text = "; ".join(lost) or "each node reads and writes this machine's folder"
+    remedy = "give a folder on a shared file system, mounted at the same path, or an s3:// URL"
+    return Check("store on nodes", "problem" if lost else "ok", f"{store}: {text}", remedy)
 
 
-def _on_each(node_ids: list[str], function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Run a function on each node; an answer that is a str is the reason for there being none."""
-    task = ray.remote(function)
+def _ask_each(node_ids: list[str], *arguments: Any) -> dict[str, NodeReport | str]:
+    """Return each node's report, or why there is none."""
+    task = ray.remote(_report)
     waiting = {
         node_id: task.options(
             num_cpus=0,
@@ -152,7 +154,7 @@ def _on_each(node_ids: list[str], function: Callable[..., Any], *arguments: Any)
         ).remote(node_id, *arguments)
         for node_id in node_ids
     }
-    answers = {}
+    answers = dict[str, NodeReport | str]()
     deadline = time.monotonic() + NODE_TIMEOUT_S
     for node_id, reference in waiting.items():
         try:
@@ -164,54 +166,38 @@ def _on_each(node_ids: list[str], function: Callable[..., Any], *arguments: Any)
     return answers
 
 
-def _report(node_id: str, packages: list[str], data: str, store: str) -> NodeReport:
+def _report(node_id: str, packages: list[str], data: str, asked: Path | None) -> NodeReport:
     import torch
 
-    free, written = shutil.disk_usage(Path.home()).free, ""
-    if store:
-        try:
-            path = _probe(store, node_id)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(node_id, encoding="ascii")
-            free = shutil.disk_usage(store).free
-        except OSError as error:
-            written = f"{store}: cannot write ({error.strerror})"
+    lost = try_store(asked, node_id) if asked else ""
+    folder = asked.parent if asked and not lost else Path.home()
     return NodeReport(
         versions={name: installed(name) for name in packages},
         data=quick_fingerprint(Path(data)) if data else "",
-        free_bytes=free,
+        free_bytes=shutil.disk_usage(folder).free,
         gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0,
         clock=time.time(),
-        written=written,
+        lost=lost,
     )
 
 
-def _unseen(node_id: str, store: str, writers: list[str]) -> list[str]:
-    """Return the writers whose file this node does not see as it was written."""
-    deadline = time.monotonic() + 5  # NFS clients remember for seconds that a file was not there
-    while True:
-        missing = [w for w in writers if not _reads(_probe(store, w), w)]
-        if not missing or time.monotonic() > deadline:
-            return missing
-        time.sleep(0.5)
-
-
-def _reads(path: Path, content: str) -> bool:
+def try_store(asked: Path, node_id: str) -> str:
+    """Write a file beside the one that the asking machine wrote; return what cannot be done."""
+    if not _appears(asked):
+        return "read what was written here"
     try:
-        return path.read_text(encoding="ascii") == content
-    except OSError:
-        return False
+        asked.with_name(f"{asked.name}-{node_id}").touch()
+    except OSError as error:
+        return f"write ({error.strerror})"
+    return ""
 
 
-def _clean(node_id: str, store: str) -> None:
-    path = _probe(store, node_id)
-    path.unlink(missing_ok=True)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
-        path.parent.rmdir()
-
-
-def _probe(store: str, node_id: str) -> Path:
-    return Path(store) / ".doctor" / node_id
+def _appears(path: Path) -> bool:
+    """Whether a file is seen within 5 s: NFS clients remember that it was not there."""
+    deadline = time.monotonic() + 5
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return path.exists()
 
 
 def _name(node: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sweeps.store.errors import ConditionError, CutError, StoreError
+from sweeps.store.errors import CutError, StoreError
 from wsss.basics.printable import counted
 from wsss.basics.waiting import within
 
@@ -126,27 +126,17 @@ class Bucket:
 
         return self._try(put, f"upload {self.url(key)}")
 
-    def put_bytes(
-        self, key: str, content: bytes, *, only_if_etag: str | None = None, only_new: bool = False
-    ) -> str:
-        """Write an object and return its ETag. Raises ConditionError if it is not as expected.
+    def put_bytes(self, key: str, content: bytes, **condition: str) -> str | None:
+        """Write an object and return its ETag; None, and nothing is written, if it is not as told.
 
-        only_new: there must be no such object; only_if_etag: it must still have this ETag.
+        condition: IfNoneMatch="*" if there must be no such object, IfMatch for its present ETag.
         """
-        condition: dict[str, str] = {}
-        if only_new:
-            condition["IfNoneMatch"] = "*"
-        if only_if_etag is not None:
-            condition["IfMatch"] = only_if_etag
 
         def put() -> str:
             answer = self._client.put_object(Bucket=self.name, Key=key, Body=content, **condition)
             return str(answer["ETag"])
 
-        etag: str | None = self._try(put, f"write {self.url(key)}", absent=None)
-        if etag is None:
-            raise ConditionError(f"{self.url(key)} is gone")
-        return etag
+        return self._try(put, f"write {self.url(key)}", absent=None)
 
     def get_bytes(self, key: str) -> tuple[bytes, ObjectInfo] | None:
         """Return a small object, or None if there is none."""
@@ -204,7 +194,7 @@ class Bucket:
         """Call until it succeeds, once more than there are retry delays; then raise StoreError.
 
         limit: seconds after which no new try begins. absent: the value to return if there is no
-        such object; without it, that is an error.
+        such object, or another one; without it, that is an error.
         """
         began = time.monotonic()
         for tries, delay in enumerate((*self.times.retry_delays, None), start=1):
@@ -214,8 +204,6 @@ class Bucket:
                 kind = _kind(error)
                 if kind == "absent" and "absent" in absent:
                     return absent["absent"]
-                if kind == "condition":
-                    raise ConditionError(purpose) from None
                 if kind == "unknown":
                     raise
                 text = " ".join(str(error).split()) or "no answer in time"
@@ -247,8 +235,8 @@ def _info(key: str, answer: dict[str, Any]) -> ObjectInfo:
     )
 
 
-ErrorKind = Literal["absent", "condition", "bucket", "refused", "passing", "unknown"]
-"""absent: no such object; condition: a conditional write was refused; bucket: no such bucket;
+ErrorKind = Literal["absent", "bucket", "refused", "passing", "unknown"]
+"""absent: no such object, or not the one that a write was to replace; bucket: no such bucket;
 refused: for good; passing: another try may succeed; unknown: not from the object store."""
 
 _REMEDIES = {
@@ -278,9 +266,7 @@ def _kind(error: Exception) -> ErrorKind:
         code = error.response["Error"].get("Code", "")
         if code in ("NoSuchBucket", "InvalidBucketName"):
             return "bucket"
-        if code in ("PreconditionFailed", "ConditionalRequestConflict") or status == 412:
-            return "condition"
-        if status == 404:
+        if status in (404, 412) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
             return "absent"
         return "passing" if status >= 500 or status == 429 or code in _PASSING_CODES else "refused"
     passing = (

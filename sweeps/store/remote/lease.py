@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sweeps.store.errors import ConditionError, StoreError
+from sweeps.store.errors import StoreError
 from sweeps.store.remote.bucket import Bucket, ObjectInfo
 
 logger = logging.getLogger(__name__)
@@ -47,24 +47,18 @@ class Lease:
     """A lock among all machines, used as a FileLock: `with lease.acquire(timeout=0): ...`.
 
     key: the object's key in the bucket. machine: gives the id of this machine's mirror. file_lock:
-    the lock among the processes of this machine. on_lost: called once, in another thread, if
-    somebody takes the lease over.
+    the lock among the processes of this machine.
     """
 
     def __init__(
-        self,
-        bucket: Bucket,
-        key: str,
-        machine: Callable[[], str],
-        file_lock: FileLock,
-        *,
-        on_lost: Callable[[], None] | None = None,
+        self, bucket: Bucket, key: str, machine: Callable[[], str], file_lock: FileLock
     ) -> None:
         self.bucket, self.key, self.machine, self.file_lock = bucket, key, machine, file_lock
         self.url, self.times = bucket.url(key), bucket.times
         self.lost = False
         """Whether somebody else may have it: then stop and write nothing more."""
-        self._on_lost = on_lost
+        self.on_lost: Callable[[], None] | None = None
+        """Called once, in another thread, if somebody takes the lease over."""
         self._body = {
             "token": uuid.uuid4().hex,
             "host": platform.node(),
@@ -86,10 +80,7 @@ class Lease:
         self.file_lock.acquire(timeout=-1 if timeout is None else timeout)
         try:
             self._body["machine"] = self.machine()
-            while True:
-                held = self._try_once()
-                if held is None:
-                    break
+            while held := self._try_once():
                 if time.monotonic() >= until:
                     raise held
                 time.sleep(min(self.times.poll, max(0.0, until - time.monotonic())))
@@ -143,14 +134,14 @@ class Lease:
         holder, info = self._read()
         etag = self._own_etag(holder, info)
         if info is None:
-            etag = self._write(only_new=True)
+            etag = self._write(IfNoneMatch="*")
         elif etag is None:
             has_died = holder.get("machine") == self._body["machine"]  # we have its file lock
             if not has_died and info.age_seconds <= self.times.stale:
                 return LeaseHeldError(self, holder, info.age_seconds)
             pid, host = holder.get("pid"), holder.get("host")
             logger.warning("%s: left by process %s on %s; taken over", self.url, pid, host)
-            etag = self._write(only_if_etag=info.etag)
+            etag = self._write(IfMatch=info.etag)
         if etag is None:  # somebody was faster, or the answer was lost
             holder, info = self._read()
             etag = self._own_etag(holder, info)
@@ -172,15 +163,11 @@ class Lease:
             holder = {}
         return holder if isinstance(holder, dict) else {}, info
 
-    def _write(self, *, only_new: bool = False, only_if_etag: str | None = None) -> str | None:
+    def _write(self, **condition: str) -> str | None:
+        """Write the object as `put_bytes` does."""
         self._beats += 1  # otherwise the ETag would stay the same
         content = json.dumps(self._body | {"beat": self._beats}).encode()
-        try:
-            return self.bucket.put_bytes(
-                self.key, content, only_new=only_new, only_if_etag=only_if_etag
-            )
-        except ConditionError:
-            return None
+        return self.bucket.put_bytes(self.key, content, **condition)
 
     def _keep(self) -> None:
         """Rewrite the object until it is released or taken over.
@@ -190,15 +177,15 @@ class Lease:
         """
         while not self._stop.wait(self.times.beat):
             try:
-                etag = self._write(only_if_etag=self._etag) or self._own_etag(*self._read())
+                etag = self._write(IfMatch=self._etag) or self._own_etag(*self._read())
             except Exception as error:
                 logger.warning("%s: %s; the lease is not renewed", self.url, _words(error))
                 continue
             if etag is None:
                 self.lost = True
                 logger.error("%s: taken over by another process", self.url)
-                if self._on_lost:
-                    self._on_lost()
+                if self.on_lost:
+                    self.on_lost()
                 return
             self._etag = etag
 

@@ -82,15 +82,12 @@ class Remote:
         self.bucket.put_bytes(key, b"")
         self.bucket.delete(key)
 
-    def lock(self, name: str, path: Path, *, on_lost: Callable[[], None] | None = None) -> Lease:
+    def lock(self, name: str, path: Path) -> Lease:
         """Return the lease leases/<name>, which excludes other machines as well as processes here.
 
-        path: a file to lock among the processes of this machine; its folder is created. on_lost:
-        called once, in another thread, if somebody takes the lease over.
+        path: a file to lock among the processes of this machine; its folder is created.
         """
-        return Lease(
-            self.bucket, self.key(f"leases/{name}"), self.machine, local_lock(path), on_lost=on_lost
-        )
+        return Lease(self.bucket, self.key(f"leases/{name}"), self.machine, local_lock(path))
 
     # Files
 

@@ -1,6 +1,5 @@
 """What a store without a bucket has in its place: the same methods, doing nothing."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,7 @@ class NoBucket:
         """Return one id for all machines: those that share the folder see the same files."""
         return ""
 
-    def lock(
-        self, name: str, path: Path, *, on_lost: Callable[[], None] | None = None
-    ) -> "LocalLock":
+    def lock(self, name: str, path: Path) -> "LocalLock":
         """Return the lock of a file, whose folder is created; nobody can take it over."""
         from sweeps.store.local_lock import local_lock
 
