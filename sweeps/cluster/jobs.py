@@ -32,6 +32,8 @@ KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
 """Metadata key and values that mark our jobs on the cluster."""
 SAME = "wsss-sweep"
 """Metadata key of a digest, equal for two submissions of the same sweep."""
+WORDS = "wsss-words"
+"""Metadata key of the words with which the sweep was submitted."""
 STOP_WAIT_S = 120
 """Time for a stopped sweep to checkpoint before Ray kills it; Ray's own default is 3 s."""
 TOOL_LIMIT_S = 600.0
@@ -156,7 +158,9 @@ def submit(
     command = entry_point(
         ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
     )
-    start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest}, also=also)
+    words = shlex.join([*request.words, *(("--store", request.store) if request.store else ())])
+    about = {KIND: SWEEP, SAME: request.digest, WORDS: words}
+    start(server, chosen, command, root, about, also=also)
     return chosen, ""
 
 
@@ -308,20 +312,9 @@ def store_of(server: JobServer, job: JobDetails) -> str:
         time.sleep(0.5)
 
 
-def sweep_command(job: JobDetails) -> str:
-    """Return the `sweeps run ...` that a job runs, without the shell around it."""
-    return job.entrypoint.rpartition(" -m ")[2]
-
-
-def resume_command(server: JobServer, job: JobDetails) -> str:
-    """Return the `sweeps submit ...` that resumes a job's sweep."""
-    words = shlex.split(sweep_command(job))[2:]
-    words = words[:-2] if words[-2:] == ["--address", "auto"] else words
-    store = re.match(r"export WSSS_STORE=(.*?); echo ", job.entrypoint)
-    chosen = shlex.split(store.group(1)) if store else []
-    if chosen and "$" not in chosen[0]:
-        words += ["--store", chosen[0]]
-    return server.command("submit", *words)
+def words_of(job: JobDetails) -> str:
+    """Return the words of the `sweeps run` or `sweeps submit` of a job, as a shell takes them."""
+    return (job.metadata or {}).get(WORDS, "")
 
 
 def when(job: JobDetails) -> str:

@@ -27,10 +27,7 @@ from wsss.basics.files import files_in
 from wsss.training.checkpoint_names import epochs_of
 
 ALIVE_SECONDS = 30.0
-"""The most time that the ledger lacks after a driver was killed."""
-
-PUSH_SECONDS = 60.0
-"""The most time that the ledger in a bucket lacks after the driver's machine was lost."""
+"""The most time that the ledger lacks after a driver was killed, or its machine lost."""
 
 Reason = Literal["finished", "failed", "preempted", "killed", "interrupted", "hang"]
 """Why an attempt ended. killed: its process died, or its driver was killed; preempted: its node was
@@ -168,7 +165,8 @@ class Ledger:
     """Writes a sweep's ledger while it runs; a Listener and, for its driver, a context manager.
 
     Neither a full disk nor a bucket that is away ends the sweep: what could not be written is kept
-    in memory for the next try. It is uploaded to a bucket with each result, and every PUSH_SECONDS.
+    in memory for the next try. It is uploaded to a bucket with each result, and every
+    ALIVE_SECONDS.
     """
 
     def __init__(
@@ -179,7 +177,6 @@ class Ledger:
         self.attempts: list[Attempt] = []
         """Of all drivers so far."""
         self.unwritten: dict[Path, Attempt | Session] = {}
-        self.written_at = self.pushed_at = clock()
 
     def __enter__(self) -> "Ledger":
         book = self.book()
@@ -232,9 +229,8 @@ class Ledger:
 
     def beat(self) -> None:
         """Record from time to time that the driver is alive; may be called as often as you like."""
-        if self.clock() - self.written_at >= ALIVE_SECONDS:
+        if self.clock() - self.session.last >= ALIVE_SECONDS:
             self._sign()
-        if self.clock() - self.pushed_at >= PUSH_SECONDS:
             self._push()
 
     def spent(self) -> float:
@@ -270,7 +266,6 @@ class Ledger:
         """Upload the ledger; if the bucket is unreachable, try again later."""
         with suppress(StoreError):
             self.store.folder(f"sweeps/{self.sweep_name}").push()
-        self.pushed_at = self.clock()
 
     def _sign(self) -> None:
         """Record that the driver is alive."""
@@ -282,7 +277,6 @@ class Ledger:
         folder = self.store.sweep(self.sweep_name)
         folder /= "attempts" if isinstance(record, Attempt) else "drivers"
         self.unwritten[folder / f"{record.name}.json"] = record
-        self.written_at = self.clock()
         with suppress(OSError, StoreError):
             for path in list(self.unwritten):
                 write_json(path, self.unwritten[path].model_dump(mode="json"))

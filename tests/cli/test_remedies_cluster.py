@@ -85,14 +85,15 @@ def test_a_job_is_found_once_it_is_submitted_and_asked_for_as_told(project: Path
     outside = give(submit, "--no-follow", "--working-dir", str(project.parent))
     assert outside.exit_code == 2
     assert "name it with --working-dir" in outside.stderr
-    done = give(submit, "--no-follow", "--working-dir", str(project))
+    where = ("--no-follow", "--store", "/a b", "--working-dir", str(project))
+    done = give(submit, *where)
     assert done.exit_code == 0, done.output
     (attach,) = re.findall("follow it with: (.*)", done.stderr)
     job_id = shlex.split(attach)[4]
     assert find_job(server, None).submission_id == job_id
     (job,) = server.jobs()
     job.status = JobStatus.RUNNING
-    attached = give(submit, "--no-follow", "--seeds", "2", "--working-dir", str(project))
+    attached = give(submit, "--seeds", "2", *where)
     assert f"{job_id} exists already, attaching to it" in attached.stderr
     job.status = JobStatus.SUCCEEDED
     (listing,) = told(lambda: server.job("gone"), r"\(`(.*)` lists those it has\)")

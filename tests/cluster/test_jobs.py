@@ -29,15 +29,12 @@ from sweeps.cluster.jobs import (
     excludes,
     make_request,
     printed,
-    resume_command,
     store_of,
     submit,
-    sweep_command,
 )
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, open_store
 from sweeps.tables.own import grid_table
-from wsss.basics.printable import command
 from wsss.overrides import ConfigError
 
 
@@ -87,18 +84,6 @@ def test_the_shell_sees_one_word_per_argument() -> None:
     command = entry_point(["sweeps", "run", "V; echo no"], store="/a b/$(no)", python="echo")
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout == "[sweeps] store /a b/$(no)\n-m sweeps run V; echo no\n"
-
-
-def test_resuming_gives_the_same_sweep_to_submit() -> None:
-    words = ("V", "--preset", "tiny", "--set", "train.lr=0.1")
-    asked = request(*words, settings=("train.lr=0.1",), store="/a b")
-    point = entry_point(
-        ["sweeps", "run", *asked.words, "--address", "auto"], store=asked.store, python="python"
-    )
-    job: Any = SimpleNamespace(entrypoint=point)
-    assert sweep_command(job).startswith("sweeps run V --preset tiny")
-    told = command("sweeps", "submit", *words, "--store", "/a b", "--address", "http://head")
-    assert resume_command(Cluster(), job) == told
 
 
 @pytest.mark.parametrize("ignored", ["notes", "/notes/", "notes/mine/*", "*.yaml", "!x\nnotes/m*"])

@@ -216,7 +216,7 @@ def test_hours_have_the_digits_that_tell_something(hours: float, text: str) -> N
     assert format_hours(hours) == text
 
 
-def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as_well(
+def test_in_a_bucket_a_result_takes_the_ledger_along_and_half_a_minute_without_one_as_well(
     port: int, tmp_path: Path
 ) -> None:
     with faulty_proxy(port) as proxy:
@@ -232,7 +232,7 @@ def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as
         with driver(store, clock) as ledger:
             ledger.update(FIRST, status="running")
             assert uploaded() == []
-            clock.hours += 59 / HOUR
+            clock.hours += 29 / HOUR
             ledger.beat()
             assert uploaded() == []
             clock.hours += 2 / HOUR

@@ -118,24 +118,25 @@ def logs(
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
     """Ask a sweep to save a checkpoint and stop, wait for it, and print how to resume it."""
     server = _connect(address)
-    from sweeps.cluster.jobs import find_job, resume_command, stop_and_wait
+    from sweeps.cluster.jobs import find_job, stop_and_wait, words_of
 
     job = find_job(server, job_id)
     if not job.status.is_terminal():
         say(f"{job.submission_id}: asked to save a checkpoint and stop")
         job = stop_and_wait(server, job.submission_id)
-    say(f"{job.submission_id}: {job.status}; resume with: {resume_command(server, job)}")
+    again = server.command("submit", *shlex.split(words_of(job)))
+    say(f"{job.submission_id}: {job.status}; resume with: {again}")
 
 
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
     """List the sweeps that were submitted to a cluster, the newest first."""
     server = _connect(address)
     from sweeps.cluster.follow import exit_code
-    from sweeps.cluster.jobs import our_jobs, sweep_command, when
+    from sweeps.cluster.jobs import our_jobs, when, words_of
 
     for job in our_jobs(server):
         ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
-        print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  {sweep_command(job)}")
+        print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  sweeps run {words_of(job)}")
 
 
 def fetch(
