@@ -38,12 +38,12 @@ def examine(
     checks += machine.check_job_server(server.rstrip("/")) if server else _check_files(files)
     try:
         if server:
-            silent = checks[-1].found.endswith(machine.NO_ANSWER)  # that of the job server
-            checks += _not_known(files) if silent else _from_the_head(server, files, root, python)
+            is_silent = checks[-1].found.endswith(machine.NO_ANSWER)  # the job server
+            checks += [] if is_silent else _from_the_head(server, files, root, python)
         elif address is not None:
             checks += _check_nodes(address, lock, files)
     except ForeseenError as error:
-        checks += [Check.of(error, "cluster"), *_not_known(files)]
+        checks.append(Check.of(error, "cluster"))
     return checks
 
 
@@ -76,14 +76,6 @@ def _check_nodes(address: str, lock: Path, files: Mapping[str, str]) -> list[Che
     with running_ray(resources):
         store = files.get("store", "")
         return check_nodes(locked, files.get("data", ""), "" if "://" in store else store)
-
-
-def _not_known(files: Mapping[str, str]) -> list[Check]:
-    """Say what is not known of a cluster that cannot be asked."""
-    return [
-        Check(f"{name} on nodes", "warning", "not known: the cluster cannot be asked")
-        for name in ("packages", "disk", "GPUs", "clock", *files)
-    ]
 
 
 def _from_the_head(address: str, files: Mapping[str, str], root: Path, python: str) -> list[Check]:
