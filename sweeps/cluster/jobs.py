@@ -28,10 +28,8 @@ from wsss.identity import canonical_json
 from wsss.overrides import ConfigError, parse_assignments
 from wsss.weights import NAMES
 
-KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
-"""Metadata key and values that mark our jobs on the cluster."""
 SAME = "wsss-sweep"
-"""Metadata key of a digest, equal for two submissions of the same sweep."""
+"""Metadata key of a sweep's digest, equal for two submissions of the same sweep."""
 WORDS = "wsss-words"
 """Metadata key of the words with which the sweep was submitted."""
 STOP_WAIT_S = 120
@@ -159,8 +157,8 @@ def submit(
         ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
     )
     words = shlex.join([*request.words, *(("--store", request.store) if request.store else ())])
-    about = {KIND: SWEEP, SAME: request.digest, WORDS: words}
-    start(server, chosen, command, root, about, also=also)
+    about = {SAME: request.digest, WORDS: words}
+    start(server, chosen, command, root, metadata=about, also=also)
     return chosen, ""
 
 
@@ -169,8 +167,8 @@ def start(
     job_id: str,
     command: str,
     root: Path,
-    metadata: dict[str, str],
     *,
+    metadata: dict[str, str] | None = None,
     also: Sequence[str] = (),
 ) -> None:
     """Upload the project unless the cluster has it, and start a command in it on the head.
@@ -239,7 +237,7 @@ def entry_point(arguments: Sequence[str], *, store: str | None, python: str) -> 
 
 def our_jobs(server: JobServer) -> list[JobDetails]:
     """Return the sweeps submitted to this cluster, the newest first."""
-    jobs = [job for job in server.jobs() if (job.metadata or {}).get(KIND) == SWEEP]
+    jobs = [job for job in server.jobs() if SAME in (job.metadata or {})]
     return sorted(jobs, key=lambda job: -(job.start_time or 0))
 
 
@@ -284,7 +282,7 @@ def run_tool(
     """
     job_id = f"tool-{arguments[1]}-{secrets.token_hex(6)}"
     command = entry_point(arguments, store=store, python=python)
-    start(server, job_id, command, root, {KIND: TOOL})
+    start(server, job_id, command, root)
     words = f"after it was submitted; `{server.command('logs', job_id)}` shows its progress"
     job = _ended(server, job_id, TOOL_LIMIT_S, words)
     return exit_code(job), printed(server.log(job_id))
@@ -315,11 +313,6 @@ def store_of(server: JobServer, job: JobDetails) -> str:
 def words_of(job: JobDetails) -> str:
     """Return the words of the `sweeps run` or `sweeps submit` of a job, as a shell takes them."""
     return (job.metadata or {}).get(WORDS, "")
-
-
-def when(job: JobDetails) -> str:
-    """Return the local time at which a job was started."""
-    return datetime.fromtimestamp((job.start_time or 0) / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _new_id(request: Request) -> str:

@@ -112,7 +112,7 @@ def test_the_name_of_an_ended_job_is_refused(tmp_path: Path) -> None:
     ended = SimpleNamespace(
         submission_id="one",
         status=JobStatus.STOPPED,
-        metadata={"wsss": "sweep"},
+        metadata={"wsss-sweep": "0"},
         start_time=0,
         entrypoint="",
     )

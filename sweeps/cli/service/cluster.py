@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,11 +133,13 @@ def jobs(address: Address = DEFAULT_ADDRESS) -> None:
     """List the sweeps that were submitted to a cluster, the newest first."""
     server = _connect(address)
     from sweeps.cluster.follow import exit_code
-    from sweeps.cluster.jobs import our_jobs, when, words_of
+    from sweeps.cluster.jobs import our_jobs, words_of
 
     for job in our_jobs(server):
         ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
-        print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  sweeps run {words_of(job)}")
+        when = datetime.fromtimestamp((job.start_time or 0) / 1000)
+        state = f"{when:%Y-%m-%d %H:%M:%S}  {job.status}{ended}"
+        print(f"{job.submission_id}  {state}  sweeps run {words_of(job)}")
 
 
 def fetch(
