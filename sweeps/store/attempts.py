@@ -173,6 +173,7 @@ class Ledger:
         self, store: Store, sweep_name: str, size: Size, clock: Callable[[], float] = time.time
     ) -> None:
         self.store, self.sweep_name, self.size, self.clock = store, sweep_name, size, clock
+        self.folder = store.folder(f"sweeps/{sweep_name}")
         self.session = Session(start=clock(), last=clock())
         self.attempts: list[Attempt] = []
         """Of all drivers so far."""
@@ -196,7 +197,7 @@ class Ledger:
                 attempt.why = "finished"  # its result came after Tune let the trial go
                 self._write(attempt)
         self._sign()
-        self.store.folder(f"sweeps/{self.sweep_name}").push()
+        self.folder.push()
 
     def room(self, trials_at_once: int) -> None:
         """Record how much the sweep may hold at once, from which idle time is computed."""
@@ -265,7 +266,7 @@ class Ledger:
     def _push(self) -> None:
         """Upload the ledger; if the bucket is unreachable, try again later."""
         with suppress(StoreError):
-            self.store.folder(f"sweeps/{self.sweep_name}").push()
+            self.folder.push()
 
     def _sign(self) -> None:
         """Record that the driver is alive."""
@@ -274,9 +275,8 @@ class Ledger:
 
     def _write(self, record: Attempt | Session) -> None:
         """Write a record, and those that could not be written before."""
-        folder = self.store.sweep(self.sweep_name)
-        folder /= "attempts" if isinstance(record, Attempt) else "drivers"
-        self.unwritten[folder / f"{record.name}.json"] = record
+        kind = "attempts" if isinstance(record, Attempt) else "drivers"
+        self.unwritten[self.folder.path / kind / f"{record.name}.json"] = record
         with suppress(OSError, StoreError):
             for path in list(self.unwritten):
                 write_json(path, self.unwritten[path].model_dump(mode="json"))

@@ -376,9 +376,7 @@ def open_store(place: str | Path) -> Store:
     any other kind of URL, for a path that is no folder, and if no folder is known for the mirror.
     """
     text = str(place)
-    if "://" not in text:
-        if text.startswith("s3:"):  # s3://bucket as a Path
-            raise StoreError(f"{text}: not an object store; write s3://bucket/prefix")
+    if "://" not in text and not text.startswith("s3:"):  # as s3://bucket would as a Path
         path = Path(text)
         if not path.is_dir() and (path.exists() or path.is_symlink()):
             raise StoreError(f"{path}: a file or broken link; give a folder with --store")
