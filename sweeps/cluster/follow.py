@@ -47,7 +47,7 @@ def follow(
 ) -> int:
     """Print a job's log, whole lines only, until the job ends; return its exit code.
 
-    tail: lines of the log so far to start with; None: all. Raises JobGoneError if the cluster no
+    tail: lines of the log so far to start with; None: all. Raises JobError if the cluster no
     longer knows the job, and the server's error after GIVE_UP_S.
     """
     seen: int | None = None

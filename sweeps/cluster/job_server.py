@@ -22,10 +22,6 @@ TALKATIVE = (
 """Ray's loggers that report every step of a submission."""
 
 
-class JobGoneError(JobError):
-    """The cluster knows no such job."""
-
-
 class RefusedError(JobError):
     """Something answers, but not as a job server should. said: its whole answer."""
 
@@ -68,13 +64,13 @@ class JobServer:
         return list(self._ask(self._client.list_jobs))
 
     def job(self, job_id: str) -> JobDetails:
-        """Return a job's details. Raises JobGoneError if the cluster does not know the job."""
+        """Return a job's details. Raises JobError if the cluster does not know the job."""
         try:
             return self._ask(lambda: self._client.get_job_info(job_id))
         except RefusedError as error:
             if "status code 404" not in error.said:
                 raise
-            raise JobGoneError(
+            raise JobError(
                 f"{job_id}: {self.address} knows no such job "
                 f"(`{self.command('jobs')}` lists those it has); "
                 "if the cluster was started again, submit the sweep again: it resumes from the "

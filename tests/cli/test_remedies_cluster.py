@@ -1,4 +1,4 @@
-"""What a job server or Ray refuses is taken once it is given as told."""
+"""What a job server refuses is taken once it is given as told."""
 
 import re
 import shlex
@@ -13,7 +13,6 @@ from ray.job_submission import JobStatus
 
 from sweeps.cluster import job_server
 from sweeps.cluster.jobs import find_job, in_project
-from sweeps.run.ray.resources import Machine, Resources, number_at_once
 from wsss.basics.errors import ForeseenError
 
 
@@ -24,9 +23,6 @@ def told(call: Callable[[], object], pattern: str) -> list[str]:
     found = re.search(pattern, str(caught.value))
     assert found, str(caught.value)
     return list(found.groups())
-
-
-# Jobs
 
 
 class Client:
@@ -113,34 +109,3 @@ def test_a_table_goes_to_a_cluster_once_it_lies_as_told(project: Path) -> None:
     table.write_text("name: mine")
     told(lambda: in_project(project, table), "copy it there")
     assert in_project(project, table.rename(project / "mine.yaml")) == "mine.yaml"
-
-
-# Ray
-
-
-LAB = [Machine(8, 2, 2), Machine(8, 1)]
-
-
-def asking(workers: int, cpus: float, gpus: float) -> Resources:
-    return Resources(workers=workers, cpus=cpus, gpus=gpus)
-
-
-@pytest.mark.parametrize(
-    ("asked", "pattern", "mended"),
-    [
-        (asking(9, 1, 1), r"--workers (\d+)", lambda n: asking(int(n), 1, 1)),
-        (asking(1, 9, 1), r"lower (--cpus) or --gpus", lambda _: asking(1, 8, 1)),
-        (asking(1, 1, 3), r"lower --cpus or (--gpus)", lambda _: asking(1, 1, 2)),
-        (
-            asking(1, 1, 1.5),
-            r"a whole number or a part of one GPU such as (\S+)",
-            lambda n: asking(1, 1, float(n)),
-        ),
-        (asking(1, 1, 1e-5), r"the smallest part is (\S+)", lambda n: asking(1, 1, float(n))),
-    ],
-)
-def test_a_trial_fits_once_it_asks_for_what_it_is_told(
-    asked: Resources, pattern: str, mended: Callable[[str], Resources]
-) -> None:
-    (value,) = told(lambda: number_at_once(LAB, asked), pattern)
-    assert number_at_once(LAB, mended(value)) >= 1

@@ -22,7 +22,7 @@ from ray.job_submission import JobStatus
 from sweeps.cluster.fetch import Fetched, fetch_by_rsync, fetch_from_bucket
 from sweeps.cluster.follow import exit_code, follow, last_lines
 from sweeps.cluster.job_address import JobError, UnreachableError
-from sweeps.cluster.job_server import JobGoneError, JobServer, RefusedError
+from sweeps.cluster.job_server import JobServer, RefusedError
 from sweeps.cluster.jobs import (
     Request,
     entry_point,
@@ -198,8 +198,8 @@ def test_a_log_is_followed_from_its_last_lines(capsys: pytest.CaptureFixture[str
 
 
 def test_a_job_that_the_cluster_forgot_is_no_longer_followed() -> None:
-    with pytest.raises(JobGoneError, match="no such job"):
-        follow(Cluster("one\n", AWAY, JobGoneError("knows no such job")), "job", poll_s=0.01)
+    with pytest.raises(JobError, match="no such job"):
+        follow(Cluster("one\n", AWAY, JobError("knows no such job")), "job", poll_s=0.01)
 
 
 def test_a_closed_port_is_explained() -> None:

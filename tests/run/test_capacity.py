@@ -1,6 +1,7 @@
 """How many trials fit a cluster: against packing by trial and error, and on Ray itself."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,9 @@ def test_what_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
         number_at_once(TWO_TWO_ONE, asking(1, 5.0, 1.0))
     with pytest.raises(CapacityError, match=r"the cluster has .*no machine has a GPU: leave out"):
         number_at_once([Machine(8, 0)], joining(1, 1.0, 1.0))
+    for gpus, remedy in ((1.5, "a part of one GPU such as 0.5"), (1e-5, "smallest part is 0.0001")):
+        with pytest.raises(CapacityError, match=re.escape(remedy)):
+            number_at_once(TWO_TWO_ONE, asking(1, 1.0, gpus))
     assert issubclass(CapacityError, StoreError)
 
 
