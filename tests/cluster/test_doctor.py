@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, moto_server
+from bucket_server import BUCKET
 from commands import sweeps
 
 from sweeps.cluster.doctor.check import Check, from_json, to_json
@@ -79,14 +79,11 @@ def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:
     assert "numpy" not in packages.found
 
 
-def test_of_a_folder_the_disk_is_looked_at_but_not_of_a_bucket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("port", "mirror")
+def test_of_a_folder_the_disk_is_looked_at_but_not_of_a_bucket(tmp_path: Path) -> None:
     assert set(states(check_store(str(tmp_path / "s")))) == {"store", "disk"}
-    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path))
-    with moto_server():
-        assert states(check_store(f"s3://{BUCKET}/doctor")) == {"store": "ok"}
-        assert states(check_store("s3://elsewhere/doctor")) == {"store": "problem"}
+    assert states(check_store(f"s3://{BUCKET}/doctor")) == {"store": "ok"}
+    assert states(check_store("s3://elsewhere/doctor")) == {"store": "problem"}
 
 
 def test_a_token_that_others_can_read_is_a_problem_and_never_shown(tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """What needs no cluster: requests, commands, exit codes, following a log, fetching results."""
 
-import os
 import re
 import socket
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,7 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
-from bucket_server import BUCKET, client, moto_server
+from bucket_server import BUCKET, client
 from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
@@ -257,16 +256,13 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(port: int, mirror: Path) -> str:
     """The URL of a store with FILES, which another machine's mirror has uploaded."""
-    with moto_server():
-        monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-        url = f"s3://{BUCKET}/fetched"
-        store = open_store(url)
-        write(store.root, FILES)
-        for folder in ("cams", "runs", "sweeps"):
-            store.folder(folder).push()
-        yield url
+    store = open_store(f"s3://{BUCKET}/fetched")
+    write(store.root, FILES)
+    for folder in ("cams", "runs", "sweeps"):
+        store.folder(folder).push()
+    return store.address
 
 
 def check_fetched(target: Path, fetched: Fetched) -> None:
@@ -283,12 +279,11 @@ def check_fetched(target: Path, fetched: Fetched) -> None:
 
 
 def test_a_bucket_is_fetched_without_weights_unless_asked_and_finished_results_stay(
-    bucket: str, tmp_path: Path
+    port: int, bucket: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "here"
     write(target, {"runs/a/done.json": '{"from": "here"}'})
     check_fetched(target, fetch_from_bucket(bucket, target, checkpoints=False))
-    port = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
     client(port).put_object(Bucket=BUCKET, Key="fetched/leases/x", Body=b"no result")
     assert fetch_from_bucket(bucket, target, checkpoints=False).num_files == 0
     fetch_from_bucket(bucket, target, checkpoints=True)
@@ -348,19 +343,17 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     assert (target / "cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("cluster_name: mine", r"(?s)rsync-down.*No such file or directory: '/there/'"),
+        *((c, "mine.yaml: not a cluster conf.* --cluster") for c in ("- no\n", "a: [", "")),
+        (None, "give the file of `ray up` with --cluster"),
+    ],
+)
 def test_why_a_folder_on_the_head_cannot_be_fetched_is_said(
-    cluster_file: Path, tmp_path: Path
+    cluster_file: Path, tmp_path: Path, content: str | None, said: str
 ) -> None:
-    with pytest.raises(JobError, match="give the file of `ray up` with --cluster"):
-        copied("/there", tmp_path / "here", tmp_path / "none.yaml")
-    with pytest.raises(JobError, match=r"(?s)rsync-down.*No such file or directory: '/there/'"):
-        copied("/there", tmp_path / "here", cluster_file)
-
-
-@pytest.mark.parametrize("content", ["- no\n", "a: [", ""])
-def test_a_file_that_is_none_of_ray_up_is_refused(
-    cluster_file: Path, tmp_path: Path, content: str
-) -> None:
-    cluster_file.write_text(content)
-    with pytest.raises(JobError, match=r"mine\.yaml: not a cluster configuration.*with --cluster"):
+    cluster_file.unlink() if content is None else cluster_file.write_text(content)
+    with pytest.raises(JobError, match=said):
         copied("/there", tmp_path / "here", cluster_file)

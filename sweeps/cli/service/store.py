@@ -4,7 +4,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +32,10 @@ def rm(
     Without --results, its trainings and scores are kept, and the same `sweeps run` uses them again.
     MLflow keeps its runs.
     """
+    from filelock import Timeout
+
     from sweeps.plan.contents import plan_removal
+    from sweeps.run.driver import driving
     from sweeps.store.errors import StoreError
 
     results = options.opened(store)
@@ -47,9 +49,15 @@ def rm(
         options.say("nothing was deleted")
         raise typer.Exit(1)
     results.check_writable()
-    busy = _remove(results, name, with_results=with_results)
-    for rel in busy:
-        options.say(f"{rel}: kept, as a process is working on it")
+    with driving(results, removal.entry, "wait for its end or end it, then remove it"):
+        # Planned again, as a sweep may have been started since.
+        for rel in plan_removal(results, name, results=with_results).results:
+            try:
+                with results.folder(rel).lock().acquire(timeout=0):
+                    results.remove(rel)
+            except Timeout:
+                options.say(f"{rel}: kept, as a process is working on it")
+        results.remove(removal.entry.path)
     print(f"deleted {name}")
 
 
@@ -61,31 +69,6 @@ def _what_goes(store: "Store", removal: "Removal") -> Iterator[str]:
     yield from (f"  {store.root / rel}" for rel in removal.folders)
     if removal.num_kept:
         yield f"kept: {removal.num_kept} of its trainings, which something else uses"
-
-
-def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]:
-    """Delete an entry as its only driver; return the results that a process is working on.
-
-    The removal is planned again under the lock, as a sweep may have been started since.
-    """
-    from filelock import Timeout
-
-    from sweeps.plan.contents import plan_removal
-    from sweeps.run.driver import driving
-
-    removal, busy = plan_removal(store, name, results=with_results), []
-    entry = removal.entry
-    with driving(store, entry, "wait for its end or end it, then remove it"):
-        for rel in removal.results:
-            with ExitStack() as stack:
-                try:
-                    stack.enter_context(store.folder(rel).lock().acquire(timeout=0))
-                except Timeout:
-                    busy.append(rel)
-                    continue
-                store.remove(rel)
-        store.remove(entry.path)
-    return tuple(busy)
 
 
 def list_(store: options.StoreOption = "results", in_json: options.AllAsJson = False) -> None:
