@@ -43,15 +43,15 @@ class Allocation:
     def lines(self) -> list[str]:
         """Return it as lines of a job script."""
         minutes = math.ceil(self.hours * 60)
-        wishes = [f"--nodes={self.nodes}", f"--time={minutes // 60}:{minutes % 60:02}:00"]
-        wishes += [f"--cpus-per-task={self.cpus_per_node}"]
-        optional = {
-            "--gpus-per-node": self.gpus_per_node,
-            "--partition": self.partition,
-            "--account": self.account,
+        wishes = {
+            "nodes": self.nodes,
+            "time": f"{minutes // 60}:{minutes % 60:02}:00",
+            "cpus-per-task": self.cpus_per_node,
+            "gpus-per-node": self.gpus_per_node,
+            "partition": self.partition,
+            "account": self.account,
         }
-        wishes += [f"{name}={value}" for name, value in optional.items() if value]
-        return [f"#SBATCH {wish}" for wish in wishes]
+        return [f"#SBATCH --{name}={value}" for name, value in wishes.items() if value]
 
 
 def check_fits(allocation: Allocation, asked: Resources) -> None:
