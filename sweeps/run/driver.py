@@ -342,15 +342,14 @@ def _run_tracked(subject: Subject, resources: Resources, console: Console, say: 
 
 def _track(subject: Subject, say: Say) -> str:
     """Bring MLflow up to date and remember for which results; return their page, "" on failure."""
-    tracker, is_complete = subject.tracker(), not subject.missing()
-    status = "FINISHED" if is_complete else "KILLED"
-    if not (tracker.sync() and tracker.finish(status=status)):
+    tracker = subject.tracker()
+    if not (tracker.sync() and tracker.finish()):
         say(
             f"MLflow: {tracker.address} is not up to date: {tracker.problem}; then give "
             f"{sync_command(subject.store)}"
         )
         return ""
-    if is_complete:
+    if not subject.missing():
         write_json(_tracking_file(subject), _tracking_state(subject) | {"page": tracker.page})
     say(*(f"MLflow: {note}" for note in tracker.notes))
     say(f"MLflow: {tracker.address} is up to date")

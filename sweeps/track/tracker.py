@@ -160,9 +160,9 @@ class Tracker:
             self._said = progress
 
     @_never_fatal
-    def finish(self, *, status: str) -> None:
-        """Log the subject's closing summary, and end the parent run with an MLflow status."""
-        runs = self._connect()
+    def finish(self) -> None:
+        """Log the subject's closing summary, and end the parent run."""
+        runs, status = self._connect(), self.subject.status()
         runs.log_summary(self._parent_id, self.subject.closing())
         runs.client.set_terminated(self._parent_id, status)
         self._parent_status, self._at_work = status, False
@@ -171,10 +171,10 @@ class Tracker:
             write_json(self.subject.addresses, found)
 
     def abandon(self) -> None:
-        """End runs that are marked as running as killed, after an error or Ctrl-C."""
+        """End runs that are marked as running, after an error or Ctrl-C."""
         if self._at_work:
             self.sync()
-            self.finish(status="KILLED")
+            self.finish()
 
     @_never_fatal
     def log_report(self, folder: Path, said: Summary | None = None) -> None:

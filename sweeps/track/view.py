@@ -146,8 +146,13 @@ class Tracked(ABC):
         return None
 
     @abstractmethod
-    def is_complete(self) -> bool:
-        """Whether nothing is left to do, according to the store."""
+    def left(self) -> list[str | None]:
+        """Return why each child that is not finished has failed; None if it has not."""
+
+    def status(self) -> str:
+        """Return MLflow's status of the parent, as in the store; FAILED: nothing else is left."""
+        left = self.left()
+        return "KILLED" if None in left else "FAILED" if left else "FINISHED"
 
     @abstractmethod
     def closing(self) -> Summary:

@@ -65,8 +65,8 @@ class Made(Tracked):
     ) -> Iterator[RunView]:
         yield from (self.runs[name] for name in (self.runs if wanted is None else wanted))
 
-    def is_complete(self) -> bool:
-        return True
+    def left(self) -> list[str | None]:
+        return [None for run in self.runs.values() if run.status != "FINISHED"]
 
     def progress(self) -> Summary | None:
         return self.said
@@ -238,7 +238,7 @@ def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_with_it(
     before = sorted(store.root.rglob("*"))
     tracker = Tracker(new, Made(done, replace(done, id="b", key={"id": "b"})))
     assert tracker.sync(), tracker.problem
-    assert tracker.finish(status="FINISHED")
+    assert tracker.finish()
     assert len(tracker.notes) == 1
     for name in "ab":
         assert artifacts(new, id=name) == ["metrics.json"]
@@ -363,13 +363,14 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
     subject = Made(AT_WORK)
     subject.addresses = store.root / "mlflow.json"
     tracker = Tracker(store, subject)
-    assert tracker.finish(status="KILLED")
+    assert tracker.finish()
     assert not subject.addresses.exists(), "no address is better than none of the runs"
     for best in (1.0, 1.0, 2.0):
         subject.said = Summary({"so_far": best}, step=int(best))
         assert tracker.sync()
     assert the_run(store, parent="parent").info.status == "RUNNING"
-    assert tracker.finish(status="FINISHED")
+    subject.runs["a"] = replace(AT_WORK, status="FINISHED")
+    assert tracker.finish()
     parent = the_run(store, parent="parent")
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["closed"] == "yes"
@@ -387,7 +388,7 @@ def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) 
     if status is not None:
         sync(store)
     if status == "FINISHED":
-        assert Tracker(store, Made()).finish(status=status)
+        assert Tracker(store, Made()).finish()
     folder = store.root / "files"
     folder.mkdir()
     (folder / "report.html").touch()

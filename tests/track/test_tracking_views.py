@@ -156,7 +156,7 @@ def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Stor
     assert parent.key == {"wsss.sweep": SWEEP.name, "wsss.role": "sweep"}
     assert parent.params == {"tables": "VI", "seeds": 1, **SWEEP.base.flat()}
     assert runs.progress() is None
-    assert not runs.is_complete()
+    assert runs.status() == "KILLED"
     said = runs.closing()
     assert said.values.keys() == {"finished_trials", "miou/best_cell"}
     assert (said.values["finished_trials"], said.tags["wsss.best_cell"]) == (1, first.cells[0])
@@ -165,8 +165,11 @@ def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Stor
     assert not any(view.at_end and view.at_end.network for view in views(runs).values())
 
     for trial in others:
+        store.run(trial.run_id).fail("DivergedError", "at 3", "")
+    assert runs.status() == "FAILED"
+    for trial in others:
         finish(store, trial, 0.6 if trial is others[1] else 0.5)
-    assert runs.is_complete()
+    assert runs.status() == "FINISHED"
     said, metrics = runs.closing(), store.run(others[1].run_id).metrics()
     assert said.values["miou/best_cell"] == metrics["miou_fixed"]
     assert said.tags["wsss.best_cell"] == ", ".join(others[1].cells)

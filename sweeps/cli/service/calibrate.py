@@ -97,7 +97,7 @@ def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
 
     report, folder = write_report(sweep, store), report_folder(store, sweep)
     tracker = Tracker(store, SweepRuns(store, sweep))
-    if tracker.finish(status="FINISHED"):
+    if tracker.finish():
         tracker.log_report(folder, verdict_counts(report))
     again = command("sweeps", "sync", "--store", store.address, "--sweep", sweep.name)
     for line in tracker.remarks("the verdict", f"`{again}`"):

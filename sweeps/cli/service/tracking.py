@@ -75,8 +75,7 @@ def _sync(store: "Store", each: "Driven") -> "tuple[Tracker, bool]":
         runs = runs_of(store, each)
         tracker = Tracker(store, runs)
         say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
-        status = "FINISHED" if runs.is_complete() else "KILLED"
-        logged = tracker.sync() and tracker.finish(status=status)
+        logged = tracker.sync() and tracker.finish()
         if logged and runs.report and runs.report.is_dir():
             logged = tracker.log_report(runs.report, runs.report_says())
     return tracker, logged

@@ -70,9 +70,10 @@ class HeadlineRuns(Tracked):
             if wanted is None or chain.prediction_id in wanted:
                 yield self._child(chain, running=chain.prediction_id in running)
 
-    def is_complete(self) -> bool:
-        """Whether all networks are scored."""
-        return all(chain_metrics(self.store, chain) for chain in self.headline.chains)
+    def left(self) -> list[str | None]:
+        """Return why networks failed that are not scored."""
+        chains = self.headline.chains
+        return [self._why_failed(chain) for chain in chains if not chain_metrics(self.store, chain)]
 
     def closing(self) -> Summary:
         """Return the mIoU of every network and of its labels."""
@@ -84,9 +85,11 @@ class HeadlineRuns(Tracked):
             values[f"miou_labels_train/{source_of(chain)}"] = labels.get("miou")
         return Summary(values)
 
+    def _why_failed(self, chain: ChainConfig) -> str | None:
+        return self.store.folder(end_stages(self.headline, chain)[-1].rel).why_failed()
+
     def _child(self, chain: ChainConfig, *, running: bool) -> RunView:
-        metrics = chain_metrics(self.store, chain)
-        failure = self.store.folder(end_stages(self.headline, chain)[-1].rel).why_failed()
+        metrics, failure = chain_metrics(self.store, chain), self._why_failed(chain)
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain.ids().items()}
         if chain.labels is not None:
             lineage[CAM_CELL] = self.headline.cell

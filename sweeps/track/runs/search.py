@@ -70,10 +70,10 @@ class SearchRuns(Tracked):
         if wanted is None and (row := held_out.get(self.history.base)):
             yield self._reference(row)
 
-    def is_complete(self) -> bool:
-        """Whether all drawn trials have ended and the held-out scores are there."""
-        ended = all(trial.ended for trial in self.history.trials())
-        return ended and not self.history.missing_held_out()
+    def left(self) -> list[str | None]:
+        """Return why drawn trials failed that have not ended; None for missing held-out scores."""
+        trials = [trial.message or None for trial in self.history.trials() if not trial.ended]
+        return [*trials, *(None for _ in self.history.missing_held_out())]
 
     def progress(self) -> Summary | None:
         """Return the best finished trial so far; the step counts ended trials."""

@@ -86,15 +86,15 @@ class SweepRuns(Tracked):
         If all are asked for and finished, the first trial of the best cell has its network.
         """
         kept = None
-        if wanted is None and self.is_complete() and (best := self._best):
+        if wanted is None and not self.left() and (best := self._best):
             kept = best[0][0]
         for run_id in self._trials if wanted is None else wanted:
             trial = self._trials[run_id]
             yield self._child(trial, running=run_id in running, keeps_network=trial is kept)
 
-    def is_complete(self) -> bool:
-        """Whether all trials are finished."""
-        return self._finished().keys() == self._trials.keys()
+    def left(self) -> list[str | None]:
+        """Return why trials failed that are not finished."""
+        return [self.store.run(run).why_failed() for run in self._trials.keys() - self._finished()]
 
     def closing(self) -> Summary:
         """Return the tables, the best cell, and a calibration's outcome so far."""
