@@ -173,6 +173,7 @@ check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 	$(BIN)/python cluster/lint.py cluster.yaml cluster.onprem.yaml
 
 test: $(STAMP) ## all tests but those of `make chaos`; 10 minutes

@@ -68,8 +68,8 @@ def main() -> None:
                 goal=1.0,
                 rounds=rounds,
             )
-    ours, full = (peak_mib(way, 64) for way in WAYS)
-    show(f"... peak memory 64x64: {ours:.0f} MiB / {full:.0f} MiB", [ours / full], "at most 0.25")
+    mib, others = (peak_mib(way, 64) for way in WAYS)
+    show(f"... peak memory 64x64: {mib:.0f} MiB / {others:.0f} MiB", [mib / others], "at most 0.25")
 
 
 if __name__ == "__main__":

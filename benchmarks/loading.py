@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -188,7 +189,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root, samples = pictures(given, folder)
-        print(f"pictures of {root}; Pillow {Image.__version__}, 1 thread")
+        print(f"pictures of {root}; Pillow {PIL.__version__}, 1 thread")
         crops_against_irn(samples)
         steps_against_cached("short", SHORT, samples, len(VocDataset(root).classes))
         drawn = VocDataset(draw_voc(folder / "drawn", num_train=NUM_DRAWN, num_extra=1, num_val=1))

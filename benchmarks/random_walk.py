@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def child(name: str, height: int, width: int) -> None:
     print(json.dumps(found))
 
 
-def measure(name: str, size: tuple[int, int]) -> dict:
+def measure(name: str, size: tuple[int, int]) -> dict[str, Any]:
     """Return what a fresh process found."""
     command = [sys.executable, __file__, name, *map(str, size)]
     found = subprocess.run(command, capture_output=True, check=True, text=True, env=os.environ)

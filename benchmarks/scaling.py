@@ -69,7 +69,7 @@ def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., Non
                 "epoch": float(epoch),
                 "progress": epoch / last,
                 "own_seconds": own,
-                "run": 0.0,
+                "run": runs[space["cam_id"]],
             }
             tune.report(record | {f"loss_{name}": 1.0 / epoch for name in ("cls", "s", "bs")})
 
@@ -111,7 +111,7 @@ def tracking_figures(found: Watched, sweep: Sweep, store: Store) -> Figures:
     begun = time.perf_counter()
     assert final.sync(), final.problem
     middle = time.perf_counter()
-    assert final.finish(status="FINISHED"), final.problem
+    assert final.finish(), final.problem
     figures |= {"sync_seconds": middle - begun, "finish_seconds": time.perf_counter() - middle}
     return figures | database_rows(store.root / "mlflow.db")
 
@@ -146,7 +146,7 @@ def replay_figures(num_trials: int, concurrent: int, *, track: bool, profile: bo
         write = trial_writer(store.root, write_template(store.root / "template"))
         with watched(sweep, store, track=track) as found, ProcessMeter() as process:
             source, end = MissingTrials(store, trials), OrderlyEnd(store, Interrupts(), None, print)
-            dispatch = Dispatch(source, found.listeners, end, print)
+            dispatch = Dispatch[Any](source, found.listeners, end, print)
             with profiled(profile):
                 hooks = replay(dispatch, trials, concurrent, write)
         figures: Figures = {"trials": num_trials, "concurrent": concurrent, "hook_seconds": hooks}

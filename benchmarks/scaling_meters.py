@@ -4,12 +4,12 @@ import resource
 import sqlite3
 import statistics
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from sweeps.plan.trials import Trial
 from sweeps.track.tracker import Tracker
-from sweeps.track.view import RunView
 
 MIB = 2**20
 
@@ -65,14 +65,17 @@ class MeteredTracker(Tracker):
         self.synced: dict[str, tuple[float, float]] = {}
         """Run id -> begin and end of its last synchronisation."""
 
-    def _sync_child(self, view: RunView) -> None:
+    def sync(
+        self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
+    ) -> bool:
         begun, thread = time.perf_counter(), time.thread_time()
-        super()._sync_child(view)
+        done = super().sync(children, running=running)
         ended = time.perf_counter()
-        self.num_syncs += 1
+        self.num_syncs += len(children or ())
         self.seconds += ended - begun
         self.thread_seconds += time.thread_time() - thread
-        self.synced[view.id] = begun, ended
+        self.synced |= dict.fromkeys(children or (), (begun, ended))
+        return done
 
     def figures(self, done: dict[str, float]) -> dict[str, float]:
         """Return how long after the trials' ends (`done`) they were logged."""

@@ -45,7 +45,7 @@ def replay(
             "epoch": float(epoch),
             "progress": epoch / NUM_EPOCHS,
             "own_seconds": 0.0,
-            "run": 0.0,
+            "run": trial.run_id,
         }
         begun = time.perf_counter()
         if epoch == 0:

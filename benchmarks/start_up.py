@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from ratios import ROUNDS, Spread, seconds, show
@@ -73,7 +74,7 @@ def measure(folder: Path) -> dict[str, list[float]]:
     for number in range(ROUNDS):
         for name in names:
             if name != HEAVY or number == 0:
-                times[name].append(seconds(lambda name=name: start(name, folder)))
+                times[name].append(seconds(partial(start, name, folder)))
     return times
 
 

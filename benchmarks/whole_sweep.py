@@ -87,8 +87,8 @@ def busy_seconds() -> float:
 def sweep_command(data: Path, store: Path, epochs: int) -> list[str | Path]:
     """Return the command of `make sweep-lambdas`, with few epochs."""
     options = f"--preset tiny --set train.epochs={epochs} --seeds 1 --gpus 0 --cpus 1 --workers 0"
-    words = [sys.executable, "-m", "sweeps", "run", "V", "--data", data, "--store", store]
-    return [*words, *options.split()]
+    start = [sys.executable, "-m", "sweeps", "run", "V"]
+    return [*start, "--data", data, "--store", store, *options.split()]
 
 
 def loop_command(configs: Path, data: Path, *options: str) -> list[str | Path]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import mlflow
+import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -394,10 +395,28 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
         database.check_file(path)
     elif is_database(uri):
         database.check_server(uri)
-    client = MlflowClient(uri)
-    if scheme_of(uri) in ("http", "https"):  # where nothing answers, MLflow would try for a minute
-        within(answer_within, lambda: client.search_experiments(max_results=1))
-    return client
+    elif scheme_of(uri) in ("http", "https"):
+        _require_answer(uri, answer_within)
+    return MlflowClient(uri)
+
+
+def _require_answer(uri: str, limit: float) -> None:
+    """Raise an error of a timeout if nothing answers at the address of a server.
+
+    MLflow itself would try for a minute. Any other error is left to MLflow, which has settings for
+    certificates and passwords.
+    """
+
+    def ask() -> None:
+        url = f"{uri.rstrip('/')}/health"
+        requests.get(url, timeout=limit, stream=True, allow_redirects=False).close()
+
+    try:
+        within(limit, ask)
+    except requests.Timeout:
+        raise
+    except requests.RequestException:
+        pass
 
 
 def _make_whole(path: Path) -> None:

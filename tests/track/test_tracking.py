@@ -448,11 +448,7 @@ def test_a_server_chooses_where_artifacts_lie(
         asked.append(folder)
         raise ConnectionError("that is enough")
 
-    server = SimpleNamespace(
-        get_experiment_by_name=lambda name: None,
-        create_experiment=create,
-        search_experiments=lambda **_: [],
-    )
+    server = SimpleNamespace(get_experiment_by_name=lambda name: None, create_experiment=create)
     monkeypatch.setattr(tracking, "MlflowClient", lambda uri: server)
     tracker = Tracker(Store(tmp_path), Made())
     assert not tracker.sync()
