@@ -6,7 +6,6 @@ stops after its next checkpoint, so each may exceed the budget by an epoch and i
 """
 
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,9 +112,13 @@ def enough_hours(spent: float, left: float | None, budget: float) -> float:
 
 def with_budget(command: Sequence[str], hours: float) -> str:
     """Return a command line with another --budget."""
-    text = shlex.join(command)
-    found, count = re.subn(r"(--budget[ =])\S+", rf"\g<1>{hours:g}", text)
-    return found if count else f"{text} --budget {hours:g}"
+    words, kept = iter(command), list[str]()
+    for word in words:
+        if word == "--budget":
+            next(words)
+        elif not word.startswith("--budget="):
+            kept.append(word)
+    return shlex.join([*kept, "--budget", f"{hours:g}"])
 
 
 def forecast(cost: CostEstimate, budget: Budget, resources: Resources) -> list[str]:

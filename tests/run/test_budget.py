@@ -111,7 +111,11 @@ def test_a_budget_to_go_on_with_is_more_than_was_spent_and_is_needed(
     ("command", "more"),
     [
         (["sweeps", "run", "V", "--budget", "2"], "sweeps run V --budget 8.5"),
-        (["sweeps", "run", "V", "--budget=2", "--gpus", "1"], "sweeps run V --budget=8.5 --gpus 1"),
+        (["sweeps", "run", "V", "--budget=2", "--gpus", "1"], "sweeps run V --gpus 1 --budget 8.5"),
+        (
+            ["sweeps", "run", "--budget", "2", "--notify", "say --budget 2"],
+            "sweeps run --notify 'say --budget 2' --budget 8.5",
+        ),
         (["sweeps", "run", "a b"], "sweeps run 'a b' --budget 8.5"),
     ],
 )
