@@ -78,11 +78,17 @@ class Folder:
         return found
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Return the record of each epoch, in order. Raises StoreError for one of another epoch."""
-        found = _read_numbered(self.path / "epochs", records.EPOCH)
-        for path, record in found:
+        """Return the record of each epoch, in order. Raises StoreError for one of another epoch.
+
+        Those behind a gap are left out: files come from a bucket in any order.
+        """
+        found: list[dict[str, Any]] = []
+        for path, record in _read_numbered(self.path / "epochs", records.EPOCH):
             require_own(path, f"epoch {record.get('epoch')}", f"epoch {int(path.stem)}")
-        return [record for _, record in found]
+            if record["epoch"] != len(found) + 1:
+                break
+            found.append(record)
+        return found
 
     def add_epoch(self, record: dict[str, Any]) -> None:
         """Write an epoch's record, on disk when this returns; a repeated epoch replaces it."""

@@ -25,11 +25,13 @@ def cam(tmp_path: Path) -> Folder:
 
 def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: Folder) -> None:
     assert cam.epochs() == []
-    for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, math.inf), (3, None)):
+    for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (4, math.inf)):
         cam.add_epoch({"epoch": epoch, "loss": loss})
+    assert len(cam.epochs()) == 2, "what comes before the fourth is still on its way"
+    cam.add_epoch({"epoch": 3, "loss": None})
     found = [(r["epoch"], r["loss"]) for r in cam.epochs()]
-    assert found == [(1, 0.9), (2, 0.7), (3, None), (10, math.inf)]
-    (cam.path / "epochs" / "0011.json.partial7").write_text('{"epoch": 11, "lo')  # of a killed one
+    assert found == [(1, 0.9), (2, 0.7), (3, None), (4, math.inf)]
+    (cam.path / "epochs" / "0005.json.partial7").write_text('{"epoch": 5, "lo')  # of a killed one
     assert len(cam.epochs()) == 4
 
 

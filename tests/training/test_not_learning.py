@@ -47,8 +47,9 @@ def warn(store: Store, trial: Trial) -> None:
 
 
 def left_the_prior(store: Store, trial: Trial) -> None:
-    record = {"epoch": 2, "collapsed": 0.0, "step_losses": [1.0] * 60}
-    store.cam(trial.cam_id).add_epoch(record)
+    for epoch, collapsed in ((1, 1.0), (2, 0.0)):
+        record = {"epoch": epoch, "collapsed": collapsed, "step_losses": [1.0] * 60}
+        store.cam(trial.cam_id).add_epoch(record)
 
 
 def test_kinds_of_failures_have_words_and_meanings() -> None:
