@@ -138,12 +138,8 @@ class Training:
         schedule: Poly,
         checkpoints: CheckpointFolder | None = None,
     ) -> None:
-        self.step, self.loader, self.schedule, self.checkpoints = (
-            step,
-            loader,
-            schedule,
-            checkpoints,
-        )
+        self.step, self.loader = step, loader
+        self.schedule, self.checkpoints = schedule, checkpoints
         self.model, self.optimizer, self.process = step.model, step.optimizer, step.process
         self.num_iterations = schedule.num_iterations
         images, asked = loader.local_batch, step.micro_batch
