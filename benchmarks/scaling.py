@@ -20,7 +20,6 @@ from typing import Any
 from unittest.mock import patch
 
 import ray
-from ray import tune
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from rich.console import Console
@@ -36,6 +35,7 @@ from sweeps.run.dispatch import Dispatch, Listener
 from sweeps.run.driver import run_missing
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import Resources
+from sweeps.run.ray.tune import Records
 from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.tables import MissingTrials, Tables
 from sweeps.store.store import Store
@@ -49,7 +49,7 @@ CPUS = 0.01
 Figures = dict[str, float]
 
 
-def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., None]:
+def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., Records]:
     """Return a trial that takes `seconds`, reports NUM_EPOCHS times and leaves a finished run.
 
     A closure over plain values: its process imports neither torch nor this file.
@@ -58,7 +58,7 @@ def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., Non
     runs = {trial.cam_id: trial.run_id for trial in sweep.plan.trials}
     last = NUM_EPOCHS
 
-    def trial(space: dict[str, Any], **others: Any) -> None:
+    def trial(space: dict[str, Any], **others: Any) -> Records:
         own = 0.0
         for epoch in range(1, last + 1):
             begun = time.perf_counter()
@@ -71,7 +71,7 @@ def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., Non
                 "own_seconds": own,
                 "run": runs[space["cam_id"]],
             }
-            tune.report(record | {f"loss_{name}": 1.0 / epoch for name in ("cls", "s", "bs")})
+            yield record | {f"loss_{name}": 1.0 / epoch for name in ("cls", "s", "bs")}
 
     return trial
 

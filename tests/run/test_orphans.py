@@ -13,7 +13,7 @@ import pytest
 
 from sweeps.run.ray import train as ray_train
 from sweeps.run.ray.train import end_with_raylet
-from sweeps.run.ray.tune import drawn_trial, sweep_trial
+from sweeps.run.ray.tune import InOneProcess, distributed_trial
 
 REPO = Path(__file__).parents[2]
 
@@ -68,11 +68,11 @@ class Watched(Exception):  # noqa: N818
 @pytest.mark.parametrize(
     "start",
     [
-        lambda nothing: sweep_trial({}, {}, nothing, nothing),
-        lambda nothing: drawn_trial({}, nothing, nothing, 1.0),
+        lambda nothing: InOneProcess.setup(nothing, {}, nothing),
+        lambda nothing: distributed_trial({}, {}, nothing, nothing),
         lambda nothing: ray_train._worker({}),
     ],
-    ids=["a trial", "a trial of a search", "a worker of Ray Train"],
+    ids=["a trial", "a trial on workers", "a worker of Ray Train"],
 )
 def test_processes_of_ray_watch_their_raylet_before_anything_else(
     start: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch

@@ -4,10 +4,11 @@ There is no device behind them.
 """
 
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import ray
 import torch
 import torch.distributed as dist
+from ray import tune
 from ray.cluster_utils import Cluster
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -27,7 +29,7 @@ from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import started
 from sweeps.run.ray.train import fit
-from sweeps.run.ray.tune import TuneRound
+from sweeps.run.ray.tune import InOneProcess, TuneRound
 from sweeps.run.signals import Interrupts
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
@@ -149,6 +151,38 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     assert {(worker["backend"], worker["device"]) for worker in workers} == {("gloo", "cpu")}
     one, other = workers
     assert max(one["begun"], other["begun"]) < min(one["ended"], other["ended"])
+
+
+def slow_to_end(space: dict[str, Any]) -> Generator[dict[str, float], None, None]:
+    """Report three epochs; take long to end, as where a bucket answers slowly."""
+    try:
+        for epoch in (1.0, 2.0, 3.0):
+            yield {"epoch": epoch}
+    finally:
+        time.sleep(2)
+        note(space["folder"], f"ended{space['number']}", last=epoch, pid=os.getpid())
+
+
+@pytest.mark.parametrize(("stopped_at", "last"), [(2.0, 2.0), (99.0, 3.0)])
+def test_a_trial_in_one_process_has_ended_when_tune_has_however_it_ends(
+    address: str, tmp_path: Path, stopped_at: float, last: float
+) -> None:
+    numbers, resources = range(2), Resources(address=address)
+    source = Pieces(tmp_path, [f"{number}" for number in numbers])
+    source.stopped_at = stopped_at
+    ending = OrderlyEnd(Store(tmp_path), Interrupts(), None, print)
+    dispatch = Dispatch[Piece](source, [], ending, print)
+    TuneRound[Piece](
+        source,
+        tune.with_parameters(InOneProcess, generate=slow_to_end),
+        lambda piece: {"number": piece.run_id, "folder": str(tmp_path)},
+        tmp_path / "ray/trials",
+        resources,
+    ).run(dispatch, 1)
+    assert not dispatch.breaks
+    first, second = (json.loads((tmp_path / f"ended{n}.json").read_text()) for n in numbers)
+    assert first["last"] == second["last"] == last
+    assert first["pid"] == second["pid"], "another trial is spared a new process"
 
 
 def broken_on_rank_1(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:

@@ -144,25 +144,17 @@ def test_the_report_lists_failures_with_their_meaning_and_warnings(
 # A search
 
 
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What Tune is told."""
-    found: list[dict[str, Any]] = []
-    monkeypatch.setattr(trials.tune, "report", found.append)
-    return found
-
-
-def draw(config: RunConfig, store: Store, data: Path, limits: PriorLimits) -> None:
-    """Run a trial of a search that draws this configuration."""
+def draw(config: RunConfig, store: Store, data: Path, limits: PriorLimits) -> list[dict[str, Any]]:
+    """Run a trial of a search that draws this configuration; return what Tune is told."""
     search: Any = SimpleNamespace(config=lambda settings: config, objective="best")
     place = Place(store, data, conduct=Conduct(limits=limits))
-    trials.drawn_trial({"settings": {}}, search, place, 1.0)
+    return list(trials.drawn_trial({"settings": {}}, search, place, 1.0))
 
 
 def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
-    stuck: RunConfig, drawn: Path, store: Store, told: list[dict[str, Any]]
+    stuck: RunConfig, drawn: Path, store: Store
 ) -> None:
-    draw(stuck, store, drawn, PriorLimits(5, 9))
+    told = draw(stuck, store, drawn, PriorLimits(5, 9))
     assert [record["epoch"] for record in told] == [1, 2, 3]
     assert ["after 5 iterations" in record.get("warning", "") for record in told] == [
         False,
@@ -175,10 +167,9 @@ def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
 
 
 def test_a_searchs_trial_that_diverges_is_worth_nothing_and_no_error(
-    wild: RunConfig, drawn: Path, store: Store, told: list[dict[str, Any]]
+    wild: RunConfig, drawn: Path, store: Store
 ) -> None:
-    draw(wild, store, drawn, PriorLimits())
-    (record,) = told
+    (record,) = draw(wild, store, drawn, PriorLimits())
     assert (record["epoch"], record["objective"], record["failed"]) == (1, 0, DIVERGED)
     assert "lower train.lr" in record["message"]
 

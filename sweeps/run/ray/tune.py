@@ -6,8 +6,9 @@ The functions at the end run in the trials' processes.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -35,8 +36,8 @@ class TuneRound(Generic[T]):
     """Targets that are run together, and what Tune runs for each."""
 
     source: Source[T]
-    trainable: Callable[..., None]
-    """Runs in a process of its own; called with a target's `space`."""
+    trainable: Callable[..., None] | type[tune.Trainable]
+    """Runs in a process of its own, with a target's `space`."""
     space: Callable[[T], dict[str, Any]]
     """The input of that process; small, as Tune copies it with every report."""
     folder: Path
@@ -62,6 +63,7 @@ class TuneRound(Generic[T]):
             run_config=tune.RunConfig(
                 name=self.folder.name,
                 storage_path=str(self.folder.parent),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[events],
                 stop=events,
                 verbose=0,
@@ -171,36 +173,73 @@ def lost_its_node(error: BaseException | None) -> bool:
 
 # In a trial's process, where torch is imported: so the driver starts seconds earlier
 
-Records = Iterator[dict[str, Any]]
+Records = Generator[dict[str, Any], None, None]
+
+
+class InOneProcess(tune.Trainable):  # type: ignore[misc]
+    """Works through a generator in a trial's process, one record a step.
+
+    When a trial ends, early or not, Tune waits until its generator is closed. So a training's lock
+    is released before the process ends.
+    """
+
+    def setup(
+        self, config: dict[str, Any], generate: Callable[..., Records], **shared: Any
+    ) -> None:
+        """Begin a trial. generate: called with the trial's space and what all trials share."""
+        from sweeps.run.ray.train import end_with_raylet
+
+        end_with_raylet()
+        self.start = partial(generate, **shared)
+        self.records = self.start(config)
+
+    def step(self) -> dict[str, Any]:
+        """Return the next record."""
+        return next(self.records, {"done": True})
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process."""
+        self.records.close()
+        self.records = self.start(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """End the trial."""
+        self.records.close()
 
 
 def sweep_trial(
+    space: dict[str, Any], groups: dict[str, tuple[RunConfig, ...]], place: Place, cpus: float
+) -> Records:
+    """Train `space["cam_id"]` and complete its scores in this process."""
+    from wsss.training.process import Process, pick_device
+
+    yield from on_one_rank((groups[space["cam_id"]], place), Process(device=pick_device(cpus)))
+
+
+def distributed_trial(
     space: dict[str, Any],
     groups: dict[str, tuple[RunConfig, ...]],
     place: Place,
     resources: Resources,
 ) -> None:
-    """Train `space["cam_id"]` and complete its scores, inline or under Ray Train."""
+    """Do the same on workers of Ray Train, which this process starts."""
     from sweeps.run.ray.train import end_with_raylet, fit
-    from wsss.training.process import Process, pick_device
 
     end_with_raylet()
     cam_id = space["cam_id"]
-    item = groups[cam_id], place
-    if resources.inline:
-        for record in on_one_rank(item, Process(device=pick_device(resources.cpus))):
-            tune.report(record)
-        return
     fit(
         on_one_rank,
-        item,
+        (groups[cam_id], place),
         resources,
         folder=place.store.root / "ray_train" / cam_id,
         callbacks=[TuneReportCallback()],
     )
 
 
-def on_one_rank(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Records:
+def on_one_rank(
+    item: tuple[tuple[RunConfig, ...], Place], process: "Process"
+) -> Iterator[dict[str, Any]]:
     """Do this rank's part of a training and its scores. item: their configurations and place."""
     from sweeps.stages.trial import run_group
 
@@ -210,13 +249,12 @@ def on_one_rank(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -
 
 def drawn_trial(
     space: dict[str, Any], search: Search, place: Place, cpus: float, *, held_out: bool = False
-) -> None:
-    """Run a trial of a search with the drawn `space["settings"]`; report its records to Tune.
+) -> Records:
+    """Run a trial of a search with the drawn `space["settings"]`.
 
     A training that diverged or does not learn scores 0 % and is not repeated. Any other error but
     the store's leaves a note for the driver. held_out: also score it on the held-out half.
     """
-    from sweeps.run.ray.train import end_with_raylet
     from sweeps.stages.trial import search_trial
     from sweeps.store.errors import StoreError
     from sweeps.store.failures import failure_kind, note_of, write_note
@@ -225,17 +263,16 @@ def drawn_trial(
     from wsss.training.loop import DivergedError
     from wsss.training.process import Process, pick_device
 
-    end_with_raylet()
     config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
     place = replace(place, rank=Process(device=pick_device(cpus)), stack_folder=folder)
     try:
         for record in search_trial(config, search.objective, place, held_out=held_out):
             epoch = record["epoch"]
-            tune.report(record)
+            yield record
     except (DivergedError, NotLearningError) as error:
         worst = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
-        tune.report({**worst, "failed": failure_kind(error), "message": str(error)})
+        yield {**worst, "failed": failure_kind(error), "message": str(error)}
     except StoreError:
         raise  # e.g. another process holds the training, and will release it
     except Exception as error:

@@ -283,19 +283,24 @@ class DrivenSearch(Subject):
         """Yield the draws; once all have ended, the closing scores."""
         from ray import tune
 
-        from sweeps.run.ray.tune import TuneRound, drawn_trial
+        from sweeps.run.ray.tune import InOneProcess, TuneRound, drawn_trial
 
         # Not part of the space, which Tune copies for each trial.
-        shared = {"search": self.search, "place": self.place(resources), "cpus": resources.cpus}
+        shared = {
+            "generate": drawn_trial,
+            "search": self.search,
+            "place": self.place(resources),
+            "cpus": resources.cpus,
+        }
         folder = self.store.root / "ray" / f"search-{self.search.name}"
         if self.history.missing(self.samples):
             draws = Draws(self.search, self.store, self.samples, self.share)
-            trainable = tune.with_parameters(drawn_trial, **shared)
+            trainable = tune.with_parameters(InOneProcess, **shared)
             yield TuneRound(draws, trainable, _settings_of, folder, resources)
         # If trials failed, the best ones are not known yet.
         if not self.history.missing(self.samples) and self.history.missing_held_out():
             closings = Closings(self.search, self.store, self.share)
-            trainable = tune.with_parameters(drawn_trial, **shared, held_out=True)
+            trainable = tune.with_parameters(InOneProcess, **shared, held_out=True)
             folder = folder.with_name(f"{folder.name}-held-out")
             yield TuneRound(closings, trainable, _settings_of, folder, resources)
 

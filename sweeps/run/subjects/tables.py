@@ -105,7 +105,7 @@ class Tables(Subject):
         """Yield the missing trials, those of one training together."""
         from ray import tune
 
-        from sweeps.run.ray.tune import TuneRound, sweep_trial
+        from sweeps.run.ray.tune import InOneProcess, TuneRound, distributed_trial, sweep_trial
 
         trials = self.missing()
         for trial in trials:
@@ -116,11 +116,14 @@ class Tables(Subject):
             each.cam_id: tuple(t.config for t in each.trials.values()) for each in source.waiting
         }
         # Not part of the space, which Tune writes into its logs with every report.
-        shared = tune.with_parameters(
-            sweep_trial, groups=groups, place=self.place(resources), resources=resources
-        )
+        shared = {"groups": groups, "place": self.place(resources)}
+        if resources.inline:
+            shared |= {"generate": sweep_trial, "cpus": resources.cpus}
+            trainable = tune.with_parameters(InOneProcess, **shared)
+        else:
+            trainable = tune.with_parameters(distributed_trial, **shared, resources=resources)
         folder = self.store.root / "ray" / self.sweep.name
-        yield TuneRound(source, shared, lambda each: {"cam_id": each.cam_id}, folder, resources)
+        yield TuneRound(source, trainable, lambda each: {"cam_id": each.cam_id}, folder, resources)
 
     def place(self, resources: Resources) -> Place:
         """Return the trials' place."""

@@ -4,11 +4,9 @@ A lease is an object in the bucket with a heartbeat. It is created only if there
 rewritten every few seconds only if it is still the one last written. Its age is the server's Date
 minus its Last-Modified, so no two clocks are compared. A holder that died leaves an object that
 grows old and is taken over. On the same machine it is taken over at once, as the holder's file lock
-ended with its process. A process that ends while a thread of it still works, such as a trial that
-Tune has stopped early, releases what it holds.
+ended with its process.
 """
 
-import atexit
 import json
 import logging
 import os
@@ -91,17 +89,10 @@ class Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
-        atexit.register(self._leave)
         return self
-
-    def _leave(self) -> None:
-        """Release the lease at the end of the process, whose other threads may still work."""
-        self.lost = True
-        self.release()
 
     def release(self) -> None:
         """Release the lease. If the bucket does not let it, that is no error: the work is done."""
-        atexit.unregister(self._leave)
         self._stop.set()
         if self._thread:
             self._thread.join()
