@@ -155,7 +155,7 @@ class NetworkConfig(Settings):
         3,
         description="(open) stages kept at their initial weights, the stem being the first; IRN: 3",
     )
-    last_stage_dilation: Literal[1, 2] = Field(
+    last_stage_dilation: Annotated[Literal[1, 2], NUMBER] = Field(
         1,
         description="(open) of the last stage, whose stride is 1 instead of 2: 1 (IRN, "
         "Puzzle-CAM, ReCAM), or 2, which keeps its field of view (torchvision)",
