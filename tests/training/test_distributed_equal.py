@@ -106,6 +106,7 @@ def work(rank: int, world_size: int, config: RunConfig, data: str, folder: str) 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of Torch")
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy")  # if MLflow is loaded
         result = run_all(rank, world_size, config, Path(data), Path(folder))
     result["warnings"] = [str(warning.message) for warning in caught]
     torch.save(result, Path(folder) / f"rank{rank}.pt")
