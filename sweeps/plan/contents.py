@@ -13,7 +13,7 @@ from sweeps.plan.states import folder_names
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.errors import StoreError
-from sweeps.store.rooms import OF_KIND, STAGES, Driven, Kind
+from sweeps.store.rooms import DONE, OF_KIND, STAGES, Driven, Kind
 from sweeps.store.store import Store
 from wsss.basics.printable import printable
 from wsss.identity import cam_id
@@ -182,6 +182,8 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     entry = named[0]
     if not results:
         return Removal(entry)
+    for room in STAGES:  # from a bucket, only what reports read is here so far
+        store.folder(room).pull({DONE})
     for other in entries:
         if other.problem:
             raise StoreError(

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bucket_server import BUCKET
 from click.testing import Result
 from commands import environment, process
 from commands import sweeps as given
@@ -14,13 +15,15 @@ from finished import fill, finished_sweep
 
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.chains.headline import Headline, make_chains, save_headline
+from sweeps.plan.contents import plan_removal
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
 from sweeps.store.errors import StoreError
-from sweeps.store.rooms import Driven
+from sweeps.store.remote.mirror import Remote
+from sweeps.store.rooms import STAGES, Driven
 from sweeps.store.store import Store, read_json, write_json
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
@@ -138,6 +141,21 @@ def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
     assert {path.name for path in (store.root / "counts").iterdir()} == {
         counts_id(trial.config) for trial in (*iv.plan.trials, mapped)
     }
+
+
+def test_another_machine_knows_what_a_bucket_holds_of_the_results_to_be_removed(
+    store: Store, vi: Sweep, port: int, tmp_path: Path
+) -> None:
+    mapped = vi.plan.cell_trials["VI[no,yes]"][0]
+    write_json(store.root / "maps/m/done.json", {"made_from": {"cams": mapped.cam_id}})
+    url = f"s3://{BUCKET}/contents"
+    for room in ("sweeps", *STAGES):
+        Remote(url, store.root).push_folder(room)
+    there = Remote(url, tmp_path / "there")
+    there.pull_results()
+    found = plan_removal(Store(there.mirror, there), vi.name, results=True)
+    assert found.folders == plan_removal(store, vi.name, results=True).folders
+    assert (len(found.results), found.num_kept) == (3, 2)  # score, counts, training of one
 
 
 @pytest.mark.parametrize(
