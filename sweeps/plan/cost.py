@@ -212,10 +212,8 @@ def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
     try:
-        config, rescoring = (
-            read_config(store.run(run_id).path / "config.json"),
-            metrics["score_seconds"],
-        )
+        config = read_config(store.run(run_id).path / "config.json")
+        rescoring = metrics["score_seconds"]
         return Measured(
             config=config,
             epoch=metrics["train_seconds"] / config.train.epochs / num_views(config),
