@@ -211,6 +211,11 @@ def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
     (report / "headline.csv").write_text(records_text(Records(columns, rows)))
     output = sweeps(store, "list").output
     assert "1/2 done, best CAM 61.50; " in output
+    for damaged in ("table,origin\nI\n", f'origin\n"{"x" * 200_000}"\n'):
+        (report / "headline.csv").write_text(damaged)
+        (entry,) = (e for e in json.loads(sweeps(store, "list", "--json").output) if e["problem"])
+        assert f"{report}/headline.csv: not what `sweeps headline` writes (" in entry["problem"]
+    (report / "headline.csv").unlink()
     assert sweeps(store, "rm", vi.name, "--results", "--yes").exit_code == 0
     assert (store.root / "cams" / vi.plan.cell_trials[cell][0].cam_id).exists()
     assert sweeps(store, "rm", headline.name, "--yes").exit_code == 0
