@@ -187,16 +187,11 @@ def test_another_title_leaves_a_sweep_its_name_and_other_cells_do_not(jitter: Pa
 
 
 def test_a_sweep_of_all_tables_has_a_name_that_fits_a_folder() -> None:
-    sweep = finished_sweep(tuple(TABLES), 1)
-    long = [
-        dataclasses.replace(
-            sweep, table_names=names, base=apply_overrides(sweep.base, {"data.name": "x" * 80})
-        )
-        for names in (sweep.table_names, sweep.table_names[:-1])
-    ]
-    assert sweep.name.startswith("III-IV-V-VI-noise-floor-")
-    assert [len(each.name) < 255 for each in long] == [True, True]
-    assert long[0].name != long[1].name
+    some, every = (finished_sweep(tuple(TABLES)[at:], 1) for at in (1, 0))
+    assert every.name.startswith("III-IV-V-VI-noise-floor-")
+    base = apply_overrides(every.base, {"data.name": "x" * 80})
+    names = {dataclasses.replace(sweep, base=base).name for sweep in (some, every)}
+    assert [len(name) < 255 for name in names] == [True, True]
 
 
 @pytest.mark.parametrize(
