@@ -38,6 +38,7 @@ class SweepResults:
 
     def trials(self) -> list[TrialRow]:
         """Return a row per trial, finished or not."""
+        self.store.pull_results()
         return trial_rows(self.sweep, self.store)
 
     def to_pandas(self) -> "pandas.DataFrame":

@@ -13,7 +13,8 @@ from sweeps.plan.states import folder_names
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.errors import StoreError
-from sweeps.store.rooms import OF_KIND, STAGES, Driven, Kind
+from sweeps.store.records import AGAIN
+from sweeps.store.rooms import DONE, OF_KIND, STAGES, Driven, Kind
 from sweeps.store.store import Store
 from wsss.basics.printable import printable
 from wsss.identity import cam_id
@@ -73,7 +74,7 @@ def _read(store: Store, kind: Kind, path: Path, metrics: RunMetrics) -> Entry:
             known = _of_headline(store, path)
     except StoreError as error:
         known = {"problem": str(error)}
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         known = {"problem": f"{path}: cannot be read ({type(error).__name__}: {error})"}
     preset, recipe = preset_and_recipe(known.pop("preset", ""))
     return Entry(kind, name, changed, preset=preset, recipe=recipe if preset else "", **known)
@@ -131,18 +132,22 @@ def _of_headline(store: Store, path: Path) -> dict[str, Any]:
 def _reported_mious(path: Path) -> dict[str, float]:
     """Return the mIoU of a headline's networks by name, from its report; {} without one.
 
-    From a bucket, reports are downloaded but predictions are not.
+    From a bucket, reports are downloaded but predictions are not. Raises StoreError.
     """
-    if not path.exists():
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {
+                line["method"]: float(line["percent"])
+                for line in csv.DictReader(file)
+                if line["origin"].startswith("measured")
+                and line["percent"]
+                and (line["table"], line["quantity"]) == ("I", "mIoU")
+            }
+    except FileNotFoundError:
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return {
-            line["method"]: float(line["percent"])
-            for line in csv.DictReader(file)
-            if line["origin"].startswith("measured")
-            and line["percent"]
-            and (line["table"], line["quantity"]) == ("I", "mIoU")
-        }
+    except (csv.Error, AttributeError, KeyError, ValueError) as error:
+        why = f"not what `sweeps headline` writes ({error})"
+        raise StoreError(f"{path}: {why}; {AGAIN}") from None
 
 
 # Removing
@@ -182,6 +187,8 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     entry = named[0]
     if not results:
         return Removal(entry)
+    for room in STAGES:  # from a bucket, only what reports read is here so far
+        store.folder(room).pull({DONE})
     for other in entries:
         if other.problem:
             raise StoreError(

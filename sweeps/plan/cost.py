@@ -154,7 +154,7 @@ def _cost(
         epochs = max(0, config.train.epochs - state.epoch)
         seconds += epochs * fmean(one.epoch for one in alike) * num_views(config)
         sizes = [one.cam_bytes for one in alike if one.cam_bytes] or [0.0]
-        begun = folder_bytes(store.cam(trial.cam_id).path) or 0 if state.epoch else 0
+        begun = folder_bytes(store.cam(trial.cam_id).path) if state.epoch else 0
         disk += max(0.0, fmean(sizes) - begun)
     return TrialCost(seconds, disk, basis)
 
@@ -212,32 +212,30 @@ def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
     try:
-        config, rescoring = (
-            read_config(store.run(run_id).path / "config.json"),
-            metrics["score_seconds"],
-        )
+        config = read_config(store.run(run_id).path / "config.json")
+        rescoring = metrics["score_seconds"]
         return Measured(
             config=config,
             epoch=metrics["train_seconds"] / config.train.epochs / num_views(config),
             scoring=(metrics["inference_seconds"] + rescoring) / inferred_pixels(config),
             rescoring=rescoring,
-            cam_bytes=folder_bytes(store.cam(cam_id(config)).path) or 0,
-            run_bytes=folder_bytes(store.run(run_id).path) or 0,
+            cam_bytes=folder_bytes(store.cam(cam_id(config)).path),
+            run_bytes=folder_bytes(store.run(run_id).path),
         )
     except StoreError:
         return None
 
 
-def folder_bytes(path: Path) -> int | None:
-    """Return the size of all files under a folder, or None if there is no such folder."""
+def folder_bytes(path: Path) -> int:
+    """Return the size of all files under a folder; 0 if there is no such folder."""
     total = 0
     try:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    total += folder_bytes(Path(entry.path)) or 0
+                    total += folder_bytes(Path(entry.path))
                 else:
                     total += entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError:  # or a file in it has gone meanwhile
+        pass
     return total

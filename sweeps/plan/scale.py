@@ -61,23 +61,20 @@ def scale_marks(sweep: Sweep) -> tuple[str, ...]:
 
     Images, backbone, weights, crop and epochs count; `changed_settings` lists other changes.
     """
-    network, train = sweep.base.network, sweep.base.train
-    paper = PAPER.network, PAPER.train
-    marks = []
-    if sweep.num_train_images != PAPER_TRAIN_IMAGES:
-        images = counted(sweep.num_train_images, "training image")
-        marks.append(f"{images} instead of {PAPER_TRAIN_IMAGES:,}")
-    if sweep.num_eval_images != PAPER_EVAL_IMAGES:
-        images = counted(sweep.num_eval_images, "scored image")
-        marks.append(f"{images} instead of {PAPER_EVAL_IMAGES:,}")
-    if network.backbone != paper[0].backbone:
-        marks.append(f"{network.backbone} instead of {paper[0].backbone}")
+    network, train, paper = sweep.base.network, sweep.base.train, PAPER.train
+    images = (
+        (sweep.num_train_images, "training image", PAPER_TRAIN_IMAGES),
+        (sweep.num_eval_images, "scored image", PAPER_EVAL_IMAGES),
+    )
+    marks = [f"{counted(n, noun)} instead of {of_it:,}" for n, noun, of_it in images if n != of_it]
+    if network.backbone != PAPER.network.backbone:
+        marks.append(f"{network.backbone} instead of {PAPER.network.backbone}")
     if network.weights == "none":
         marks.append("random initial weights")
-    if train.crop_size != paper[1].crop_size:
-        marks.append(f"crop {train.crop_size} instead of {paper[1].crop_size}")
-    if train.epochs < paper[1].epochs:
-        marks.append(f"{counted(train.epochs, 'epoch')} instead of {paper[1].epochs}")
+    if train.crop_size != paper.crop_size:
+        marks.append(f"crop {train.crop_size} instead of {paper.crop_size}")
+    if train.epochs < paper.epochs:
+        marks.append(f"{counted(train.epochs, 'epoch')} instead of {paper.epochs}")
     return tuple(marks)
 
 

@@ -19,7 +19,6 @@ A range is written `setting=low:high`, or `setting=low:high:log`, as in
 import hashlib
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -77,8 +76,6 @@ SIGNIFICANT_DIGITS = 4
 """Drawn values are rounded to these, so that equal trials have equal ids everywhere."""
 
 EXAMPLE = "transfer.lambda_s=0.05:2:log"
-
-KEY = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
 
 
 # What is drawn
@@ -156,10 +153,11 @@ def _parse_range(word: str) -> Range:
     key, _, bounds = (part.strip() for part in word.partition("="))
     log = bounds.endswith(":log")
     try:
-        low, high = map(float, bounds.removesuffix(":log").split(":"))
+        ends = bounds.removesuffix(":log").split(":")
+        low, high = (float(f"{float(end):g}") for end in ends)  # as it is saved
     except ValueError:  # also for one bound, or for three
         low = high = math.nan
-    if not KEY.fullmatch(key) or not (math.isfinite(low) and math.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ConfigError(
             f"--space {quoted(word)} is not setting=low:high[:log] with two numbers; write it as "
             f"{EXAMPLE}"
@@ -397,6 +395,9 @@ class SearchTrial:
         self.epochs = [*kept, Judged(epoch=epoch, objective=objective, threshold=threshold)]
 
 
+_TRIAL = TypeAdapter(SearchTrial)
+
+
 class History:
     """The trials and closing scores of a search in a store."""
 
@@ -440,7 +441,7 @@ class History:
 def _read_trial(path: Path) -> SearchTrial:
     remedy = "delete the file to draw another one instead"
     try:
-        trial = TypeAdapter(SearchTrial).validate_python(read_json(path))
+        trial = _TRIAL.validate_python(read_json(path))
     except (StoreError, ValidationError) as error:
         why = first_problem(error) if isinstance(error, ValidationError) else error
         raise StoreError(f"{path}: not a trial of a search ({why}); {remedy}") from None

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 """Settings that say which data set it is; they follow from --data."""
+MAX_NAME = 255
+"""Characters of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Sweep:
     def name(self) -> str:
         """Equal for equal tables and settings, so that the same command finds its sweep again."""
         tables = "-".join(self.table_names)
-        return f"{tables}-{self.preset}-{self.base.data.name}-{self._digest[:6]}"
+        rest = f"{self.preset}-{self.base.data.name}-{self._digest[:6]}"
+        if len(tables) + len(rest) >= MAX_NAME:
+            digest = hashlib.sha256(tables.encode()).hexdigest()[:6]
+            tables = f"{len(self.table_names)}-tables-{digest}"
+        return f"{tables}-{rest}"
 
     @cached_property
     def _digest(self) -> str:

@@ -140,10 +140,6 @@ class Book:
         """GPU, or CPU if no attempt held a GPU."""
         return "GPU" if any(attempt.gpus for attempt in self.attempts) else "CPU"
 
-    def open_attempts(self) -> list[Attempt]:
-        """Return the attempts that have not ended."""
-        return [attempt for attempt in self.attempts if attempt.end is None]
-
     def last_sign(self, attempt: Attempt) -> float:
         """Return when an attempt's driver was last known to be alive."""
         return self.sessions[attempt.session].last
@@ -182,10 +178,11 @@ class Ledger:
     def __enter__(self) -> "Ledger":
         book = self.book()
         self._write(self.session)  # first, as each attempt names its session
-        for attempt in book.open_attempts():
-            attempt.end = book.last_sign(attempt)
-            attempt.why = "finished" if self._is_finished(attempt) else "killed"
-            self._write(attempt)
+        for attempt in book.attempts:
+            if attempt.end is None:
+                attempt.end = book.last_sign(attempt)
+                attempt.why = "finished" if self._is_finished(attempt) else "killed"
+                self._write(attempt)
         self.attempts = book.attempts
         return self
 
@@ -233,6 +230,7 @@ class Ledger:
         if self.clock() - self.session.last >= ALIVE_SECONDS:
             self._sign()
             self._push()
+            self._sign()  # a bucket that is away takes its time
 
     def spent(self) -> float:
         """Return the hours of all attempts of all drivers so far, in this ledger's unit."""

@@ -80,12 +80,12 @@ class Folder:
     def epochs(self) -> list[dict[str, Any]]:
         """Return the record of each epoch, in order. Raises StoreError for one of another epoch.
 
-        Those behind a gap are left out: files come from a bucket in any order.
+        From a bucket, files come in any order: there, those behind a gap are left out.
         """
         found: list[dict[str, Any]] = []
         for path, record in _read_numbered(self.path / "epochs", records.EPOCH):
             require_own(path, f"epoch {record.get('epoch')}", f"epoch {int(path.stem)}")
-            if record["epoch"] != len(found) + 1:
+            if self.remote.url and record["epoch"] != len(found) + 1:
                 break
             found.append(record)
         return found
@@ -99,8 +99,9 @@ class Folder:
         return [attempt for _, attempt in _read_numbered(self.path / "attempts", records.ATTEMPT)]
 
     def add_attempt(self, attempt: dict[str, Any]) -> None:
-        """Record what an attempt starts with."""
-        number = len(self.attempts()) + 1
+        """Record what an attempt starts with, after all others, of which some may be deleted."""
+        known = _read_numbered(self.path / "attempts", records.ATTEMPT)
+        number = max((int(path.stem) for path, _ in known), default=0) + 1
         write_json(self.path / "attempts" / f"{number:04d}.json", attempt)
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -392,12 +393,12 @@ def open_store(place: str | Path) -> Store:
     url = text.rstrip("/")
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     chosen, cache = os.environ.get("WSSS_MIRROR"), cache_folder()
-    mirror = Path(expanded(chosen)).absolute() if chosen else cache and cache / "wsss" / digest
+    mirror = Path(expanded(chosen)) if chosen else cache and cache / "wsss" / digest
     if mirror is None:
         raise StoreError(
             f"{url}: no home folder to keep its mirror in; name a folder with WSSS_MIRROR"
         )
-    return Store(mirror, Remote(url, mirror))
+    return Store(mirror, Remote(url, mirror.absolute()))
 
 
 def _check_label(path: Path, rel: str) -> None:

@@ -34,11 +34,13 @@ def _as_label(value: Any) -> Any:
 
 
 def _as_columns(value: Any) -> Any:
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple | dict):
         return value
-    if len({str(label) for label in value}) < len(value):
+    labels = [_as_label(label) for label in value]
+    if len(set(labels)) < len(labels):
         raise ValueError("a column is named twice; give each a label of its own")
-    return {label: {} for label in value}
+    changes = value.values() if isinstance(value, dict) else itertools.repeat({})
+    return dict(zip(labels, changes, strict=False))
 
 
 def _as_list(value: Any) -> Any:

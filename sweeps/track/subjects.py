@@ -3,9 +3,10 @@
 from sweeps.plan.chains.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
+from sweeps.stages.export import end_stages
 from sweeps.store.rooms import OF_KIND, Driven
 from sweeps.store.store import Store
-from sweeps.track.runs.headline import HeadlineRuns
+from sweeps.track.runs.headline import ARTIFACTS, HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
 from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.view import Tracked
@@ -25,4 +26,8 @@ def runs_of(store: Store, what: Driven) -> Tracked:
         return SweepRuns(store, load_sweep(store, what.name))
     if what.kind == "search":
         return SearchRuns(store, load_search(store, what.name))
-    return HeadlineRuns(store, load_headline(store, what.name))
+    headline = load_headline(store, what.name)
+    for chain in headline.chains:
+        for stage in end_stages(headline, chain):  # in a bucket, unless this machine has used them
+            store.folder(stage.rel).pull({*ARTIFACTS, "failure.json"})
+    return HeadlineRuns(store, headline)

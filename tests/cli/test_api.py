@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import fill, finished_sweep
+from bucket_server import BUCKET
+from finished import fill, finish, finished_sweep
 
-from sweeps.api import open_results
+from sweeps.api import SweepResults, open_results
 from sweeps.store.errors import StoreError
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store
 
 REPO = Path(__file__).parents[2]
@@ -46,6 +48,17 @@ def test_the_frame_has_what_the_store_has_a_row_per_trial(root: Path) -> None:
         assert row["iou_fixed/tvmonitor"] == pytest.approx(stored["iou_fixed"][20], nan_ok=True)
         assert (row["train_seconds"], row["device"]) == (60.0, "cpu")
     assert "network.backbone" not in frame  # equal in all trials
+
+
+def test_the_rows_have_what_others_have_put_into_the_bucket_since(
+    port: int, tmp_path: Path
+) -> None:
+    here, there = (Remote(f"s3://{BUCKET}/x", tmp_path / name) for name in ("here", "there"))
+    results = SweepResults(Store(there.mirror, there), SWEEP)
+    assert {row.state for row in results.trials()} == {"missing"}
+    finish(Store(here.mirror, here), OTHERS[0], 0.5)
+    here.push_folder("runs")
+    assert [row.run_id for row in results.trials() if row.state == "finished"] == [OTHERS[0].run_id]
 
 
 def test_counts_give_the_figures_again(root: Path) -> None:

@@ -158,15 +158,6 @@ def test_a_cell_finds_its_trials_in_the_order_of_seeds(plan: Plan) -> None:
     assert plan.cell_trials["VI[no,no]"][0].name == "IV[no,no,no] = VI[no,no] seed 0"
 
 
-def test_adding_seeds_or_tables_keeps_the_ids_of_the_trials_before(plan: Plan) -> None:
-    one = make_plan(PAPER_TABLES, TINY, 1)
-    assert one.trials == plan.trials[:25]
-    alone = make_plan([TABLES["VI"]], TINY, 3)
-    assert alone.num_configs == 4
-    ids = {trial.run_id for trial in plan.trials}
-    assert {trial.run_id for trial in alone.trials} < ids
-
-
 def test_a_seed_in_the_preset_does_not_change_the_plan(plan: Plan) -> None:
     assert make_plan(PAPER_TABLES, TINY.model_copy(update={"rng_seed": 9}), 3) == plan
 

@@ -78,6 +78,8 @@ def test_a_range_is_read_with_its_bounds_and_scale() -> None:
         Range("views.beta_decreased", -150.0, 300.0, log=False),
     )
     assert parse_space([str(r) for r in DEFAULT_SPACE]) == DEFAULT_SPACE
+    (fine,) = parse_space(["views.beta_enhanced=0.12345678:1234567"])
+    assert parse_space([str(fine)]) == (fine,) == (Range("views.beta_enhanced", 0.123457, 1234570),)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,7 @@ def test_a_range_is_read_with_its_bounds_and_scale() -> None:
         (["transfer.lambda_s=a:2"], "with two numbers"),
         (["transfer.lambda_s=0:inf"], "with two numbers"),
         (["transfer.lambda_s=2:1"], "low 2 is not below high 1; swap"),
+        (["transfer.lambda_s=1.0000001:1.0000002"], "low 1 is not below high 1"),
         (["transfer.lambda_s=0:2:log"], "starts above 0"),
         (["train.lr=0.1:1", "train.lr=0.2:1"], "train.lr twice"),
     ],

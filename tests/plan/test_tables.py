@@ -15,8 +15,9 @@ from sweeps.store.store import Store
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import define_tables, definition, grid_table, parse_grid, read_tables
 from sweeps.tables.paper import TABLE_V
+from sweeps.tables.studies import TABLES
 from sweeps.tables.table import Table
-from wsss.overrides import ConfigError
+from wsss.overrides import ConfigError, apply_overrides
 
 JITTER = """
 name: jitter
@@ -104,6 +105,7 @@ def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) 
         ("name: jitter\n", "", "name: Field required; docs/tables.md shows a table file"),
         ("name: jitter\n", "name: V\n", "name: V is a table of the project; choose another"),
         ("name: jitter\n", "name: ../x\n", "name: String should match pattern"),
+        ("  none: {}", "  true: {}\n  yes: {}", "columns: a column is named twice"),
         ("title:", "titel:", "title: Field required"),
         ("[48.69, null]", "[48.69]", "row none: 2 cells and 1 paper number for 2 columns"),
         ("[48.69, null]", "[4869, null]", "rows.0.paper.0: must be less than or equal to 100"),
@@ -182,6 +184,14 @@ def test_another_title_leaves_a_sweep_its_name_and_other_cells_do_not(jitter: Pa
     assert own_sweep(dataclasses.replace(table, title="else")).name == name
     jitter.write_text(JITTER.replace("color_jitter: 0.3", "color_jitter: 0.2"))
     assert own_sweep(*read_tables(jitter)).name != name
+
+
+def test_a_sweep_of_all_tables_has_a_name_that_fits_a_folder() -> None:
+    some, every = (finished_sweep(tuple(TABLES)[at:], 1) for at in (1, 0))
+    assert every.name.startswith("III-IV-V-VI-noise-floor-")
+    base = apply_overrides(every.base, {"data.name": "x" * 80})
+    names = {dataclasses.replace(sweep, base=base).name for sweep in (some, every)}
+    assert [len(name) < 255 for name in names] == [True, True]
 
 
 @pytest.mark.parametrize(

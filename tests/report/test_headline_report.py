@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bucket_server import BUCKET
 from chain_folders import ChainFolders
 from finished import tiny_sweep
 from PIL import Image
@@ -27,6 +28,10 @@ from sweeps.report.formats.latex import latex
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.headline.document import headline_document
 from sweeps.report.headline.results import Results, answer, findings, read_results
+from sweeps.run.ray.resources import Resources
+from sweeps.run.subjects.headline import DrivenHeadline
+from sweeps.stages.stage import Conduct
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.pictures.mask import write_label_png
@@ -111,9 +116,9 @@ def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
 
 
 def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_next(
-    drawn: Path, tmp_path: Path
+    drawn: Path, store: Store, port: int, tmp_path: Path
 ) -> None:
-    headline, store = planned(drawn, "none"), Store(tmp_path)
+    headline = planned(drawn, "none")
     (chain,) = headline.chains
     for seed, miou in enumerate((40.0, 42.0)):
         network = chain.segmentation.model_copy(update={"rng_seed": seed})
@@ -122,6 +127,11 @@ def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_nex
     found = answer(read_results(headline, store), store)
     assert "CAM reaches 41.00 ± 1.41 mIoU on val over 2 seeds" in found.answer
     assert "--set-segmentation rng_seed=2" in found.command
+    here, there = (Remote(f"s3://{BUCKET}/x", path) for path in (store.root, tmp_path / "there"))
+    here.push_folder("predictions")
+    elsewhere = DrivenHeadline(headline, Store(there.mirror, there), Conduct(), 0)
+    elsewhere.prepare(Resources())
+    assert answer(read_results(headline, elsewhere.store), store).answer == found.answer
 
 
 def test_every_printed_row_stands_beside_the_measured_ones(document: Document) -> None:

@@ -36,6 +36,7 @@ def test_every_table_of_the_paper_has_a_note_and_every_note_its_tables() -> None
     assert named >= {"I", "II", "III", "IV", "V", "VI"}
     assert named <= TABLES.keys() | HEADLINE
     assert all(note.tables for note in NOTES)
+    assert [note.tables for note in NOTES if "person" in note.text] == [("II",)]
 
 
 def test_the_figures_follow_from_the_printed_tables() -> None:
@@ -73,8 +74,3 @@ def test_a_note_stands_in_the_report_of_its_tables_and_in_no_other(
     shown = {words for words in STANDS_IN if words in text}
     assert shown == {words for words, tables in STANDS_IN.items() if table in tables}
     assert set(re.findall(r"^ +Table (.*?):", text, re.MULTILINE)) <= {table}
-
-
-def test_the_persons_iou_is_a_note_on_table_ii_alone() -> None:
-    (note,) = (note for note in NOTES if "person" in note.text)
-    assert note.tables == ("II",)

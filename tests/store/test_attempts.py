@@ -137,6 +137,25 @@ def test_the_driver_gives_a_sign_of_life_no_oftener_than_every_half_minute(
     assert sorted(written) == [0, 30, 60, 90]
 
 
+def test_the_driver_has_time_between_two_questions_to_a_bucket_that_is_away(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    with driver(store, clock) as ledger:
+
+        def away() -> None:
+            asked.append(clock())
+            clock.hours += 35 / HOUR
+            raise StoreError("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.folder, "push", away)
+            for _ in range(100):
+                clock.hours += 1 / HOUR
+                ledger.beat()
+    assert [round(at - asked[0]) for at in asked] == [0, 65, 130]
+
+
 def test_what_a_full_disk_refuses_waits_for_the_next_chance(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +170,7 @@ def test_what_a_full_disk_refuses_waits_for_the_next_chance(
         assert ledger.book().attempts == []
         clock.hours += 1
         ledger.update(SECOND, status="running")
-        assert [a.title for a in ledger.book().open_attempts()] == [FIRST.name, SECOND.name]
+        assert [a.title for a in ledger.book().attempts] == [FIRST.name, SECOND.name]
 
 
 def test_an_attempt_whose_driver_left_no_file_counts_by_its_own_times(
@@ -238,7 +257,7 @@ def test_in_a_bucket_a_result_takes_the_ledger_along_and_half_a_minute_without_o
             clock.hours += 2 / HOUR
             ledger.beat()
             assert uploaded() == [None]
-            proxy.faults = [("PUT", "refuse")] * 2
+            proxy.faults = [("PUT", "refuse")] * 4  # two files, two tries
             ledger.update(FIRST, status="done", record={"epoch": 2.0})
             assert not proxy.faults
             assert uploaded() == [None]  # and the sweep goes on

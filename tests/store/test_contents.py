@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bucket_server import BUCKET
 from click.testing import Result
 from commands import environment, process
 from commands import sweeps as given
@@ -14,13 +15,15 @@ from finished import fill, finished_sweep
 
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.chains.headline import Headline, make_chains, save_headline
+from sweeps.plan.contents import plan_removal
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
 from sweeps.store.errors import StoreError
-from sweeps.store.rooms import Driven
+from sweeps.store.remote.mirror import Remote
+from sweeps.store.rooms import STAGES, Driven
 from sweeps.store.store import Store, read_json, write_json
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
@@ -124,10 +127,18 @@ def test_removing_a_sweep_keeps_its_trainings(store: Store, vi: Sweep) -> None:
 
 
 def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
-    store: Store, vi: Sweep, iv: Sweep
+    store: Store, vi: Sweep, iv: Sweep, port: int, tmp_path: Path
 ) -> None:
     mapped = vi.plan.cell_trials["VI[no,yes]"][0]
     write_json(store.root / "maps/m/done.json", {"made_from": {"cams": mapped.cam_id}})
+    here, there = (Remote(f"s3://{BUCKET}/x", path) for path in (store.root, tmp_path / "there"))
+    for room in ("sweeps", *STAGES):
+        here.push_folder(room)
+    there.pull_results()  # another machine, which has nothing else
+    planned, elsewhere = (
+        plan_removal(each, vi.name, results=True) for each in (store, Store(there.mirror, there))
+    )
+    assert elsewhere.folders == planned.folders
     done = sweeps(store, "rm", vi.name, "--results", "--yes")
     assert done.exit_code == 0
     assert "2 of its trainings" in done.output
@@ -193,6 +204,11 @@ def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
     (report / "headline.csv").write_text(records_text(Records(columns, rows)))
     output = sweeps(store, "list").output
     assert "1/2 done, best CAM 61.50; " in output
+    for damaged in ("table,origin\nI\n", f'origin\n"{"x" * 200_000}"\n'):
+        (report / "headline.csv").write_text(damaged)
+        (entry,) = (e for e in json.loads(sweeps(store, "list", "--json").output) if e["problem"])
+        assert f"{report}/headline.csv: not what `sweeps headline` writes (" in entry["problem"]
+    (report / "headline.csv").unlink()
     assert sweeps(store, "rm", vi.name, "--results", "--yes").exit_code == 0
     assert (store.root / "cams" / vi.plan.cell_trials[cell][0].cam_id).exists()
     assert sweeps(store, "rm", headline.name, "--yes").exit_code == 0

@@ -166,6 +166,19 @@ def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
     assert (there.mirror / "runs/a/counts.npz").read_bytes() == content
 
 
+def test_of_an_object_that_is_deleted_after_half_of_it_has_come_nothing_stays(
+    port: int, here: Remote, there: Remote, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(here, "runs/a/counts.npz", bytes(range(256)) * 4000)
+    here.push_folder("runs/a")
+    key = here.key("runs/a/counts.npz")
+    monkeypatch.setattr(time, "sleep", lambda _: client(port).delete_object(Bucket=BUCKET, Key=key))
+    proxy.faults = [("GET", "cut_answer")]
+    assert there.pull_folder("runs/a") == []
+    assert not proxy.faults
+    assert [path for path in there.mirror.rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("content", [b'{"miou": 99}', b'{"mio', b""])
 def test_an_altered_object_is_refused_with_url_and_remedy(
     port: int, here: Remote, there: Remote, content: bytes
@@ -308,6 +321,9 @@ def test_one_setting_says_where_everything_is(
     assert Remote("s3://bucket", tmp_path).key("runs/a") == "runs/a"
     monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
     assert open_store("s3://bucket/some/prefix").root == tmp_path / "mirror"
+    open_store("s3://bucket/some/prefix").remote.machine()
+    with pytest.raises(StoreError, match="mirror of s3://bucket/some/prefix; set WSSS"):
+        open_store("s3://bucket/other").pull_results()
     for wrong in ("gs://bucket/x", "s3:///x", Path("s3://bucket/x")):
         with pytest.raises(StoreError, match="not an object store; write s3://bucket/prefix"):
             open_store(wrong)
@@ -315,7 +331,10 @@ def test_one_setting_says_where_everything_is(
     with pytest.raises(StoreError, match=r"not writable .* give another folder with WSSS_MIRROR"):
         open_store("s3://bucket/x").check_writable()
     monkeypatch.delenv("WSSS_MIRROR")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "caches")
+    store = open_store("s3://bucket/x")
+    assert store.root == store.remote.mirror == Path("caches/wsss").absolute() / store.root.name
+    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/nonexistent")
     with pytest.raises(StoreError, match=r"no home folder .* name a folder with WSSS_MIRROR"):
         open_store("s3://bucket/x")

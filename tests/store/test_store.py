@@ -14,6 +14,7 @@ import pytest
 from torch import nn
 
 from sweeps.store.errors import StoreError
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Folder, Store, open_store, read_json, write_json
 from wsss.training.checkpoint import CheckpointFolder
 
@@ -27,7 +28,9 @@ def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: Fo
     assert cam.epochs() == []
     for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (4, math.inf)):
         cam.add_epoch({"epoch": epoch, "loss": loss})
-    assert len(cam.epochs()) == 2, "what comes before the fourth is still on its way"
+    assert [record["epoch"] for record in cam.epochs()] == [1, 2, 4]
+    there = Folder(cam.path, Remote("s3://bucket/x", cam.path.parent.parent))
+    assert len(there.epochs()) == 2, "what comes before the fourth is still on its way"
     cam.add_epoch({"epoch": 3, "loss": None})
     found = [(r["epoch"], r["loss"]) for r in cam.epochs()]
     assert found == [(1, 0.9), (2, 0.7), (3, None), (4, math.inf)]
@@ -52,7 +55,9 @@ def test_attempts_are_kept_one_after_the_other(cam: Folder) -> None:
     for host in ("a", "b"):
         cam.add_attempt({"host": host})
     assert [attempt["host"] for attempt in cam.attempts()] == ["a", "b"]
-    assert (cam.path / "attempts" / "0002.json").exists()
+    (cam.path / "attempts" / "0001.json").unlink()  # as it was damaged
+    cam.add_attempt({"host": "c"})
+    assert [attempt["host"] for attempt in cam.attempts()] == ["b", "c"]
 
 
 @pytest.mark.parametrize("harm", ["none", "lost", "cut", "one bit"])

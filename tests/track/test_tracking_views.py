@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bucket_server import BUCKET
 from chain_folders import ChainFolders
 from finished import finish, finished_sweep
 from planned import CELL, KEY, SEARCH, planned_headline, search_trial
@@ -16,6 +17,8 @@ from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.stages.export import export_of
 from sweeps.store.errors import StoreError
+from sweeps.store.remote.mirror import Remote
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.table import Cell, Row, Table
 from sweeps.track.runs.headline import HeadlineRuns
@@ -23,6 +26,7 @@ from sweeps.track.runs.search import SearchRuns
 from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.subjects import known_subjects, runs_of
 from sweeps.track.view import RunView, Tracked, git_tags
+from wsss.basics.errors import ForeseenError
 from wsss.identity import cam_id
 from wsss.presets import TINY_DEEPLAB
 from wsss.training.checkpoint_names import checkpoint_name
@@ -343,6 +347,30 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
     }
     (one,) = runs.children([masks.prediction_id], ())
     assert one.id == masks.prediction_id
+
+
+def test_another_machine_logs_what_a_bucket_holds_of_a_headline(
+    store: Store, port: int, tmp_path: Path
+) -> None:
+    headline = planned_headline("crf")
+    (chain,) = headline.chains
+    save_headline(store, headline)
+    predicted(store, chain, 45.0)
+    checkpoint = ChainFolders(store.root, chain).segmentation / "checkpoints" / checkpoint_name(1)
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"no network")
+    here, there = (Remote(f"s3://{BUCKET}/x", path) for path in (store.root, tmp_path / "there"))
+    for room in ("headline", "predictions", "segmentations"):
+        here.push_folder(room)
+    there.pull_results()
+    runs = runs_of(Store(there.mirror, there), Driven("headline", headline.name))
+    assert (runs.status(), runs.closing().values["miou_val/crf"]) == ("FINISHED", 40.0)
+    at_end = views(runs)[chain.prediction_id].at_end
+    assert at_end
+    assert at_end.network
+    with pytest.raises(ForeseenError, match="no readable checkpoint"):
+        at_end.network()
+    assert list(there.mirror.glob("segmentations/*/checkpoints/*.broken"))
 
 
 def test_a_network_whose_export_failed_says_why(store: Store) -> None:

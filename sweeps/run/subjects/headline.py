@@ -28,7 +28,7 @@ from sweeps.stages.export import end_stages, export_of, read_export
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Conduct, Crew, Place, Stage, Training, complete
 from sweeps.store.failures import ErrorNote, note_of
-from sweeps.store.rooms import Driven
+from sweeps.store.rooms import DONE, Driven
 from sweeps.store.store import Folder, Store
 from wsss.basics.printable import counted
 from wsss.config import NetworkConfig
@@ -59,8 +59,9 @@ class DrivenHeadline(Subject):
         self.networks.append(NetworkConfig(backbone=network.backbone, weights=network.weights))
 
     def prepare(self, resources: Resources) -> list[str]:
-        """Download what the report shows of finished chains."""
+        """Download what the report shows of finished chains, and of other seeds."""
         self.store.pull_results()
+        self.store.folder("predictions").pull({DONE})
         missing, total = self.missing(), len(self.chains)
         for chain in self.chains:
             if chain not in missing:

@@ -138,10 +138,6 @@ class Bucket:
 
         return self._try(put, f"write {self.url(key)}", absent=None)
 
-    def get_bytes(self, key: str) -> tuple[bytes, ObjectInfo] | None:
-        """Return a small object, or None if there is none."""
-        return self.get_file(key, lambda chunks, info: (b"".join(chunks), info))
-
     def get_file(self, key: str, write: Callable[[Iterator[bytes], ObjectInfo], T]) -> T | None:
         """Pass an object's content to `write`, again at every try; None if there is no object.
 

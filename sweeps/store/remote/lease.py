@@ -147,7 +147,8 @@ class Lease:
 
     def _read(self) -> tuple[dict[str, Any], ObjectInfo | None]:
         """Return what the object says of its holder, and the object; None if there is none."""
-        content, info = self.bucket.get_bytes(self.key) or (b"", None)
+        found = self.bucket.get_file(self.key, lambda chunks, info: (b"".join(chunks), info))
+        content, info = found or (b"", None)
         try:
             holder = json.loads(content)
         except (ValueError, RecursionError):

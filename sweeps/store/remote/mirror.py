@@ -63,14 +63,20 @@ class Remote:
         self.prefix = f"{prefix}/" if prefix else ""
 
     def machine(self) -> str:
-        """Return this mirror's id; processes with the same id see the same files."""
+        """Return this mirror's id; processes with the same id see the same files.
+
+        Raises StoreError if the folder is the mirror of another store.
+        """
         path = self.mirror / ".machine"
         if not path.exists():
             with local_lock(self.mirror / "machine.lock"), disk_errors(path):
                 if not path.exists():
                     with whole_or_absent(path) as partial:
-                        partial.write_text(uuid.uuid4().hex)
-        return path.read_text()
+                        partial.write_text(f"{uuid.uuid4().hex} {self.url}")
+        name, _, url = path.read_text().partition(" ")  # earlier versions wrote no URL
+        if url not in ("", self.url):
+            raise StoreError(f"{self.mirror}: the mirror of {url}; set WSSS_MIRROR to another one")
+        return name
 
     def require_answer(self) -> None:
         """Raise StoreError if the bucket does not answer, sooner than other methods do."""
@@ -164,7 +170,9 @@ class Remote:
         """Download what tables, status and reports read, but no checkpoints; return the files.
 
         Folders in which a process of this machine works are skipped: their files here are newer.
+        Raises StoreError if the folder is the mirror of another store.
         """
+        self.machine()
         skip = (CHECKPOINTS, *(f"{folder}/*" for folder in self._at_work()))
         return [rel for room in RESULTS for rel in self.pull_folder(room.name, skip=skip)]
 
@@ -231,7 +239,9 @@ class Remote:
                 info = self.bucket.get_file(
                     self.key(rel), lambda chunks, info: self._write(partial, chunks, info)
                 )
-                state = _state(partial, info.etag if info else "")
+                if info is None:  # a try before may have left a part of it
+                    raise FileNotFoundError(rel)
+                state = _state(partial, info.etag)
         except FileNotFoundError:  # deleted since it was listed
             return False
         self._set_note(rel, state)

@@ -16,6 +16,7 @@ from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.view import ROLE, RunView, Summary, Tracked
+from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained
@@ -24,6 +25,7 @@ PREDICTION_ID = "wsss.prediction_id"
 HEADLINES = "wsss.headlines"
 CAM_CELL = "wsss.cam_cell"
 MIOU, LABELS_MIOU = "miou/val", "miou/labels_train"
+ARTIFACTS = (DONE, "gallery.png")
 
 
 NOTE = """\
@@ -114,8 +116,6 @@ class HeadlineRuns(Tracked):
 
     def _at_end(self, chain: ChainConfig, metrics: dict[str, Any]) -> view.AtEnd:
         predictions = self.store.folder(f"predictions/{chain.prediction_id}").path
-        network = self.store.folder(f"segmentations/{chain.segmentation_id}")
-        checkpoints = CheckpointFolder(network.checkpoints)
         num_classes = len(metrics["iou"]) - 1  # without the background
         return view.AtEnd(
             mark=MIOU,
@@ -125,9 +125,15 @@ class HeadlineRuns(Tracked):
                 LABELS_MIOU: (metrics["labels_score"] or {}).get("miou"),
                 **{f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()},
             },
-            artifacts=tuple((predictions / name, "") for name in (DONE, "gallery.png")),
-            network=partial(load_trained, checkpoints, chain.segmentation, num_classes),
+            artifacts=tuple((predictions / name, "") for name in ARTIFACTS),
+            network=partial(self._network, chain, num_classes),
         )
+
+    def _network(self, chain: ChainConfig, num_classes: int) -> DeepLab:
+        """Load a chain's network, downloaded if need be. Raises ForeseenError."""
+        folder = self.store.folder(f"segmentations/{chain.segmentation_id}")
+        folder.pull_training()
+        return load_trained(CheckpointFolder(folder.checkpoints), chain.segmentation, num_classes)
 
 
 def _label_settings(labels: PseudoLabelConfig | None) -> dict[str, Any]:
