@@ -16,6 +16,7 @@ from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, dec
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.stages.guard import num_hangs
 from sweeps.store.attempts import Reason, Target
+from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, take_note
 
 TargetStatus = Literal["running", "done", "failed", "started"]
@@ -191,7 +192,10 @@ class Dispatch(Generic[T]):
         """A target's process has ended by itself, or as it was told to."""
         if (target := self.out.pop(run_id, None)) is None:
             return  # known already
-        status, why = self.source.ended(target)
+        try:
+            status, why = self.source.ended(target)
+        except StoreError as error:  # a later start looks for its results again
+            status, why = "started", str(error)
         if why:
             self.say(f"{target.name}: {why}")
         self._tell(target, status, self.last.get(run_id))
@@ -221,7 +225,10 @@ class Dispatch(Generic[T]):
             path.write_text(broke.note.traceback, encoding="utf-8")
             self.common_error = CommonError(broke.note, path)
         elif decision is Decision.GIVE_UP:
-            self.source.gave_up(target, broke.note)
+            try:
+                self.source.gave_up(target, broke.note)
+            except StoreError as error:  # the failure is on this machine alone; the others continue
+                self.say(f"{target.name}: {error}")
             self.say(f"{target.name}: {broke.note.kind}: {broke.note.message}")
             self._tell(target, "failed")
         else:
