@@ -269,7 +269,8 @@ def drawn_trial(
 
     config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
-    place = replace(place, rank=Process(device=pick_device(cpus)), stack_folder=folder)
+    # Without a watchdog: to judge an epoch may take as long as a whole inference.
+    place = replace(place, rank=Process(device=pick_device(cpus)))
     try:
         for record in search_trial(config, search.objective, place, held_out=held_out):
             epoch = record["epoch"]
