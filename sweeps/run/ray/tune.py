@@ -23,9 +23,10 @@ from sweeps.run.dispatch import Dispatch, Source, T
 from sweeps.run.faults import Break, unexplained
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Place
-from sweeps.store.errors import comes_again
-from sweeps.store.failures import note_of
+from sweeps.store.errors import StoreError, comes_again
+from sweeps.store.failures import failure_kind, note_of, write_note
 from wsss.config import RunConfig
+from wsss.identity import cam_id
 
 if TYPE_CHECKING:  # it loads torch
     from wsss.training.process import Process
@@ -231,12 +232,12 @@ def distributed_trial(
     from sweeps.run.ray.train import end_with_raylet, fit
 
     end_with_raylet()
-    cam_id = space["cam_id"]
+    key = space["cam_id"]
     fit(
         on_one_rank,
-        (groups[cam_id], place),
+        (groups[key], place),
         resources,
-        folder=place.store.root / "ray_train" / cam_id,
+        folder=place.store.root / "ray_train" / key,
         callbacks=[TuneReportCallback()],
     )
 
@@ -260,9 +261,6 @@ def drawn_trial(
     the store's leaves a note for the driver. held_out: also score it on the held-out half.
     """
     from sweeps.stages.trial import search_trial
-    from sweeps.store.errors import StoreError
-    from sweeps.store.failures import failure_kind, note_of, write_note
-    from wsss.identity import cam_id
     from wsss.training.diagnosis.learning import NotLearningError
     from wsss.training.loop import DivergedError
     from wsss.training.process import Process, pick_device
