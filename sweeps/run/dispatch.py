@@ -159,10 +159,8 @@ class Dispatch(Generic[T]):
         """Whether to end everything now."""
         if self.common_error is not None:
             return True
-        if self.end.reason() is None:
-            return False
         at_work = {run_id: self.source.training(self.out[run_id]) for run_id in self.running}
-        epochs = {run_id: record.get("epoch", 0.0) for run_id, record in self.last.items()}
+        epochs = {run_id: said["epoch"] for run_id, said in self.last.items() if "epoch" in said}
         return self.end.is_due(at_work, epochs)
 
     def begun(self, run_id: str) -> None:
