@@ -16,6 +16,8 @@ from torch import nn
 
 from sweeps.cli.method.predict import read_network
 from sweeps.evidence.image_counts import load_image_counts
+from sweeps.plan.states import DRIVER_FILE
+from sweeps.run.driver import DrivenError, driving
 from sweeps.run.faults import Break, Decision, decide, unexplained
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
@@ -380,12 +382,13 @@ def change_environment(store: Store, run_id: str, **values: str) -> None:
 
 
 def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None:
-    from sweeps.run.driver import driving
-
     store = Store(tmp_path)
     what = Driven("sweep", "V-tiny"), "wait for it"
     match = rf"another process runs sweep V-tiny \(process {os.getpid()} on .*\); wait for it"
     with driving(store, *what), pytest.raises(StoreError, match=match):
         driving(store, *what).__enter__()
     with driving(store, *what), driving(store, Driven("sweep", "VI-tiny"), "wait for it"):
-        pass
+        for damaged in ('{"pid": 1}', "[1]", '{"pid'):
+            (store.sweep("V-tiny") / DRIVER_FILE).write_text(damaged)
+            with pytest.raises(DrivenError, match=r"\(.*driver\.lock.*\); wait for it"):
+                driving(store, *what).__enter__()
