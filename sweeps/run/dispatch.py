@@ -16,6 +16,7 @@ from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, dec
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.stages.guard import num_hangs
 from sweeps.store.attempts import Reason, Target
+from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, take_note
 
 TargetStatus = Literal["running", "done", "failed", "started"]
@@ -158,10 +159,8 @@ class Dispatch(Generic[T]):
         """Whether to end everything now."""
         if self.common_error is not None:
             return True
-        if self.end.reason() is None:
-            return False
         at_work = {run_id: self.source.training(self.out[run_id]) for run_id in self.running}
-        epochs = {run_id: record.get("epoch", 0.0) for run_id, record in self.last.items()}
+        epochs = {run_id: said["epoch"] for run_id, said in self.last.items() if "epoch" in said}
         return self.end.is_due(at_work, epochs)
 
     def begun(self, run_id: str) -> None:
@@ -191,7 +190,10 @@ class Dispatch(Generic[T]):
         """A target's process has ended by itself, or as it was told to."""
         if (target := self.out.pop(run_id, None)) is None:
             return  # known already
-        status, why = self.source.ended(target)
+        try:
+            status, why = self.source.ended(target)
+        except StoreError as error:  # a later start looks for its results again
+            status, why = "started", str(error)
         if why:
             self.say(f"{target.name}: {why}")
         self._tell(target, status, self.last.get(run_id))
@@ -221,7 +223,10 @@ class Dispatch(Generic[T]):
             path.write_text(broke.note.traceback, encoding="utf-8")
             self.common_error = CommonError(broke.note, path)
         elif decision is Decision.GIVE_UP:
-            self.source.gave_up(target, broke.note)
+            try:
+                self.source.gave_up(target, broke.note)
+            except StoreError as error:  # the failure is on this machine alone; the others continue
+                self.say(f"{target.name}: {error}")
             self.say(f"{target.name}: {broke.note.kind}: {broke.note.message}")
             self._tell(target, "failed")
         else:

@@ -10,7 +10,7 @@ import signal
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -265,8 +265,10 @@ def driving(store: Store, what: Driven, while_driven: str) -> "Iterator[Held]":
                 holder.unlink(missing_ok=True)
             lock.check()
     except Timeout as held:
-        known = None if store.remote.url else read_json(holder)
-        who = "process {pid} on {host}, since {since}".format(**known) if known else held
+        who: object = held
+        if not store.remote.url:
+            with suppress(StoreError, KeyError, TypeError):  # not written yet, or damaged
+                who = "process {pid} on {host}, since {since}".format(**read_json(holder))
         raise DrivenError(f"another process runs {what.title} ({who}); {while_driven}") from None
 
 

@@ -10,6 +10,7 @@ Its environment says how the run ended:
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,15 +82,14 @@ def _summary(entry: Entry) -> str:
 
 def _run(command: str, environment: dict[str, str]) -> str:
     """Run a command; return why it failed, "" if it did not."""
-    try:
-        done = subprocess.run(
-            command,
-            shell=True,
-            env=os.environ | environment,
-            stdin=subprocess.DEVNULL,
-            timeout=LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"was ended after {LIMIT_S} s"
-    return f"ended with exit code {done.returncode}" if done.returncode else ""
+    with subprocess.Popen(
+        command, shell=True, env=os.environ | environment, stdin=subprocess.DEVNULL, process_group=0
+    ) as process:
+        try:
+            code = process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return f"was ended after {LIMIT_S} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # the shell and what it has started
+    return f"ended with exit code {code}" if code else ""

@@ -7,7 +7,7 @@ is short.
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from sweeps.run.budget import Budget
 from sweeps.run.signals import Interrupts
@@ -58,9 +58,7 @@ class OrderlyEnd:
             return False
         if self.waiting is None:
             self.waiting = {
-                run_id: _Reached(
-                    set(self.store.folder(rel).checkpoint_names()), epochs.get(run_id, 0.0)
-                )
+                run_id: _Reached(set(self.store.folder(rel).checkpoint_names()), epochs.get(run_id))
                 for run_id, rel in at_work.items()
             }
             if not self.is_said:
@@ -68,8 +66,7 @@ class OrderlyEnd:
         self.waiting = {
             run_id: then
             for run_id, then in self.waiting.items()
-            if run_id in at_work
-            and not self._is_safe(at_work[run_id], then, epochs.get(run_id, 0.0))
+            if run_id in at_work and not self._is_safe(at_work[run_id], then, epochs.get(run_id))
         }
         return not self.waiting
 
@@ -81,18 +78,24 @@ class OrderlyEnd:
     def _words(self, why: str) -> str:
         return ORDERLY.format(why=why, noun=self.noun)
 
-    def _is_safe(self, rel: str, then: "_Reached", epoch: float) -> bool:
+    def _is_safe(self, rel: str, then: "_Reached", epoch: float | None) -> bool:
         """Whether a checkpoint came since. On another machine, two epochs later one must have."""
         folder = self.store.folder(rel)
-        return (
-            folder.result() is not None
-            or not then.checkpoints.issuperset(folder.checkpoint_names())
-            or epoch >= then.epoch + 2
-        )
+        if folder.result() is not None or not then.checkpoints.issuperset(
+            folder.checkpoint_names()
+        ):
+            return True
+        if epoch is None:
+            return False
+        if then.epoch is None:  # resumed when the end was asked for, and this is its first report
+            then.epoch = epoch - 1
+        return epoch >= then.epoch + 2
 
 
-class _Reached(NamedTuple):
-    """How far a training is."""
+@dataclass
+class _Reached:
+    """How far a training was when the end was asked for."""
 
     checkpoints: set[str]
-    epoch: float
+    epoch: float | None
+    """The last reported one; None: it had reported none."""

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline
-from sweeps.stages.score import Score
-from sweeps.stages.segmentation import Predict, draw_gallery, evenly_spaced
+from sweeps.stages.score import Score, evenly_spaced
+from sweeps.stages.segmentation import Predict, draw_gallery
 from sweeps.stages.stage import Place, Stage
 from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES

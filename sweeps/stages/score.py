@@ -17,7 +17,7 @@ from sweeps.evidence.image_counts import (
     save_image_counts,
 )
 from sweeps.plan.chains.chain import counts_id
-from sweeps.stages.stage import Place, Record, Stage, Steps
+from sweeps.stages.stage import Place, Record, Stage, Steps, T
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.store.code_version import environment
 from sweeps.store.store import Folder, write_config
@@ -140,7 +140,7 @@ class Score(Stage):
             path / "cam_gallery.png",
             trained_cam(config, place),
             dataset,
-            samples[:: max(1, len(samples) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES],
+            evenly_spaced(samples),
             config,
             device=place.process.device,
         )
@@ -156,3 +156,8 @@ class Score(Stage):
             score_seconds=time.monotonic() - started,
             environment=environment(place.process),
         )
+
+
+def evenly_spaced(images: list[T]) -> list[T]:
+    """Return the images of a gallery, which are not hand-picked."""
+    return images[:: max(1, len(images) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.labels import WriteLabels, label_score
+from sweeps.stages.score import evenly_spaced
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
@@ -18,8 +19,6 @@ from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
 from wsss.training.segmentation import load_trained, segmentation_training, train_segmentation
-
-NUM_GALLERY_IMAGES = 6
 
 
 @dataclass(frozen=True)
@@ -150,11 +149,6 @@ class Predict(PerImage):
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
     """Return images without labels: a network needs none, and a test split has none."""
     return [Sample(name, dataset.image_path(name), (), "xml") for name in image_ids]
-
-
-def evenly_spaced(image_ids: list[str]) -> list[str]:
-    """Return the images of a gallery, which are not hand-picked."""
-    return image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
 
 
 def draw_gallery(

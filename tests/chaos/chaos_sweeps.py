@@ -96,7 +96,7 @@ class Driver:
 
     def trial_processes(self) -> list[int]:
         """Pids of the processes in which Tune's trials are at work."""
-        return self.ray_named("ImplicitFunc")
+        return self.ray_named("ResourceTrainable")
 
     def ray_named(self, name: str) -> list[int]:
         """Pids of this sweep's Ray actors of a class."""

@@ -1,5 +1,6 @@
 """A command of one's own at the end of a run: what it is told, and that it changes nothing."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -56,16 +57,19 @@ def test_a_command_is_told_how_a_run_ended_and_how_far_it_is(
 
 
 def test_a_command_that_fails_or_hangs_is_a_warning(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(notify, "LIMIT_S", 0.2)
-    nothing = Driven("sweep", "none")
-    for command, why in (("exit 3", "ended with exit code 3"), ("sleep 9", "ended after 0.2 s")):
+    nothing, late = Driven("sweep", "none"), tmp_path / "late"
+    hangs = f"(sleep 1; touch {late}) | cat"
+    for command, why in (("exit 3", "ended with exit code 3"), (hangs, "ended after 0.2 s")):
         assert then_notify(command, store, nothing, lambda: 1) == 1
         assert f"--notify {command}: " in (said := capfd.readouterr().err)
         assert why in said
     with pytest.raises(StoreError, match="gone"):
         then_notify("exit 3", store, nothing, raises(StoreError("gone")))
+    time.sleep(1.2)
+    assert not late.exists(), "what the shell has started went on"
 
 
 @pytest.mark.parametrize("text", ["x" * 3_000_000, "é" * 200_000, "a\0b", "lone \ud800", "\udcff"])
@@ -86,7 +90,7 @@ def test_no_text_of_an_error_keeps_the_command_from_being_run(
 @pytest.mark.parametrize(
     ("place", "error"),
     [
-        ("subprocess.run", OSError(7, "Argument list too long")),
+        ("subprocess.Popen", OSError(7, "Argument list too long")),
         ("read_entries", ZeroDivisionError("by nothing")),
     ],
 )

@@ -443,8 +443,10 @@ def test_a_resumed_search_hands_out_what_was_interrupted_or_given_up_first(
     for epoch in range(1, 10):
         made_up.draws.reported(found[0], record_of(found[0].settings, epoch))
     made_up.draws.reported(found[1], record_of(found[1].settings, 1))
-    made_up.draws.gave_up(found[2], ErrorNote("died", "The actor died", "", ""))
-    assert [known.status for known in made_up.history.trials()] == ["finished", "running", "error"]
+    made_up.draws.gave_up(found[2], ErrorNote("AssertionError", "", "", ""))
+    known = made_up.history.trials()
+    assert [trial.status for trial in known] == ["finished", "running", "error"]
+    assert known[2].message == "AssertionError"
     resumed = made_up.started()
     handed = [known for _ in range(4) if (known := resumed.next())]
     assert [known.number for known in handed] == [1, 2, 3]

@@ -7,8 +7,10 @@ import pytest
 import targets
 from targets import Piece, Pieces
 
-from sweeps.run.faults import unexplained
-from sweeps.store.failures import note_of, write_note
+from sweeps.run.dispatch import End
+from sweeps.run.faults import Break, unexplained
+from sweeps.store.errors import StoreError
+from sweeps.store.failures import ErrorNote, note_of, write_note
 
 
 class Scene(targets.Scene):
@@ -184,3 +186,31 @@ def test_what_came_of_a_target_is_heard_and_of_a_failure_said_once(
     scene.dispatch.ended("a")  # as Tune may say twice
     assert scene.told() == ["a running", f"a {status}"]
     assert scene.said == (["trial a: diverged: too fast"] if status == "failed" else [])
+
+
+class Away(Pieces):
+    """A source whose bucket does not answer."""
+
+    def ended(self, target: Piece) -> End:
+        raise StoreError("s3://b/x: no answer")
+
+    def gave_up(self, target: Piece, note: ErrorNote) -> None:
+        raise StoreError("s3://b/x: no answer")
+
+
+def test_a_bucket_that_is_away_when_a_target_ends_ends_no_other(tmp_path: Path) -> None:
+    scene = targets.Scene(tmp_path, Away(tmp_path, ["a", "b"]))
+    for name in ("a", "b"):
+        assert scene.dispatch.next().run_id == name
+        scene.dispatch.begun(name)
+    scene.dispatch.ended("a")
+    broken = ErrorNote("DataError", "a.jpg: broken", "", "", comes_again=True)
+    scene.dispatch.broke(Break("b", "error", broken))
+    assert scene.said == [
+        "trial a: s3://b/x: no answer",
+        "trial b: s3://b/x: no answer",
+        "trial b: DataError: a.jpg: broken",
+    ]
+    assert [status for _, status, _ in scene.heard] == ["running"] * 2 + ["started", "failed"]
+    scene.interrupts.requested = "SIGINT"
+    assert scene.dispatch.stop_all(), "none is left to wait for"

@@ -16,6 +16,8 @@ from torch import nn
 
 from sweeps.cli.method.predict import read_network
 from sweeps.evidence.image_counts import load_image_counts
+from sweeps.plan.states import DRIVER_FILE
+from sweeps.run.driver import DrivenError, driving
 from sweeps.run.faults import Break, Decision, decide, unexplained
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
@@ -300,14 +302,19 @@ def test_an_orderly_end_waits_for_a_checkpoint_of_each_trial_between_or_within_e
 def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_elsewhere(
     tmp_path: Path,
 ) -> None:
-    """On another machine, no checkpoint is seen: two epochs later there must be one."""
+    """On another machine, no checkpoint is seen: two epochs later there must be one.
+
+    One that has been resumed and reported nothing before, saves one with its first report.
+    """
     store, interrupts = Store(tmp_path), Interrupts()
     end = OrderlyEnd(store, interrupts, None, lambda line: None)
     interrupts.requested = "SIGTERM"
-    assert not end.is_due({"a": "cams/a", "b": "cams/b", "c": "cams/c"}, {"c": 3.0})
+    left = {name: f"cams/{name}" for name in "bcd"}
+    assert not end.is_due({"a": "cams/a"} | left, {"c": 3.0})
     store.cam("b").finish({"epochs": 4})
-    assert not end.is_due({"b": "cams/b", "c": "cams/c"}, {"c": 4.0})
-    assert end.is_due({"b": "cams/b", "c": "cams/c"}, {"c": 5.0})
+    assert not end.is_due(left, {"c": 4.0})
+    assert not end.is_due(left, {"c": 5.0, "d": 8.0})
+    assert end.is_due(left, {"c": 5.0, "d": 9.0})
 
 
 def test_a_half_trained_network_of_other_packages_needs_a_persons_word(tmp_path: Path) -> None:
@@ -375,12 +382,13 @@ def change_environment(store: Store, run_id: str, **values: str) -> None:
 
 
 def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None:
-    from sweeps.run.driver import driving
-
     store = Store(tmp_path)
     what = Driven("sweep", "V-tiny"), "wait for it"
     match = rf"another process runs sweep V-tiny \(process {os.getpid()} on .*\); wait for it"
     with driving(store, *what), pytest.raises(StoreError, match=match):
         driving(store, *what).__enter__()
     with driving(store, *what), driving(store, Driven("sweep", "VI-tiny"), "wait for it"):
-        pass
+        for damaged in ('{"pid": 1}', "[1]", '{"pid'):
+            (store.sweep("V-tiny") / DRIVER_FILE).write_text(damaged)
+            with pytest.raises(DrivenError, match=r"\(.*driver\.lock.*\); wait for it"):
+                driving(store, *what).__enter__()

@@ -120,26 +120,16 @@ def test_a_hang_of_a_later_score_is_told_from_a_death(tmp_path: Path, is_restart
     assert f"see {folder}/stack.txt" in scene.said[-1]
 
 
-def test_giving_up_fails_the_scores_that_are_missing_and_no_other(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    for _ in range(3):
-        scene.start()
-        scene.finish(0)
-        scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
-    runs = [scene.store.run(score.run_id) for score in SCORES]
-    assert runs[0].failure() is None
-    for run in runs[1:]:
-        failure = run.failure()
-        assert failure["kind"] == "died"
-    assert scene.heard[-2:] == [(IDS[1], "failed", None), (IDS[2], "failed", None)]
-
-
-def test_giving_up_leaves_a_score_alone_whose_result_is_only_in_the_bucket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("here", [True, False])
+def test_giving_up_fails_the_scores_that_are_missing_and_no_other(
+    tmp_path: Path, here: bool
+) -> None:
     scene = Scene(tmp_path)
     for attempt in range(3):
         scene.start()
         if attempt == 0:
-            scene.finish(0, here=False)
+            scene.finish(0, here=here)
         scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
     failures = [scene.store.run(score.run_id).failure() for score in SCORES]
     assert [failure and failure["kind"] for failure in failures] == [None, "died", "died"]
+    assert scene.heard[-2:] == [(IDS[1], "failed", None), (IDS[2], "failed", None)]

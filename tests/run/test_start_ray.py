@@ -170,8 +170,9 @@ def test_an_address_that_a_cluster_can_have_is_taken(address: str) -> None:
 def test_a_port_where_nobody_listens_is_refused_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(ClusterError, match=rf"^--address 127\.0\.0\.1:{port}: nothing listens"):
-        check_cluster(f"127.0.0.1:{port}")
+    for host in ("127.0.0.1", "head..lab", "a" * 64):
+        with pytest.raises(ClusterError, match=rf"^--address {host}:{port}: nothing listens"):
+            check_cluster(f"{host}:{port}")
 
 
 def test_a_host_whose_name_nobody_looks_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

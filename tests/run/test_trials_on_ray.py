@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import started
 from sweeps.run.ray.train import fit
-from sweeps.run.ray.tune import InOneProcess, TuneRound
+from sweeps.run.ray.tune import InOneProcess, Records, TuneRound
 from sweeps.run.signals import Interrupts
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
@@ -153,7 +153,25 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     assert max(one["begun"], other["begun"]) < min(one["ended"], other["ended"])
 
 
-def slow_to_end(space: dict[str, Any]) -> Generator[dict[str, float], None, None]:
+def run_in_one_process(
+    generate: Callable[..., Records], address: str, folder: Path, *, at_once: int, stopped_at: float
+) -> None:
+    """Run two trials; end each that reports this epoch."""
+    source = Pieces(folder, ["0", "1"])
+    source.stopped_at = stopped_at
+    ending = OrderlyEnd(Store(folder), Interrupts(), None, print)
+    dispatch = Dispatch[Piece](source, [], ending, print)
+    TuneRound[Piece](
+        source,
+        tune.with_parameters(InOneProcess, generate=generate),
+        lambda piece: {"number": piece.run_id, "folder": str(folder)},
+        folder / "ray/trials",
+        Resources(address=address),
+    ).run(dispatch, at_once)
+    assert not dispatch.breaks
+
+
+def slow_to_end(space: dict[str, Any]) -> Records:
     """Report three epochs; take long to end, as where a bucket answers slowly."""
     try:
         for epoch in (1.0, 2.0, 3.0):
@@ -167,22 +185,36 @@ def slow_to_end(space: dict[str, Any]) -> Generator[dict[str, float], None, None
 def test_a_trial_in_one_process_has_ended_when_tune_has_however_it_ends(
     address: str, tmp_path: Path, stopped_at: float, last: float
 ) -> None:
-    numbers, resources = range(2), Resources(address=address)
-    source = Pieces(tmp_path, [f"{number}" for number in numbers])
-    source.stopped_at = stopped_at
-    ending = OrderlyEnd(Store(tmp_path), Interrupts(), None, print)
-    dispatch = Dispatch[Piece](source, [], ending, print)
-    TuneRound[Piece](
-        source,
-        tune.with_parameters(InOneProcess, generate=slow_to_end),
-        lambda piece: {"number": piece.run_id, "folder": str(tmp_path)},
-        tmp_path / "ray/trials",
-        resources,
-    ).run(dispatch, 1)
-    assert not dispatch.breaks
-    first, second = (json.loads((tmp_path / f"ended{n}.json").read_text()) for n in numbers)
+    run_in_one_process(slow_to_end, address, tmp_path, at_once=1, stopped_at=stopped_at)
+    first, second = (json.loads((tmp_path / f"ended{n}.json").read_text()) for n in range(2))
     assert first["last"] == second["last"] == last
     assert first["pid"] == second["pid"], "another trial is spared a new process"
+
+
+def stopped_before_the_other(space: dict[str, Any]) -> Records:
+    """The first reports the second epoch, once both have begun; the other waits for its end."""
+    folder, is_first = Path(space["folder"]), space["number"] == "0"
+    try:
+        if is_first:
+            wait_for(folder / "begun.json")
+            yield {"epoch": 2.0}
+        note(space["folder"], "begun")
+        wait_for(folder / "ended.json")
+        yield {"epoch": 1.0}
+    finally:
+        if is_first:
+            note(space["folder"], "ended")
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} has not come"
+        time.sleep(0.1)
+
+
+def test_a_trial_that_is_stopped_ends_while_others_still_run(address: str, tmp_path: Path) -> None:
+    run_in_one_process(stopped_before_the_other, address, tmp_path, at_once=2, stopped_at=2.0)
 
 
 def broken_on_rank_1(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:

@@ -152,8 +152,9 @@ def draw(config: RunConfig, store: Store, data: Path, limits: PriorLimits) -> li
 
 
 def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
-    stuck: RunConfig, drawn: Path, store: Store
+    stuck: RunConfig, drawn: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sweeps.stages.stage.watchdog", lambda *_: pytest.fail("it is watched"))
     told = draw(stuck, store, drawn, PriorLimits(5, 9))
     assert [record["epoch"] for record in told] == [1, 2, 3]
     assert ["after 5 iterations" in record.get("warning", "") for record in told] == [

@@ -30,7 +30,8 @@ from sweeps.report.document import (
 )
 from sweeps.report.headline.results import Network, Results, answer, findings, read_results
 from sweeps.report.words import HOW_TO_READ, MISSING, about, number, paper_section, signed
-from sweeps.stages.segmentation import Predict, draw_gallery, evenly_spaced
+from sweeps.stages.score import evenly_spaced
+from sweeps.stages.segmentation import Predict, draw_gallery
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II, SegmentationRow

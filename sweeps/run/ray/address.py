@@ -125,8 +125,9 @@ def _check_port(host: str, port: int, given: str, limits: Limits) -> None:
     """Raise ClusterError unless something listens there."""
     try:  # to look up a name has no limit of its own
         within(limits.host, lambda: socket.create_connection((host, port), limits.host).close())
-    except OSError as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
+        said = getattr(error, "strerror", None) or str(error)
+        why = "no answer" if isinstance(error, TimeoutError) else said
         raise ClusterError(
             f"{given}: nothing listens there ({why}); `ray status` on the head says whether Ray "
             f"runs; {_remedy(given)}"

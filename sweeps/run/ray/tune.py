@@ -23,9 +23,10 @@ from sweeps.run.dispatch import Dispatch, Source, T
 from sweeps.run.faults import Break, unexplained
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Place
-from sweeps.store.errors import comes_again
-from sweeps.store.failures import note_of
+from sweeps.store.errors import StoreError, comes_again
+from sweeps.store.failures import failure_kind, note_of, write_note
 from wsss.config import RunConfig
+from wsss.identity import cam_id
 
 if TYPE_CHECKING:  # it loads torch
     from wsss.training.process import Process
@@ -51,7 +52,7 @@ class TuneRound(Generic[T]):
         os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
-        events = _Events(dispatch, targets)
+        events = _Events(dispatch, targets, in_one_process=self.resources.inline)
         tune.Tuner(
             tune.with_resources(self.trainable, self.resources.of_a_trial()),
             tune_config=tune.TuneConfig(
@@ -109,11 +110,13 @@ class _Events(_NotKept, tune.Stopper, tune.Callback):  # type: ignore[misc]
     After each report, Tune asks its stopper whether to end the trial.
     """
 
-    def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
-        self.dispatch, self.targets = dispatch, targets
+    def __init__(
+        self, dispatch: Dispatch[T], targets: _Targets[T], *, in_one_process: bool
+    ) -> None:
+        self.dispatch, self.targets, self.in_one_process = dispatch, targets, in_one_process
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to end a trial that has reported. Tune passes the last report twice."""
+        """Whether to end a trial that has reported. Tune passes its end as a report, too."""
         if result.get("done"):
             return False
         return self.dispatch.reported(self.targets.run_ids[trial_id], result)
@@ -128,6 +131,8 @@ class _Events(_NotKept, tune.Stopper, tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has ended, or was told to."""
+        if self.in_one_process:  # Tune may keep the process for another trial, for hours
+            trial.temporary_state.ray_actor.cleanup.remote()
         self.dispatch.ended(self.targets.run_ids[trial.trial_id])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -179,8 +184,9 @@ Records = Generator[dict[str, Any], None, None]
 class InOneProcess(tune.Trainable):  # type: ignore[misc]
     """Works through a generator in a trial's process, one record a step.
 
-    When a trial ends, early or not, Tune waits until its generator is closed. So a training's lock
-    is released before the process ends.
+    When a trial ends, early or not, its generator is closed between two steps. So its locks are
+    released at once, and before the process ends. But when all trials are ended, Tune kills a
+    process whose step takes ten seconds more: a lease of it then ends by itself.
     """
 
     def setup(
@@ -199,7 +205,6 @@ class InOneProcess(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial in the same process."""
-        self.records.close()
         self.records = self.start(new_config)
         return True
 
@@ -227,12 +232,12 @@ def distributed_trial(
     from sweeps.run.ray.train import end_with_raylet, fit
 
     end_with_raylet()
-    cam_id = space["cam_id"]
+    key = space["cam_id"]
     fit(
         on_one_rank,
-        (groups[cam_id], place),
+        (groups[key], place),
         resources,
-        folder=place.store.root / "ray_train" / cam_id,
+        folder=place.store.root / "ray_train" / key,
         callbacks=[TuneReportCallback()],
     )
 
@@ -256,16 +261,14 @@ def drawn_trial(
     the store's leaves a note for the driver. held_out: also score it on the held-out half.
     """
     from sweeps.stages.trial import search_trial
-    from sweeps.store.errors import StoreError
-    from sweeps.store.failures import failure_kind, note_of, write_note
-    from wsss.identity import cam_id
     from wsss.training.diagnosis.learning import NotLearningError
     from wsss.training.loop import DivergedError
     from wsss.training.process import Process, pick_device
 
     config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
-    place = replace(place, rank=Process(device=pick_device(cpus)), stack_folder=folder)
+    # Without a watchdog: to judge an epoch may take as long as a whole inference.
+    place = replace(place, rank=Process(device=pick_device(cpus)))
     try:
         for record in search_trial(config, search.objective, place, held_out=held_out):
             epoch = record["epoch"]

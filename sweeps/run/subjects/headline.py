@@ -234,13 +234,16 @@ class Chains(Source[Chain]):
             if dispatch.end.reason():
                 raise _StoppedError
 
-        place = replace(self.place, after_checkpoint=stop_if_asked)
+        place, known = replace(self.place, after_checkpoint=stop_if_asked), dict[str, Any]()
         for stage in chain.stages:
             with closing(complete(stage, place)) as records:
                 for record in records:
-                    self.working = record.stage.rel
+                    if record.stage.rel != self.working:
+                        self.working, known = record.stage.rel, {}
+                    if "epoch" in record.numbers:  # not in news of progress alone
+                        known = {"epoch": record.numbers["epoch"]}
                     numbers = {"stage": record.stage.title, "progress": record.progress}
-                    dispatch.reported(chain.run_id, numbers | dict(record.numbers))
+                    dispatch.reported(chain.run_id, numbers | known | dict(record.numbers))
                     if isinstance(record.stage, Training):  # its checkpoint comes after the record
                         if dispatch.stop_all():
                             return

@@ -187,7 +187,8 @@ class Draws(Source[SearchTrial]):
 
     def gave_up(self, target: SearchTrial, note: ErrorNote) -> None:
         """Record the error; the next start tries the trial again."""
-        target.status, target.message = "error", note.message.strip().splitlines()[-1]
+        lines = note.message.strip().splitlines() or [note.kind]
+        target.status, target.message = "error", lines[-1]
         self._keep(target)
 
     def _keep(self, trial: SearchTrial) -> None:
