@@ -150,7 +150,21 @@ def test_the_splits_of_a_table_are_kept(pictures: Path) -> None:
     assert found == [["1"], ["1"], ["2"], ["3"]]
 
 
+def test_a_second_table_may_lie_below_the_first_and_what_it_names_is_not_left_out(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / "labels.csv").write_text("image,labels\n1.jpg,cat\n2.png,dog\n")
+    (pictures / "a/val.csv").write_text("image,labels\nx.jpg,dog\n")
+    monkeypatch.chdir(pictures)
+    told = run(Path("labels.csv"), "--val", pictures / "a/val.csv").stdout
+    assert "left out, pictures that labels.csv does not label: 3.JPG, a/y \u00e4.jpg, b/x" in told
+    assert labels(VocDataset(pictures / "made"))["x"] == ("dog",)
+
+
 def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
+    (pictures / "a").rename(pictures.parent / "elsewhere")
+    (pictures / "a").symlink_to("../elsewhere")
+    (pictures / "b/back").symlink_to("..")
     result = run(pictures, "--val", "0")
     assert result.exit_code == 0, result.output
     dataset = VocDataset(pictures.with_name("made"))

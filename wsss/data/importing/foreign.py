@@ -102,14 +102,14 @@ class Pictures:
     """The pictures below a folder, found by path, by name, and by name without ending."""
 
     def __init__(self, folder: Path) -> None:
-        """List them, except those in hidden folders and in imported data sets."""
+        """List them, also in linked folders, but not in hidden ones and in imported data sets."""
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the pictures' folder with --images")
         self.folder = folder
         self.names: list[str] = []
         self.others: list[str] = []
-        for top, folders, files in os.walk(folder, onerror=_raise):
-            if RECORD in files:
+        for top, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+            if RECORD in files or _leads_back(Path(top)):
                 folders.clear()
                 continue
             folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
@@ -182,6 +182,11 @@ class Pictures:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _leads_back(folder: Path) -> bool:
+    """Return whether a folder is a link to one that it lies in, where a walk would not end."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _ends(name: str) -> list[str]:

@@ -124,11 +124,16 @@ def _read(request: ImportRequest) -> Foreign:
         return first
     second = _read_one(Path(request.val), request)
     base = Path(os.path.commonpath([first.folder.resolve(), second.folder.resolve()]))
+
+    def below(part: Foreign, name: str) -> str:
+        """Return a part's path as one below the folder of both."""
+        return (part.folder.resolve() / name).relative_to(base).as_posix()
+
     for part, split in ((first, "train"), (second, "val")):
         for image in part.images:
             if image.split:
                 raise DataError(f"{part.path}: has its own splits; leave --val out")
-            image.name = (part.folder.resolve() / image.name).relative_to(base).as_posix()
+            image.name = below(part, image.name)
             image.split = split
     own = {image.name for image in first.images}
     if both := [image.name for image in second.images if image.name in own]:
@@ -136,12 +141,16 @@ def _read(request: ImportRequest) -> Foreign:
             f"{second.path}: has {some(both)} of {first.path}, too; keep each picture in one"
         )
     classes, images = [*first.classes, *second.classes], first.images + second.images
-    if first.folder == second.folder:
-        first.unnamed = sorted({*first.unnamed} & {*second.unnamed})
-    else:
-        first.unnamed += second.unnamed
-        first.unread += second.unread
-    return replace(first, folder=base, classes=list(dict.fromkeys(classes)), images=images)
+    unnamed = {below(part, name) for part in (first, second) for name in part.unnamed}
+    unread = {below(part, name) for part in (first, second) for name in part.unread}
+    return replace(
+        first,
+        folder=base,
+        classes=list(dict.fromkeys(classes)),
+        images=images,
+        unnamed=sorted(unnamed - {image.name for image in images}),
+        unread=sorted(unread),
+    )
 
 
 def _read_one(source: Path, request: ImportRequest) -> Foreign:
