@@ -444,7 +444,9 @@ def test_the_command_prepares_tells_and_refuses(
     tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(OFFICIAL_SPLITS, "train_aug", OfficialSplit(10582, "d1326bd5"))
-    root, local = str(tmp_path / "voc"), archives.local()
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "link").symlink_to("voc")  # as to a larger disk
+    root, local = str(tmp_path / "link"), archives.local()
     paths = ("--voc", str(local["voc"]), "--sbd", str(local["sbd"]))
     words = ["data", "prepare", root, *paths, "--workers", "1"]
     refusal = wsss(*words)
@@ -454,7 +456,7 @@ def test_the_command_prepares_tells_and_refuses(
     result = wsss(*words, "--allow-partial")
     assert result.exit_code == 0, result.stderr
     assert "train_aug: 4 images, not VOC 2012's full list" in result.stdout
-    assert f"{root}: prepared voc, sbd; already there: nothing" in result.stdout
+    assert f"{tmp_path / 'voc'}: prepared voc, sbd; already there: nothing" in result.stdout
     no_name = wsss(*words, "--sha256", "0" * 64)
     assert no_name.exit_code == 2
     assert "expected FILENAME=HEX" in no_name.stderr

@@ -1,8 +1,10 @@
 """Archives that nobody vouches for: had whole or not at all, and nothing unsafe comes out."""
 
+import errno
 import gzip
 import hashlib
 import io
+import os
 import re
 import tarfile
 import threading
@@ -139,6 +141,23 @@ def test_too_little_room_is_told_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed))
     assert get(tmp_path, *hosts).is_file()
+
+
+def test_an_address_may_have_any_letters_and_a_full_disk_is_not_its_fault(
+    tmp_path: Path, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host({"%C3%BC%20b/a.tar": CONTENT})
+    hosts.append(host)
+    assert get(tmp_path, f"{host.url}/\u00fc b/a.tar").read_bytes() == CONTENT
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shutil.copyfileobj", refuse)
+    (tmp_path / "a.tar").unlink()
+    with pytest.raises(ArchiveError, match=r"a\.tar: No space left on device; choose another"):
+        get(tmp_path, f"{host.url}/%C3%BC%20b/a.tar", host)
+    assert len(host.requests) == 2
 
 
 # Unpacking
