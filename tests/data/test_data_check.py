@@ -227,6 +227,9 @@ def test_decoding_finds_truncated_pictures_and_names_damaged_ones(
     truncated.write_bytes(truncated.read_bytes()[:-600])
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-2] + bytes(50) + content[-2:])
+    seen_through = copy / "JPEGImages/drawn_000003.jpg"  # Pillow warns of it: it is not damaged
+    with Image.open(seen_through) as picture:
+        picture.quantize(16).save(seen_through, "PNG", transparency=bytes(16))
     assert report_of(copy, ["train"]).problems == []
     report = check_data(VocDataset(copy), ["train"], scored=["train"], decode=True)
     (problem,) = report.problems
@@ -429,13 +432,16 @@ def full_checks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_second_check_reads_nothing_and_reports_the_same_and_the_data_folder_is_left_alone(
-    copy: Path, full_checks: list[list[str]]
+    copy: Path, full_checks: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(copy.rglob("*"))
     first = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     second = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert full_checks == [CHECKED]
     assert first == second == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
+    monkeypatch.chdir(copy.parent)  # the same folder by another name
+    near = check_data_once(VocDataset(Path(copy.name)), CHECKED, scored=CHECKED)
+    assert near == first.model_copy(update={"root": Path(copy.name)})
     assert sorted(copy.rglob("*")) == before
     report = check_data_once(VocDataset(copy), ["val"], scored=CHECKED)
     assert full_checks == [CHECKED, ["val"]]

@@ -306,7 +306,7 @@ def check_data_once(
     about = (VERSION, splits, sorted(scored), may_be_empty)
     path = _remembered(dataset, about)
     if path and not recheck and (known := _read(path)):
-        return known
+        return known.model_copy(update={"root": dataset.root})  # it may have been named otherwise
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
     if path and not report.problems and _remembered(dataset, about) == path:
         with suppress(OSError):
