@@ -96,6 +96,7 @@ LABEL = np.arange(40 * 30).reshape(30, 40) % 21
         (png(LABEL, palette=_voc_palette()[:30]), "another palette than VOC's"),
         (b"GIF89a not a png", "is no PNG"),
         (png(LABEL)[:200], "is no PNG"),
+        (png(LABEL)[:33] + b"\0\0\0\0gAMA\xb2\xe1\xb7\x1f" + png(LABEL)[33:], "is no PNG"),
         (b"", "is no PNG"),
     ],
 )
