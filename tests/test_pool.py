@@ -1,5 +1,6 @@
 """A pool of worker processes: order, errors, and how it ends."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -27,6 +28,10 @@ def odd_one_out(number: int, *, error: type[Exception]) -> int:
     if number == 3:
         raise error("no picture of three")
     return number
+
+
+def on_a_full_disk(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/labels/a.png")
 
 
 def vanish(number: int) -> int:
@@ -64,6 +69,14 @@ def test_an_error_names_its_image_and_stops(
     assert list(answers) == []
     if expected is RuntimeError:
         assert "in odd_one_out" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_full_disk_is_told_by_the_file(num_workers: int) -> None:
+    """A command explains it (`errors.explained`)."""
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
+        list(pool_map(on_a_full_disk, JOBS, num_workers=num_workers))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/labels/a.png")
 
 
 def test_a_dead_worker_is_reported_with_its_images() -> None:
