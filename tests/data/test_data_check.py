@@ -530,3 +530,6 @@ def test_the_cache_lies_where_the_environment_says(
     monkeypatch.delenv("WSSS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert checks_folder() == tmp_path / "xdg" / "wsss-sweeps" / "checks"
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/xdg")  # of a file of variables, which no shell reads
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert checks_folder() == tmp_path / "xdg" / "wsss-sweeps" / "checks"

@@ -252,7 +252,11 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     delimiter = max(counts, key=lambda each: counts[each])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)]
+        rows = [
+            (reader.line_num, [value.strip() for value in row])
+            for row in reader
+            if any("".join(row).split())
+        ]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV again") from None
     if len(rows) < 2:

@@ -35,7 +35,6 @@ Array = NDArray[np.generic]
 
 ORDER_STREAM, CROP_STREAM = 0, 1
 """Keep the random streams of the epoch's order and of the crops apart."""
-BILINEAR = TrainConfig(resize="bilinear")
 
 
 class CropBatch(NamedTuple):
@@ -141,9 +140,11 @@ def plan_labelled_crop(
         factor = float(rng.choice(np.linspace(*factors, config.num_scales)))
         factors = (factor, factor)
     low, high = (max(1, round(factor * max(width, height))) for factor in factors)
-    sides = {"crop_size": config.crop_size, "min_long_side": low, "max_long_side": high}
-    # Not checked: a large picture may get sides beyond what a setting may ask for.
-    return plan_crop(width, height, BILINEAR.model_copy(update=sides), rng)
+    # Not validated: the sides of a large picture may be beyond what can be set.
+    train = TrainConfig.model_construct(
+        crop_size=config.crop_size, min_long_side=low, max_long_side=high, resize="bilinear"
+    )
+    return plan_crop(width, height, train, rng)
 
 
 def collate(items: Sequence[Item]) -> Item:
