@@ -305,8 +305,10 @@ def check_data_once(
     """
     about = (VERSION, splits, sorted(scored), may_be_empty)
     path = _remembered(dataset, about)
-    if path and not recheck and (known := _read(path)):
-        return known.model_copy(update={"root": dataset.root})  # it may have been named otherwise
+    if path and not recheck:
+        with suppress(OSError, ValidationError):  # none there, or damaged
+            known = DataReport.model_validate_json(path.read_bytes())
+            return known.model_copy(update={"root": dataset.root})  # perhaps named otherwise then
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
     if path and not report.problems and _remembered(dataset, about) == path:
         with suppress(OSError):
@@ -368,11 +370,3 @@ def _listing(root: Path) -> str:
             times = str(error.strerror)
         digest.update(f"{folder}/{file.name} {times}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _read(path: Path) -> DataReport | None:
-    """Return a remembered report; None if there is none or it is damaged."""
-    try:
-        return DataReport.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None

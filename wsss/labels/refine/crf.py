@@ -99,13 +99,13 @@ def crf_label(
     image: [H, W, 3]; cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. Under every preset
     the CRF starts from the label of `pseudo_label`; presets differ in its probability: irn gives it
     .7 and shares the rest among the others; psa takes `power_probs`; deeplab takes (score, CAMs)
-    divided by their sum. Without a present class all is background.
+    divided by their sum.
     """
     unary = PRESETS[config.preset].unary
-    probs = score_probs(cams, labels, background_score)
-    if labels and unary == "power":
+    probs = score_probs(cams, background_score)
+    if unary == "power":
         probs = power_probs(cams, background_score)
-    elif labels and unary == "label":
+    elif unary == "label":
         probs = label_probs(probs.argmax(0), len(probs), LABEL_CERTAINTY)
     return most_probable(dense_crf(image, probs, config), labels)
 

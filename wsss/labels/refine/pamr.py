@@ -77,8 +77,6 @@ def pamr_label(
     image: [H, W, 3]; cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. A constant
     background map would stay as it is, so the refined CAMs are compared with the score itself.
     """
-    if not labels:
-        return np.zeros(image.shape[:2], dtype=np.uint8)
     return pseudo_label(pamr_cams(image, cams, config), labels, background_score)
 
 

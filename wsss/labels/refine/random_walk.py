@@ -33,8 +33,7 @@ def transition(features: Tensor, radius: int, beta: float) -> csr_array:
     height, width = features.shape[-2:]
     size = height * width
     pairs = neighbour_pairs(height, width, radius)
-    with torch.no_grad():
-        distances = pair_distances(features[None], radius)[0]
+    distances = pair_distances(features[None], radius)[0]
     affinities = torch.exp(-beta * distances).cpu().numpy()
     first, second = (index.to(torch.int32).numpy() for index in pairs)
     diagonal = np.arange(size, dtype=np.int32)
@@ -74,8 +73,6 @@ def walk_cams(
     cams: [P, H, W] in [0, 1]; features: [C, h, w] of the same image. The walk flattens peaks: with
     `config.walked_scale` maximum, each class is divided by its maximum again, as a plain CAM is.
     """
-    if len(cams) == 0:
-        return cams
     low_height, low_width = features.shape[-2:]
     low = F.adaptive_avg_pool2d(torch.from_numpy(cams)[None], (low_height, low_width))[0]
     matrix = transition(features, config.radius, config.beta)
