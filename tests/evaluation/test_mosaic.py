@@ -1,22 +1,14 @@
 """Where the pictures of a mosaic lie, in which colours, and that its words are drawn."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss.data.pictures.image import read_image
-from wsss.data.voc import VocDataset
-from wsss.evaluation.figures import draw_gallery
 from wsss.evaluation.mosaic import Line, draw_mosaic
-from wsss.overrides import apply_overrides
-from wsss.presets import TINY
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 180, 0), (0, 0, 220)
 WIDTH, HEIGHT = 168, 140
@@ -69,30 +61,6 @@ def test_labels_keep_their_colours_and_photographs_are_blended(tmp_path: Path) -
     blended, kept = (pixels[70, start : start + WIDTH] for start in (0, WIDTH))
     assert {tuple(map(int, colour)) for colour in kept} == {RED, BLUE, (255, 255, 255)}
     assert len({tuple(map(int, colour)) for colour in blended}) > 3
-
-
-class Seeing(torch.nn.Module):
-    """Stands for a network: keeps the brightest red of each picture, and gives zeros."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reds: list[float] = []
-
-    def forward(self, x: torch.Tensor) -> Any:
-        self.reds += (255 * (0.229 * x[:, 0] + 0.485)).amax((1, 2)).tolist()
-        return SimpleNamespace(cams=torch.zeros(len(x), 20, 4, 4))
-
-
-def test_a_gallery_s_views_are_those_that_a_training_shows_its_network(
-    drawn: Path, tmp_path: Path
-) -> None:
-    dataset, model = VocDataset(drawn), Seeing()
-    config = apply_overrides(TINY, {"views.reading": "literal_unclipped", "labels.scales": [1]})
-    samples, cpu = dataset.samples("train")[:1], torch.device("cpu")
-    draw_gallery(tmp_path / "g.png", model, dataset, samples, config, device=cpu)  # type: ignore[arg-type]
-    brightest = float(read_image(samples[0].image_path)[0].max())
-    expected = [brightest, 1.5 * brightest + 300, 0.8 * brightest + 150]
-    assert model.reds[-3:] == pytest.approx(expected, abs=0.01)
 
 
 def test_titles_stand_above_the_pictures_and_the_legend_below(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`wsss data import`: COCO's JSON, tables and class folders become a data set in VOC layout."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -165,11 +166,15 @@ def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
     (pictures / "a").rename(pictures.parent / "elsewhere")
     (pictures / "a").symlink_to("../elsewhere")
     (pictures / "b/back").symlink_to("..")
-    result = run(pictures, "--val", "0")
-    assert result.exit_code == 0, result.output
+    (pictures / "1.jpg").rename(pictures / os.fsdecode(b"b/\xe9t\xe9.jpg"))  # in Latin-1
+    for told in ("imported", "already there"):
+        result = run(pictures, "--val", "0")
+        assert told in result.stdout, result.output
     dataset = VocDataset(pictures.with_name("made"))
-    assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "y_a": ("a",)}
-    assert "left out, pictures that pictures does not label: 1.jpg, 2.png, 3.JPG" in result.stdout
+    assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "t": ("b",), "y_a": ("a",)}
+    record = json.loads((dataset.root / "imported.json").read_text())
+    assert record["pictures"]["t"] == r"b/\xe9t\xe9.jpg"
+    assert "left out, pictures that pictures does not label: 2.png, 3.JPG" in result.stdout
     again = image_ids(["a.jpg", "a.png", "\u732b.jpg", "x/a b.jpg", "y/a b.jpg", ".b.jpg"])
     assert [again[name] for name in ("x/a b.jpg", "y/a b.jpg", ".b.jpg")] == ["x_a_b", "y_a_b", "b"]
     assert len(set(again.values())) == 6
