@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 from wsss.config import NetworkConfig
 from wsss.data.voc import Sample
@@ -129,15 +128,3 @@ def test_walked_labels_can_be_scored_as_plain_cams(tmp_path: Path) -> None:
     mask = np.zeros((45, 61), dtype=np.uint8)
     _, counts = count_image(walked[0].cams, (1, 4), mask, threshold_grid(0.15), 21)
     assert counts.sum() == mask.size
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"confident_foreground": 0.1, "confident_background": 0.2},
-        {"min_long_side": 500, "max_long_side": 400},
-    ],
-)
-def test_settings_out_of_order_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="swap them"):
-        RandomWalkConfig(**wrong)
