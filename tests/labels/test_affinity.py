@@ -120,16 +120,6 @@ def test_the_loss_by_hand() -> None:
     assert float(losses.total) == pytest.approx(1.5 * ln2 / 4 + ln2 / 4 + negative / 2, rel=1e-5)
 
 
-def test_a_kind_without_pairs_adds_nothing_and_no_nan() -> None:
-    distances = torch.zeros(1, 3, requires_grad=True)
-    none = torch.zeros(1, 3, dtype=torch.bool)
-    losses = affinity_losses(distances, PairKinds(none, none, none), torch.zeros(3))
-    assert [value.item() for value in losses] == [0, 0, 0, 0]
-    losses.total.backward()
-    assert distances.grad is not None
-    assert torch.equal(distances.grad, torch.zeros(1, 3))
-
-
 def test_the_gradient_stays_finite_where_affinity_is_one_across_a_border() -> None:
     distances = torch.zeros(1, 1, requires_grad=True)
     yes, no = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)

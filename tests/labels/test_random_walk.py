@@ -74,12 +74,6 @@ def test_the_walk_equals_the_dense_power_of_the_matrix(log_steps: int, beta: flo
     assert found.dtype == np.float32
 
 
-def test_cams_of_another_size_are_refused() -> None:
-    matrix = transition(torch.zeros(1, 3, 4), 2, 1.0)
-    with pytest.raises(ValueError, match=r"5 x 4 need a transition matrix of 20 rows"):
-        random_walk(np.zeros((1, 5, 4), dtype=np.float32), matrix, 2)
-
-
 @pytest.mark.parametrize("scale", ["kept", "maximum"])
 def test_walked_cams_are_of_image_size_at_the_configured_scale(scale: str) -> None:
     cams = np.random.default_rng(0).random((2, 42, 56), dtype=np.float32)  # blocks of 7 x 8 pixels

@@ -320,12 +320,12 @@ def test_an_archive_with_another_digest_is_refused(tmp_path: Path, archives: Arc
     path, root = archives.local("voc")["voc"], tmp_path / "voc"
     known = archives.sources()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    wrong = refused(root, archives, allow_partial=True, sha256={"VOC.tar": "0" * 64})
+    wrong = refused(root, archives, sha256={"VOC.tar": "0" * 64})  # though its MD5 is right
     assert f"sha256 expected {'0' * 64}, found {digest}" in wrong
     told = refused(root, archives, sha256={"voc.tar": "0" * 64})  # would not be used
     assert told == "voc.tar: no archive of this name; there are VOC.tar, SBD.tgz, TEST.tar"
     assert "give 64 hex digits" in refused(root, archives, sha256={"VOC.tar": "abc"})
-    prepare(root, archives, allow_partial=True, sha256={"VOC.tar": digest})
+    prepare(root, archives, allow_partial=True, sha256={"VOC.tar": digest.upper()})
     path.write_bytes(path.read_bytes() + b"\0")
     request = PrepareRequest(tmp_path / "new", archives=archives.local())
     with pytest.raises(DataError) as caught, Progress(disable=True) as progress:

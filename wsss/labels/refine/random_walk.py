@@ -51,15 +51,9 @@ def random_walk(
     """Return CAMs after 2^log_steps steps of a transition matrix: [P, h, w] -> [P, h, w].
 
     Equal to the product with the matrix squared log_steps times, which would no longer be sparse.
-    The result stays within each CAM's minimum and maximum. Raises ValueError if the sizes differ.
+    The result stays within each CAM's minimum and maximum.
     """
-    num_classes, height, width = cams.shape
-    if matrix.shape != (height * width, height * width):
-        raise ValueError(
-            f"CAMs of {height} x {width} need a transition matrix of {height * width} rows, this "
-            f"one is {matrix.shape}; resize them to the feature map"
-        )
-    walked = np.ascontiguousarray(cams.reshape(num_classes, height * width).T)  # [hw, P]
+    walked = np.ascontiguousarray(cams.reshape(len(cams), -1).T)  # [hw, P]
     for _ in range(2**log_steps):
         walked = matrix @ walked
     return np.ascontiguousarray(walked.T).reshape(cams.shape)
