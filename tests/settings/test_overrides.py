@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,9 @@ def test_a_setting_is_taken_once_it_is_given_as_told(word: str, told: str) -> No
 # Who wins
 
 
-@pytest.mark.parametrize("form", [yaml.safe_dump, json.dumps])
+@pytest.mark.parametrize(
+    ("ending", "form"), [("yaml", yaml.safe_dump), ("json", partial(json.dumps, indent="\t"))]
+)
 @pytest.mark.parametrize(
     ("key", "of_file", "of_line"),
     [
@@ -115,9 +118,9 @@ def test_a_setting_is_taken_once_it_is_given_as_told(word: str, told: str) -> No
     ],
 )
 def test_the_more_specific_wins(
-    key: str, of_file: Any, of_line: Any, form: Any, tmp_path: Path
+    key: str, of_file: Any, of_line: Any, ending: str, form: Any, tmp_path: Path
 ) -> None:
-    file, start = tmp_path / "run.yaml", PRESETS["short"]
+    file, start = tmp_path / f"run.{ending}", PRESETS["short"]
     section, _, name = key.rpartition(".")
     file.write_text(form({section: {name: of_file}} if section else {name: of_file}))
 
