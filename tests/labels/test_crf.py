@@ -95,7 +95,7 @@ def test_hard_label_costs_are_those_of_pydensecrf() -> None:
     unary_from_labels = importlib.import_module("pydensecrf.utils").unary_from_labels
     indices = np.array([[0, 1, 2], [2, 1, 0]])
     expected = unary_from_labels(indices, 3, gt_prob=0.7, zero_unsure=False).reshape(3, 2, 3)
-    assert np.allclose(-np.log(label_probs(indices, 3, 0.7)), expected, atol=1e-6)
+    assert np.allclose(-np.log(label_probs(indices, 3)), expected, atol=1e-6)
 
 
 @needs_crf
