@@ -44,7 +44,7 @@ def picture(root: Path | None) -> Job:
 def present_labels(job: Job) -> None:
     """The three labels that an image holds against all 21 of VOC."""
     image, cams = job
-    few = score_probs(cams, LABELS, SCORE)
+    few = score_probs(cams, SCORE)
     every = np.zeros((21, *few.shape[1:]), np.float32)
     every[[0, *(k + 1 for k in LABELS)]] = few
     config = CrfConfig()

@@ -1,11 +1,12 @@
 """A pool of worker processes: order, errors, and how it ends."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def square(number: int) -> int:
     return number * number
 
 
-def odd_one_out(number: int, *, error: type[Exception]) -> int:
+def odd_one_out(number: int, *, error: Callable[[str], Exception]) -> int:
     if number == 3:
         raise error("no picture of three")
     return number
@@ -51,10 +52,11 @@ def test_answers_keep_the_order_of_jobs_for_any_number_of_processes(num_workers:
     [
         (ForeseenError, ForeseenError, "image picture3: no picture of three"),
         (KeyError, RuntimeError, "image picture3: KeyError: 'no picture of three'"),
+        (partial(OSError, errno.ENOSPC), OSError, "[Errno 28] no picture of three"),  # a full disk
     ],
 )
 def test_an_error_names_its_image_and_stops(
-    num_workers: int, raised: type[Exception], expected: type[Exception], message: str
+    num_workers: int, raised: Callable[[str], Exception], expected: type[Exception], message: str
 ) -> None:
     answers = pool_map(partial(odd_one_out, error=raised), JOBS, num_workers=num_workers)
     assert [next(answers) for _ in range(3)] == [JOBS[0], JOBS[1], JOBS[2]]

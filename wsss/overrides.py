@@ -158,6 +158,8 @@ def read_tree(path: Path, *, example: str) -> Any:
     if path.suffix.lower() == ".toml":
         kind, parse = "TOML", _plain_toml
     text = read_text(path, MAX_FILE_BYTES, ConfigError)
+    if path.suffix.lower() == ".json":  # read as YAML, which refuses tabs
+        text = text.replace("\t", " ")
     try:
         return parse(text)
     except _RepeatedKeyError as error:

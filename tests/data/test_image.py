@@ -26,11 +26,14 @@ from wsss.data.loading.batches import CropDataset, LabelledCrops
 from wsss.data.pictures.image import BROKEN_IMAGE, as_array, image_size, read_image
 from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample
+from wsss.evaluation.figures import draw_gallery
 from wsss.labels.infer import infer_cams
 from wsss.labels.predict import predict_images
 from wsss.labels.refine.random_walk import image_features
 from wsss.labels.segment import segment_image
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
+from wsss.overrides import apply_overrides
+from wsss.presets import TINY
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.affinity import AffinityCrops
 
@@ -299,7 +302,7 @@ class Seeing(torch.nn.Module):
         mean, std = (
             torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
-        self.seen += ((x * std + mean) * 255).round().byte()
+        self.seen += (x * std + mean) * 255
         return SimpleNamespace(cams=torch.zeros(len(x), 2, *x.shape[2:]))
 
 
@@ -344,5 +347,12 @@ def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
     assert len(cam.seen) == 1
     assert len(other.seen) == 3
     for seen in (*cam.seen, *other.seen):
-        assert torch.equal(seen, upright)
+        assert torch.equal(seen.round(), upright)
     assert torch.equal(read_image(found.overlay), upright)  # nothing found: nothing tinted
+
+    gallery, config = Seeing(), apply_overrides(TINY, {"views.reading": "literal_unclipped"})
+    dataset: Any = SimpleNamespace(classes=["cat"], mask=lambda _: mask)
+    draw_gallery(tmp_path / "g.png", gallery, dataset, [sample], config, device=CPU)  # type: ignore[arg-type]
+    readings = ((1, 0), (1.5, 300), (0.8, 150))  # as a training shows them
+    for seen, (alpha, beta) in zip(gallery.seen[-3:], readings, strict=True):
+        torch.testing.assert_close(seen, alpha * upright.float() + beta, atol=0.01, rtol=0)

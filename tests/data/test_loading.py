@@ -31,7 +31,7 @@ from wsss.data.loading.batches import (
     epoch_order,
 )
 from wsss.data.loading.crops import CropPlan, cut_crop, plan_crop
-from wsss.data.pictures.image import read_image
+from wsss.data.pictures.image import as_array, read_image
 from wsss.data.voc import Sample
 from wsss.presets import TINY_DEEPLAB
 from wsss.training.affinity import AffinityCrops
@@ -57,10 +57,6 @@ def assert_equal(first: list[CropBatch], second: list[CropBatch]) -> None:
     for one, other in zip(first, second, strict=True):
         for a, b in zip(one, other, strict=True):
             assert torch.equal(a, b)
-
-
-def pillow(image: torch.Tensor) -> Image.Image:
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 # The same crops everywhere
@@ -290,7 +286,7 @@ def test_a_crop_is_what_pillow_resizes_cut_flipped_and_placed(
     plan = plan_crop(width, height, train, rng)
     scale = int(same.integers(40, 201)) / max(width, height)
     size = (round(width * scale), round(height * scale))
-    whole = np.array(pillow(image).resize(size, Image.Resampling[name.upper()]))
+    whole = np.array(Image.fromarray(as_array(image)).resize(size, Image.Resampling[name.upper()]))
     columns, rows = (int(same.integers(abs(side - 64) + 1)) for side in size)
     if size[0] > 64:
         whole, columns = whole[:, columns : columns + 64], 0

@@ -23,11 +23,9 @@ def palette_mask(values: np.ndarray, palette: list[int]) -> Image.Image:
 
 
 KINDS: dict[str, Callable[[Path], object]] = {
-    "palette": lambda p: palette_mask(VALUES, voc_palette()).save(p),
     "palette of other colours": lambda p: palette_mask(VALUES, [9, 9, 200] * 256).save(p),
     "grey of 4 bits": lambda p: p.write_bytes(png(4, 0, [b"\x01\x20", b"\x31\x00"], width=3)),
     "grey of 2 bits": lambda p: p.write_bytes(png(2, 0, [b"\x18", b"\xd0"], width=3)),
-    "RGB": lambda p: Image.fromarray(RGB[VALUES]).save(p),
 }
 
 

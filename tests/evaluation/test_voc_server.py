@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.data.classes import voc_palette
 from wsss.data.pictures.mask import write_label_png
 from wsss.evaluation.voc_server import ServerTarError, write_server_tar
 
@@ -35,21 +36,12 @@ def archive(folder: Path, tmp_path: Path) -> Path:
 def png(label: np.ndarray, mode: str = "P", palette: list[int] | None = None) -> bytes:
     image = Image.fromarray(label.astype(np.uint8))
     if mode == "P":
-        image.putpalette(palette or _voc_palette())
+        image.putpalette(palette or voc_palette())
     else:
         image = image.convert(mode)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _voc_palette() -> list[int]:
-    """VOC's colours as the development kit defines them, bit by bit, apart from our own code."""
-    return [
-        sum((label >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
-        for label in range(256)
-        for channel in range(3)
-    ]
 
 
 def test_the_archive_holds_the_split_where_the_server_looks(archive: Path, folder: Path) -> None:
@@ -86,17 +78,19 @@ LABEL = np.arange(40 * 30).reshape(30, 40) % 21
     ("data", "message"),
     [
         (png(LABEL), None),
-        (png(LABEL, palette=_voc_palette()[:63]), None),
+        (png(LABEL, palette=voc_palette()[:63]), None),
         (png(LABEL, mode="L"), "has mode L, the server takes P"),
         (png(LABEL, mode="RGB"), "has mode RGB"),
         (png(np.where(LABEL == 20, 21, LABEL)), r"holds value 21, labels are 0\.\.20"),
         (png(np.where(LABEL == 20, 255, LABEL)), "holds value 255"),
         (png(LABEL.T), "has 30 x 40 pixels, its image 40 x 30"),
         (png(LABEL, palette=[0, 0, 0, 255, 0, 0] * 128), "another palette than VOC's"),
-        (png(LABEL, palette=_voc_palette()[:30]), "another palette than VOC's"),
+        (png(LABEL, palette=voc_palette()[:30]), "another palette than VOC's"),
         (b"GIF89a not a png", "is no PNG"),
         (png(LABEL)[:200], "is no PNG"),
+        (png(LABEL)[:33] + b"\0\0\0\0gAMA\xb2\xe1\xb7\x1f" + png(LABEL)[33:], "is no PNG"),
         (b"", "is no PNG"),
+        (png(LABEL)[:16] + (60_000).to_bytes(4, "big") * 2 + png(LABEL)[24:], "is no PNG"),
     ],
 )
 def test_a_prediction_the_server_would_refuse_is_named_with_its_rule(
@@ -109,13 +103,3 @@ def test_a_prediction_the_server_would_refuse_is_named_with_its_rule(
     with pytest.raises(ServerTarError, match=rf"{IDS[0]}\.png: .*{message}.*; "):
         write_server_tar(folder, SIZES, tmp_path / "new.tar")
     assert not list(tmp_path.glob("*.tar*"))
-
-
-def test_a_png_that_promises_a_huge_picture_is_refused_by_its_header(
-    folder: Path, tmp_path: Path
-) -> None:
-    huge = bytearray(png(LABEL))
-    huge[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height in the header
-    (folder / f"{IDS[0]}.png").write_bytes(huge)
-    with pytest.raises(ServerTarError, match=rf"{IDS[0]}\.png: (has 60000 x 60000|is no PNG)"):
-        write_server_tar(folder, SIZES, tmp_path / "new.tar")

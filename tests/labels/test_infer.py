@@ -99,13 +99,10 @@ def test_a_class_without_any_activation_gives_zeros_and_an_all_background_label(
     assert set(np.unique(pseudo_label(cams[:1], (1,), 0.0))) == {0}
 
 
-def test_inference_leaves_the_network_in_evaluation_mode_and_without_gradients(
-    model: CamNet, smooth: list[Sample]
-) -> None:
+def test_inference_is_in_evaluation_mode(model: CamNet, smooth: list[Sample]) -> None:
     model.train()
     next(infer_cams(model, smooth, LabelsConfig(scales=(1.0,)), device=CPU))
     assert not model.training
-    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_the_pseudo_label_is_the_strongest_class_above_the_score() -> None:

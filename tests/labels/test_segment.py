@@ -108,6 +108,13 @@ def test_the_crf_runs_where_the_settings_ask_for_it(model: DeepLab, smooth: list
     assert np.abs(refined - plain).max() > 0.1
 
 
+def test_a_network_of_broken_weights_is_refused_with_the_remedy(smooth: list[Sample]) -> None:
+    broken = build_deeplab(BASE, 4)
+    torch.nn.init.constant_(next(broken.classifiers.parameters()), torch.nan)
+    with pytest.raises(DataError, match=r"weights are broken; .*lower lr \(now 0\.00025\)"):
+        probs_of(broken, smooth[0], BASE)
+
+
 # Label PNGs
 
 

@@ -1,6 +1,7 @@
 """`wsss data import`: COCO's JSON, tables and class folders become a data set in VOC layout."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -73,7 +74,7 @@ def labels(dataset: VocDataset) -> dict[str, tuple[str, ...]]:
         ("image,labels\n1.jpg,cat;dog\n2.png,dog\n3.JPG,cat\n", ()),
         ("\ufefffile_name;classes\r\n1.jpg;cat,dog\r\n2.png;dog\r\n3.JPG;cat\r\n", ()),
         ("image,labels\n1.jpg,cat dog\n2.png,dog\n3.JPG,cat\n", ("--separator", "space")),
-        ("id,class,x\n1,cat,7\n1,dog,8\n2,dog,9\npictures/3,cat,1\n", ()),
+        ("id,class,x\n1,cat,7\n  \n1,dog,8\n2,dog,9\npictures/3,cat,1\n", ()),
         ("filename, cat, dog\n1.jpg,1,1\n2.png,0,1.0\n3.JPG,True,\n", ()),
         (
             "name,x,y\nu,1.jpg,cat;dog\nu,2.png,dog\nu,3.JPG,cat\n",
@@ -150,12 +151,30 @@ def test_the_splits_of_a_table_are_kept(pictures: Path) -> None:
     assert found == [["1"], ["1"], ["2"], ["3"]]
 
 
+def test_a_second_table_may_lie_below_the_first_and_what_it_names_is_not_left_out(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / "labels.csv").write_text("image,labels\n1.jpg,cat\n2.png,dog\n")
+    (pictures / "a/val.csv").write_text("image,labels\nx.jpg,dog\n")
+    monkeypatch.chdir(pictures)
+    told = run(Path("labels.csv"), "--val", pictures / "a/val.csv").stdout
+    assert "left out, pictures that labels.csv does not label: 3.JPG, a/y \u00e4.jpg, b/x" in told
+    assert labels(VocDataset(pictures / "made"))["x"] == ("dog",)
+
+
 def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
-    result = run(pictures, "--val", "0")
-    assert result.exit_code == 0, result.output
+    (pictures / "a").rename(pictures.parent / "elsewhere")
+    (pictures / "a").symlink_to("../elsewhere")
+    (pictures / "b/back").symlink_to("..")
+    (pictures / "1.jpg").rename(pictures / os.fsdecode(b"b/\xe9t\xe9.jpg"))  # in Latin-1
+    for told in ("imported", "already there"):
+        result = run(pictures, "--val", "0")
+        assert told in result.stdout, result.output
     dataset = VocDataset(pictures.with_name("made"))
-    assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "y_a": ("a",)}
-    assert "left out, pictures that pictures does not label: 1.jpg, 2.png, 3.JPG" in result.stdout
+    assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "t": ("b",), "y_a": ("a",)}
+    record = json.loads((dataset.root / "imported.json").read_text())
+    assert record["pictures"]["t"] == r"b/\xe9t\xe9.jpg"
+    assert "left out, pictures that pictures does not label: 2.png, 3.JPG" in result.stdout
     again = image_ids(["a.jpg", "a.png", "\u732b.jpg", "x/a b.jpg", "y/a b.jpg", ".b.jpg"])
     assert [again[name] for name in ("x/a b.jpg", "y/a b.jpg", ".b.jpg")] == ["x_a_b", "y_a_b", "b"]
     assert len(set(again.values())) == 6

@@ -320,12 +320,12 @@ def test_an_archive_with_another_digest_is_refused(tmp_path: Path, archives: Arc
     path, root = archives.local("voc")["voc"], tmp_path / "voc"
     known = archives.sources()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    wrong = refused(root, archives, allow_partial=True, sha256={"VOC.tar": "0" * 64})
+    wrong = refused(root, archives, sha256={"VOC.tar": "0" * 64})  # though its MD5 is right
     assert f"sha256 expected {'0' * 64}, found {digest}" in wrong
     told = refused(root, archives, sha256={"voc.tar": "0" * 64})  # would not be used
     assert told == "voc.tar: no archive of this name; there are VOC.tar, SBD.tgz, TEST.tar"
     assert "give 64 hex digits" in refused(root, archives, sha256={"VOC.tar": "abc"})
-    prepare(root, archives, allow_partial=True, sha256={"VOC.tar": digest})
+    prepare(root, archives, allow_partial=True, sha256={"VOC.tar": digest.upper()})
     path.write_bytes(path.read_bytes() + b"\0")
     request = PrepareRequest(tmp_path / "new", archives=archives.local())
     with pytest.raises(DataError) as caught, Progress(disable=True) as progress:
@@ -444,7 +444,9 @@ def test_the_command_prepares_tells_and_refuses(
     tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(OFFICIAL_SPLITS, "train_aug", OfficialSplit(10582, "d1326bd5"))
-    root, local = str(tmp_path / "voc"), archives.local()
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "link").symlink_to("voc")  # as to a larger disk
+    root, local = str(tmp_path / "link"), archives.local()
     paths = ("--voc", str(local["voc"]), "--sbd", str(local["sbd"]))
     words = ["data", "prepare", root, *paths, "--workers", "1"]
     refusal = wsss(*words)
@@ -454,7 +456,7 @@ def test_the_command_prepares_tells_and_refuses(
     result = wsss(*words, "--allow-partial")
     assert result.exit_code == 0, result.stderr
     assert "train_aug: 4 images, not VOC 2012's full list" in result.stdout
-    assert f"{root}: prepared voc, sbd; already there: nothing" in result.stdout
+    assert f"{tmp_path / 'voc'}: prepared voc, sbd; already there: nothing" in result.stdout
     no_name = wsss(*words, "--sha256", "0" * 64)
     assert no_name.exit_code == 2
     assert "expected FILENAME=HEX" in no_name.stderr

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,6 @@ def test_a_setting_like_no_other_is_refused_with_those_of_its_section_or_the_sec
     assert str(caught.value) == f"unknown setting 'train'; known: {expected}"
 
 
-def test_weights_whose_name_could_mean_two_files_are_refused_with_both_names() -> None:
-    with pytest.raises(ConfigError, match=r"weights = 'imagenet': give imagenet_v1 .* imagenet_v2"):
-        apply_overrides(RunConfig(), {"network.weights": "imagenet"})
-
-
 def test_assignments_of_the_command_line_are_yaml_values() -> None:
     words = ["train.lr=0.02", "views.enhanced=true", "labels.scales=[0.5, 1]", "a = b=c"]
     expected = {"train.lr": 0.02, "views.enhanced": True, "labels.scales": [0.5, 1], "a": "b=c"}
@@ -89,7 +85,7 @@ def test_the_default_that_a_wrong_value_is_told_can_be_given(settings: Any) -> N
         ("Train.LR=0.1", r"did you mean (?P<key>[\w.]+)\?"),
         ("train.lr", r"write it as (?P<word>\S+)"),
         ("train=1", r"known: (?P<key>[\w.]+)"),
-        ("network.weights=no", r"give (?P<value>\w+) "),
+        ("network.weights=imagenet", r"give imagenet_v1 .*, (?P<value>imagenet_v2) "),
         ("network.backbone=ResNet50", r"must be '(?P<value>\w+)'"),
         ("network.pixel_correlation=false", r"must be '(?P<value>\w+)'"),
     ],
@@ -108,7 +104,9 @@ def test_a_setting_is_taken_once_it_is_given_as_told(word: str, told: str) -> No
 # Who wins
 
 
-@pytest.mark.parametrize("form", [yaml.safe_dump, json.dumps])
+@pytest.mark.parametrize(
+    ("ending", "form"), [("yaml", yaml.safe_dump), ("json", partial(json.dumps, indent="\t"))]
+)
 @pytest.mark.parametrize(
     ("key", "of_file", "of_line"),
     [
@@ -120,9 +118,9 @@ def test_a_setting_is_taken_once_it_is_given_as_told(word: str, told: str) -> No
     ],
 )
 def test_the_more_specific_wins(
-    key: str, of_file: Any, of_line: Any, form: Any, tmp_path: Path
+    key: str, of_file: Any, of_line: Any, ending: str, form: Any, tmp_path: Path
 ) -> None:
-    file, start = tmp_path / "run.yaml", PRESETS["short"]
+    file, start = tmp_path / f"run.{ending}", PRESETS["short"]
     section, _, name = key.rpartition(".")
     file.write_text(form({section: {name: of_file}} if section else {name: of_file}))
 
@@ -219,6 +217,9 @@ def test_two_settings_that_do_not_go_together_are_named_without_all_others() -> 
     told = "train: min_long_side 200 is above max_long_side 160; swap them"
     with pytest.raises(ConfigError, match=f"^{told}$"):
         apply_overrides(TINY, {"train.min_long_side": 200})
+    for wrong in ({"min_long_side": 800}, {"confident_background": 0.6}):
+        with pytest.raises(ConfigError, match=r"^random_walk: .* is above .*; swap them$"):
+            apply_overrides(PseudoLabelConfig(), {f"random_walk.{k}": v for k, v in wrong.items()})
     with pytest.raises(ConfigError, match=r"^labels\.threshold_range = .*: starts at 0\.8"):
         apply_overrides(TINY, {"labels.threshold_range": [0.8, 0.1]})
 

@@ -116,6 +116,8 @@ def test_a_number_of_scales_draws_one_of_so_many_factors_each_as_often() -> None
     assert widths.tolist() == [200, 300, 400, 500, 600]  # .5, .75, 1, 1.25, 1.5
     assert counts.min() > 320  # of 400 expected, standard deviation 18
     assert {(p.box[3] - p.box[1]) * 3 - (p.box[2] - p.box[0]) * 4 for p in plans} == {0}
+    panorama = [plan_labelled_crop(20_000, 400, config, rng).size for _ in range(20)]
+    assert max(panorama) == (600, 30_000)
     assert 900 < sum(plan.flip for plan in plans) < 1100
 
 

@@ -155,6 +155,6 @@ def expanded(path: str) -> str:
 def cache_folder() -> Path | None:
     """Return the user's cache folder: XDG_CACHE_HOME, else ~/.cache; None without a home."""
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache"))
+        return Path(expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
     except PathError:
         return None

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
-from wsss.basics.errors import ForeseenError
+from wsss.basics.errors import FULL, OF_A_PATH, ForeseenError
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -30,7 +30,8 @@ def pool_map(
     function: a module's function (or a functools.partial of one), since workers import it;
     num_workers: 0 works in this process, with equal answers and errors. Jobs are taken as workers
     need them, so `jobs` may be a generator over any number of images. The first error ends the map
-    and names its image: a ForeseenError stays one, any other becomes a RuntimeError. When the map
+    and names its image: a ForeseenError stays one, any other becomes a RuntimeError. That of a full
+    disk, or of a path that cannot be used, comes as it is, as `explained` knows it. When the map
     fails, is closed or is stopped by Ctrl-C, workers end after the few images that were handed to
     them; if this process is killed, at once. Each worker computes in one thread.
     """
@@ -85,6 +86,8 @@ def _named(function: Callable[[Job], Answer], image_id: str, job: Job) -> Answer
     except ForeseenError as error:
         raise ForeseenError(f"image {image_id}: {error}") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL | OF_A_PATH:
+            raise
         named = RuntimeError(f"image {image_id}: {type(error).__name__}: {error}")
         named.add_note(traceback.format_exc())
         raise named from None

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from wsss.basics.files import cache_folder, expanded, write_json
+from wsss.basics.files import cache_folder, expanded, read_json, write_json
 from wsss.basics.printable import printable
 from wsss.data.check_splits import VOC_ID, is_official, read_lists
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
@@ -305,14 +303,15 @@ def check_data_once(
     """
     about = (VERSION, splits, sorted(scored), may_be_empty)
     path = _remembered(dataset, about)
-    if path and not recheck and (known := _read(path)):
-        return known
+    if path and not recheck:
+        with suppress(OSError, ValueError, TypeError):  # none there, or damaged
+            return DataReport.model_validate(read_json(path) | {"root": dataset.root})
     report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
     if path and not report.problems and _remembered(dataset, about) == path:
         with suppress(OSError):
             for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
                 old.unlink()
-            write_json(path, report.model_dump(mode="json"))
+            write_json(path, report.model_dump(mode="json", exclude={"root"}))
     return report
 
 
@@ -368,11 +367,3 @@ def _listing(root: Path) -> str:
             times = str(error.strerror)
         digest.update(f"{folder}/{file.name} {times}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _read(path: Path) -> DataReport | None:
-    """Return a remembered report; None if there is none or it is damaged."""
-    try:
-        return DataReport.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from wsss.basics.files import OTHER_ENDINGS, read_bytes, read_text, refuse_pipe, what_is_there
@@ -46,7 +46,6 @@ MASK_PATH = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/([^/]+)\.png", re.IGN
 """PSA's and IRN's lists have lines such as `/JPEGImages/x.jpg /SegmentationClass/x.png`."""
 SEPARATOR = re.compile(r"[\s,;]+")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
-LabelSource = Literal["xml", "mask"]
 MAX_XML_BYTES = 4 << 20
 """Of one annotation; VOC's longest has 12 kB."""
 
@@ -58,7 +57,7 @@ class Sample(NamedTuple):
     image_path: Path
     labels: tuple[int, ...]
     """Foreground class indices, 0-based (aeroplane is 0), ascending."""
-    label_source: LabelSource
+    label_source: Literal["xml", "mask"]
 
 
 class Annotation(NamedTuple):
@@ -234,12 +233,12 @@ class VocDataset:
 
         may_be_empty: allow an image without a label.
         """
-        path, source, found = self._file("Annotations", image_id), "xml", None
+        path, found = self._file("Annotations", image_id), None
         if path is not None:
             found = self._annotation(path)
             labels = found.labels
         elif self.has_mask(image_id):
-            path, source = self.mask_path(image_id), "mask"
+            path = self.mask_path(image_id)
             labels = labels_of_mask(self.mask(image_id))
         else:
             raise DataError(
@@ -247,10 +246,10 @@ class VocDataset:
                 "image needs one of them for its labels"
             )
         if not labels and not may_be_empty:
-            why = "no <object> below the root" if source == "xml" else f"only 0 or {IGNORE_INDEX}"
+            why = "no <object> below the root" if found else f"only 0 or {IGNORE_INDEX}"
             raise DataError(f"{path}: no class present ({why}); an image needs at least one")
         picture = self.image_path(image_id)
-        return Sample(image_id, picture, labels, cast("LabelSource", source)), found
+        return Sample(image_id, picture, labels, "xml" if found else "mask"), found
 
     def samples(self, split: str) -> list[Sample]:
         """Return a split's images with their image-level labels, in file order."""

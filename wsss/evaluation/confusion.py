@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.data.errors import DataError
+
 Counts = NDArray[np.int64]
 CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
 """Image id, codes and counts, as `count_image` returns them."""
@@ -69,15 +71,16 @@ def count_image(
 
     cams: [P, H, W] in [0, 1] of the P 0-based classes `labels`; mask: [H, W] in 0..L-1 and 255.
     Returns (codes, counts), sparse and sorted: code = (ground truth * L + label) * (T + 1) +
-    bucket, where bucket is the number of thresholds below the pixel's strongest CAM. Without any
-    class, all is background. Raises ValueError if the sizes differ or a CAM is outside of [0, 1].
+    bucket, where bucket is the number of thresholds below the pixel's strongest CAM. Raises
+    ValueError if the sizes differ, and DataError if a CAM is outside of [0, 1].
     """
     if cams.shape[1:] != mask.shape:
         raise ValueError(f"CAMs of {cams.shape[1:]} pixels, mask of {mask.shape}")
-    if not labels:  # all pixels are in bucket 0, which is background at every threshold
-        cams, labels = np.zeros((1, *mask.shape), np.float32), (0,)
     if not (cams.min() >= 0 and cams.max() <= 1):
-        raise ValueError(f"CAMs from {cams.min()} to {cams.max()}, expected values in [0, 1]")
+        raise DataError(
+            f"CAMs from {cams.min()} to {cams.max()}, expected values in [0, 1]; NaN means that "
+            "the network's weights are broken: train it again with a lower train.lr"
+        )
     num_buckets, num_classes = len(thresholds) + 1, len(labels)
     buckets = _Buckets(thresholds)
     flat = cams.reshape(num_classes, -1)

@@ -120,9 +120,8 @@ def _view_maps(
         adjust(pixels, views.alpha_decreased, views.beta_decreased, views.reading),
     ]
     with torch.inference_mode():
-        pictures = [variant.round().clamp(0, 255).byte() for variant in variants]
         classes = [sample.labels] * 3
-        found = multi_scale_cams(model, pictures, classes, SINGLE_SCALE, device=device)
+        found = multi_scale_cams(model, variants, classes, SINGLE_SCALE, device=device)
         raw = [cam.cpu() for cam in found]  # each [P, H, W]
     used = [cam for cam, name in zip(raw[1:], views.names, strict=True) if name in trained]
     stacked = torch.stack(used or raw[1:])[:, None]  # [1 or 2, 1, P, H, W]

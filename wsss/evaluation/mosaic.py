@@ -77,21 +77,17 @@ def draw_mosaic(
                 canvas.paste(fitted, (left, number * height + above + margin))
     for column, title in enumerate(titles, 1):
         write(title, column, 0, 8)
-    _draw_legend(figure, legend, entries_a_row)
-    figure.figimage(np.asarray(canvas))
-    figure.savefig(path, dpi=dots_per_inch)
-
-
-def _draw_legend(figure: Figure, entries: Sequence[Patch], entries_a_row: int) -> None:
-    if entries:
+    if legend:
         figure.legend(
-            handles=list(entries),
+            handles=list(legend),
             loc="lower center",
             ncols=entries_a_row,
             fontsize=7,
             frameon=False,
             borderaxespad=0,
         )
+    figure.figimage(np.asarray(canvas))
+    figure.savefig(path, dpi=dots_per_inch)
 
 
 def _fit(picture: NDArray[np.uint8], box: tuple[int, int], *, smooth: bool) -> Image.Image:

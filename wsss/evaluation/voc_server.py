@@ -17,6 +17,7 @@ from PIL import Image
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import whole_or_absent
 from wsss.data.classes import VOC_CLASSES, voc_palette
+from wsss.data.pictures.image import BROKEN_IMAGE
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 NUM_LABELS = len(VOC_CLASSES) + 1
@@ -68,7 +69,7 @@ def _fault(data: bytes, size: tuple[int, int]) -> str:
                 return f"has mode {image.mode}, the server takes P; write an 8-bit palette PNG"
             labels = np.array(image)
             palette = image.getpalette("RGB") or []
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except BROKEN_IMAGE as error:
         return f"is no PNG ({error}); write it again"
     if labels.max() >= NUM_LABELS:
         return (

@@ -100,8 +100,9 @@ def multi_scale_cams(
 ) -> list[Tensor]:
     """Return the sums of RGB images' CAMs after a ReLU over scales and flips, unnormalised.
 
-    images: uint8 [3, H, W], all of one size, which share each forward. classes: of each image,
-    0-based. Returns [P, H, W] per image. Flips are added at feature resolution, as IRN does.
+    images: uint8 or float [3, H, W] in 0..255, all of one size, which share each forward. classes:
+    of each image, 0-based. Returns [P, H, W] per image. Flips are added at feature resolution, as
+    IRN does.
     """
     height, width = images[0].shape[1:]
     enlarged = height, width

@@ -1,7 +1,8 @@
 """From normalised CAMs to a label map, and to the probabilities that refinements work on.
 
 A refinement is a function `(image, cams, labels, background_score, config) -> label map`, such as
-`crf_label` and `pamr_label`. Legend: P present classes, L' = P + 1 labels, H W image size.
+`crf_label` and `pamr_label`. Legend: P present classes, at least one; L' = P + 1 labels, H W image
+size.
 """
 
 from collections.abc import Callable
@@ -18,10 +19,8 @@ def pseudo_label(
     """Return the label of each pixel: the strongest class above the background score, else 0.
 
     cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. Returns [H, W], 0 background, class k
-    as k + 1. A CAM equal to the score is background; without any class, all is.
+    as k + 1. A CAM equal to the score is background.
     """
-    if not labels:
-        return np.zeros(cams.shape[1:], dtype=np.uint8)
     values = np.array([k + 1 for k in labels], dtype=np.uint8)
     strongest = cams.max(0)
     return np.where(strongest > np.float32(background_score), values[cams.argmax(0)], 0).astype(
@@ -43,16 +42,14 @@ def confident_label(
     return np.where(doubtful, np.uint8(IGNORE_INDEX), sure)
 
 
-def score_probs(
-    cams: NDArray[np.float32], labels: tuple[int, ...], background_score: float
-) -> NDArray[np.float32]:
+def score_probs(cams: NDArray[np.float32], background_score: float) -> NDArray[np.float32]:
     """Return (background score, CAMs) divided by their sum: [L', H, W], background first.
 
-    cams: [P, H, W], 0 or more; labels: the P 0-based classes. The first of the largest is the label
-    that `pseudo_label` gives. Where all scores are 0, background gets 1.
+    cams: [P, H, W], 0 or more. The first of the largest is the label that `pseudo_label` gives.
+    Where all scores are 0, background gets 1.
     """
     scores = np.empty((len(cams) + 1, *cams.shape[1:]), np.float32)
-    scores[0], scores[1:] = (background_score if labels else 1), cams
+    scores[0], scores[1:] = background_score, cams
     total = scores.sum(0)
     nothing = total == 0
     scores[0, nothing], total[nothing] = 1, 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.data.classes import voc_palette
+from wsss.data.errors import DataError
 from wsss.data.loading.crops import resized, scaled_size
 from wsss.data.pictures.image import as_array, read_image
 from wsss.data.pictures.mask import write_label_png
@@ -29,10 +30,16 @@ def segment_image(
 ) -> NDArray[np.float32]:
     """Return the label probabilities [L, H, W] of an RGB image, uint8 [3, H, W]; they sum to 1.
 
-    model: on `device`, in evaluation mode. With `config.test_crf` a dense CRF refines them.
+    model: on `device`, in evaluation mode. With `config.test_crf` a dense CRF refines them. Raises
+    DataError for NaN, which a network that has diverged gives.
     """
     with torch.inference_mode():
         probs = multi_scale_probs(model, image, config, device=device).cpu().numpy()
+    if np.isnan(probs).any():  # else all of the image would be background
+        raise DataError(
+            "a label's probability is NaN: the network's weights are broken; train it again with a "
+            f"lower lr (now {config.lr})"
+        )
     return crf_refined(as_array(image), probs) if config.test_crf else probs
 
 
@@ -82,7 +89,7 @@ def write_segmentation(
 ) -> Iterator[Path]:
     """Write each image's most probable labels as `folder`/<id>.png; yield the path once written.
 
-    Image-level labels are not used. Raises DataError for an image that cannot be decoded.
+    Image-level labels are not used. Raises DataError as `read_image` and `segment_image` do.
     """
     model.to(device).eval()
     for sample in samples:

@@ -17,8 +17,6 @@ from wsss.basics.files import BROKEN_ZIP
 from wsss.data.pictures.image import BROKEN_IMAGE
 from wsss.data.voc import VocDataset
 
-KEY = "source"
-
 
 def sources_of(dataset: VocDataset, image_ids: Iterable[str]) -> dict[str, str]:
     """Return by id a digest, 16 hex digits, of an image's file and the names of its classes.
@@ -49,9 +47,9 @@ def source_in(path: Path) -> str:
     try:
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                return str(data[KEY]) if KEY in data else ""
+                return str(data["source"]) if "source" in data else ""
         with Image.open(path, formats=("PNG",)) as image:
-            return str(image.info.get(KEY, ""))
+            return str(image.info.get("source", ""))
     except (*BROKEN_ZIP, *BROKEN_IMAGE) as error:
         let_through(error, path)
         return ""

@@ -157,7 +157,7 @@ class AffinityCrops(Crops):
 
 def sgd_settings(config: RandomWalkConfig) -> TrainConfig:
     """Return the affinity settings as a TrainConfig, since crops and SGD are those of the CAMs."""
-    return TrainConfig(
+    return TrainConfig.model_construct(  # not validated: the backbone's rate may be beyond a rate's
         epochs=config.epochs,
         batch_size=config.batch_size,
         crop_size=config.crop_size,

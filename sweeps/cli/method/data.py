@@ -152,7 +152,7 @@ def prepare(
         digests[name] = digest
     local = {"voc": voc, "sbd": sbd, "test": test}
     request = PrepareRequest(
-        root=root.absolute(),
+        root=root.resolve(),
         archives={step: path for step, path in local.items() if path},
         mirrors=tuple(mirror or ()),
         downloads=downloads,

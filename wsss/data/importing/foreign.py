@@ -102,14 +102,14 @@ class Pictures:
     """The pictures below a folder, found by path, by name, and by name without ending."""
 
     def __init__(self, folder: Path) -> None:
-        """List them, except those in hidden folders and in imported data sets."""
+        """List them, also in linked folders, but not in hidden ones and in imported data sets."""
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the pictures' folder with --images")
         self.folder = folder
         self.names: list[str] = []
         self.others: list[str] = []
-        for top, folders, files in os.walk(folder, onerror=_raise):
-            if RECORD in files:
+        for top, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+            if RECORD in files or _leads_back(Path(top)):
                 folders.clear()
                 continue
             folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
@@ -184,6 +184,11 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def _leads_back(folder: Path) -> bool:
+    """Return whether a folder is a link to one that it lies in, where a walk would not end."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
 def _ends(name: str) -> list[str]:
     """Return a path, the path without its first folder, and so on: a/b.jpg, b.jpg."""
     # macOS stores accents separate from their letters.
@@ -247,7 +252,11 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     delimiter = max(counts, key=lambda each: counts[each])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)]
+        rows = [
+            (reader.line_num, [value.strip() for value in row])
+            for row in reader
+            if any("".join(row).split())
+        ]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV again") from None
     if len(rows) < 2:

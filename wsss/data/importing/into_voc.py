@@ -94,11 +94,11 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
             ids = image_ids([image.name for image in foreign.images])
             lists, lost = _write(building, foreign, ids, request, progress)
             record = Record(
-                source=str(request.source),
+                source=_in_utf_8(request.source),
                 digest=digest,
                 num_images={split: len(members) for split, members in sorted(lists.items())},
                 notes=notes + _notes(ids, lost),
-                pictures={image_id: name for name, image_id in ids.items()},
+                pictures={image_id: _in_utf_8(name) for name, image_id in ids.items()},
             )
             write_json(building / RECORD, record.model_dump())
             put_in_place(building, root)
@@ -124,11 +124,16 @@ def _read(request: ImportRequest) -> Foreign:
         return first
     second = _read_one(Path(request.val), request)
     base = Path(os.path.commonpath([first.folder.resolve(), second.folder.resolve()]))
+
+    def below(part: Foreign, name: str) -> str:
+        """Return a part's path as one below the folder of both."""
+        return (part.folder.resolve() / name).relative_to(base).as_posix()
+
     for part, split in ((first, "train"), (second, "val")):
         for image in part.images:
             if image.split:
                 raise DataError(f"{part.path}: has its own splits; leave --val out")
-            image.name = (part.folder.resolve() / image.name).relative_to(base).as_posix()
+            image.name = below(part, image.name)
             image.split = split
     own = {image.name for image in first.images}
     if both := [image.name for image in second.images if image.name in own]:
@@ -136,12 +141,16 @@ def _read(request: ImportRequest) -> Foreign:
             f"{second.path}: has {some(both)} of {first.path}, too; keep each picture in one"
         )
     classes, images = [*first.classes, *second.classes], first.images + second.images
-    if first.folder == second.folder:
-        first.unnamed = sorted({*first.unnamed} & {*second.unnamed})
-    else:
-        first.unnamed += second.unnamed
-        first.unread += second.unread
-    return replace(first, folder=base, classes=list(dict.fromkeys(classes)), images=images)
+    unnamed = {below(part, name) for part in (first, second) for name in part.unnamed}
+    unread = {below(part, name) for part in (first, second) for name in part.unread}
+    return replace(
+        first,
+        folder=base,
+        classes=list(dict.fromkeys(classes)),
+        images=images,
+        unnamed=sorted(unnamed - {image.name for image in images}),
+        unread=sorted(unread),
+    )
 
 
 def _read_one(source: Path, request: ImportRequest) -> Foreign:
@@ -208,7 +217,7 @@ def _divide(foreign: Foreign, request: ImportRequest) -> None:
         share = DEFAULT_VAL if share is None else share
         wanted = round(share * len(images))
         num_val = min(max(wanted, int(share > 0)), len(images) - 1)
-        by_digest = sorted(images, key=lambda i: hashlib.sha256(i.name.encode()).digest())
+        by_digest = sorted(images, key=lambda image: _digest_of(image.name))
         for k, image in enumerate(by_digest):
             image.split = "val" if k < num_val else "train"
     if not any(image.split == "train" for image in images):
@@ -227,12 +236,21 @@ def image_ids(names: list[str]) -> dict[str, str]:
         for name in names:
             path = PurePosixPath(name).with_suffix("")
             plain = _plain(str(path) if with_folders else path.name)
-            end = f"-{hashlib.sha256(name.encode()).hexdigest()[:12]}" if with_digest else ""
+            end = f"-{_digest_of(name)[:12]}" if with_digest else ""
             spelled[name] = plain + end
         counts, taken = Counter(spelled.values()), {*ids.values()}
         ids |= {n: i for n, i in spelled.items() if counts[i] == 1 and i not in taken}
         names = [name for name in names if name not in ids]
     return ids
+
+
+def _digest_of(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def _in_utf_8(path: str | Path) -> str:
+    r"""Return a path whose bytes that are not UTF-8 are written out, as `\xe9`: JSON has none."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _plain(text: str) -> str:

@@ -140,7 +140,8 @@ def plan_labelled_crop(
         factor = float(rng.choice(np.linspace(*factors, config.num_scales)))
         factors = (factor, factor)
     low, high = (max(1, round(factor * max(width, height))) for factor in factors)
-    train = TrainConfig(
+    # Not validated: the sides of a large picture may be beyond what can be set.
+    train = TrainConfig.model_construct(
         crop_size=config.crop_size, min_long_side=low, max_long_side=high, resize="bilinear"
     )
     return plan_crop(width, height, train, rng)

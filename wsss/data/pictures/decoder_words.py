@@ -7,6 +7,7 @@ caller nothing.
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 STDERR = 2
@@ -16,14 +17,16 @@ STDERR = 2
 def decoded_words(path: Path) -> str:
     """Decode a picture; return what was written to standard error meanwhile, in one line.
 
-    "" for a whole picture. Raises DataError for one that cannot be decoded.
+    "" for a whole picture, whatever Pillow warns of, such as its size or a transparent palette.
+    Raises DataError for one that cannot be decoded.
     """
     from wsss.data.pictures.image import read_image
 
     sys.stderr.flush()
     kept = os.dup(STDERR)
     try:
-        with tempfile.TemporaryFile() as heard:
+        with tempfile.TemporaryFile() as heard, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             os.dup2(heard.fileno(), STDERR)
             try:
                 read_image(path)

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import re
 import shutil
+import string
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -17,11 +18,13 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, cast
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from rich.markup import escape
 from rich.progress import Progress
 
+from wsss.basics.errors import FULL
 from wsss.basics.printable import quoted
 from wsss.data.errors import DataError
 
@@ -152,8 +155,8 @@ def download(
             except (HTTPException, OSError, ArchiveError) as error:
                 if isinstance(error, HTTPError):
                     error.close()
-                elif getattr(error, "filename", None):  # the disk's fault: no other address helps
-                    raise
+                elif getattr(error, "filename", None) or getattr(error, "errno", None) in FULL:
+                    raise  # the disk's fault: no other address helps
                 faults.append(f"{url}: {error or type(error).__name__}")
                 progress.console.print(escape(faults[-1]))
     except OSError as error:
@@ -174,11 +177,12 @@ def download(
 def _transfer(url: str, part: Path, progress: Progress) -> None:
     if not url.startswith(("http://", "https://")):
         raise ArchiveError("not an http or https address; give a local file by its own option")
-    request = Request(url, headers={"User-Agent": "wsss-sweeps"})
+    ascii_only = quote(url, safe=string.punctuation)
+    request = Request(ascii_only, headers={"User-Agent": "wsss-sweeps"})
     with urlopen(request, timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
             raise ArchiveError("answers with a web page instead of the file")
-        length = int(response.headers.get("Content-Length") or 0)
+        length = response.length or 0
         require_space(part.parent, length, part.name)
         description = f"download {escape(part.stem)}"
         with (

@@ -46,16 +46,12 @@ class AffinityLosses(NamedTuple):
     negative: Tensor
 
 
-def affinity_losses(
-    distances: Tensor, kinds: PairKinds, counts: Tensor | None = None
-) -> AffinityLosses:
+def affinity_losses(distances: Tensor, kinds: PairKinds, counts: Tensor) -> AffinityLosses:
     """Return the cross entropy of the affinities exp(-distance), balanced over kinds (PSA, Eq. 6).
 
     distances: [B, M], 0 or more. counts: [3], the pairs of each kind to divide by, of the whole
-    batch if `kinds` are of a part of it; None: those in `kinds`.
+    batch if `kinds` are of a part of it.
     """
-    if counts is None:
-        counts = torch.stack([kind.sum() for kind in kinds])
     away = torch.log(-torch.expm1(-distances) + EPSILON)  # log(1 - affinity)
     # -log(affinity) is the distance
     foreground, background, negative = (

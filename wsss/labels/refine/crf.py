@@ -99,14 +99,14 @@ def crf_label(
     image: [H, W, 3]; cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. Under every preset
     the CRF starts from the label of `pseudo_label`; presets differ in its probability: irn gives it
     .7 and shares the rest among the others; psa takes `power_probs`; deeplab takes (score, CAMs)
-    divided by their sum. Without a present class all is background.
+    divided by their sum.
     """
     unary = PRESETS[config.preset].unary
-    probs = score_probs(cams, labels, background_score)
-    if labels and unary == "power":
+    probs = score_probs(cams, background_score)
+    if unary == "power":
         probs = power_probs(cams, background_score)
-    elif labels and unary == "label":
-        probs = label_probs(probs.argmax(0), len(probs), LABEL_CERTAINTY)
+    elif unary == "label":
+        probs = label_probs(probs.argmax(0), len(probs))
     return most_probable(dense_crf(image, probs, config), labels)
 
 
@@ -126,16 +126,14 @@ def power_probs(cams: NDArray[np.float32], background_score: float) -> NDArray[n
     return scores / scores.sum(0)
 
 
-def label_probs(
-    indices: NDArray[np.integer[Any]], num_labels: int, certainty: float
-) -> NDArray[np.float32]:
-    """Return `certainty` for each pixel's label and equal shares of the rest for the others.
+def label_probs(indices: NDArray[np.integer[Any]], num_labels: int) -> NDArray[np.float32]:
+    """Return LABEL_CERTAINTY for each pixel's label and equal shares of the rest for the others.
 
     indices: [H, W] in 0..L'-1, L' = num_labels, at least 2. Returns [L', H, W]. (IRN)
     """
     chosen = indices == np.arange(num_labels)[:, None, None]
-    other = (1 - certainty) / (num_labels - 1)
-    return np.where(chosen, np.float32(certainty), np.float32(other))
+    other = (1 - LABEL_CERTAINTY) / (num_labels - 1)
+    return np.where(chosen, np.float32(LABEL_CERTAINTY), np.float32(other))
 
 
 def _check(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> None:

@@ -27,14 +27,8 @@ def pamr(image: Tensor, masks: Tensor, config: PamrConfig) -> Tensor:
 
     image: [C, H, W] floats of any scale; masks: [L', H, W] floats, on the same device. Returns the
     masks' shape and dtype. Linear in the masks and with weights that sum to 1: masks that sum to 1
-    still do, and a constant mask stays. The border is replicated. Raises ValueError if the sizes
-    differ.
+    still do, and a constant mask stays. The border is replicated.
     """
-    if image.shape[1:] != masks.shape[1:]:
-        raise ValueError(
-            f"image {tuple(image.shape)} and masks {tuple(masks.shape)} must be [C, H, W] and "
-            "[L, H, W] of one size; resize the masks first"
-        )
     weights = neighbour_weights(image, config.dilations)  # [N, H, W]
     for _ in range(config.iterations):
         refined = torch.zeros_like(masks)
@@ -77,8 +71,6 @@ def pamr_label(
     image: [H, W, 3]; cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. A constant
     background map would stay as it is, so the refined CAMs are compared with the score itself.
     """
-    if not labels:
-        return np.zeros(image.shape[:2], dtype=np.uint8)
     return pseudo_label(pamr_cams(image, cams, config), labels, background_score)
 
 

@@ -33,8 +33,7 @@ def transition(features: Tensor, radius: int, beta: float) -> csr_array:
     height, width = features.shape[-2:]
     size = height * width
     pairs = neighbour_pairs(height, width, radius)
-    with torch.no_grad():
-        distances = pair_distances(features[None], radius)[0]
+    distances = pair_distances(features[None], radius)[0]
     affinities = torch.exp(-beta * distances).cpu().numpy()
     first, second = (index.to(torch.int32).numpy() for index in pairs)
     diagonal = np.arange(size, dtype=np.int32)
@@ -52,15 +51,9 @@ def random_walk(
     """Return CAMs after 2^log_steps steps of a transition matrix: [P, h, w] -> [P, h, w].
 
     Equal to the product with the matrix squared log_steps times, which would no longer be sparse.
-    The result stays within each CAM's minimum and maximum. Raises ValueError if the sizes differ.
+    The result stays within each CAM's minimum and maximum.
     """
-    num_classes, height, width = cams.shape
-    if matrix.shape != (height * width, height * width):
-        raise ValueError(
-            f"CAMs of {height} x {width} need a transition matrix of {height * width} rows, this "
-            f"one is {matrix.shape}; resize them to the feature map"
-        )
-    walked = np.ascontiguousarray(cams.reshape(num_classes, height * width).T)  # [hw, P]
+    walked = np.ascontiguousarray(cams.reshape(len(cams), -1).T)  # [hw, P]
     for _ in range(2**log_steps):
         walked = matrix @ walked
     return np.ascontiguousarray(walked.T).reshape(cams.shape)
@@ -74,8 +67,6 @@ def walk_cams(
     cams: [P, H, W] in [0, 1]; features: [C, h, w] of the same image. The walk flattens peaks: with
     `config.walked_scale` maximum, each class is divided by its maximum again, as a plain CAM is.
     """
-    if len(cams) == 0:
-        return cams
     low_height, low_width = features.shape[-2:]
     low = F.adaptive_avg_pool2d(torch.from_numpy(cams)[None], (low_height, low_width))[0]
     matrix = transition(features, config.radius, config.beta)
