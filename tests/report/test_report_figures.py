@@ -28,7 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def draw_losses(label: str) -> str:
-    curves = {label: [[3.0, 2.0, 1.0, 1.5]] * 2, "other": [[2.0, 1.0]]}
+    curves = {label: [[3.0, 2.0, 1.0, 1.5], [3.0, 2.0, 1.0]], "other": [[2.0, 1.0]]}
     return loss_curves(curves, 2)
 
 

@@ -83,7 +83,7 @@ def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
     )
     yield Picture("Cells by factor", caption, parallel_coordinates(settings, means))
     values = complete_grid(table, cells)
-    if values is not None and len(values) > 1:
+    if values is not None and min(values.shape) > 1:
         shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
         caption = (
             "Sums of squares of the two-way analysis of variance, seeds as blocks. The first "
@@ -155,7 +155,7 @@ def _losses(table: Table, epochs: Epochs) -> Iterator[Picture]:
     rows = [
         (name, [oscillation(losses, window) for losses in seeds])
         for name, seeds in curves.items()
-        if window >= 3 and len(seeds[0]) >= 2 * window
+        if window >= 3 and min(map(len, seeds)) >= 2 * window
     ]
     caption = (
         "Deviation (root mean square) of the step losses from their moving average over an epoch, "
@@ -182,16 +182,17 @@ def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
 
 
 def _thresholds(done: Sequence[CellReport], results: Results) -> Picture:
-    curves, fixed = {}, 0.0
+    curves, fixed = {}, set[float]()
     for cell in done:
         seen = [results.states[cell.run_ids[seed]].metrics or {} for seed in cell.values]
         thresholds = [t for t, _ in seen[0]["curve"]]
         same = [m for m in seen if [t for t, _ in m["curve"]] == thresholds]
         mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
-        fixed = float(seen[0]["fixed_threshold"])
+        fixed.add(seen[0]["fixed_threshold"])
         curves[cell.reference] = (thresholds, mean.tolist())
     caption = (
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
         "ranking depends on the threshold, which the paper does not state."
     )
-    return Picture("Threshold curves", caption, threshold_curves(curves, fixed))
+    svg = threshold_curves(curves, fixed.pop() if len(fixed) == 1 else None)
+    return Picture("Threshold curves", caption, svg)
