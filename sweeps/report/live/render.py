@@ -10,7 +10,7 @@ from sweeps.plan.states import TrialState, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Badge, Block, Column, Grid, Heading, Measured, RowGroup, Text
 from sweeps.report.formats.terminal import print_blocks
-from sweeps.report.words import mean_and_sd, mean_sd, table_rows
+from sweeps.report.words import fixed_score, mean_and_sd, mean_sd, table_rows
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
@@ -18,7 +18,7 @@ from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 
 LEGEND = (
-    "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
+    "Each cell: pseudo-label mIoU in % at the fixed background score {score} (saw no pixel "
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC: mean over "
     "all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
 )
@@ -39,10 +39,9 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
 
 def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:
     states = read_states(store, sweep.plan.trials)
-    labels, scale = sweep.base.labels, scale_of(sweep, scored_classes(states))
-    low, high = labels.threshold_range
+    scale, (low, high) = scale_of(sweep, scored_classes(states)), sweep.base.labels.threshold_range
     printed = "VOC" if scale.other_classes else "paper"
-    legend = LEGEND.format(score=labels.background_score, low=low, high=high, printed=printed)
+    legend = LEGEND.format(score=fixed_score(sweep), low=low, high=high, printed=printed)
     yield from map(Text, filter(None, (sweep.describe(), scale.warning, legend)))
     for table in sweep.plan.tables:
         yield Heading(f"Table {table.name}. {table.title}")
