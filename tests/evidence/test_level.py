@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,8 @@ def test_a_level_whose_loss_is_not_shown_says_so() -> None:
     assert rule(UP, noisy, noisy, noisy).kind is Change.LEVEL
     assert doubt in rule(UP, noisy, noisy, noisy).reason
     assert doubt not in rule(UP, NOTHING, NOTHING, NOTHING).reason
+    larger = replace(evidence([7.0, 7.6, 6.7]), holm_p=0.2, differs=False)  # of many cells
+    assert doubt in level_or_shape(evidence(UP), {"AUC": larger}).reason
 
 
 def test_a_level_that_turns_round_says_where() -> None:

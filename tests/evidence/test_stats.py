@@ -147,22 +147,12 @@ def test_anova_of_equal_or_exactly_additive_cells_neither_crashes_nor_warns() ->
     assert additive.rows.p == 0.0
 
 
-@pytest.mark.parametrize("k", [2, 16])
-def test_range_of_noise_is_that_of_simulated_cells(k: int) -> None:
-    draws = 20_000
-    cells = np.random.default_rng(5).normal(50, 0.4, (draws, k))
-    spans = np.ptp(cells, axis=1)
-    found = range_of_noise(0.4, k)
-    assert found.expected == pytest.approx(spans.mean(), abs=4 * spans.std() / draws**0.5)
-    exceeded = (spans > found.upper).mean()
-    assert exceeded == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / draws) ** 0.5)
-
-
-def test_an_estimated_sd_widens_the_range_as_in_the_published_table() -> None:
-    # Studentised range, upper 5 %: 3.77 for 3 groups and 12 degrees of freedom, 3.31 for infinite.
+def test_range_of_noise_is_that_of_published_tables() -> None:
+    # Expected range of a sample, d2 of control charts; studentised range, upper 5 %.
+    assert range_of_noise(0.4, 2).expected == pytest.approx(0.4 * 1.12838, rel=1e-4)
+    assert range_of_noise(0.4, 16).expected == pytest.approx(0.4 * 3.532, rel=1e-4)
     assert range_of_noise(1.0, 3, df=12).upper == pytest.approx(3.77, abs=0.005)
-    assert range_of_noise(1.0, 3).upper == pytest.approx(3.31, abs=0.005)
-    for k, df in ((16, 1), (4, 4), (100, 891)):
+    for k, df in ((3, np.inf), (16, 1), (4, 4), (100, 891)):
         expected = scipy_stats.studentized_range.ppf(0.95, k, df)
         assert range_of_noise(1.0, k, df=df).upper == pytest.approx(expected, rel=1e-5)
 

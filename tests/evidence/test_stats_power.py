@@ -60,6 +60,7 @@ def test_no_number_of_seeds_finds_no_effect_and_two_suffice_without_noise() -> N
     assert seeds_needed(0.1, 0.0) == 2
     assert seeds_for_equivalence(0.5, 0.0) == 2
     assert seeds_for_equivalence(0.0, 0.1) is None
+    assert minimum_detectable(0.0, 3) == 0.0
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -67,10 +68,6 @@ def test_minimum_detectable_difference_is_found_with_the_power_asked_for(n: int)
     smallest = minimum_detectable(0.17, n)
     assert t_test_power(smallest, 0.17, n) == pytest.approx(0.8, abs=1e-6)
     assert minimum_detectable(0.34, n) == pytest.approx(2 * smallest)
-
-
-def test_no_noise_hides_nothing() -> None:
-    assert minimum_detectable(0.0, 3) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,9 @@ LEGEND = (
 
 def render_tables(sweep: Sweep, store: Store) -> str:
     """Return all tables of a sweep with their header as plain text."""
-    console = Console(file=StringIO(), width=110, color_system=None)
-    print_tables(console, sweep, store)
-    assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
+    file = StringIO()
+    print_tables(Console(file=file, width=110, color_system=None), sweep, store)
+    return file.getvalue()
 
 
 def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
