@@ -72,18 +72,6 @@ def test_each_resample_draws_as_many_images_as_there_are_each_equally_often() ->
     assert counts.var(0).mean() == pytest.approx(0.9975, abs=0.01)
 
 
-def test_difference_is_that_of_a_loop_with_the_same_images_for_both_sides() -> None:
-    a, b = [random_counts(0), random_counts(1)], [random_counts(2)]
-    drawn = resample_counts(12)[:250]
-    slow = []
-    for at in range(250):
-        images = drawn_images(drawn, at)
-        ours = np.mean([loop_miou(run, images) for run in a])
-        slow.append(ours - loop_miou(b[0], images))
-    found = percentiles(resampled_mious(a, drawn).mean(0) - resampled_mious(b, drawn)[0])
-    assert found == pytest.approx((np.percentile(slow, 2.5), np.percentile(slow, 97.5)), rel=1e-12)
-
-
 def test_resamples_leave_a_rare_label_out_where_it_was_not_drawn() -> None:
     union = np.array([[100, 50], [100, 0], [100, 0]])
     counts, drawn = ImageCounts(union // 2, union), resample_counts(3)[:200]

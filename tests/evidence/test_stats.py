@@ -1,4 +1,4 @@
-"""Seed noise against scipy, statsmodels, explicit sums and numbers worked out by hand."""
+"""Seed noise against scipy, statsmodels and numbers worked out by hand."""
 
 import warnings
 
@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas import DataFrame
 from scipy import stats as scipy_stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.weightstats import ttost_paired
 
 from sweeps.evidence.power import range_of_noise
@@ -101,43 +104,18 @@ def test_tost_without_spread_says_inside_outside_or_on_the_margin() -> None:
     assert p == 0.5  # never shown
 
 
-def loop_sums(values: np.ndarray) -> dict[str, float]:
-    """Sums of squares by raw totals, a textbook's other formula."""
-    num_seeds, num_rows, num_columns = values.shape
-    correction = values.sum() ** 2 / values.size
-    rows = sum(values[:, i].sum() ** 2 for i in range(num_rows)) / (num_seeds * num_columns)
-    columns = sum(values[:, :, j].sum() ** 2 for j in range(num_columns)) / (num_seeds * num_rows)
-    cells = (
-        sum(values[:, i, j].sum() ** 2 for i in range(num_rows) for j in range(num_columns))
-        / num_seeds
-    )
-    seeds = sum(seed.sum() ** 2 for seed in values) / (num_rows * num_columns)
-    total = sum(v**2 for v in values.ravel())
-    return {
-        "rows": rows - correction,
-        "columns": columns - correction,
-        "interaction": cells - rows - columns + correction,
-        "residual": total - cells - seeds + correction,
-        "total": total - correction,
-    }
-
-
 @pytest.mark.parametrize("shape", [(2, 2, 3), (3, 4, 4), (5, 3, 2)])
-def test_anova_agrees_with_sums_of_squares_of_totals(shape: tuple[int, int, int]) -> None:
+def test_anova_agrees_with_statsmodels(shape: tuple[int, int, int]) -> None:
     values = np.random.default_rng(sum(shape)).normal(50, 3, shape)
-    found, sums = two_way_anova(values), loop_sums(values)
-    num_seeds, num_rows, num_columns = shape
-    residual_df = (num_seeds - 1) * (num_rows * num_columns - 1)
-    df = {
-        "rows": num_rows - 1,
-        "columns": num_columns - 1,
-        "interaction": (num_rows - 1) * (num_columns - 1),
-    }
-    for name, degrees in df.items():
-        effect = getattr(found, name)
-        f = sums[name] / degrees / (sums["residual"] / residual_df)
-        assert effect.p == pytest.approx(scipy_stats.f.sf(f, degrees, residual_df))
-        assert effect.eta_squared == pytest.approx(sums[name] / sums["total"])
+    seed, row, column = (places.ravel() for places in np.indices(shape))
+    data = DataFrame({"miou": values.ravel(), "seed": seed, "row": row, "column": column})
+    expected = anova_lm(ols("miou ~ C(seed) + C(row) * C(column)", data).fit())
+    total = expected["sum_sq"].sum()
+    for effect, name in zip(
+        two_way_anova(values), ("C(row)", "C(column)", "C(row):C(column)"), strict=True
+    ):
+        assert effect.p == pytest.approx(expected["PR(>F)"][name])
+        assert effect.eta_squared == pytest.approx(expected["sum_sq"][name] / total)
 
 
 def test_anova_of_equal_or_exactly_additive_cells_neither_crashes_nor_warns() -> None:

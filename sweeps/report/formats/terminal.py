@@ -189,7 +189,7 @@ def _entry(entry: Entry) -> RichText:
         case Badge(text, tone):
             return as_rich(text, TONE_STYLES[tone])
         case Measured(text, printed, badges):
-            first, *more = text.split("\n")
+            first, *more = text.replace(" ± ", "±").split("\n")
             parts = [as_rich(first, "bold"), *map(as_rich, more), *map(_entry, badges)]
             parts.append(as_rich(printed, "dim"))
             return RichText("\n").join(part for part in parts if part.plain)

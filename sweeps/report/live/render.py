@@ -70,11 +70,11 @@ def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> M
     kinds = [trial.failure.partition(":")[0] for trial in trials if trial.failure]
     lines, badges = [], []
     if metrics:
-        fixed = _mean([found["miou_fixed"] for found in metrics])
-        best = _mean([found["miou_best"] for found in metrics])
-        lacking = f" (n={len(metrics)})" if len(metrics) < len(trials) else ""
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
-        lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {_mean(aucs)}"]
+        chosen = ([found[key] for found in metrics] for key in ("miou_fixed", "miou_best"))
+        fixed, best, auc = (mean_and_sd(*mean_sd(mious)) for mious in (*chosen, aucs))
+        lacking = f" (n={len(metrics)})" if len(metrics) < len(trials) else ""
+        lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {auc}"]
         if any(trial.warning for trial in trials):
             badges.append(Badge("at the label prior", "fair"))
         if any(trial.dead for trial in trials):
@@ -84,8 +84,3 @@ def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> M
     elif not metrics:
         lines.append("missing")
     return Measured("\n".join(lines), printed, tuple(badges), ())
-
-
-def _mean(values: list[float]) -> str:
-    """Return `12.34`, or `12.34±0.56` for two seeds or more."""
-    return mean_and_sd(*mean_sd(values)).replace(" ± ", "±")

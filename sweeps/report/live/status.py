@@ -109,29 +109,23 @@ class Status:
 
     def totals(self) -> Text:
         """Return warnings and failures, each with its message, then counts and the time left."""
-        failed = [trial for trial in self.plan.trials if self.states[trial.run_id].failure]
-        parts = list[Text]()
+        states, trials = self.states, self.plan.trials
+        lines: list[tuple[str, str]] = []
         for kind in ("warning", "dead"):
-            warned = [t for t in self.plan.trials if getattr(self.states[t.run_id], kind)]
-            for trial in warned[:MAX_WARNINGS]:
-                message = getattr(self.states[trial.run_id], kind)
-                parts.append(as_rich(f"warning: {trial.name}: {message}", "yellow"))
-            if more := len(warned[MAX_WARNINGS:]):
-                said = f"warning: and so of {counted(more, 'more trial')}"
-                parts.append(as_rich(said, "yellow"))
-        for trial in failed:
-            why = self.states[trial.run_id].failure
-            parts.append(as_rich(f"failed: {trial.name}: {why}", "red"))
+            found = [(t.name, said) for t in trials if (said := getattr(states[t.run_id], kind))]
+            lines += [(f"warning: {name}: {said}", "yellow") for name, said in found[:MAX_WARNINGS]]
+            if more := len(found[MAX_WARNINGS:]):
+                lines.append((f"warning: and so of {counted(more, 'more trial')}", "yellow"))
+        failed = [(t.name, why) for t in trials if (why := states[t.run_id].failure)]
+        lines += [(f"failed: {name}: {why}", "red") for name, why in failed]
         if failed:
             again = run_command(self.sweep, self.store, "--retry-failed")
-            parts.append(as_rich(f"run them again with: {again}"))
-        counts = count_statuses(self.states.values())
-        left = time_left(self.cost)
-        parts.append(as_rich(f"{counts} of {counted(len(self.states), 'trial')}; {left}"))
+            lines.append((f"run them again with: {again}", ""))
+        counts, num_trials = count_statuses(states.values()), counted(len(states), "trial")
+        lines.append((f"{counts} of {num_trials}; {time_left(self.cost)}", ""))
         if not self.is_over and nothing_runs(self.store, self.sweep.name):
-            again = run_command(self.sweep, self.store)
-            parts.append(as_rich(f"nothing runs; resume with: {again}"))
-        return Text("\n").join(parts)
+            lines.append((f"nothing runs; resume with: {run_command(self.sweep, self.store)}", ""))
+        return Text("\n").join(as_rich(*line) for line in lines)
 
     def view(self, *, by_trial: bool, totals_first: bool = False) -> Group:
         """Return what sweep it is, its tables or a line per trial, and the totals."""
