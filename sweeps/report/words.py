@@ -58,9 +58,8 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
 def fixed_score(sweep: "Sweep") -> str:
     """Return the background score of a sweep's trials, `0.15`, or their range if it is varied."""
     scores = sorted({trial.config.labels.background_score for trial in sweep.plan.trials})
-    if len(scores) == 1:
-        return f"{scores[0]:g}"
-    return f"of each cell, {scores[0]:g} to {scores[-1]:g}"
+    first, *more = (f"{score:g}" for score in scores)
+    return f"of each cell, {first} to {more[-1]}" if more else first
 
 
 def table_rows(table: Table, entry: Callable[[str], Entry]) -> tuple[Row, ...]:

@@ -20,7 +20,7 @@ from wsss.basics.printable import counted
 MAX_CONFIGURATIONS = 60
 """More configurations are summarised by table, unless --all is given."""
 
-MARKS = {"finished": "✓", "running": "▸", "started": "▸", "missing": "–", "failed": "✗"}
+MARKS = {"finished": "✓", "started": "▸", "missing": "–", "failed": "✗"}
 LEGEND = (
     "seeds: ✓ finished, ▸ started, – missing, ✗ failed; time: what is left, one trial at a time"
 )
