@@ -59,18 +59,22 @@ def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
 
 
 def threshold_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], fixed: float | None
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    fixed: float | None,
+    limits: tuple[float, float],
 ) -> str:
     """Draw pseudo-label mIoU (percent) by background threshold, a line per configuration, as SVG.
 
     curves: label -> (thresholds, mIoU). A vertical line marks the fixed threshold, if all have the
-    same, a marker each curve's best one.
+    same, a marker each curve's best one within the limits.
     """
+    low, high = limits
 
     def draw(axes: Axes, looks: Sequence[Look]) -> None:
         markers = MARKERS * len(curves)
         for (thresholds, mious), look, marker in zip(curves.values(), looks, markers, strict=False):
-            best = [int(np.argmax(mious))]
+            within = [at for at, t in enumerate(thresholds) if low - 1e-6 <= t <= high + 1e-6]
+            best = [max(within, key=mious.__getitem__)]
             axes.plot(thresholds, mious, marker=marker, markersize=8, markevery=best, **look)
         if fixed is not None:
             axes.axvline(fixed, **LIMIT)

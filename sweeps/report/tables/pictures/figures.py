@@ -194,5 +194,6 @@ def _thresholds(done: Sequence[CellReport], results: Results) -> Picture:
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
         "ranking depends on the threshold, which the paper does not state."
     )
-    svg = threshold_curves(curves, fixed.pop() if len(fixed) == 1 else None)
+    limits = next(iter(results.trials.values())).config.labels.threshold_range
+    svg = threshold_curves(curves, fixed.pop() if len(fixed) == 1 else None, limits)
     return Picture("Threshold curves", caption, svg)
