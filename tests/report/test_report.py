@@ -188,8 +188,7 @@ def test_the_chance_that_a_cell_is_better_is_its_share_of_plain_resamples(
 ) -> None:
     cell = report.tables[0].cells["III[yes,yes]"]
     assert (cell.better_over_seeds, cell.better_over_images) == (1.0, 1.0)  # by five points
-    floor = finished_sweep(("III",), 3)
-    base, ours = (stored_mious(store, floor, f"III[{name}]") for name in ("no,no", "yes,no"))
+    base, ours = (stored_mious(store, sweep, f"III[{name}]") for name in ("no,no", "yes,no"))
     differences = np.array([ours[seed] - base[seed] for seed in (0, 1, 2)])
     drawn = np.array(np.meshgrid(*[[0, 1, 2]] * 3)).reshape(3, -1)  # all 27, equally likely
     expected = float((differences[drawn].mean(0) > 0).mean())

@@ -18,8 +18,6 @@ from wsss.basics.printable import counted
 
 TARGET = 0.05
 """Percentage points; the report says how many seeds it takes to resolve this difference."""
-
-
 MAX_NAMED = 8
 """A sentence names no more cells than this."""
 

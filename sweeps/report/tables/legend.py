@@ -4,13 +4,12 @@ from sweeps.report.document import ALL, HTML, TERMINAL, Only, Section, Text
 from sweeps.report.tables.model import Measure, Report
 from sweeps.report.words import HOW_TO_READ, fixed_score
 
-LEGEND_ELSEWHERE = "report.html and docs/tables.md explain intervals and verdicts."
-
 
 def legend_section(report: Report) -> Section:
     """Return the legend as the last section of a report; the HTML page has it at its top."""
     first, *more = legend(report)
-    short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), LEGEND_ELSEWHERE))
+    elsewhere = "report.html and docs/tables.md explain intervals and verdicts."
+    short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), elsewhere))
     blocks = (first, Only(ALL - TERMINAL, tuple(more)), Only(TERMINAL, short))
     return Section(HOW_TO_READ, HOW_TO_READ, "legend", blocks, formats=ALL - HTML)
 
