@@ -272,7 +272,6 @@ def _below(results: Results, scale: str) -> tuple[Block, ...]:
 
 # Records
 
-
 Line = dict[str, object]
 
 
