@@ -10,7 +10,7 @@ from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
-from sweeps.report.tables.findings import complete_grid, factors, pooled_sd
+from sweeps.report.tables.findings import Cells, complete_grid, factors, pooled_sd
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
 from sweeps.tables.table import Table
@@ -21,7 +21,6 @@ MAX_CURVES = 8
 MAX_DOT_ROWS = 40
 PAPER_FIGURES = {"III": "Figure 6", "IV": "Figure 7", "VI": "Figure 8"}
 
-Cells = dict[str, CellReport]
 Epochs = dict[str, list[list[dict[str, Any]]]]
 """Reference -> a list per seed -> the training's records, one per epoch."""
 
