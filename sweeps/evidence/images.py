@@ -52,6 +52,7 @@ class ImageCounts:
 def resampled_mious(runs: Sequence[ImageCounts], drawn: NDArray[Any]) -> FloatArray:
     """Return the mIoU of runs on the same images in each resample: [M, R], percent.
 
+    0 for a resample of images whose masks are 255 all over.
     drawn: [R, N] as `resample_counts` returns it, the same for every run, so that runs are paired.
     """
     size = max(1, CHUNK_WEIGHTS // drawn.shape[1])
@@ -75,7 +76,7 @@ def argmax_stability_over_images(mious: ArrayLike) -> FloatArray:
     return (largest / largest.sum(0)).mean(1)
 
 
-def argmax_stability(values: ArrayLike, *, num_resamples: int = NUM_RESAMPLES) -> FloatArray:
+def argmax_stability(values: ArrayLike) -> FloatArray:
     """Return each cell's share of seed resamples in which its mean is the largest (seed noise).
 
     values: [S, cells] percent, S >= 2; a seed is drawn with all its cells, as a block. Ties are
@@ -83,17 +84,18 @@ def argmax_stability(values: ArrayLike, *, num_resamples: int = NUM_RESAMPLES) -
     confident.
     """
     array = np.asarray(values, dtype=np.float64)
-    weights = resample_counts(len(array), num_resamples) / len(array)  # [R, S]
+    weights = resample_counts(len(array)) / len(array)  # [R, S]
     return argmax_stability_over_images((weights @ array).T)
 
 
 @lru_cache(maxsize=8)
-def resample_counts(
-    num_items: int, num_resamples: int = NUM_RESAMPLES, rng_seed: int = 0
-) -> NDArray[Any]:
-    """Return how often each resample holds each item, drawn with replacement: [R, N] unsigned."""
-    rng = np.random.default_rng(rng_seed)
-    counts = np.empty((num_resamples, num_items), np.min_scalar_type(num_items))
+def resample_counts(num_items: int) -> NDArray[Any]:
+    """Return how often each resample holds each item, drawn with replacement: [R, N] unsigned.
+
+    R is NUM_RESAMPLES, and equal numbers of items have equal resamples.
+    """
+    rng = np.random.default_rng(0)
+    counts = np.empty((NUM_RESAMPLES, num_items), np.min_scalar_type(num_items))
     for row in counts:
         drawn = rng.integers(num_items, size=num_items)
         row[:] = np.bincount(drawn, minlength=num_items)
@@ -116,5 +118,4 @@ def _mious(weights: FloatArray, runs: Sequence[ImageCounts]) -> FloatArray:
         union = either[:, shown, label] @ drawn
         ious += inside[:, shown, label] @ drawn / np.maximum(union, 1)  # 0 / 1 where it is absent
         num_labels += union > 0  # a resample may lack a rare label
-    mious: FloatArray = 100 * ious / num_labels
-    return mious
+    return 100 * ious / np.maximum(num_labels, 1)

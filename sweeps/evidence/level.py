@@ -81,9 +81,10 @@ def _sign(evidence: CellEvidence) -> bool:
 
 
 def _drops(fixed: CellEvidence, other: CellEvidence) -> bool:
-    """Whether fixed minus other, paired by seed, is shown not to be 0 (p not adjusted)."""
+    """Whether other is shown to be nearer to 0 than fixed, paired by seed (p not adjusted)."""
     first, second = (
         dict(zip(e.differences.seeds, e.differences.values, strict=True)) for e in (fixed, other)
     )
-    p = seed_differences(first, second).p
-    return p is not None and p < ALPHA
+    change = seed_differences(first, second)
+    same_sign = ((change.mean or 0) > 0) == _sign(fixed)
+    return same_sign and change.p is not None and change.p < ALPHA

@@ -133,12 +133,12 @@ class NoiseRange(NamedTuple):
     """Exceeded with a probability of 5 %."""
 
 
-def range_of_noise(sd: float, k: int, *, df: float = math.inf) -> NoiseRange:
+def range_of_noise(sd: float, k: int, *, df: int) -> NoiseRange:
     """Return the range (max - min) that k >= 1 equal cells span by independent normal noise.
 
-    sd: percent, of one cell's value (for a mean over n seeds: SD / √n). df: degrees of freedom of
-    an estimated SD, which widen the upper bound. What a seed adds to all cells alike is not part of
-    this noise. (studentised range)
+    sd: percent, of one cell's value (for a mean over n seeds: SD / √n). df: its degrees of freedom,
+    as it is estimated; few of them widen the upper bound. What a seed adds to all cells alike is
+    not part of this noise. (studentised range)
     """
     if k == 1 or sd == 0:
         return NoiseRange(0.0, 0.0)
@@ -147,15 +147,13 @@ def range_of_noise(sd: float, k: int, *, df: float = math.inf) -> NoiseRange:
 
 
 @lru_cache(maxsize=64)
-def _range_in_sds(k: int, df: float) -> tuple[float, float]:
+def _range_in_sds(k: int, df: int) -> tuple[float, float]:
     """Return expectation and upper bound of the range for an SD of 1."""
     widths = np.linspace(0, WIDEST, 1601)
     within = _within(widths, k)
 
     def share(width: float) -> float:
         """Return P(range / estimated SD <= width)."""
-        if math.isinf(df):
-            return float(np.interp(width, widths, within))
         turn = WIDEST / width  # of the sample SD, beyond which the range is always within
         return over_sample_sds(lambda s: np.interp(width * s, widths, within), df, (turn,))
 

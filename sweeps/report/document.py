@@ -7,6 +7,7 @@ in formats/. Sections, columns, rows and `Only` blocks name the formats that sho
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import groupby
 from typing import Literal
 
 
@@ -297,6 +298,13 @@ def shown(blocks: Iterable[Block], form: Format) -> Iterator[Block]:
                 yield from shown(block.blocks, form)
         else:
             yield block.seen_in(form) if isinstance(block, Grid) else block
+
+
+def column_groups(grid: Grid) -> list[tuple[str, int]]:
+    """Return (name, number of columns) of the headings above the columns; empty if none."""
+    found = groupby(column.group for column in grid.columns)
+    groups = [(name, len(list(columns))) for name, columns in found]
+    return groups if any(name for name, _ in groups) else []
 
 
 def plain(entry: Entry) -> str:

@@ -48,7 +48,6 @@ CAVEAT = (
 )
 
 SEEDS_TO_COMPARE = 3
-
 MARKS = {
     "finished": "",
     "stopped": "stopped",

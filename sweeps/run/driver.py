@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 from rich.console import Console
-from rich.text import Text
 
 from sweeps.plan.states import DRIVER_FILE
+from sweeps.report.formats.terminal import as_rich
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Round
 from sweeps.run.orderly_end import OrderlyEnd
@@ -230,7 +230,7 @@ def printer(console: Console) -> Say:
     def say(*lines: str) -> None:
         for line in lines:
             style = "yellow" if line.startswith("warning: ") else ""
-            console.print(Text(line, style), soft_wrap=True)
+            console.print(as_rich(line, style), soft_wrap=True)
 
     return say
 

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sweeps.evidence.images import (
     ImageCounts,
@@ -13,18 +11,15 @@ from sweeps.evidence.images import (
     resample_counts,
     resampled_mious,
 )
-from wsss.evaluation.confusion import mean_iou
 
 
-def random_counts(
-    rng_seed: int, num_images: int = 12, num_labels: int = 4, quality: float = 0.5
-) -> ImageCounts:
-    """Counts of images that show one to all labels each; `quality` is about the IoU."""
+def random_counts(rng_seed: int) -> ImageCounts:
+    """Counts of 12 images that show one to all of 4 labels each."""
     rng = np.random.default_rng(rng_seed)
-    union = rng.integers(1, 40_000, (num_images, num_labels))
+    union = rng.integers(1, 40_000, (12, 4))
     union *= rng.random(union.shape) < 0.6
     union[:, 0] += 1
-    return ImageCounts(rng.binomial(union, quality), union)
+    return ImageCounts(rng.binomial(union, 0.5), union)
 
 
 def loop_miou(counts: ImageCounts, images: list[int]) -> float:
@@ -38,60 +33,32 @@ def loop_miou(counts: ImageCounts, images: list[int]) -> float:
     return 100 * sum(ious) / len(ious)
 
 
-def drawn_images(drawn: np.ndarray, at: int) -> list[int]:
-    return np.repeat(np.arange(drawn.shape[1]), drawn[at]).tolist()
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 6))
-def test_miou_of_counts_is_that_of_the_summed_confusion(
-    seed: int, images: int, labels: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    confusions = rng.integers(0, 500, (images, labels, labels))
-    absent = rng.integers(1, labels)
-    confusions[:, absent], confusions[:, :, absent] = 0, 0
-    counts = ImageCounts.from_confusions(confusions)
-    assert counts.miou() == pytest.approx(100 * float(mean_iou(confusions.sum(0))))
-
-
 def test_resampled_mious_are_those_of_a_loop_over_the_drawn_images() -> None:
-    runs, drawn = [random_counts(0), random_counts(1)], resample_counts(12, 300, rng_seed=3)
+    runs, drawn = [random_counts(0), random_counts(1)], resample_counts(12)
     found = resampled_mious(runs, drawn)
-    assert found.shape == (2, 300)
     for run, mious in zip(runs, found, strict=True):
-        for at in range(300):
-            assert mious[at] == pytest.approx(loop_miou(run, drawn_images(drawn, at)), rel=1e-12)
+        for at in range(0, 2000, 7):
+            images = np.repeat(np.arange(12), drawn[at]).tolist()
+            assert mious[at] == pytest.approx(loop_miou(run, images), rel=1e-12)
 
 
 def test_each_resample_draws_as_many_images_as_there_are_each_equally_often() -> None:
-    counts = resample_counts(400, 3000).astype(np.int64)
+    counts = resample_counts(400).astype(np.int64)
     assert (counts.sum(1) == 400).all()
-    # A count is binomial(400, 1/400): mean 1, variance .9975; over 3000 resamples SE .0182.
-    assert counts.mean(0) == pytest.approx(np.ones(400), abs=5 * 0.0182)
+    # A count is binomial(400, 1/400): mean 1, variance .9975; over 2000 resamples SE .0223.
+    assert counts.mean(0) == pytest.approx(np.ones(400), abs=5 * 0.0223)
     assert counts.var(0).mean() == pytest.approx(0.9975, abs=0.01)
-    assert not np.array_equal(counts, resample_counts(400, 3000, rng_seed=1))
-
-
-def test_difference_is_that_of_a_loop_with_the_same_images_for_both_sides() -> None:
-    a, b = [random_counts(0), random_counts(1)], [random_counts(2)]
-    drawn = resample_counts(12, 250, rng_seed=7)
-    slow = []
-    for at in range(250):
-        images = drawn_images(drawn, at)
-        ours = np.mean([loop_miou(run, images) for run in a])
-        slow.append(ours - loop_miou(b[0], images))
-    found = percentiles(resampled_mious(a, drawn).mean(0) - resampled_mious(b, drawn)[0])
-    assert found == pytest.approx((np.percentile(slow, 2.5), np.percentile(slow, 97.5)), rel=1e-12)
 
 
 def test_resamples_leave_a_rare_label_out_where_it_was_not_drawn() -> None:
     union = np.array([[100, 50], [100, 0], [100, 0]])
-    counts, drawn = ImageCounts(union // 2, union), resample_counts(3, 200)
+    counts, drawn = ImageCounts(union // 2, union), resample_counts(3)[:200]
     absent = drawn[:, 0] == 0
     assert absent.any()
     assert not absent.all()
     assert resampled_mious([counts], drawn)[0] == pytest.approx(np.full(200, 50.0))
+    void = ImageCounts(union[1:] * [[1], [0]], union[1:] * [[1], [0]])
+    assert set(resampled_mious([void], resample_counts(2))[0]) == {0.0, 100.0}
 
 
 def test_percentiles_of_a_ramp_are_its_ends() -> None:
@@ -100,10 +67,10 @@ def test_percentiles_of_a_ramp_are_its_ends() -> None:
 
 def test_argmax_stability_of_two_seeds_is_that_of_their_four_draws() -> None:
     # Draws 00, 01, 10, 11: cell 0 leads on seed 0 (by 2), cell 1 on seed 1 (by 1).
-    found = argmax_stability([[5.0, 3.0, 0.0], [4.0, 5.0, 0.0]], num_resamples=8000)
+    found = argmax_stability([[5.0, 3.0, 0.0], [4.0, 5.0, 0.0]])
     assert found[2] == 0
     assert found.sum() == pytest.approx(1)
-    assert found[0] == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 8000) ** 0.5)
+    assert found[0] == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 2000) ** 0.5)
 
 
 def test_argmax_stability_draws_a_seed_with_all_its_cells() -> None:

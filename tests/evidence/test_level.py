@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from finished import fill, finished_sweep
 
 from sweeps.evidence.level import Change, LevelOrShape, level_or_shape
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
-from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.write import as_text
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
@@ -59,12 +60,9 @@ def test_the_four_differences_decide_level_or_shape(
     assert rule(fixed, *others).kind is kind
 
 
-def test_one_seed_says_nothing() -> None:
+def test_one_seed_or_one_measure_says_nothing() -> None:
     found = rule([5.0], [5.0], [5.0], [5.0])
     assert found == (None, "one seed cannot tell level and shape apart")
-
-
-def test_without_another_measure_nothing_is_said() -> None:
     assert level_or_shape(evidence(UP), {}).kind is None
 
 
@@ -82,6 +80,8 @@ def test_a_level_whose_loss_is_not_shown_says_so() -> None:
     assert rule(UP, noisy, noisy, noisy).kind is Change.LEVEL
     assert doubt in rule(UP, noisy, noisy, noisy).reason
     assert doubt not in rule(UP, NOTHING, NOTHING, NOTHING).reason
+    larger = replace(evidence([7.0, 7.6, 6.7]), holm_p=0.2, differs=False)  # of many cells
+    assert doubt in level_or_shape(evidence(UP), {"AUC": larger}).reason
 
 
 def test_a_level_that_turns_round_says_where() -> None:
@@ -126,7 +126,9 @@ def test_a_report_says_level_where_only_the_fixed_score_gains(report: Report) ->
     assert any(said in line for line in report.tables[0].findings)
     document = sweep_document(report)
     assert "Level or shape: mIoU by choice of the threshold" in as_text(document)
-    lines = {line["cell"]: line for line in csv.DictReader(io.StringIO(csv_text(document)))}
+    lines = {
+        line["cell"]: line for line in csv.DictReader(io.StringIO(records_text(document.records)))
+    }
     assert lines[MOVED]["level_or_shape"] == "level"
     assert lines["III[no,no]"]["level_or_shape"] == "baseline"
     auc = report.tables[0].cells[MOVED].mious[Measure.auc]

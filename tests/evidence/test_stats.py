@@ -1,4 +1,4 @@
-"""Seed noise against scipy, statsmodels, explicit sums and numbers worked out by hand."""
+"""Seed noise against scipy, statsmodels and numbers worked out by hand."""
 
 import warnings
 
@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas import DataFrame
 from scipy import stats as scipy_stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.weightstats import ttost_paired
 
 from sweeps.evidence.power import range_of_noise
@@ -17,11 +20,6 @@ PERCENT = st.floats(0, 100).map(lambda x: round(x, 2))
 
 def by_seed(values: list[float]) -> dict[int, float]:
     return dict(enumerate(values))
-
-
-def test_one_value_has_no_interval() -> None:
-    assert seed_interval([41.5]) is None
-    assert seed_interval([]) is None
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
@@ -67,7 +65,7 @@ def test_fewer_than_two_common_seeds_leave_noise_unknown() -> None:
     one = seed_differences({0: 5.0, 1: 6.0}, {1: 4.0})
     assert (one.mean, one.sd, one.interval, one.p) == (2.0, None, None, None)
     none = seed_differences({0: 5.0}, {1: 4.0})
-    assert (none.n, none.mean, none.sd, none.p) == (0, None, None, None)
+    assert (none.n, none.mean, none.sd, none.interval, none.p) == (0, *[None] * 4)
 
 
 def test_holm_is_that_worked_out_by_hand() -> None:
@@ -101,43 +99,18 @@ def test_tost_without_spread_says_inside_outside_or_on_the_margin() -> None:
     assert p == 0.5  # never shown
 
 
-def loop_sums(values: np.ndarray) -> dict[str, float]:
-    """Sums of squares by raw totals, a textbook's other formula."""
-    num_seeds, num_rows, num_columns = values.shape
-    correction = values.sum() ** 2 / values.size
-    rows = sum(values[:, i].sum() ** 2 for i in range(num_rows)) / (num_seeds * num_columns)
-    columns = sum(values[:, :, j].sum() ** 2 for j in range(num_columns)) / (num_seeds * num_rows)
-    cells = (
-        sum(values[:, i, j].sum() ** 2 for i in range(num_rows) for j in range(num_columns))
-        / num_seeds
-    )
-    seeds = sum(seed.sum() ** 2 for seed in values) / (num_rows * num_columns)
-    total = sum(v**2 for v in values.ravel())
-    return {
-        "rows": rows - correction,
-        "columns": columns - correction,
-        "interaction": cells - rows - columns + correction,
-        "residual": total - cells - seeds + correction,
-        "total": total - correction,
-    }
-
-
 @pytest.mark.parametrize("shape", [(2, 2, 3), (3, 4, 4), (5, 3, 2)])
-def test_anova_agrees_with_sums_of_squares_of_totals(shape: tuple[int, int, int]) -> None:
+def test_anova_agrees_with_statsmodels(shape: tuple[int, int, int]) -> None:
     values = np.random.default_rng(sum(shape)).normal(50, 3, shape)
-    found, sums = two_way_anova(values), loop_sums(values)
-    num_seeds, num_rows, num_columns = shape
-    residual_df = (num_seeds - 1) * (num_rows * num_columns - 1)
-    df = {
-        "rows": num_rows - 1,
-        "columns": num_columns - 1,
-        "interaction": (num_rows - 1) * (num_columns - 1),
-    }
-    for name, degrees in df.items():
-        effect = getattr(found, name)
-        f = sums[name] / degrees / (sums["residual"] / residual_df)
-        assert effect.p == pytest.approx(scipy_stats.f.sf(f, degrees, residual_df))
-        assert effect.eta_squared == pytest.approx(sums[name] / sums["total"])
+    seed, row, column = (places.ravel() for places in np.indices(shape))
+    data = DataFrame({"miou": values.ravel(), "seed": seed, "row": row, "column": column})
+    expected = anova_lm(ols("miou ~ C(seed) + C(row) * C(column)", data).fit())
+    total = expected["sum_sq"].sum()
+    for effect, name in zip(
+        two_way_anova(values), ("C(row)", "C(column)", "C(row):C(column)"), strict=True
+    ):
+        assert effect.p == pytest.approx(expected["PR(>F)"][name])
+        assert effect.eta_squared == pytest.approx(expected["sum_sq"][name] / total)
 
 
 def test_anova_of_equal_or_exactly_additive_cells_neither_crashes_nor_warns() -> None:
@@ -147,26 +120,16 @@ def test_anova_of_equal_or_exactly_additive_cells_neither_crashes_nor_warns() ->
     assert additive.rows.p == 0.0
 
 
-@pytest.mark.parametrize("k", [2, 16])
-def test_range_of_noise_is_that_of_simulated_cells(k: int) -> None:
-    draws = 20_000
-    cells = np.random.default_rng(5).normal(50, 0.4, (draws, k))
-    spans = np.ptp(cells, axis=1)
-    found = range_of_noise(0.4, k)
-    assert found.expected == pytest.approx(spans.mean(), abs=4 * spans.std() / draws**0.5)
-    exceeded = (spans > found.upper).mean()
-    assert exceeded == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / draws) ** 0.5)
-
-
-def test_an_estimated_sd_widens_the_range_as_in_the_published_table() -> None:
-    # Studentised range, upper 5 %: 3.77 for 3 groups and 12 degrees of freedom, 3.31 for infinite.
+def test_range_of_noise_is_that_of_published_tables() -> None:
+    # Expected range of a sample, d2 of control charts; studentised range, upper 5 %.
+    assert range_of_noise(0.4, 2, df=9).expected == pytest.approx(0.4 * 1.12838, rel=1e-4)
+    assert range_of_noise(0.4, 16, df=9).expected == pytest.approx(0.4 * 3.532, rel=1e-4)
     assert range_of_noise(1.0, 3, df=12).upper == pytest.approx(3.77, abs=0.005)
-    assert range_of_noise(1.0, 3).upper == pytest.approx(3.31, abs=0.005)
     for k, df in ((16, 1), (4, 4), (100, 891)):
         expected = scipy_stats.studentized_range.ppf(0.95, k, df)
         assert range_of_noise(1.0, k, df=df).upper == pytest.approx(expected, rel=1e-5)
 
 
 def test_range_without_noise_or_with_one_cell_is_zero() -> None:
-    assert range_of_noise(0.0, 16) == (0.0, 0.0)
-    assert range_of_noise(1.0, 1) == (0.0, 0.0)
+    assert range_of_noise(0.0, 16, df=9) == (0.0, 0.0)
+    assert range_of_noise(1.0, 1, df=9) == (0.0, 0.0)

@@ -60,6 +60,7 @@ def test_no_number_of_seeds_finds_no_effect_and_two_suffice_without_noise() -> N
     assert seeds_needed(0.1, 0.0) == 2
     assert seeds_for_equivalence(0.5, 0.0) == 2
     assert seeds_for_equivalence(0.0, 0.1) is None
+    assert minimum_detectable(0.0, 3) == 0.0
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -67,10 +68,6 @@ def test_minimum_detectable_difference_is_found_with_the_power_asked_for(n: int)
     smallest = minimum_detectable(0.17, n)
     assert t_test_power(smallest, 0.17, n) == pytest.approx(0.8, abs=1e-6)
     assert minimum_detectable(0.34, n) == pytest.approx(2 * smallest)
-
-
-def test_no_noise_hides_nothing() -> None:
-    assert minimum_detectable(0.0, 3) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -82,11 +79,6 @@ def test_equivalence_power_is_the_share_of_simulated_experiments(
     found = tost_power(margin, sd, n)
     assert 0.1 < found < 0.95
     assert found == pytest.approx(share_equivalent(margin, sd, n, 0.05), abs=FOUR_ERRORS)
-
-
-def test_equivalence_power_is_one_for_wide_margins_and_zero_for_hopeless_ones() -> None:
-    assert tost_power(5.0, 0.1, 30) == pytest.approx(1.0, abs=1e-9)
-    assert tost_power(0.01, 5.0, 4) == pytest.approx(0.0, abs=1e-3)
 
 
 def test_seeds_for_equivalence_is_the_first_number_that_reaches_the_power() -> None:

@@ -22,7 +22,7 @@ from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Document, Picture
-from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import latex
 from sweeps.report.formats.markdown import markdown
@@ -135,7 +135,7 @@ def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_nex
 
 
 def test_every_printed_row_stands_beside_the_measured_ones(document: Document) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_text(document))))
+    rows = list(csv.DictReader(io.StringIO(records_text(document.records))))
     table_i = [row for row in rows if row["table"] == "I"]
     printed = [row for row in table_i if row["origin"] == "printed by the paper"]
     assert len(printed) == 2 * 21
@@ -166,7 +166,7 @@ def test_other_classes_than_vocs_leave_the_printed_rows_of_table_ii_out(
     document = headline_document(planned(data, "none"), Store(tmp_path / "store"))
     assert "AdvErasing" not in markdown(document)
     assert "screen" in markdown(document)
-    rows = csv.DictReader(io.StringIO(csv_text(document)))
+    rows = csv.DictReader(io.StringIO(records_text(document.records)))
     assert not any(row["table"] == "II" and row["origin"].startswith("printed") for row in rows)
 
 
@@ -250,9 +250,10 @@ def test_the_gallery_has_a_column_per_network_behind_image_and_truth(document: D
 def test_a_chain_that_is_not_finished_is_missing_and_not_zero(drawn: Path, tmp_path: Path) -> None:
     headline, store = planned(drawn, "none", "masks"), Store(tmp_path)
     document = headline_document(headline, store)
-    (line,) = [
-        line for line in markdown(document).splitlines() if line.startswith("| CAM | measured")
-    ]
+    lines = markdown(document).splitlines()
+    (line,) = [line for line in lines if line.startswith("| CAM | measured")]
     assert "missing" in line
+    (line,) = [line for line in lines if line.startswith("| sheep |")]
+    assert "–" not in line  # which means that no image shows the class
     assert findings(read_results(headline, store)) == ()
     assert pictures_in(document) == []

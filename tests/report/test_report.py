@@ -188,8 +188,7 @@ def test_the_chance_that_a_cell_is_better_is_its_share_of_plain_resamples(
 ) -> None:
     cell = report.tables[0].cells["III[yes,yes]"]
     assert (cell.better_over_seeds, cell.better_over_images) == (1.0, 1.0)  # by five points
-    floor = finished_sweep(("III",), 3)
-    base, ours = (stored_mious(store, floor, f"III[{name}]") for name in ("no,no", "yes,no"))
+    base, ours = (stored_mious(store, sweep, f"III[{name}]") for name in ("no,no", "yes,no"))
     differences = np.array([ours[seed] - base[seed] for seed in (0, 1, 2)])
     drawn = np.array(np.meshgrid(*[[0, 1, 2]] * 3)).reshape(3, -1)  # all 27, equally likely
     expected = float((differences[drawn].mean(0) > 0).mean())
@@ -322,12 +321,11 @@ def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
 
 # What a table shows, in one sentence
 
-
 V, III = TABLES["V"], TABLES["III"]
 
 
-def noise(*shape: int, sd: float = 1.0, rng_seed: int = 0) -> NDArray[np.float64]:
-    return 40 + np.random.default_rng(rng_seed).normal(0, sd, shape)
+def noise(*shape: int, sd: float = 1.0) -> NDArray[np.float64]:
+    return 40 + np.random.default_rng(0).normal(0, sd, shape)
 
 
 def test_noise_alone_tells_no_lambda_from_another() -> None:
@@ -360,10 +358,35 @@ def test_a_table_of_one_column_speaks_of_cells_and_contradicts_no_verdict() -> N
     assert text.endswith("within noise as a whole, but III[yes,yes] differs from the baseline.")
 
 
+def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("eq2-readings",), 2)
+    shared = {t.run_id for t in sweep.plan.cell_trials["eq2-readings[default]"]}
+    fill(store, sweep, lambda t: 0.7 if t.run_id in shared else 0.5, num_images=4)
+    found = " ".join(build_report(sweep, store).tables[0].findings)
+    assert found.startswith("The 8 different cells span")
+    assert "Highest here: eq2-readings[default], " in found
+    assert "in 100 % of resamples of seeds (2 seeds have only 3 different ones) and 100 %" in found
+
+
 def test_equal_results_have_no_span_in_sds() -> None:
     text = table_summary(V, np.full((2, 4, 4), 40.0), (0.0, 16), [])
     assert text.startswith("The 16 cells span 0.00 mIoU over 2 seeds; without")
     assert text.endswith("can be told from another here.")
+
+
+def test_cells_scored_at_several_fixed_scores_say_so_and_their_training_counts_once(
+    tmp_path: Path,
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("background-score",), 1)
+    fill(store, sweep, lambda trial: 0.5, num_images=2)
+    built = build_report(sweep, store)
+    costs = dict(dict(built.closing)["Costs"].rows)
+    # Three trainings and inferences of 60 + 12 s, each scored eight times.
+    assert costs["trials"] == "24 finished of 24 trials"
+    assert (costs["cpu time, all trials"], costs["mean per trial"]) == ("4 min", "9 s")
+    scores = "at the fixed background score of each cell, 0.05 to 0.5"
+    for text in (FORMATS["txt"](sweep_document(built)), render_tables(sweep, store)):
+        assert scores in " ".join(text.split())
 
 
 # What every output must say
@@ -437,6 +460,17 @@ def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
     assert {path.name for path in folder.iterdir()} == names
 
 
+def test_a_broken_gallery_is_named_with_its_remedy(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    fill(store, sweep, share, gallery=True)
+    (first,) = sweep.plan.cell_trials["III[no,no]"]
+    path = store.run(first.run_id).path / "cam_gallery.png"
+    path.write_bytes(path.read_bytes()[:60])
+    code, output = reported(store)
+    assert code == 2
+    assert f"{path}: cannot be decoded; delete {path.parent} and run its table again" in output
+
+
 def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> None:
     code, output = reported(store, "IV", "III", "--out", store.root / "both")
     assert code == 0
@@ -460,7 +494,6 @@ def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["IX"], "no table 'IX'; there are: III"),
         (["--measure", "nicest"], "no measure 'nicest'; there are: fixed"),
         (["--sweep", "other"], "no sweep other"),
     ],

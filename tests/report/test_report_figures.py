@@ -28,12 +28,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def draw_losses(label: str) -> str:
-    curves = {label: [[3.0, 2.0, 1.0, 1.5]] * 2, "other": [[2.0, 1.0]]}
+    curves = {label: [[3.0, 2.0, 1.0, 1.5], [3.0, 2.0, 1.0]], "other": [[2.0, 1.0]]}
     return loss_curves(curves, 2)
 
 
 def draw_thresholds(label: str) -> str:
-    return threshold_curves({label: ([0.1, 0.2, 0.3], [20.0, 25.0, 21.0])}, 0.15)
+    curve = [0.1, 0.2, 0.3, 0.4], [20.0, 25.0, 21.0, 30.0]
+    return threshold_curves({label: curve}, 0.15, (0.1, 0.3))
 
 
 def draw_dead(label: str) -> str:
@@ -232,11 +233,13 @@ def test_oscillation_bars_show_percent_and_seeds() -> None:
 # Thresholds
 
 
-def test_the_fixed_threshold_is_marked_where_it_lies() -> None:
+def test_the_fixed_threshold_and_the_best_within_the_limits_are_marked_where_they_lie() -> None:
     svg = drawn(draw_thresholds)
-    assert text_x(svg, "fixed: 0.15") == pytest.approx(
-        (text_x(svg, "0.100") + text_x(svg, "0.200")) / 2, abs=0.05
-    )
+    first, second = text_x(svg, "0.10"), text_x(svg, "0.20")
+    assert text_x(svg, "fixed: 0.15") == pytest.approx((first + second) / 2, abs=0.05)
+    markers = [e.attrib for e in elements(svg) if PALETTE[0] in e.attrib.get("style", "")]
+    assert any(abs(float(e["x"]) - second) < 0.05 for e in markers if "x" in e)
+    assert sum("x" in e for e in markers) == 2  # and one in the legend
 
 
 # Maps

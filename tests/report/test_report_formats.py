@@ -30,7 +30,7 @@ from sweeps.report.document import (
     Strip,
     Text,
 )
-from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.latex import latex, latex_tables
@@ -248,7 +248,7 @@ def hostile() -> Document:
 
 
 def test_hostile_text_is_text_in_every_format(hostile: Document) -> None:
-    found = rendered(hostile) | {"csv": csv_text(hostile)}
+    found = rendered(hostile) | {"csv": records_text(hostile.records)}
     for form, text in found.items():
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text), form
         assert "cmd()" in text, form  # shown, all the same
@@ -295,7 +295,7 @@ def test_latex_escapes_what_would_be_a_command(text: str, expected: str) -> None
 def test_records_are_unrounded_and_no_cell_is_a_formula() -> None:
     rows = (("=1+1", 0.1 + 0.2), ("\uff1dx\ry", None), ("-5", -5.0))
     report = Document("", (), (), Records(("name", "value"), rows))
-    assert list(csv.reader(io.StringIO(csv_text(report)))) == [
+    assert list(csv.reader(io.StringIO(records_text(report.records)))) == [
         ["name", "value"],
         ["'=1+1", "0.30000000000000004"],
         ["'\uff1dx y", ""],

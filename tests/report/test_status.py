@@ -205,12 +205,13 @@ def test_a_cell_says_its_mean_its_seeds_its_epoch_and_its_failures(
 def test_the_status_shows_the_table_then_failures_totals_and_time_left(
     mixed: Store, sweep: Sweep
 ) -> None:
+    fail(mixed, cell(sweep, "yes,no", 1), "loss is not \x1b[2J finite")
     text = printed(mixed, sweep)
     mean = (miou(mixed, cell(sweep, "no,no", 0)) + miou(mixed, cell(sweep, "no,no", 1))) / 2
     assert f"{mean:.2f} (2/2)" in text
     assert f"{miou(mixed, cell(sweep, 'yes,no')):.2f} (1/2), failed" in text
     assert "ep 3/8" in text
-    assert "failed: VI[yes,no] seed 1: diverged: loss is not finite" in text
+    assert r"failed: VI[yes,no] seed 1: diverged: loss is not \x1b[2J finite" in text
     # Left: 5 of 8 epochs and 12 s of scoring, and three whole trials of 60 + 12 s.
     assert "3 finished, 1 started, 3 missing, 1 failed of 8 trials; about 4 min left" in text
     assert text.index("Table VI") < text.index("failed: ") < text.index("of 8 trials")

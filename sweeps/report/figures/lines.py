@@ -28,7 +28,8 @@ WIDTH = 560
 MAX_MARKED_EPOCHS = 20
 
 Seeds = Sequence[Sequence[float]]
-"""[S][T] or [S][E]: a quantity during training, one series per seed."""
+"""[S][T] or [S][E]: a quantity during training, one series per seed. One without its last records
+is shorter; means are over what all have."""
 Look = dict[str, Any]
 """How a line is drawn, and its label."""
 PALE: Look = {"alpha": 0.35, "linewidth": 0.8}
@@ -36,16 +37,16 @@ LIMIT: Look = {"color": "black", "linewidth": 1.2, "dashes": (3, 3)}
 
 
 def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
-    """Draw the loss L per training step, a line per configuration, as SVG. curves: label -> [S][T].
+    """Draw the loss L per training step, a line per configuration, as SVG.
 
-    The pale line is the mean over seeds at every step, the strong one its moving average over an
-    epoch.
+    curves: label -> [S][T]. The pale line is the mean over seeds at every step, the strong one its
+    moving average over an epoch.
     """
     num_steps = max(len(seed) for seeds in curves.values() for seed in seeds)
 
     def draw(axes: Axes, looks: Sequence[Look]) -> None:
         for seeds, look in zip(curves.values(), looks, strict=True):
-            mean = np.mean(seeds, axis=0)  # [T]
+            mean = _mean_over_seeds(seeds)
             steps = np.arange(1, len(mean) + 1)
             axes.plot(steps, mean, color=look["color"], **PALE)
             axes.plot(steps, moving_average(mean, steps_per_epoch), **look)
@@ -58,22 +59,27 @@ def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
 
 
 def threshold_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], fixed: float
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    fixed: float | None,
+    limits: tuple[float, float],
 ) -> str:
     """Draw pseudo-label mIoU (percent) by background threshold, a line per configuration, as SVG.
 
-    curves: label -> (thresholds, mIoU). A vertical line marks the fixed threshold, a marker each
-    curve's best one.
+    curves: label -> (thresholds, mIoU). A vertical line marks the fixed threshold, if all have the
+    same, a marker each curve's best one within the limits.
     """
+    low, high = limits
 
     def draw(axes: Axes, looks: Sequence[Look]) -> None:
         markers = MARKERS * len(curves)
         for (thresholds, mious), look, marker in zip(curves.values(), looks, markers, strict=False):
-            best = [int(np.argmax(mious))]
+            within = [at for at, t in enumerate(thresholds) if low - 1e-6 <= t <= high + 1e-6]
+            best = [max(within, key=mious.__getitem__)]
             axes.plot(thresholds, mious, marker=marker, markersize=8, markevery=best, **look)
-        axes.axvline(fixed, **LIMIT)
-        where = axes.get_xaxis_transform()
-        axes.text(fixed, 1.01, f"fixed: {fixed:g}", ha="center", va="bottom", transform=where)
+        if fixed is not None:
+            axes.axvline(fixed, **LIMIT)
+            where = axes.get_xaxis_transform()
+            axes.text(fixed, 1.01, f"fixed: {fixed:g}", ha="center", va="bottom", transform=where)
         axes.set_xlabel("background threshold on the normalised CAM")
         axes.set_ylabel("pseudo-label mIoU (%)")
         axes.grid()
@@ -84,20 +90,19 @@ def threshold_curves(
 def dead_curves(curves: Mapping[str, Seeds]) -> str:
     """Draw the share of dead maps by epoch, a line per configuration, as SVG.
 
-    curves: label -> [S][E] in [0, 1]; a training that ended early has a shorter series. A pale line
-    is a seed, the strong one their mean over the epochs that all have. The limit above which
-    trainings are warned of is drawn over the second half of the longest one, where it holds.
+    curves: label -> [S][E] in [0, 1]. A pale line is a seed, the strong one their mean. The limit
+    above which trainings are warned of is drawn over the second half of the longest one, where it
+    holds.
     """
     longest, limit = max(len(seed) for seeds in curves.values() for seed in seeds), 100 * MAX_DEAD
 
     def draw(axes: Axes, looks: Sequence[Look]) -> None:
         for seeds, look in zip(curves.values(), looks, strict=True):
-            common = min(map(len, seeds))
-            mean = 100 * np.mean([seed[:common] for seed in seeds], axis=0)
+            mean = 100 * _mean_over_seeds(seeds)
             for seed in seeds if len(seeds) > 1 else ():
                 percent = 100 * np.asarray(seed)
                 axes.plot(np.arange(1, len(seed) + 1), percent, color=look["color"], **PALE)
-            axes.plot(np.arange(1, common + 1), mean, marker="o", markersize=4, **look)
+            axes.plot(np.arange(1, len(mean) + 1), mean, marker="o", markersize=4, **look)
         axes.plot([1 + longest / 2, longest + 0.5], [limit] * 2, **LIMIT)
         where = axes.get_yaxis_transform()
         axes.text(1, limit + 1, f"limit: {limit:g} %", ha="right", va="bottom", transform=where)
@@ -107,6 +112,12 @@ def dead_curves(curves: Mapping[str, Seeds]) -> str:
         axes.grid(axis="y")
 
     return _chart(_with_seeds(curves), draw, "pale: a seed; strong: their mean", height=300)
+
+
+def _mean_over_seeds(seeds: Seeds) -> NDArray[np.float64]:
+    """Return the mean over the steps or epochs that all seeds have: [S][T] -> [T]."""
+    common = min(map(len, seeds))
+    return np.mean([seed[:common] for seed in seeds], axis=0)
 
 
 def _with_seeds(curves: Mapping[str, Seeds]) -> list[str]:

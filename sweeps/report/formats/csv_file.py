@@ -3,16 +3,11 @@
 import csv
 from io import StringIO
 
-from sweeps.report.document import Document, Records
+from sweeps.report.document import Records
 from wsss.basics.printable import printable
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Signs that start a formula, and their full-width forms, which some spreadsheets also accept."""
-
-
-def csv_text(document: Document) -> str:
-    """Return a header and a line for each record of a report."""
-    return records_text(document.records)
 
 
 def records_text(records: Records) -> str:

@@ -2,11 +2,10 @@
 
 from base64 import b64encode
 from collections.abc import Iterator
-from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sweeps.report.document import Block, Document, Format, Grid, shown
+from sweeps.report.document import Block, Document, Format, column_groups, shown
 from sweeps.report.words import greek
 from wsss.basics.printable import printable, web_address
 
@@ -23,7 +22,7 @@ def html(document: Document) -> str:
     )
     environment.filters |= {
         "blocks": _blocks,
-        "column_groups": _column_groups,
+        "column_groups": column_groups,
         "svg_address": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}",
         "verbatim": lambda text: _Verbatim(printable(text)),
         "web_address": web_address,
@@ -45,11 +44,3 @@ def _printable(value: object) -> object:
 def _blocks(blocks: tuple[Block, ...]) -> Iterator[tuple[str, Block]]:
     for block in shown(blocks, Format.html):
         yield type(block).__name__, block
-
-
-def _column_groups(grid: Grid) -> list[tuple[str, int]]:
-    """Return (name, number of columns) of the headings above the columns; empty if none."""
-    groups = [
-        (name, len(list(columns))) for name, columns in groupby(c.group for c in grid.columns)
-    ]
-    return groups if any(name for name, _ in groups) else []

@@ -7,7 +7,6 @@ environment: its grids, then its text in small print.
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
 
 from sweeps.report.document import (
     Block,
@@ -21,6 +20,7 @@ from sweeps.report.document import (
     Section,
     Strip,
     Text,
+    column_groups,
     flat,
     shown,
 )
@@ -149,11 +149,8 @@ def _tabular(grid: Grid) -> list[str]:
     aligned = "".join(column.align[0] for column in grid.columns)
     centred = "c" if grid.style in ("layout", "evidence") else "l"
     lines = [rf"\begin{{tabular}}{{{centred * num_labels}{aligned}}}", r"\toprule"]
-    if any(column.group for column in grid.columns):
-        spans = [
-            rf"\multicolumn{{{len(list(columns))}}}{{c}}{{{_name(name)}}}"
-            for name, columns in groupby(column.group for column in grid.columns)
-        ]
+    if groups_of_columns := column_groups(grid):
+        spans = [rf"\multicolumn{{{n}}}{{c}}{{{_name(name)}}}" for name, n in groups_of_columns]
         lines.append(_line([*([""] * num_labels), *spans]))
     lines.append(_line([_name(name) for name in head]))
     for texts, group in zip(groups, grid.groups, strict=True):

@@ -103,10 +103,10 @@ def _shared(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
 
 def print_document(console: Console, document: Document) -> None:
     """Print a report at the terminal's width."""
-    console.print(_text(document.title, style="bold"))
+    console.print(as_rich(document.title, style="bold"))
     print_blocks(console, document.head)
     for section in document.sections_in(Format.terminal):
-        console.print(_text(f"\n{section.title}", style="bold"))
+        console.print(as_rich(f"\n{section.title}", style="bold"))
         print_blocks(console, section.blocks)
 
 
@@ -126,25 +126,25 @@ def renderables(blocks: Iterable[Block]) -> Iterator[RenderableType]:
 def _block(block: Block) -> Iterator[RenderableType]:
     match block:
         case Text(text, tone):
-            yield _text(text, style=TONES[tone])
+            yield as_rich(text, style=TONES[tone])
         case Heading(text):
-            yield _text(text, style="bold")
+            yield as_rich(text, style="bold")
         case Bullets(items):
-            yield from (Padding(_text(item), (0, 0, 0, 2)) for item in items)
+            yield from (Padding(as_rich(item), (0, 0, 0, 2)) for item in items)
         case Strip(question, answer, tone, command):
-            yield _text(f"{question} ") + _text(answer, style=f"bold {TONE_STYLES[tone]}")
+            yield as_rich(f"{question} ") + as_rich(answer, style=f"bold {TONE_STYLES[tone]}")
             if command:
                 yield from _block(Command("Next", command))
         case Command(lead, command):
-            line = _text(f"{lead}: {command}")
+            line = as_rich(f"{lead}: {command}")
             line.no_wrap = True
             yield line
         case Facts(_, rows):
-            yield from (_text(f"  {name}: {value}") for name, value in rows)
+            yield from (as_rich(f"  {name}: {value}") for name, value in rows)
         case Grid():
             yield _table(block)
         case Details(summary, inner):
-            yield _text(summary, style="bold")
+            yield as_rich(summary, style="bold")
             yield from renderables(inner)
         case _:
             pass  # pictures and links
@@ -165,7 +165,7 @@ def _table(grid: Grid) -> Fitted:
         longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
         words = textwrap.wrap(name, max(longest, SHORT_HEAD), break_long_words=False)
         table.add_column(
-            _text("\n".join(words)),
+            as_rich("\n".join(words)),
             style="bold" if column is None else "dim" if column.faint else "",
             justify=align,
             no_wrap=align == "right" and longest <= MAX_UNBROKEN,
@@ -179,7 +179,7 @@ def _table(grid: Grid) -> Fitted:
 
 
 def _cells(labels: list[str], row: Row) -> list[RichText]:
-    cells = [*map(_text, labels), *map(_entry, row.entries)]
+    cells = [*map(as_rich, labels), *map(_entry, row.entries)]
     return [RichText(cell.plain, "dim") for cell in cells] if row.faint else cells
 
 
@@ -187,16 +187,16 @@ def _entry(entry: Entry) -> RichText:
     """Return an entry; of a measured one, its lines, its badges and the printed number."""
     match entry:
         case Badge(text, tone):
-            return _text(text, TONE_STYLES[tone])
+            return as_rich(text, TONE_STYLES[tone])
         case Measured(text, printed, badges):
-            first, *more = text.split("\n")
-            parts = [_text(first, "bold"), *map(_text, more), *map(_entry, badges)]
-            parts.append(_text(printed, "dim"))
+            first, *more = text.replace(" ± ", "±").split("\n")
+            parts = [as_rich(first, "bold"), *map(as_rich, more), *map(_entry, badges)]
+            parts.append(as_rich(printed, "dim"))
             return RichText("\n").join(part for part in parts if part.plain)
         case _:
-            return _text(entry.replace(" ± ", "±"))
+            return as_rich(entry.replace(" ± ", "±"))
 
 
-def _text(text: str, style: str = "") -> RichText:
+def as_rich(text: str, style: str = "") -> RichText:
     """Return text without markup, its control characters escaped."""
     return RichText(printable(text), style=style)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeps.report.document import Document
-from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import latex, latex_tables
 from sweeps.report.formats.markdown import markdown
@@ -29,7 +29,7 @@ FORMATS: dict[str, Callable[[Document], str]] = {
     "html": html,
     "md": markdown,
     "tex": latex,
-    "csv": csv_text,
+    "csv": lambda document: records_text(document.records),
     "txt": as_text,
 }
 

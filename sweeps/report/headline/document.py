@@ -206,8 +206,9 @@ def _table_ii(results: Results) -> Section:
     columns += [Column(row.name, group=MEASURED, shaded=True) for row in results.networks]
     classes = []
     for at, name in enumerate(results.class_names):
-        ious = [row.ious[at] for row in printed] + [row.ious.get(name) for row in results.networks]
-        classes.append(Row((name,), tuple(map(_one_digit, ious))))
+        ious = [_one_digit(row.ious[at]) for row in printed]
+        ious += [_one_digit(n.ious.get(name)) if n.figures else "" for n in results.networks]
+        classes.append(Row((name,), tuple(ious)))
     means = [_one_digit(row.printed_mean) for row in printed]
     means += [MISSING if row.miou is None else _one_digit(row.miou) for row in results.networks]
     mean = Row(("mean",), tuple(means), strong=True)
@@ -272,7 +273,6 @@ def _below(results: Results, scale: str) -> tuple[Block, ...]:
 
 
 # Records
-
 
 Line = dict[str, object]
 

@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from sweeps.plan.contents import Entry
+from sweeps.report.formats.terminal import as_rich
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.words import number
-from wsss.basics.printable import printable
 
 LEGEND = (
     "best, mIoU in %: of a sweep, its best cell at the fixed background score, mean over seeds; "
@@ -35,17 +35,17 @@ def print_entries(console: Console, entries: Sequence[Entry]) -> None:
     """Print the entries in this order; a name has a line of its own, so that it can be copied."""
     for entry in entries:
         name = entry.name if entry.kind == "sweep" else entry.title
-        console.print(Text(printable(name), style="bold"), soft_wrap=True)
+        console.print(as_rich(name, "bold"), soft_wrap=True)
         console.print(Padding(_state(entry), (0, 0, 0, 2)))
-    console.print(Text(f"\n{LEGEND}", style="dim"))
+    console.print(as_rich(f"\n{LEGEND}", "dim"))
 
 
 def _state(entry: Entry) -> Text:
     """Return how far an entry is, its best, what it is about and how old it is."""
     age = f"{format_seconds(_age(entry))} ago"
     if entry.problem:
-        return Text(f"unreadable: {printable(entry.problem)}; {age}", style="red")
+        return as_rich(f"unreadable: {entry.problem}; {age}", "red")
     recipe = "" if entry.recipe in ("", "default") else f" {entry.recipe}"
     done = f"{entry.done}" if entry.total is None else f"{entry.done}/{entry.total}"
     best = f", best {entry.best} {number(entry.best_miou)}" if entry.best else ""
-    return Text(f"{done} done{best}; {entry.data}, {entry.preset}{recipe}; {age}")
+    return as_rich(f"{done} done{best}; {entry.data}, {entry.preset}{recipe}; {age}")

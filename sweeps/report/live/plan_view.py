@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from sweeps.plan.cost import CostEstimate
 from sweeps.plan.states import STATUSES, TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Column, Grid, Row, in_one_group
-from sweeps.report.formats.terminal import print_blocks
+from sweeps.report.formats.terminal import as_rich, print_blocks
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.report.live.status import Status
 from sweeps.store.store import Store
@@ -21,7 +20,7 @@ from wsss.basics.printable import counted
 MAX_CONFIGURATIONS = 60
 """More configurations are summarised by table, unless --all is given."""
 
-MARKS = {"finished": "✓", "running": "▸", "started": "▸", "missing": "–", "failed": "✗"}
+MARKS = {"finished": "✓", "started": "▸", "missing": "–", "failed": "✗"}
 LEGEND = (
     "seeds: ✓ finished, ▸ started, – missing, ✗ failed; time: what is left, one trial at a time"
 )
@@ -37,17 +36,17 @@ class PlanView:
 
     def print(self, console: Console, *, concurrent: int, show_all: bool) -> None:
         """Print a line per configuration, or per table if there are many, then the totals."""
-        console.print(Text(self.sweep.describe()))
+        console.print(as_rich(self.sweep.describe()))
         if show_all or self.plan.num_configs <= MAX_CONFIGURATIONS:
             for line in self.configuration_lines():
-                console.print(Text(line), soft_wrap=True)
-            console.print(Text(LEGEND, style="dim"))
+                console.print(as_rich(line), soft_wrap=True)
+            console.print(as_rich(LEGEND, style="dim"))
         else:
             print_blocks(console, [self.summary()])
-            console.print(Text(f"{self.plan.num_configs} configurations: list them with --all"))
-        console.print(Text(self.totals()))
+            console.print(as_rich(f"{self.plan.num_configs} configurations: list them with --all"))
+        console.print(as_rich(self.totals()))
         for line in cost_lines(self.cost, concurrent=concurrent):
-            console.print(Text(line))
+            console.print(as_rich(line))
 
     def configuration_lines(self) -> Iterator[str]:
         """Yield a line per configuration: its seeds' states, the time left, its cells."""

@@ -11,11 +11,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
-from rich.text import Text
 
 from sweeps.plan.states import TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.formats.terminal import as_rich
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, format_seconds
 from sweeps.report.live.status import matrices
 from wsss.basics.printable import counted
@@ -96,7 +96,7 @@ class Board:
         A low terminal cuts off the end, the tables on which nothing is running.
         """
         bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
-        header, totals = Text(self.sweep.describe(), style="dim"), Text(self._totals())
+        header, totals = as_rich(self.sweep.describe(), "dim"), as_rich(self._totals())
         whole_line = Padding(bar, 0)  # a bar alone does not end its line
         return Group(header, totals, whole_line, *matrices(self.plan, self.states))
 
@@ -119,4 +119,4 @@ class Board:
         self.last_line = now
 
     def _print(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)  # never wrapped in a log
+        self.console.print(as_rich(text), soft_wrap=True)  # never wrapped in a log

@@ -10,7 +10,7 @@ from sweeps.plan.states import TrialState, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Badge, Block, Column, Grid, Heading, Measured, RowGroup, Text
 from sweeps.report.formats.terminal import print_blocks
-from sweeps.report.words import mean_and_sd, mean_sd, table_rows
+from sweeps.report.words import fixed_score, mean_and_sd, mean_sd, table_rows
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
@@ -18,7 +18,7 @@ from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 
 LEGEND = (
-    "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
+    "Each cell: pseudo-label mIoU in % at the fixed background score {score} (saw no pixel "
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC: mean over "
     "all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
 )
@@ -26,10 +26,9 @@ LEGEND = (
 
 def render_tables(sweep: Sweep, store: Store) -> str:
     """Return all tables of a sweep with their header as plain text."""
-    console = Console(file=StringIO(), width=110, color_system=None)
-    print_tables(console, sweep, store)
-    assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
+    file = StringIO()
+    print_tables(Console(file=file, width=110, color_system=None), sweep, store)
+    return file.getvalue()
 
 
 def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
@@ -39,10 +38,9 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
 
 def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:
     states = read_states(store, sweep.plan.trials)
-    labels, scale = sweep.base.labels, scale_of(sweep, scored_classes(states))
-    low, high = labels.threshold_range
+    scale, (low, high) = scale_of(sweep, scored_classes(states)), sweep.base.labels.threshold_range
     printed = "VOC" if scale.other_classes else "paper"
-    legend = LEGEND.format(score=labels.background_score, low=low, high=high, printed=printed)
+    legend = LEGEND.format(score=fixed_score(sweep), low=low, high=high, printed=printed)
     yield from map(Text, filter(None, (sweep.describe(), scale.warning, legend)))
     for table in sweep.plan.tables:
         yield Heading(f"Table {table.name}. {table.title}")
@@ -72,11 +70,11 @@ def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> M
     kinds = [trial.failure.partition(":")[0] for trial in trials if trial.failure]
     lines, badges = [], []
     if metrics:
-        fixed = _mean([found["miou_fixed"] for found in metrics])
-        best = _mean([found["miou_best"] for found in metrics])
-        lacking = f" (n={len(metrics)})" if len(metrics) < len(trials) else ""
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
-        lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {_mean(aucs)}"]
+        chosen = ([found[key] for found in metrics] for key in ("miou_fixed", "miou_best"))
+        fixed, best, auc = (mean_and_sd(*mean_sd(mious)) for mious in (*chosen, aucs))
+        lacking = f" (n={len(metrics)})" if len(metrics) < len(trials) else ""
+        lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {auc}"]
         if any(trial.warning for trial in trials):
             badges.append(Badge("at the label prior", "fair"))
         if any(trial.dead for trial in trials):
@@ -86,8 +84,3 @@ def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> M
     elif not metrics:
         lines.append("missing")
     return Measured("\n".join(lines), printed, tuple(badges), ())
-
-
-def _mean(values: list[float]) -> str:
-    """Return `12.34`, or `12.34±0.56` for two seeds or more."""
-    return mean_and_sd(*mean_sd(values)).replace(" ± ", "±")

@@ -23,7 +23,7 @@ from sweeps.plan.states import (
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.document import Badge, BadgeTone, Block, Column, Grid, Heading, in_one_group
-from sweeps.report.formats.terminal import renderables
+from sweeps.report.formats.terminal import as_rich, renderables
 from sweeps.report.live.cost_lines import time_left
 from sweeps.report.words import table_rows
 from sweeps.store.store import Store
@@ -109,38 +109,36 @@ class Status:
 
     def totals(self) -> Text:
         """Return warnings and failures, each with its message, then counts and the time left."""
-        failed = [trial for trial in self.plan.trials if self.states[trial.run_id].failure]
-        text = Text()
+        states, trials = self.states, self.plan.trials
+        lines: list[tuple[str, str]] = []
         for kind in ("warning", "dead"):
-            warned = [t for t in self.plan.trials if getattr(self.states[t.run_id], kind)]
-            for trial in warned[:MAX_WARNINGS]:
-                message = getattr(self.states[trial.run_id], kind)
-                text.append(f"warning: {trial.name}: {message}\n", style="yellow")
-            if more := len(warned[MAX_WARNINGS:]):
-                text.append(f"warning: and so of {counted(more, 'more trial')}\n", style="yellow")
-        for trial in failed:
-            text.append(f"failed: {trial.name}: {self.states[trial.run_id].failure}\n", style="red")
+            found = [(t.name, said) for t in trials if (said := getattr(states[t.run_id], kind))]
+            lines += [(f"warning: {name}: {said}", "yellow") for name, said in found[:MAX_WARNINGS]]
+            if more := len(found[MAX_WARNINGS:]):
+                lines.append((f"warning: and so of {counted(more, 'more trial')}", "yellow"))
+        failed = [(t.name, why) for t in trials if (why := states[t.run_id].failure)]
+        lines += [(f"failed: {name}: {why}", "red") for name, why in failed]
         if failed:
             again = run_command(self.sweep, self.store, "--retry-failed")
-            text.append(f"run them again with: {again}\n")
-        counts = count_statuses(self.states.values())
-        text.append(f"{counts} of {counted(len(self.states), 'trial')}; {time_left(self.cost)}")
+            lines.append((f"run them again with: {again}", ""))
+        counts, num_trials = count_statuses(states.values()), counted(len(states), "trial")
+        lines.append((f"{counts} of {num_trials}; {time_left(self.cost)}", ""))
         if not self.is_over and nothing_runs(self.store, self.sweep.name):
-            text.append(f"\nnothing runs; resume with: {run_command(self.sweep, self.store)}")
-        return text
+            lines.append((f"nothing runs; resume with: {run_command(self.sweep, self.store)}", ""))
+        return Text("\n").join(as_rich(*line) for line in lines)
 
     def view(self, *, by_trial: bool, totals_first: bool = False) -> Group:
         """Return what sweep it is, its tables or a line per trial, and the totals."""
         found = self._trial_lines() if by_trial else matrices(self.plan, self.states)
         parts = [self.totals(), *found] if totals_first else [*found, self.totals()]
-        return Group(Text(f"sweep {self.sweep.name}\n{self.sweep.describe()}"), *parts)
+        return Group(as_rich(f"sweep {self.sweep.name}\n{self.sweep.describe()}"), *parts)
 
     def _trial_lines(self) -> list[Text]:
         lines = []
         for trial in self.plan.trials:
             state = self.states[trial.run_id]
             done = f"{state.epoch}/{trial.config.train.epochs} epochs"
-            lines.append(Text(f"  {trial.run_id}  {state.status:9} {done:14} {trial.name}"))
+            lines.append(as_rich(f"  {trial.run_id}  {state.status:9} {done:14} {trial.name}"))
         return lines
 
 

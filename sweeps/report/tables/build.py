@@ -10,6 +10,7 @@ from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
@@ -270,9 +271,15 @@ def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tu
 
 
 def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    done = [state.seconds for state in results.states.values() if state.metrics]
+    """Return what the finished trials took. Work that several of them share counts once."""
+    done = [(trial, m) for trial in plan.trials if (m := results.states[trial.run_id].metrics)]
+    took = dict[str, tuple[float, dict[str, Any]]]()
+    for trial, metrics in done:
+        environment, inference = metrics["environment"], metrics.get("inference_seconds", 0.0)
+        took[trial.cam_id] = metrics["train_seconds"], environment
+        took[counts_id(trial.config)] = inference, environment
     spent = Counter[str]()
-    for seconds, environment in zip(done, _environments(results), strict=True):
+    for seconds, environment in took.values():
         spent[environment["device"]] += seconds * environment.get("processes", 1)
     found = [
         ("trials", f"{len(done)} finished of {counted(len(plan.trials), 'trial')}"),
@@ -280,7 +287,8 @@ def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
     ]
     found += [(f"{device} time, all trials", format_seconds(s)) for device, s in spent.items()]
     if done:
-        found.append(("mean per trial", format_seconds(sum(done) / len(done))))
+        total = sum(seconds for seconds, _ in took.values())
+        found.append(("mean per trial", format_seconds(total / len(done))))
     return tuple(found)
 
 

@@ -130,7 +130,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
     In LaTeX, a table of one column shows its evidence, any other the paper's layout.
     """
     table, single = found.table, len(found.table.columns) == 1
-    what = report.measure.describe(report.sweep.base.labels)
+    what = report.measure.describe(report.sweep)
     figures = (Heading("Figures"), Pictures(found.figures)) if found.figures else ()
     return Section(
         title=f"Table {table.name}. {table.title}",

@@ -18,8 +18,6 @@ from wsss.basics.printable import counted
 
 TARGET = 0.05
 """Percentage points; the report says how many seeds it takes to resolve this difference."""
-
-
 MAX_NAMED = 8
 """A sentence names no more cells than this."""
 
@@ -29,22 +27,23 @@ Cells = Mapping[str, CellReport]
 def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
     """Summarise a table in one sentence, then describe level, noise, ranks and factors.
 
-    Factors are left out with one seed per cell, which cannot tell them from chance.
+    Factors are left out with one seed per cell, which cannot tell them from chance, and where cells
+    share their trials.
     """
-    values, pooled = complete_grid(table, cells), pooled_sd(cells)
+    values, pooled, once = complete_grid(table, cells), pooled_sd(cells), distinct(cells)
     summary = []
-    if values is not None and len(cells) > 1:
+    if values is not None and len(once) > 1:
         differing = [ref for ref, cell in cells.items() if cell.evidence and cell.evidence.differs]
         summary = [table_summary(table, values, pooled, differing)]
     return (
         *summary,
         *_levels(cells),
         *(_noise(cells, pooled) if pooled or not summary else ()),
-        *_resolution(cells),
+        *_resolution(once),
         *_repeats(table, cells),
         *(_paper_span(cells, pooled) if pooled else ()),
-        *(_factors(table, values) if values is not None and len(values) > 1 else ()),
-        *(_winner(cells, values, results) if values is not None and len(cells) > 2 else ()),
+        *(_factors(table, values) if values is not None and min(values.shape) > 1 else ()),
+        *(_winner(once, values, results) if values is not None and len(once) > 2 else ()),
         *_dead_maps(cells),
     )
 
@@ -57,28 +56,30 @@ def table_summary(
 ) -> str:
     """Say in one sentence whether the cells of a table differ by more than seeds do.
 
-    values: [S, rows, columns] mIoU in percent, over the seeds that all cells have. pooled: SD of
-    one training over seeds and its degrees of freedom; None if no cell has two seeds. differing:
-    cells shown to differ from the baseline. In a grid with two seeds or more, factors are tested by
-    analysis of variance with Holm's correction. Otherwise, or if no factor is significant, the span
-    is compared with the range of noise (studentised range).
+    values: as `complete_grid` returns them. pooled: SD of one training over seeds and its degrees
+    of freedom; None if no cell has two seeds. differing: cells shown to differ from the baseline.
+    In a grid with two seeds or more, factors are tested by analysis of variance with Holm's
+    correction. Otherwise, or if no factor is significant, the span is compared with the range of
+    noise (studentised range).
     """
     means = values.mean(0).ravel()  # [cells]
     span = float(np.ptp(means))
+    num_cells = len(table.rows) * len(table.columns)
+    what = f"{means.size} {'cells' if means.size == num_cells else 'different cells'}"
     if pooled is None:
         return (
-            f"Seed noise is unknown, as no cell has two seeds: that the {means.size} cells span "
+            f"Seed noise is unknown, as no cell has two seeds: that the {what} span "
             f"{number(span)} mIoU may be chance."
         )
     in_sds = f", {span / pooled[0]:.1f} SD of one training" if pooled[0] > 0 else ""
     sd, df = _residual(values) if len(values) > 1 else pooled
     noise = range_of_noise(sd / np.sqrt(len(values)), means.size, df=df)
     start = (
-        f"The {means.size} cells span {number(span)} mIoU over {counted(len(values), 'seed')}"
+        f"The {what} span {number(span)} mIoU over {counted(len(values), 'seed')}"
         f"{in_sds}; without any effect they would span {number(noise.expected)} on average and up "
         f"to {number(noise.upper)} (95 %)"
     )
-    is_grid = len(values) > 1 and min(values.shape[1:]) > 1
+    is_grid = min(values.shape) > 1
     if is_grid and (effects := _effects(table, values)):
         return f"{start}: {listed(effects)}."
     if span > noise.upper:
@@ -145,8 +146,15 @@ def pooled_sd(cells: Cells) -> tuple[float, int] | None:
 
 def _repeated(cells: Cells) -> list[list[float]]:
     """Return the mIoU values of each distinct set of trials with two seeds or more."""
-    groups = {tuple(sorted(c.run_ids.items())): list(c.values.values()) for c in cells.values()}
-    return [values for values in groups.values() if len(values) > 1]
+    return [[*c.values.values()] for c in distinct(cells).values() if len(c.values) > 1]
+
+
+def distinct(cells: Cells) -> Cells:
+    """Return the cells without those that share their trials with an earlier one."""
+    first = dict[tuple[str, ...], str]()
+    for reference, cell in cells.items():
+        first.setdefault(tuple(cell.run_ids.values()), reference)
+    return {reference: cells[reference] for reference in first.values()}
 
 
 def _noise(cells: Cells, pooled: tuple[float, int] | None) -> list[str]:
@@ -219,21 +227,22 @@ def _paper_span(cells: Cells, pooled: tuple[float, int]) -> list[str]:
 def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
     """Return mIoU as [S, rows, columns] over the seeds that all cells have; None if there is none.
 
-    Also None for a table that gives some cells fewer seeds by design.
+    [S, cells, 1] of the distinct cells where some share their trials. Also None for a table that
+    gives some cells fewer seeds by design.
     """
     if any(cell.seeds is not None for _, cell in table.cells()):
         return None
     seeds = sorted(set.intersection(*(set(cell.values) for cell in cells.values())))
     if not seeds:
         return None
-    values = [[cell.values[seed] for cell in cells.values()] for seed in seeds]
-    return np.array(values).reshape(len(seeds), len(table.rows), len(table.columns))
+    once = distinct(cells)
+    values = [[cell.values[seed] for cell in once.values()] for seed in seeds]
+    shape = (len(table.rows), len(table.columns)) if len(once) == len(cells) else (len(once), 1)
+    return np.array(values).reshape(len(seeds), *shape)
 
 
 def _factors(table: Table, values: NDArray[np.float64]) -> list[str]:
     """Say how much of a grid's variance each factor explains; `_effects` tests them."""
-    if min(values.shape[1:]) < 2:
-        return []
     found = factors(table, values)
     parts = [f"{name} explains {100 * e.eta_squared:.0f} %" for name, e in found.items()]
     return [f"Of the variance over {counted(len(values), 'seed')}, {listed(parts)}."]
@@ -249,7 +258,10 @@ def factors(table: Table, values: NDArray[np.float64]) -> dict[str, Effect]:
 
 
 def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list[str]:
-    """Say in what share of resamples the highest cell is highest. values: [S, rows, columns]."""
+    """Say in what share of resamples the highest cell is highest.
+
+    cells: distinct ones; values: of these, as `complete_grid` returns them.
+    """
     means = values.mean(0).reshape(-1)
     names = list(cells)
     best = int(means.argmax())

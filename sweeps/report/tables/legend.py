@@ -2,25 +2,23 @@
 
 from sweeps.report.document import ALL, HTML, TERMINAL, Only, Section, Text
 from sweeps.report.tables.model import Measure, Report
-from sweeps.report.words import HOW_TO_READ
-
-LEGEND_ELSEWHERE = "report.html and docs/tables.md explain intervals and verdicts."
+from sweeps.report.words import HOW_TO_READ, fixed_score
 
 
 def legend_section(report: Report) -> Section:
     """Return the legend as the last section of a report; the HTML page has it at its top."""
     first, *more = legend(report)
-    short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), LEGEND_ELSEWHERE))
+    elsewhere = "report.html and docs/tables.md explain intervals and verdicts."
+    short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), elsewhere))
     blocks = (first, Only(ALL - TERMINAL, tuple(more)), Only(TERMINAL, short))
     return Section(HOW_TO_READ, HOW_TO_READ, "legend", blocks, formats=ALL - HTML)
 
 
 def legend(report: Report) -> tuple[Text, ...]:
     """Return how to read the tables, one paragraph per term."""
-    labels = report.sweep.base.labels
-    low, high = labels.threshold_range
+    low, high = report.sweep.base.labels.threshold_range
     lines = (
-        f"Measured: {report.measure.describe(labels)}. "
+        f"Measured: {report.measure.describe(report.sweep)}. "
         "Paper: as printed by Qin et al., TCSVT 2024.",
         "Small-scale runs do not check the paper. Their verdicts have other names: in agreement "
         "for reproduced, same sign for trend only, in conflict for not reproduced.",
@@ -41,7 +39,7 @@ def legend(report: Report) -> tuple[Text, ...]:
         "chance. The p-values of a table are therefore raised, so that the chance of even one "
         "false difference among all of its cells is at most 5 %.",
         f"Choice of the threshold: fixed is the mIoU at the background score "
-        f"{labels.background_score:g}; held-out, at a threshold chosen on the other half of the "
+        f"{fixed_score(report.sweep)}; held-out, at a threshold chosen on the other half of the "
         "images; best, at each training's best threshold.",
         "AUC, the area under the threshold curve, is the mean mIoU over all thresholds from "
         f"{low:g} to {high:g}, so that none has to be chosen.",

@@ -12,8 +12,8 @@ from sweeps.evidence.verdict import CellEvidence, Verdict
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Block, Facts, Picture, Strip
+from sweeps.report.words import fixed_score
 from sweeps.tables.table import Table
-from wsss.config import LabelsConfig
 from wsss.training.diagnosis.learning import DeadMaps
 
 
@@ -30,12 +30,12 @@ class Measure(StrEnum):
         """Its name as a column heading."""
         return "AUC" if self is Measure.auc else self.value
 
-    def describe(self, labels: LabelsConfig) -> str:
+    def describe(self, sweep: Sweep) -> str:
         """Return what the mIoU is, and whether its threshold was chosen with pixel ground truth."""
-        low, high = labels.threshold_range
+        low, high = sweep.base.labels.threshold_range
         return {
             "fixed": "pseudo-label mIoU in % at the fixed background score "
-            f"{labels.background_score:g}, chosen without pixel ground truth",
+            f"{fixed_score(sweep)}, chosen without pixel ground truth",
             "held-out": "pseudo-label mIoU in % at a threshold chosen with the pixel ground truth "
             "of the other half of the scored images",
             "best": "pseudo-label mIoU in % at each training's best threshold, chosen with the "

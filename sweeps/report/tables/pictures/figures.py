@@ -10,7 +10,7 @@ from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
-from sweeps.report.tables.findings import complete_grid, factors, pooled_sd
+from sweeps.report.tables.findings import Cells, complete_grid, factors, pooled_sd
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
 from sweeps.tables.table import Table
@@ -21,7 +21,6 @@ MAX_CURVES = 8
 MAX_DOT_ROWS = 40
 PAPER_FIGURES = {"III": "Figure 6", "IV": "Figure 7", "VI": "Figure 8"}
 
-Cells = dict[str, CellReport]
 Epochs = dict[str, list[list[dict[str, Any]]]]
 """Reference -> a list per seed -> the training's records, one per epoch."""
 
@@ -83,7 +82,7 @@ def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
     )
     yield Picture("Cells by factor", caption, parallel_coordinates(settings, means))
     values = complete_grid(table, cells)
-    if values is not None and len(values) > 1:
+    if values is not None and min(values.shape) > 1:
         shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
         caption = (
             "Sums of squares of the two-way analysis of variance, seeds as blocks. The first "
@@ -155,7 +154,7 @@ def _losses(table: Table, epochs: Epochs) -> Iterator[Picture]:
     rows = [
         (name, [oscillation(losses, window) for losses in seeds])
         for name, seeds in curves.items()
-        if window >= 3 and len(seeds[0]) >= 2 * window
+        if window >= 3 and min(map(len, seeds)) >= 2 * window
     ]
     caption = (
         "Deviation (root mean square) of the step losses from their moving average over an epoch, "
@@ -182,16 +181,18 @@ def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
 
 
 def _thresholds(done: Sequence[CellReport], results: Results) -> Picture:
-    curves, fixed = {}, 0.0
+    curves, fixed = {}, set[float]()
     for cell in done:
         seen = [results.states[cell.run_ids[seed]].metrics or {} for seed in cell.values]
         thresholds = [t for t, _ in seen[0]["curve"]]
         same = [m for m in seen if [t for t, _ in m["curve"]] == thresholds]
         mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
-        fixed = float(seen[0]["fixed_threshold"])
+        fixed.add(seen[0]["fixed_threshold"])
         curves[cell.reference] = (thresholds, mean.tolist())
     caption = (
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
         "ranking depends on the threshold, which the paper does not state."
     )
-    return Picture("Threshold curves", caption, threshold_curves(curves, fixed))
+    limits = next(iter(results.trials.values())).config.labels.threshold_range
+    svg = threshold_curves(curves, fixed.pop() if len(fixed) == 1 else None, limits)
+    return Picture("Threshold curves", caption, svg)

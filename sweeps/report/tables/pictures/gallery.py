@@ -15,6 +15,9 @@ from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.pictures.classes import best_rival
 from sweeps.report.tables.results import Results
 from sweeps.report.words import listed, number
+from sweeps.store.errors import StoreError
+from wsss.data.errors import DataError
+from wsss.data.pictures.image import opened
 
 FILE = "cam_gallery.png"
 COLUMNS = ("image", "M_o", "M_e", "M_d", "merged M^o", "pseudo-label", "ground truth")
@@ -94,9 +97,14 @@ def _left_out(
 
 
 def _cut(path: Path, names: tuple[str, ...]) -> str:
-    """Return columns of a gallery side by side as a data URI."""
-    with Image.open(path) as image:
-        whole = image.convert("RGB")
+    """Return columns of a gallery side by side as a data URI. Raises StoreError if it is broken."""
+    try:
+        with opened(path, ("PNG",)) as image:
+            whole = image.convert("RGB")
+    except DataError:
+        raise StoreError(
+            f"{path}: cannot be decoded; delete {path.parent} and run its table again"
+        ) from None
     width = whole.width / len(COLUMNS)
     height = max(1, round(whole.height * COLUMN_WIDTH / width))
     canvas = Image.new("RGB", (COLUMN_WIDTH * len(names), height), "white")
