@@ -1,6 +1,7 @@
 """The one training loop: parts of a batch, checkpoints by time, and what the host reads."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from wsss.training.loop import (
     LAG,
     MicroBatchError,
     Moment,
+    NoMemoryError,
     Reading,
     Readings,
     Step,
@@ -182,9 +184,11 @@ def test_auto_plans_with_what_is_free_and_with_its_share_of_the_gpu(
 ) -> None:
     gib, tried = 2**30, list[int]()
     held = 4 * gib  # by this process; each image of a forward takes 1 GiB, and the network 1
-    peak = [0]
+    peak, largest = [0], 2
 
     def try_images(count: int) -> None:
+        if count > largest:
+            raise torch.OutOfMemoryError("full")
         tried.append(count)
         peak[0] = held + (1 + count) * gib
 
@@ -200,6 +204,32 @@ def test_auto_plans_with_what_is_free_and_with_its_share_of_the_gpu(
     assert chosen(1.0) == 16  # .85 of the 20 GiB that are free
     assert chosen(0.5) == 8  # .85 of 16 GiB less those held
     assert tried == [1, 1, 2] * 2
+    largest = 1
+    assert chosen(1.0) == 1  # two do not fit
+    largest = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        chosen(1.0)
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "frozen_norm", "told"),
+    [
+        (2, True, "2 images does not fit the GPU's memory (full); give a smaller --micro-batch"),
+        (1, True, "1 image does not fit the GPU's memory (full); use smaller crops"),
+        (4, False, "4 images does not fit the GPU's memory (full); use smaller crops"),
+    ],
+)
+def test_a_step_without_memory_says_what_to_change(
+    micro_batch: int, frozen_norm: bool, told: str
+) -> None:
+    class Large(Broken):
+        def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:
+            raise torch.OutOfMemoryError("full\nof tensors")
+
+    step = Large(nn.Linear(1, 1), at=0)
+    step.micro_batch, step.frozen_norm = micro_batch, frozen_norm
+    with pytest.raises(NoMemoryError, match=re.escape(f"a forward of {told}")):
+        step(random_batch(label_maps()))
 
 
 # Numbers
