@@ -206,9 +206,14 @@ def _result_values(trial: Trial, metrics: dict[str, Any], tables: Sequence[Table
 
 
 def _figures(record: dict[str, Any]) -> Values:
-    """Return the numbers of an epoch's record, without lists and texts."""
+    """Return the numbers of an epoch's record, without lists and texts, those by view as well."""
+    by_view = {
+        f"{group.removesuffix('s')}_{name}": value
+        for group in ("dead", "area", "pulls")
+        for name, value in record.get(group, {}).items()
+    }
     return {
         f"train/{key}": value
-        for key, value in record.items()
+        for key, value in (record | by_view).items()
         if isinstance(value, (int, float)) and key != "epoch"
     }
