@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from wsss.config import NetworkConfig, Precision, RunConfig
+from wsss.data.errors import DataError
 from wsss.data.loading.batches import CropBatch, CropDataset
 from wsss.data.voc import Sample
 from wsss.networks.deeplab import build_deeplab
@@ -142,6 +143,16 @@ def test_a_part_of_a_batch_is_refused_where_batch_norm_is_trained(
     with pytest.raises(MicroBatchError, match=r"--micro-batch 2: .* all 4 images .*frozen"):
         cam_training(model, small, samples, process=parts)
     assert cam_training(model, small, samples, process=whole)
+
+
+def test_more_epochs_than_checkpoints_can_be_named_after_are_refused(
+    small: RunConfig, samples: list[Sample]
+) -> None:
+    # Of 10,000 and 9,999 the latter would be taken for the newer one, by its name.
+    model = build_cam_net(small, samples, K)
+    with pytest.raises(DataError, match=r"40,000 iterations are 10,000 epochs .* than 9,999; use"):
+        cam_training(model, apply_overrides(small, {"train.epochs": 10_000}), samples)
+    assert cam_training(model, apply_overrides(small, {"train.epochs": 9_999}), samples)
 
 
 def test_the_micro_batch_is_the_largest_equal_part_that_the_memory_holds() -> None:

@@ -22,9 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import counted
 from wsss.config import Precision
+from wsss.data.errors import DataError
 from wsss.data.loading.batches import CropBatch, Crops, Loader
 from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.checkpoint_names import MAX_EPOCHS
 from wsss.training.execution import Execution, usable_cpus
 from wsss.training.optim import Poly, clip_gradients, set_lr
 from wsss.training.process import ALONE, Process
@@ -130,7 +132,7 @@ class Training:
 
     It starts at its last checkpoint if there is one, even within an epoch. Every rank of a
     distributed training makes one, with an equal network. Raises MicroBatchError for a micro-batch
-    that would change the result.
+    that would change the result, DataError for more epochs than checkpoints can be named after.
     """
 
     def __init__(
@@ -144,6 +146,11 @@ class Training:
         self.schedule, self.checkpoints = schedule, checkpoints
         self.model, self.optimizer, self.process = step.model, step.optimizer, step.process
         self.num_iterations = schedule.num_iterations
+        if (epochs := -(-self.num_iterations // loader.iterations)) > MAX_EPOCHS:
+            raise DataError(
+                f"{self.num_iterations:,} iterations are {epochs:,} epochs of so few images, more "
+                f"than {MAX_EPOCHS:,}; use more images, or fewer iterations or epochs"
+            )
         images, asked = loader.local_batch, step.micro_batch
         if asked is not None and asked < images and not step.frozen_norm:
             raise MicroBatchError(
