@@ -5,40 +5,20 @@ drawn by code.
 """
 
 import argparse
-import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from crf_processes import LABELS, SCORE, Job, jobs, label
 from numpy.typing import NDArray
-from PIL import Image
 from ratios import faster
 
-from wsss.data.drawn.folder import draw_voc
 from wsss.labels.pseudo_label import score_probs
-from wsss.labels.refine.crf import crf_label, dense_crf
+from wsss.labels.refine.crf import dense_crf
 from wsss.labels.refine.pamr import neighbour_weights, pamr_label
 from wsss.segmentation_config import CrfConfig, PamrConfig
-
-SIZE = (500, 375)
-LABELS = (7, 14)
-SCORE = 0.3
-Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
-
-
-def picture(root: Path | None) -> Job:
-    """Return an image of 500 x 375 pixels with two smooth CAMs."""
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        if root is None:
-            root = draw_voc(Path(folder) / "voc", num_train=1, num_extra=1, num_val=1)
-        path = min((root / "JPEGImages").glob("*.jpg"))
-        image = np.array(Image.open(path).convert("RGB").resize(SIZE))
-    coarse = torch.from_numpy(rng.random((1, len(LABELS), 8, 10), dtype=np.float32))
-    (cams,) = F.interpolate(coarse, size=SIZE[::-1], mode="bilinear", align_corners=False)
-    return image, (cams / cams.amax((1, 2), keepdim=True)).numpy()
 
 
 def present_labels(job: Job) -> None:
@@ -51,10 +31,6 @@ def present_labels(job: Job) -> None:
     name = "dense CRF: 3 present labels against 21"
     ours, peer = (partial(dense_crf, image, probs, config) for probs in (few, every))
     faster(name, ours, peer, goal=2)
-
-
-def label(job: Job) -> NDArray[np.uint8]:
-    return crf_label(*job, LABELS, SCORE, CrfConfig())
 
 
 def pamr_against_crf(job: Job) -> None:
@@ -99,7 +75,7 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path, nargs="?", help="folder in VOC layout")
     parser.add_argument("--pamr", action="store_true", help="also PAMR")
     chosen = parser.parse_args()
-    job = picture(chosen.data)
+    ((_, job),) = jobs(1, chosen.data)
     present_labels(job)
     if chosen.pamr:
         pamr_neighbours(job)

@@ -26,12 +26,13 @@ SCORE = 0.3
 Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
-def jobs() -> list[tuple[str, Job]]:
-    """Return (name, (pixels [H, W, 3], maps [2, H, W] in 0..1)) of each image."""
+def jobs(count: int, root: Path | None = None) -> list[tuple[str, Job]]:
+    """Return (name, (pixels [H, W, 3], maps [2, H, W] in 0..1)) of images, drawn without a root."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        root = draw_voc(Path(folder) / "voc", num_train=NUM_IMAGES, num_extra=1, num_val=1)
-        paths = sorted((root / "JPEGImages").glob("*.jpg"))[:NUM_IMAGES]
+        if root is None:
+            root = draw_voc(Path(folder) / "voc", num_train=count, num_extra=1, num_val=1)
+        paths = sorted((root / "JPEGImages").glob("*.jpg"))[:count]
         images = [np.array(Image.open(path).convert("RGB").resize(SIZE)) for path in paths]
     return [(str(index), (image, smooth_maps(rng))) for index, image in enumerate(images)]
 
@@ -52,7 +53,7 @@ def refine(named: list[tuple[str, Job]], num_workers: int) -> dict[str, NDArray[
 
 
 def main() -> None:
-    named = jobs()
+    named = jobs(NUM_IMAGES)
     one, two = (refine(named, number) for number in (1, 2))
     assert all(np.array_equal(one[name], two[name]) for name, _ in named)
     row = f"{len(named)} images by CRF: 2 processes against 1"

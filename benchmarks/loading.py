@@ -111,31 +111,24 @@ def crops_against_irn(samples: list[Sample]) -> None:
     assert_equal_crops(crops)
     rng, starts = np.random.default_rng(0), itertools.count(step=BATCH)
 
-    def batch(of: CropDataset) -> CropBatch:
+    def batch() -> CropBatch:
         first = next(starts)
-        keys = [(place // len(of), place % len(of)) for place in range(first, first + BATCH)]
-        return CropBatch(*collate([of[key] for key in keys]))
+        keys = [divmod(place, len(crops)) for place in range(first, first + BATCH)]
+        return CropBatch(*collate([crops[key] for key in keys]))
 
     def ready() -> Tensor:
-        made = batch(crops)
+        made = batch()
         return network_inputs(made.pixels, made.boxes, RunConfig().views)
 
-    def peer(train: TrainConfig) -> Tensor:
+    def peer() -> Tensor:
         first = next(starts)
         chosen = [samples[place % len(samples)] for place in range(first, first + BATCH)]
         return irn_batch(chosen, train, rng)
 
-    assert peer(train).shape == batch(crops).pixels.shape == ready()[0].shape
-    name = f"{BATCH} crops of {{}}, first trial, IRN-style loader against ours"
-    faster(name.format(512), partial(batch, crops), partial(peer, train), goal=5, rounds=ROUNDS)
-    faster(f"{name.format(512)}, normalised", ready, partial(peer, train), rounds=ROUNDS)
-    small = CropDataset(samples, 20, SHORT.train, rng_seed=0)
-    faster(
-        f"{name.format(SHORT.train.crop_size)} (short)",
-        partial(batch, small),
-        partial(peer, SHORT.train),
-        rounds=ROUNDS,
-    )
+    assert peer().shape == batch().pixels.shape == ready()[0].shape
+    name = f"{BATCH} crops of 512, first trial, IRN-style loader against ours"
+    faster(name, batch, peer, goal=5, rounds=ROUNDS)
+    faster(f"{name}, normalised", ready, peer, rounds=ROUNDS)
 
 
 def assert_equal_crops(crops: CropDataset) -> None:

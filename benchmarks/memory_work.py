@@ -110,7 +110,7 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
 
 
 def in_ray(preset: str, batch_size: int, folder: Path) -> dict[str, float]:
-    """Run a trial in a task of an embedded Ray; return its peaks before training and at the end.
+    """Run a trial in a task of an embedded Ray; return its peaks after imports and at the end.
 
     The task gets this file by value.
     """
@@ -118,6 +118,9 @@ def in_ray(preset: str, batch_size: int, folder: Path) -> dict[str, float]:
 
     @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
     def trial() -> dict[str, float]:
+        import sweeps.run.ray.train
+        import sweeps.stages.trial  # noqa: F401 - what a trial's process has imported
+
         before = high_water_mib()
         whole_trial(preset, batch_size, folder)
         return {"before": before, "rss": high_water_mib()}

@@ -9,7 +9,6 @@ with the cube of the number of pixels, memory with its square.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ratios import high_water_mib
+from ratios import high_water_mib, show
 
 from wsss.labels.refine.random_walk import random_walk, transition
 from wsss.networks.affinity_net import neighbour_pairs, pair_distances
@@ -70,25 +69,19 @@ def measure(name: str, size: tuple[int, int]) -> dict[str, Any]:
     return json.loads(found.stdout)
 
 
-def show(what: str, values: list[float], unit: str) -> float:
-    """Print the median and spread, and return the median."""
-    middle = statistics.median(values)
-    print(f"{what:58} {middle:9.2f} {unit}  ({min(values):.2f} to {max(values):.2f})", flush=True)
-    return middle
-
-
 def compare(size: tuple[int, int]) -> tuple[float, float]:
     """Walk a map both ways in turn; return the dense walk's seconds and MiB."""
     rounds = [(measure("sparse", size), measure("dense", size)) for _ in range(ROUNDS)]
     for ours, peer in rounds:
         np.testing.assert_allclose(ours["walked"], peer["walked"], rtol=1e-3)
     name = f"{size[0]} x {size[1]}"
-    show(f"{name}, time", [peer["seconds"] / ours["seconds"] for ours, peer in rounds], "x")
-    for index, kind in enumerate(WALKS):
-        show(f"{name}, memory, {kind}", [pair[index]["memory"] for pair in rounds], "MiB")
-    dense = [peer for _, peer in rounds]
-    seconds = show(f"{name}, dense", [peer["seconds"] for peer in dense], "s")
-    return seconds, statistics.median(peer["memory"] for peer in dense)
+    show(f"{name}, time", [peer["seconds"] / ours["seconds"] for ours, peer in rounds])
+    _, memory = (
+        show(f"{name}, memory, {kind}", [pair[index]["memory"] for pair in rounds], unit="MiB")
+        for index, kind in enumerate(WALKS)
+    )
+    seconds = show(f"{name}, dense", [peer["seconds"] for _, peer in rounds], unit="s")
+    return seconds.median, memory.median
 
 
 def main() -> None:
@@ -98,8 +91,8 @@ def main() -> None:
     grown = np.prod(LARGE_MAP) / np.prod(SMALL_MAP)
     ours = [measure("sparse", LARGE_MAP) for _ in range(ROUNDS)]
     name = f"{LARGE_MAP[0]} x {LARGE_MAP[1]}"
-    middle = show(f"{name}, sparse", [found["seconds"] for found in ours], "s")
-    space = show(f"{name}, memory, sparse", [found["memory"] for found in ours], "MiB")
+    middle = show(f"{name}, sparse", [found["seconds"] for found in ours], unit="s").median
+    space = show(f"{name}, memory, sparse", [found["memory"] for found in ours], unit="MiB").median
     print(
         f"{name}, dense by extrapolation: {seconds * grown**3:.0f} s "
         f"({seconds * grown**3 / middle:.0f} x), {memory * grown**2:.0f} MiB "

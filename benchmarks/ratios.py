@@ -65,21 +65,23 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def high_water_mib() -> float:
-    """Return this process's largest resident memory so far, in MiB. Linux.
+def high_water_mib(kind: str = "VmHWM") -> float:
+    """Return this process's largest resident memory so far, or now (VmRSS), in MiB. Linux.
 
     ru_maxrss may include the parent's.
     """
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition(f"{kind}:")[2].split()[0]) / 1024
 
 
-def show(name: str, ratios: list[float], goal: str | float | None = None) -> Spread:
-    """Print a row: name, median ratio, lowest and highest, goal."""
-    spread = Spread.of(ratios)
+def show(
+    name: str, values: list[float], goal: str | float | None = None, *, unit: str = "x"
+) -> Spread:
+    """Print a row: name, median, lowest and highest, goal."""
+    spread = Spread.of(values)
     wanted = f"  goal: {goal}" if goal else ""
     print(
-        f"{name:78} {spread.median:7.2f} x  ({spread.low:.2f} to {spread.high:.2f}){wanted}",
+        f"{name:78} {spread.median:7.2f} {unit}  ({spread.low:.2f} to {spread.high:.2f}){wanted}",
         flush=True,
     )
     return spread

@@ -1,6 +1,5 @@
 """Meters for a sweep's driver: events, lag of the tracking behind them, processor time, memory."""
 
-import resource
 import sqlite3
 import statistics
 import time
@@ -8,10 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ratios import high_water_mib
+
 from sweeps.plan.trials import Trial
 from sweeps.track.tracker import Tracker
-
-MIB = 2**20
 
 
 class EventMeter:
@@ -95,14 +94,14 @@ class ProcessMeter:
     """A context that measures this process: time, CPU time of all its threads, memory."""
 
     def __enter__(self) -> "ProcessMeter":
-        self.before = rss_mib()
+        self.before = high_water_mib("VmRSS")
         self.begun, self.cpu = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.cpu = time.process_time() - self.cpu
         self.seconds = time.perf_counter() - self.begun
-        self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.peak = high_water_mib()
 
     def figures(self) -> dict[str, float]:
         return {
@@ -111,12 +110,6 @@ class ProcessMeter:
             "driver_rss_before_mib": self.before,
             "driver_rss_peak_mib": self.peak,
         }
-
-
-def rss_mib() -> float:
-    """Return this process's memory now. Linux."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / MIB
 
 
 def database_rows(path: Path) -> dict[str, int]:

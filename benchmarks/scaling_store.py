@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ratios import high_water_mib
 from rich.console import Console
 from scaling_made_up import made_up_sweep, write_small_run
-from scaling_meters import rss_mib
 
 from sweeps.plan.states import folder_names, read_metrics, read_states
 from sweeps.plan.sweep import load_sweep, save_sweep
@@ -25,7 +25,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
 
     Returns seconds by the clock, and of CPU time (..._cpu).
     """
-    figures: dict[str, float] = {"trials": num_trials, "rss_before_mib": rss_mib()}
+    figures: dict[str, float] = {"trials": num_trials, "rss_before_mib": high_water_mib("VmRSS")}
 
     def timed(name: str, function: Callable[[], Any]) -> Any:
         begun, cpu = time.perf_counter(), time.process_time()
@@ -49,7 +49,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
     timed("table", lambda: render_tables(sweep, store))
     view = timed("plan", lambda: PlanView(sweep, store))
     timed("plan_print", lambda: view.print(_console(), concurrent=8, show_all=False))
-    return figures | {"rss_after_mib": rss_mib()}
+    return figures | {"rss_after_mib": high_water_mib("VmRSS")}
 
 
 def _console() -> Console:

@@ -14,7 +14,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from ratios import ROUNDS, Spread, seconds, show
+from ratios import ROUNDS, seconds, show
 
 from sweeps.plan.sweep import make_sweep, save_sweep
 from sweeps.store.store import Store
@@ -85,12 +85,7 @@ def main() -> None:
         prepare(folder)
         times = measure(folder)
     for name, found in times.items():
-        spread = Spread.of(found)
-        goal = f"  goal: at most {GOAL:g} s, idle" if name in OURS else ""
-        print(
-            f"{name:78} {spread.median:7.2f} s  ({spread.low:.2f} to {spread.high:.2f}){goal}",
-            flush=True,
-        )
+        show(name, found, f"at most {GOAL:g} s, idle" if name in OURS else None, unit="s")
     for name in OURS:
         own, bare, (heavy,) = times[name], times[BARE], times[HEAVY]
         show(f"{name} / {BARE}", [a / b for a, b in zip(own, bare, strict=True)])

@@ -124,10 +124,11 @@ class Walk(PerImage):
         maps = InferCams(self.chain).pulled(place, image_ids)
         network.pull_training()
         model = affinity_net(self.chain, place)
-        if LearnAffinity(self.chain).own_checkpoints(network).restore(model).epoch == 0:
+        epochs = LearnAffinity(self.chain).own_checkpoints(network).restore(model).epoch
+        if epochs < self.chain.random_walk.epochs:
             raise LostNetworkError(
-                f"{network.checkpoints}: no readable checkpoint; give the same command again to "
-                "train the affinity network again"
+                f"{network.checkpoints}: {epochs} of {self.chain.random_walk.epochs} epochs can be "
+                "read; give the same command again to train the affinity network again"
             )
         dataset = VocDataset(place.data)
         plain = (

@@ -12,22 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_stages import (
-    CROP,
-    FEW_PAIRS,
-    affinity_net,
-    all_on,
-    cam_net,
-    crops,
-    deeplab,
-    few_rows,
-    on_device,
-)
-from device_watch import CUDA, fake_gpu, host_waits, no_mixed_devices
+from device_stages import FEW_PAIRS, affinity_net, cam_net, deeplab, few_rows, on_device
+from device_watch import CUDA, fake_gpu, no_mixed_devices
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from wsss.config import LabelsConfig, NetworkConfig, TrainConfig, ViewsConfig
+from wsss.config import LabelsConfig, TrainConfig
 from wsss.data.voc import Sample
 from wsss.labels import infer
 from wsss.labels.infer import ImageCams, infer_cams, multi_scale_cams
@@ -35,8 +25,6 @@ from wsss.labels.refine import random_walk
 from wsss.labels.refine.pamr import pamr
 from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.segment import multi_scale_probs, segment_image
-from wsss.method.views import network_inputs
-from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS, TINY, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig
 from wsss.training.optim import build_sgd, clip_gradients
@@ -72,16 +60,6 @@ def samples(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
 def test_every_switch_of_the_training_settings_is_tried_or_has_a_reason() -> None:
     tried = {"cls_reduction", "cls_over_views", "precision", "momentum", "bias_decay", "nesterov"}
     assert set(on_device(TrainConfig)) == tried
-
-
-def test_the_calibration_of_new_batch_norms_stays_on_the_device() -> None:
-    settings = all_on("network", NetworkConfig) | {"network.batch_norm": "frozen"}
-    model = cam_net(apply_overrides(TINY, settings).network, CUDA)
-    x = network_inputs(*crops(CROP, CUDA)[:2], ViewsConfig())[0]
-    with host_waits(CUDA) as waits, model.calibrating():
-        assert_all_on_device(model(x))
-    assert sum(waits.values()) == len(model.new_norms)  # each reads its count, once in a training
-    assert_all_on_device(dict(model.named_buffers()))
 
 
 @pytest.mark.parametrize("row", few_rows(TrainConfig))

@@ -10,15 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
+from wsss.data.loading.batches import CropDataset, Loader
+from wsss.data.pictures.mask import write_label_png
 from wsss.gpu_check import __main__ as command
-from wsss.gpu_check import equality
+from wsss.gpu_check import equality, images
 from wsss.gpu_check.bench import Bench, InferenceSpeed, LoadingSpeed, StepSpeed
 from wsss.gpu_check.equality import (
     DISTINCT,
@@ -32,9 +36,15 @@ from wsss.gpu_check.equality import (
     one_step,
 )
 from wsss.gpu_check.hours import NUM_SEEDS, TRAININGS, hours_of_tables, project
-from wsss.gpu_check.images import judge_loading
+from wsss.gpu_check.images import judge_loading, loading_rate, measure_inference, measure_loading
 from wsss.gpu_check.page import WIDTH, Section, render
-from wsss.gpu_check.real_training import Resumed, Trained, judge_resumed, judge_training
+from wsss.gpu_check.real_training import (
+    Resumed,
+    Trained,
+    judge_resumed,
+    judge_training,
+    train_for_real,
+)
 from wsss.gpu_check.steps import CANNOT_RUN, judge_waits, waits_of
 from wsss.gpu_check.subjects import CELLS, PARTS, cam_subject, read_weights
 from wsss.overrides import apply_overrides
@@ -373,6 +383,36 @@ def test_the_loader_is_held_against_the_fastest_step(
     assert (line.verdict, line.what) == expected
     if expected[0] == "LOOK" and needed == 100:
         assert line.remedy == "give --loader-workers 4"
+
+
+@pytest.fixture
+def few_pictures_of_many_classes(tmp_path: Path) -> Path:
+    """Three pictures to train on and to score, of the last ones of 30 classes."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    labels = np.zeros((80, 100), np.uint8)
+    for label in (28, 29, 30):
+        labels[20:50, 20:60] = label
+        Image.fromarray(8 * labels).save(tmp_path / f"JPEGImages/{label}.jpg")
+        write_label_png(tmp_path / f"SegmentationClass/{label}.png", labels)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("28\n29\n30\n")
+    (tmp_path / "classes.txt").write_text("".join(f"class {n}\n" for n in range(1, 31)))
+    return tmp_path
+
+
+def test_a_data_set_of_few_pictures_and_more_classes_than_vocs_is_no_fault(
+    few_pictures_of_many_classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = few_pictures_of_many_classes
+    bench = bench_of(data / "out", f"--data={data}")
+    monkeypatch.setattr(images, "WORKERS", (0,))
+    for measure in (measure_loading, measure_inference, train_for_real):
+        measure(bench, section := new_section())
+        assert "FAIL" not in [line.verdict for line in section.lines()]
+    assert [each.workers for each in bench.loaded] == [0]
+    assert section.numbers["resumed"].after >= 3
+    crops = CropDataset(bench.training, 30, SMALL.train, rng_seed=0)
+    assert loading_rate(Loader(crops, 1), 0.2) > 0  # in that time, epoch after epoch
 
 
 @pytest.mark.parametrize(

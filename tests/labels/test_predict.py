@@ -137,7 +137,7 @@ def save_network(folder: Path, classes: tuple[str, ...], owner: str = "a") -> No
     fresh = build_deeplab(CONFIG, len(CLASSES))
     optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
     checkpoints = CheckpointFolder(folder / "checkpoints", owner="segmentations/a")
-    checkpoints.save(Position(1, 1), fresh, optimizer)
+    checkpoints.save(Position(1, CONFIG.iterations), fresh, optimizer)
     settings = {
         "stage": f"segmentations/{owner}",
         "segmentation": CONFIG.model_dump(mode="json"),

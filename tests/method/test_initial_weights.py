@@ -215,6 +215,19 @@ def test_weights_that_cannot_be_downloaded_or_are_altered_are_refused_with_a_rem
         build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
 
 
+@pytest.mark.parametrize("kind", ["empty", "of other weights"])
+def test_a_damaged_download_of_before_is_refused_by_name(
+    kind: str, weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"" if kind == "empty" else weights["resnet18"].read_bytes())
+    told = rf"{path}: its SHA-256 does not begin with f37072fd, .*; delete it"
+    with pytest.raises(WeightsError, match=told):
+        build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+
+
 def test_a_server_of_weights_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ TRANSFERS: dict[str, dict[str, Any]] = {
     "raw": {"cam_activation": "raw"},
     "min_max": {"cam_activation": "min_max"},
     "sigmoid": {"cam_activation": "sigmoid"},
-    "all": {"l1_reduction": "all"},
+    "present": {"l1_reduction": "present"},
     "sum": {"l1_reduction": "sum"},
     "flow": {"merged_gradient": "flow"},
     "threshold": {"belongs": "threshold"},
@@ -63,10 +63,10 @@ TRANSFERS: dict[str, dict[str, Any]] = {
         "l1_reduction": "sum",
         "belongs_score": 0.25,
     },
-    "sigmoid_prose_all": {
+    "sigmoid_prose_present": {
         "cam_activation": "sigmoid",
         "similarity_pairs": "prose",
-        "l1_reduction": "all",
+        "l1_reduction": "present",
         "half_of": "sigmoid",
         "belongs": "threshold",
     },

@@ -105,20 +105,6 @@ def test_resnet50_at_stride_16_is_irns_undilated_and_torchvisions_dilated(
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
-def test_frozen_stages_keep_no_gradient_and_the_others_get_one() -> None:
-    model = build(network(frozen_stages=2)).train()
-    model(picture(2, 3, 64, 64)).logits.sum().backward()
-    for index, stage in enumerate(model.backbone.stages):
-        for parameter in stage.parameters():
-            assert parameter.requires_grad == (index >= 2)
-            assert (parameter.grad is not None) == (index >= 2)
-    groups = model.parameter_groups()
-    trained = {id(p) for p in model.backbone.stages[2:].parameters()}
-    assert {id(p) for p in groups["backbone"]} == trained
-    assert [id(p) for p in groups["head"]] == [id(model.classifier.weight)]
-    assert groups["pyramid"] == groups["parts"] == []
-
-
 def test_every_trainable_parameter_trains_once_at_the_rate_of_its_place() -> None:
     config = apply_overrides(
         RunConfig(),

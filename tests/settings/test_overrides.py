@@ -13,7 +13,6 @@ import pytest
 import yaml
 from fuzzing import ESCAPE, refusal
 
-from sweeps.plan.search import parse_space
 from wsss.config import RunConfig
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file, settle
 from wsss.presets import PRESETS, TINY
@@ -291,4 +290,3 @@ def test_yaml_whose_aliases_stand_for_gigabytes_is_refused_at_once(tmp_path: Pat
 def test_a_key_reaches_settings_and_nothing_else(key: str) -> None:
     told = refusal(lambda: apply_overrides(RunConfig(), {key: {}}), ConfigError)
     assert "unknown setting" in told
-    refusal(lambda: parse_space([f"{key}x x=0:1"]), ConfigError)

@@ -51,7 +51,9 @@ def store(tmp_path: Path) -> Store:
     model = build_deeplab(CHAIN.segmentation, 20)
     folder = ChainFolders(tmp_path, CHAIN).segmentation / "checkpoints"
     optimizer = build_optimizer(model, CHAIN.segmentation)
-    path = CheckpointFolder(folder).save(Position(1, 1), model, optimizer)
+    path = CheckpointFolder(folder).save(
+        Position(1, CHAIN.segmentation.iterations), model, optimizer
+    )
     write_json(folder.parent / "done.json", {"checkpoint": path.name})
     return Store(tmp_path)
 

@@ -80,10 +80,13 @@ def test_a_trial_is_running_killed_failed_or_finished_and_unknown_before(store: 
 
 
 def test_a_trial_has_the_numbers_of_each_epoch(store: Store) -> None:
-    train(store, TRIAL.cam_id, 0.0, 0.0)
+    train(store, TRIAL.cam_id, 0.0, 0.4)
+    last = {"epoch": 3, "dead": {"original": 0.2}, "pulls": {"cls": 2.0, "cls_s": -0.5}}
+    store.cam(TRIAL.cam_id).add_epoch(last)
     assert the_trial(store).epochs == {
-        1: {"train/loss": 1.0, "train/seconds": 2.0},
-        2: {"train/loss": 0.5, "train/seconds": 2.0},
+        1: {"train/loss": 1.0, "train/seconds": 2.0, "train/dead_original": 0.0},
+        2: {"train/loss": 0.5, "train/seconds": 2.0, "train/dead_original": 0.4},
+        3: {"train/dead_original": 0.2, "train/pull_cls": 2.0, "train/pull_cls_s": -0.5},
     }
 
 

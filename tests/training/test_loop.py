@@ -1,6 +1,7 @@
 """The one training loop: parts of a batch, checkpoints by time, and what the host reads."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from wsss.config import NetworkConfig, Precision, RunConfig
+from wsss.data.errors import DataError
 from wsss.data.loading.batches import CropBatch, CropDataset
 from wsss.data.voc import Sample
 from wsss.networks.deeplab import build_deeplab
@@ -24,6 +26,7 @@ from wsss.training.loop import (
     LAG,
     MicroBatchError,
     Moment,
+    NoMemoryError,
     Reading,
     Readings,
     Step,
@@ -142,6 +145,16 @@ def test_a_part_of_a_batch_is_refused_where_batch_norm_is_trained(
     assert cam_training(model, small, samples, process=whole)
 
 
+def test_more_epochs_than_checkpoints_can_be_named_after_are_refused(
+    small: RunConfig, samples: list[Sample]
+) -> None:
+    # Of 10,000 and 9,999 the latter would be taken for the newer one, by its name.
+    model = build_cam_net(small, samples, K)
+    with pytest.raises(DataError, match=r"40,000 iterations are 10,000 epochs .* than 9,999; use"):
+        cam_training(model, apply_overrides(small, {"train.epochs": 10_000}), samples)
+    assert cam_training(model, apply_overrides(small, {"train.epochs": 9_999}), samples)
+
+
 def test_the_micro_batch_is_the_largest_equal_part_that_the_memory_holds() -> None:
     gib = 2**30
     # 1 GiB anyway and 1 GiB an image; 85 % of the free memory is planned with.
@@ -182,9 +195,11 @@ def test_auto_plans_with_what_is_free_and_with_its_share_of_the_gpu(
 ) -> None:
     gib, tried = 2**30, list[int]()
     held = 4 * gib  # by this process; each image of a forward takes 1 GiB, and the network 1
-    peak = [0]
+    peak, largest = [0], 2
 
     def try_images(count: int) -> None:
+        if count > largest:
+            raise torch.OutOfMemoryError("full")
         tried.append(count)
         peak[0] = held + (1 + count) * gib
 
@@ -200,6 +215,32 @@ def test_auto_plans_with_what_is_free_and_with_its_share_of_the_gpu(
     assert chosen(1.0) == 16  # .85 of the 20 GiB that are free
     assert chosen(0.5) == 8  # .85 of 16 GiB less those held
     assert tried == [1, 1, 2] * 2
+    largest = 1
+    assert chosen(1.0) == 1  # two do not fit
+    largest = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        chosen(1.0)
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "frozen_norm", "told"),
+    [
+        (2, True, "2 images does not fit the GPU's memory (full); give a smaller --micro-batch"),
+        (1, True, "1 image does not fit the GPU's memory (full); use smaller crops"),
+        (4, False, "4 images does not fit the GPU's memory (full); use smaller crops"),
+    ],
+)
+def test_a_step_without_memory_says_what_to_change(
+    micro_batch: int, frozen_norm: bool, told: str
+) -> None:
+    class Large(Broken):
+        def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:
+            raise torch.OutOfMemoryError("full\nof tensors")
+
+    step = Large(nn.Linear(1, 1), at=0)
+    step.micro_batch, step.frozen_norm = micro_batch, frozen_norm
+    with pytest.raises(NoMemoryError, match=re.escape(f"a forward of {told}")):
+        step(random_batch(label_maps()))
 
 
 # Numbers

@@ -22,7 +22,7 @@ from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.presets import PAPER_DEEPLAB, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig
-from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.loop import DivergedError, Step
 from wsss.training.segmentation import (
     NotTrainedError,
@@ -291,9 +291,16 @@ def test_a_trained_network_is_loaded_to_the_same_bits_and_trained_no_further(
         assert torch.equal(value, loaded.state_dict()[name]), name
 
 
-def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotTrainedError, match=r"no readable checkpoint .*; train one"):
-        load_trained(CheckpointFolder(tmp_path / "absent"), SMALL, K)
+def test_a_network_that_is_not_trained_to_its_end_is_refused(tmp_path: Path) -> None:
+    folder, model = CheckpointFolder(tmp_path), build_deeplab(SMALL, K)
+    with pytest.raises(NotTrainedError, match=rf"{tmp_path}: 0 of 10 iterations can be read; tra"):
+        load_trained(folder, SMALL, K)
+    for position in (Position(2, 8), Position(3, 10)):
+        last = folder.save(position, model, build_optimizer(model, SMALL))
+    assert load_trained(folder, SMALL, K)
+    last.write_bytes(b"broken")
+    with pytest.raises(NotTrainedError, match=r"8 of 10 iterations can be read; train the rest"):
+        load_trained(folder, SMALL, K)
 
 
 def test_a_rate_that_is_too_high_ends_with_the_step_and_the_rate(

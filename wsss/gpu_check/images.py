@@ -1,6 +1,8 @@
 """How fast this machine loads pictures for a training, and how fast it infers CAMs."""
 
+import itertools
 import statistics
+from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -12,10 +14,11 @@ from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
 from wsss.gpu_check.bench import DRAWN, Bench, InferenceSpeed, LoadingSpeed, images_per_second, most
 from wsss.gpu_check.page import Section
-from wsss.gpu_check.subjects import CELLS, NUM_CLASSES, cam_subject
+from wsss.gpu_check.subjects import CELLS, RANDOM
 from wsss.labels.infer import images_at_once, infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
+from wsss.training.cam import build_cam_net
 from wsss.training.execution import Execution
 from wsss.training.loop import num_loader_workers
 
@@ -38,8 +41,8 @@ def measure_loading(bench: Bench, section: Section) -> None:
     train = PRESETS[bench.preset].train
     default = num_loader_workers(Execution(), bench.device)
     batch = min(train.batch_size, len(bench.large))
-    many = bench.large * -(-4096 // len(bench.large))  # an epoch longer than the measurement
-    crops = CropDataset(many, NUM_CLASSES, train, rng_seed=0)
+    many = bench.large * (1 + 2**16 // len(bench.large))  # an epoch longer than the measurement
+    crops = CropDataset(many, len(bench.dataset.classes), train, rng_seed=0)
     most_workers = default + 1 if bench.on_gpu else 2
     for workers in (n for n in WORKERS if n <= max(2, most_workers)):
         loader = Loader(crops, batch, num_workers=workers, pin=bench.on_gpu)
@@ -81,12 +84,11 @@ def judge_loading(bench: Bench, default_workers: int, section: Section) -> None:
 
 def loading_rate(loader: Loader, seconds: float) -> float:
     """Return images per second, once the batches that workers made in advance are used up."""
-    batches = loader.epoch(0)
-    for _ in range(1 + 3 * loader.num_workers):
-        next(batches)
-    rate = images_per_second(lambda: next(batches), loader.batch_size, seconds)
-    batches.close()  # type: ignore[attr-defined]  # ends the workers
-    return rate
+    endless = (batch for epoch in itertools.count() for batch in loader.epoch(epoch))
+    with closing(endless):  # ends the workers
+        for _ in range(1 + 3 * loader.num_workers):
+            next(endless)
+        return images_per_second(lambda: next(endless), loader.batch_size, seconds)
 
 
 def measure_inference(bench: Bench, section: Section) -> None:
@@ -99,9 +101,9 @@ def measure_inference(bench: Bench, section: Section) -> None:
         f"F3 of preset {bench.preset}, {len(samples)} {bench.source}, all scales and flips, "
         "decoding included. Changes are against fp32, of CAMs in 0..1.",
     )
-    size = {"train.crop_size": min(128, base.train.crop_size), "train.batch_size": 2}
-    model = cam_subject(apply_overrides(base, size), bench.weights).build()
-
+    name, file = bench.weights.get(base.network.backbone, RANDOM)
+    config = apply_overrides(base, {"network.weights": name, "train.crop_size": 128})
+    model = build_cam_net(config, samples, len(bench.dataset.classes), weights_file=file)
     at_once = images_at_once(bench.device)
 
     def infer(precision: Precision) -> list[np.ndarray]:

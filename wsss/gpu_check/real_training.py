@@ -109,7 +109,7 @@ def train_for_real(bench: Bench, section: Section) -> None:
     )
     if not section.is_late("resumed within an epoch"):
         config = apply_overrides(base, CELLS["F3"] | {"train.epochs": 1})
-        few = samples[: STEPS_IN_ALL * config.train.batch_size]
+        few = (STEPS_IN_ALL * samples)[: STEPS_IN_ALL * config.train.batch_size]
         resumed = section.numbers["resumed"] = resume(partial(start, config, few))
         judge_resumed(resumed, section)
     for cell in ("B0", "F3"):

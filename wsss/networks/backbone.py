@@ -27,7 +27,7 @@ from wsss.basics.waiting import within
 from wsss.config import NetworkConfig
 from wsss.networks.parts.conv_norm import batch_norms, conv_norm_relu, fuse_conv_norm
 from wsss.networks.weights_file import load_state_file
-from wsss.weights import IMAGENET_FILES, WeightsError, require_weights
+from wsss.weights import IMAGENET_FILES, WeightsError, file_digest, require_weights
 
 ANSWER_LIMIT_S = 15.0
 """Longest wait for the server of ImageNet weights, and for the next bytes of a file."""
@@ -146,8 +146,9 @@ def published_state(
 ) -> dict[str, Any]:
     """Return the ImageNet weights of a name, downloaded unless torch's cache has them.
 
-    The file's name ends in the first digits of its SHA-256, checked after the download. Raises
-    WeightsError if the server is silent for longer than the limit.
+    The file's name ends in the first digits of its SHA-256, which are checked; torch does so after
+    a download only. Raises WeightsError for another content, or if the server is silent for longer
+    than the limit.
     """
     file_name = IMAGENET_FILES[network.backbone, network.weights]
     version = {"imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}[network.weights]
@@ -157,8 +158,15 @@ def published_state(
             f"{network.weights} of {network.backbone} is {file_name}, but this torchvision has "
             f"{published.url}; give {file_name} with --weights FILE"
         )
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / file_name
+    digits = cached.stem.rpartition("-")[2]
+    if cached.exists() and not file_digest(cached).startswith(f"sha256:{digits}"):
+        raise WeightsError(
+            f"{cached}: its SHA-256 does not begin with {digits}, so it is damaged; delete it, and "
+            "it will be downloaded again"
+        )
     try:
-        if not (Path(torch.hub.get_dir()) / "checkpoints" / file_name).exists():
+        if not cached.exists():
             within(answer_limit_s, lambda: _reach(published.url, answer_limit_s))
         with _limited_silence(answer_limit_s):
             state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)

@@ -26,6 +26,7 @@ from wsss.training.diagnosis.learning import (
     PriorWarning,
     PriorWatch,
     configured_prior,
+    figures_of,
     prior_gap,
 )
 from wsss.training.loop import Forward, Moment, Reading, Step, Training, loader_for
@@ -79,12 +80,7 @@ class EpochRecord:
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the epoch, without the steps and without unused terms."""
-        values = self.to_json()
-        del values["step_losses"]
-        for group in ("dead", "area", "pulls"):
-            found = values.pop(group)
-            values |= {f"{group.removesuffix('s')}_{name}": value for name, value in found.items()}
-        return {key: value for key, value in values.items() if value is not None}
+        return figures_of(self.to_json())
 
 
 def build_cam_net(

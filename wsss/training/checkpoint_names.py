@@ -9,6 +9,8 @@ from pathlib import PurePath
 KEPT_CHECKPOINTS = 2
 """Number of the newest ones that are kept, here and in a bucket: if the last is broken, the one
 before it is used."""
+MAX_EPOCHS = 9_999
+"""More would not sort by name."""
 
 
 def checkpoint_name(epoch: int, iteration: int | None = None) -> str:

@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import counted
 from wsss.config import Precision
+from wsss.data.errors import DataError
 from wsss.data.loading.batches import CropBatch, Crops, Loader
 from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.checkpoint_names import MAX_EPOCHS
 from wsss.training.execution import Execution, usable_cpus
 from wsss.training.optim import Poly, clip_gradients, set_lr
 from wsss.training.process import ALONE, Process
@@ -34,6 +37,7 @@ Forward = Callable[[Tensor], Any]
 MAX_LOADER_WORKERS = 8
 MARGIN = 0.85
 """Share of the free memory to plan with: kernels need some, and some is lost to fragmentation."""
+LESS_MEMORY = "use smaller crops (crop_size), bf16 (precision), or a larger GPU"
 LAG = 8
 """Steps after which a GPU's numbers are read: enough to keep it busy, few enough to stop soon."""
 
@@ -128,7 +132,7 @@ class Training:
 
     It starts at its last checkpoint if there is one, even within an epoch. Every rank of a
     distributed training makes one, with an equal network. Raises MicroBatchError for a micro-batch
-    that would change the result.
+    that would change the result, DataError for more epochs than checkpoints can be named after.
     """
 
     def __init__(
@@ -142,6 +146,11 @@ class Training:
         self.schedule, self.checkpoints = schedule, checkpoints
         self.model, self.optimizer, self.process = step.model, step.optimizer, step.process
         self.num_iterations = schedule.num_iterations
+        if (epochs := -(-self.num_iterations // loader.iterations)) > MAX_EPOCHS:
+            raise DataError(
+                f"{self.num_iterations:,} iterations are {epochs:,} epochs of so few images, more "
+                f"than {MAX_EPOCHS:,}; use more images, or fewer iterations or epochs"
+            )
         images, asked = loader.local_batch, step.micro_batch
         if asked is not None and asked < images and not step.frozen_norm:
             raise MicroBatchError(
@@ -319,9 +328,12 @@ class Step(ABC):
                 self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
                 self.optimizer.step()
         except torch.OutOfMemoryError as error:
+            images = self.micro_batch or 1
+            can_be_cut = images > 1 and self.frozen_norm
             raise NoMemoryError(
-                f"{self.micro_batch or 1} images per forward do not fit the GPU's memory "
-                f"({str(error).splitlines()[0]}); give a smaller --micro-batch"
+                f"a forward of {counted(images, 'image')} does not fit the GPU's memory "
+                f"({str(error).splitlines()[0]}); "
+                f"{'give a smaller --micro-batch' if can_be_cut else LESS_MEMORY}"
             ) from None
         return torch.cat([self.process.mean(terms), norm[None]])
 
@@ -383,8 +395,7 @@ def fitting(local_batch: int, bytes_of_one: int, bytes_of_two: int, free_bytes: 
     if fit < 1:
         raise MicroBatchError(
             f"a forward of one image takes {bytes_of_one / 2**30:.1f} GiB, but only "
-            f"{MARGIN * free_bytes / 2**30:.1f} GiB of the GPU's memory can be used; use smaller "
-            "crops (crop_size), bf16 (precision), or a larger GPU"
+            f"{MARGIN * free_bytes / 2**30:.1f} GiB of the GPU's memory can be used; {LESS_MEMORY}"
         )
     return max(n for n in range(1, local_batch + 1) if local_batch % n == 0 and n <= fit)
 
@@ -402,7 +413,12 @@ def measured(
     for count in (1, 1, 2):  # the first one also loads kernels
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        try_images(count)
+        try:
+            try_images(count)
+        except torch.OutOfMemoryError:
+            if count == 1:
+                raise
+            return 1
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)

@@ -21,7 +21,7 @@ from wsss.method.views import network_inputs
 from wsss.networks.backbone import resized_map
 from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig
-from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
 from wsss.training.optim import Poly, sgd
 from wsss.training.process import ALONE, Process
@@ -30,7 +30,7 @@ NO_VIEWS = ViewsConfig()
 
 
 class NotTrainedError(ForeseenError, ValueError):
-    """A folder without a checkpoint; the message names it and the remedy."""
+    """A folder without the last checkpoint; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +180,15 @@ def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
 
 
 def load_trained(checkpoints: CheckpointFolder, config: DeepLabConfig, num_classes: int) -> DeepLab:
-    """Return the network of the newest checkpoint, in evaluation mode; needs no initial weights.
+    """Return the network of the last checkpoint, in evaluation mode; needs no initial weights.
 
-    Raises NotTrainedError if there is no readable checkpoint.
+    Raises NotTrainedError if it cannot be read, or the training has not ended.
     """
     model = DeepLab(config.model_copy(update={"weights": "none"}), num_classes)
-    if checkpoints.restore(model) == Position(0, 0):
+    done = checkpoints.restore(model).iteration
+    if done < config.iterations:
         raise NotTrainedError(
-            f"{checkpoints.folder}: no readable checkpoint of a segmentation network; train one"
+            f"{checkpoints.folder}: {done:,} of {config.iterations:,} iterations can be read; "
+            "train the rest"
         )
     return model.to(memory_format=torch.channels_last).eval()

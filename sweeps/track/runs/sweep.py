@@ -17,7 +17,7 @@ from sweeps.tables.table import Table
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Summary, Tracked, Values
 from wsss.evaluation.auc import area_under_curve
-from wsss.training.diagnosis.learning import find_dead_maps
+from wsss.training.diagnosis.learning import figures_of, find_dead_maps
 
 if TYPE_CHECKING:
     from wsss.networks.cam_net import CamNet
@@ -206,9 +206,4 @@ def _result_values(trial: Trial, metrics: dict[str, Any], tables: Sequence[Table
 
 
 def _figures(record: dict[str, Any]) -> Values:
-    """Return the numbers of an epoch's record, without lists and texts."""
-    return {
-        f"train/{key}": value
-        for key, value in record.items()
-        if isinstance(value, (int, float)) and key != "epoch"
-    }
+    return {f"train/{key}": value for key, value in figures_of(record).items() if key != "epoch"}

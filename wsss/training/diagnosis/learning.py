@@ -142,6 +142,20 @@ def prior_gap(loss_cls: float, prior: float) -> float:
     return 1 - loss_cls / prior if prior >= MIN_PRIOR else 1.0
 
 
+def figures_of(epoch: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of an epoch's record, those by view and loss as `dead_original` and so on.
+
+    Texts, lists and losses that are not in use are left out.
+    """
+    groups = {
+        f"{group.removesuffix('s')}_{name}": value
+        for group in ("dead", "area", "pulls")
+        for name, value in epoch.get(group, {}).items()
+    }
+    found = {**epoch, **groups}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
 @dataclass(frozen=True)
 class DeadMaps:
     """An epoch after which too many maps are dead, in the view that has the most."""
