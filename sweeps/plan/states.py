@@ -10,6 +10,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,12 +116,14 @@ def nothing_runs(store: Store, sweep_name: str) -> bool:
     """Return whether surely no process runs a sweep: of a bucket, only its own machine knows."""
     if store.remote.url:
         return False
-    known = read_json(store.sweep(sweep_name) / DRIVER_FILE)
-    if known is None:
-        return True
-    import psutil  # here, as a status seldom needs it
+    with suppress(StoreError, KeyError, TypeError, OverflowError):  # damaged
+        known = read_json(store.sweep(sweep_name) / DRIVER_FILE)
+        if known is None:
+            return True
+        import psutil  # here, as a status seldom needs it
 
-    return known["host"] == socket.gethostname() and not psutil.pid_exists(known["pid"])
+        return known["host"] == socket.gethostname() and not psutil.pid_exists(known["pid"])
+    return False
 
 
 def count_statuses(states: Iterable[TrialState]) -> str:

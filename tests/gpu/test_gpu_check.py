@@ -159,6 +159,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
+def test_a_time_limit_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for minutes in ("nan", "-1"):
+        assert "--minutes" in refused(capsys, f"--minutes={minutes}")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_what_to_do(
     capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -224,10 +224,13 @@ def test_the_status_shows_the_table_then_failures_totals_and_time_left(
         ({"pid": os.getpid(), "host": socket.gethostname()}, False),
         ({"pid": 2**22 + 1, "host": socket.gethostname()}, True),
         ({"pid": 2**22 + 1, "host": "another"}, False),
+        ({"pid": 2**80, "host": socket.gethostname()}, False),  # damaged, as the next two
+        ({"pid": 1}, False),
+        ([1], False),
     ],
 )
 def test_the_status_of_a_sweep_that_no_process_runs_says_how_to_resume_it(
-    mixed: Store, sweep: Sweep, driver: dict[str, Any] | None, said: bool
+    mixed: Store, sweep: Sweep, driver: Any, said: bool
 ) -> None:
     if driver:
         write_json(mixed.sweep(sweep.name) / ".driver.json", driver)

@@ -59,6 +59,8 @@ def bench_for(given: argparse.Namespace) -> Bench:
 
     Raises ForeseenError for options that cannot be used.
     """
+    if not given.minutes >= 0:
+        raise ForeseenError(f"--minutes {given.minutes}: give 0 or more")
     device, weights = pick(given.device, small=given.small), read_weights(given.weights)
     dataset = VocDataset(given.data or draw_voc(given.out / "drawn"))
     training = dataset.samples(split_of(dataset, "train_aug", "train"))
