@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -178,13 +178,14 @@ class Tracker:
             self.finish()
 
     @_never_fatal
-    def log_report(self, folder: Path, said: Summary | None = None) -> None:
-        """Attach a folder of report files, and their summary, to the parent run.
+    def log_report(self, files: Iterable[Path], said: Summary | None = None) -> None:
+        """Attach the files of a report, and their summary, to the parent run.
 
         The run keeps its status.
         """
         runs = self._connect()
-        runs.client.log_artifacts(self._parent_id, str(folder), "report")
+        for file in files:
+            runs.client.log_artifact(self._parent_id, str(file), "report")
         if said is not None:
             runs.log_summary(self._parent_id, said)
         if self._parent_status != "RUNNING":  # otherwise another process will end it

@@ -389,10 +389,9 @@ def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) 
         sync(store)
     if status == "FINISHED":
         assert Tracker(store, Made()).finish()
-    folder = store.root / "files"
-    folder.mkdir()
-    (folder / "report.html").touch()
-    assert Tracker(store, Made()).log_report(folder, Summary({"verdicts/reproduced": 3}))
+    page = store.root / "report.html"
+    page.touch()
+    assert Tracker(store, Made()).log_report([page], Summary({"verdicts/reproduced": 3}))
     assert the_run(store, parent="parent").data.metrics["verdicts/reproduced"] == 3
     assert the_run(store, parent="parent").info.status == (status or "KILLED")
     assert artifacts(store, "report", parent="parent") == ["report/report.html"]
