@@ -29,8 +29,11 @@ def sqlite_uri(path: Path) -> str:
 
 
 def without_password(uri: str) -> str:
-    """Return an address, or a text with addresses in it, without user names and passwords."""
-    return re.sub(r"(//|^)[^/@\s]*@", r"\1", uri)
+    """Return an address, or a text with addresses in it, without user names and passwords.
+
+    A password may hold `@` and `/`, though not a number before the first `/`, which is a port.
+    """
+    return re.sub(r"(://|^)([^/\s]*@|[^/@\s:]*:(?!\d*(/|$))\S*@)", r"\1", uri)
 
 
 def scheme_of(uri: str) -> str | None:

@@ -395,7 +395,7 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
         _make_whole(path)
         database.check_file(path)
     elif is_database(uri):
-        database.check_server(uri)
+        within(answer_within, functools.partial(database.check_server, uri))
     elif scheme_of(uri) in ("http", "https"):
         _require_answer(uri, answer_within)
     return MlflowClient(uri)
