@@ -266,6 +266,18 @@ def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(st
     assert warning.startswith("at the prior; 80 % of the maps of present classes are empty")
 
 
+def test_the_epochs_of_a_drawn_trial_wait_for_their_losses_while_it_runs(store: Store) -> None:
+    """Else MLflow would never get them: a bucket has them, and brings them at the trial's end."""
+    runs = SearchRuns(store, SEARCH)
+    runs.history.save(search_trial(0, "running", 1.0, 2.0))
+    assert views(runs, "0")["0"].epochs == {}
+    runs.history.save(trial := search_trial(0, "finished", 1.0, 2.0))
+    assert views(runs, "0")["0"].epochs == {}, "judged, but its records are on their way"
+    train(store, trial.cam_id, 0.0)
+    assert views(runs, "0")["0"].epochs.keys() == {1}
+    assert views(runs)["0"].epochs.keys() == {1, 2}
+
+
 def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store: Store) -> None:
     runs, trials = (
         SearchRuns(store, SEARCH),
