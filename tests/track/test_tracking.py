@@ -22,9 +22,10 @@ from torch import nn
 from waiting import wait_for
 
 from sweeps.store.store import Store, read_json
+from sweeps.track import thread as tracking_thread
 from sweeps.track import tracker as tracking
 from sweeps.track.address import tracking_uri
-from sweeps.track.thread import GROUP, TrackingThread
+from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import AtEnd, RunView, Summary, Tracked
 from wsss.basics.errors import ForeseenError
@@ -477,7 +478,7 @@ def _size(folder: Path) -> int:
     return found
 
 
-NAMES = [f"trial {number}" for number in range(5 * GROUP)]
+NAMES = [f"trial {number}" for number in range(40)]
 
 
 def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Store) -> None:
@@ -532,10 +533,13 @@ def test_every_trial_is_logged_while_the_sweep_goes_on() -> None:
     assert tracker.running[-1] == set(NAMES[1:])
 
 
-def test_a_thread_far_behind_lets_go_and_writes_nothing_after_the_sweep_has_ended() -> None:
+def test_a_thread_far_behind_is_waited_for_and_writes_nothing_after_the_sweep_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Else it and the last synchronisation would both create the runs of the same trials."""
-    tracker = SlowTracker()
-    thread = thread_of(tracker)
+    tracker, told = SlowTracker(), list[str]()
+    monkeypatch.setattr(tracking_thread, "SAY_SECONDS", 0.1)
+    thread = thread_of(tracker, told.append)
     thread.__enter__()
     thread.notice(NAMES[0], running=True)
     assert tracker.entered.wait(30)  # it is at work on the first one
@@ -545,6 +549,7 @@ def test_a_thread_far_behind_lets_go_and_writes_nothing_after_the_sweep_has_ende
     thread.__exit__(None, None, None)
     assert not thread.thread.is_alive()
     assert tracker.synced == [NAMES[0]]
+    assert told == ["waiting for tracking at nowhere, at most 10 minutes"]
 
 
 def driven_wrong(tracker: SlowTracker) -> None:
