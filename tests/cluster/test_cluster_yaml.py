@@ -3,9 +3,11 @@
 import copy
 import importlib.util
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from sweeps.cluster.secrets import SecretError, ensure_secrets
 ROOT = Path(__file__).parents[2]
 FILES = ("cluster.yaml", "cluster.onprem.yaml")
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sh"))
+BIN = sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 ONPREM = {
     "HEAD_HOST": "node0",
     "WORKER_HOSTS": "node1,node2",
@@ -319,6 +322,29 @@ def test_a_command_that_fails_is_tried_three_times(
     command = f'echo x >> "{tried}"; [ "$(wc -l < "{tried}")" -gt {failures} ]'
     assert node("try_thrice.sh", "bash", "-c", command, home=tmp_path).returncode == code
     assert len(tried.read_text().split()) == min(failures + 1, 3)
+
+
+@pytest.mark.skipif(not BIN, reason="PostgreSQL is not installed")
+def test_a_database_whose_making_was_interrupted_is_made_anew(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # open to PostgreSQL's user, and short
+    folder.chmod(0o755)
+    assert node("node_env.sh", "--store", "x", "--tmp", str(folder / "t"), home=tmp_path)
+    (tmp_path / ".config/wsss").mkdir(parents=True)
+    settings = tmp_path / ".config/wsss/node.env"
+    settings.write_text(f"WSSS_PG_DIR={folder}/pg\nPATH={folder}:$PATH\n")
+    (folder / "tee").write_text("#!/bin/sh\nexit 1\n")  # in place of its settings
+    (folder / "tee").chmod(0o755)
+    try:
+        assert node("start_postgres.sh", home=tmp_path).returncode == 1
+        (folder / "tee").unlink()
+        started = node("start_postgres.sh", home=tmp_path)
+        assert started.returncode == 0, started.stderr
+        assert f"PostgreSQL: {folder}/pg/socket" in started.stdout
+    finally:
+        stop = [f"{BIN[-1]}/pg_ctl", "stop", "-m", "fast", "-D", f"{folder}/pg/data"]
+        as_owner = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        subprocess.run([*as_owner, *stop], capture_output=True, cwd="/", check=False)
+        shutil.rmtree(folder)
 
 
 def test_mlflow_is_not_started_without_a_password(tmp_path: Path) -> None:
