@@ -136,6 +136,10 @@ def test_preparing_again_replaces_the_address_and_keeps_the_rest(
     prepared: Prepared, tmp_path: Path
 ) -> None:
     before = group_of(prepared)["GroupId"]
+    wide = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 65535}
+    from_us = [wide | {"IpRanges": [{"CidrIp": "198.51.100.9/32"}]}]
+    ec2 = boto3.client("ec2", REGION)
+    ec2.authorize_security_group_ingress(GroupId=before, IpPermissions=from_us)
     try:
         assert prepare(tmp_path / "a.yaml", address="198.51.100.9/32") == 0
         group = group_of(prepared)
@@ -143,7 +147,7 @@ def test_preparing_again_replaces_the_address_and_keeps_the_rest(
             source["CidrIp"] for rule in group["IpPermissions"] for source in rule["IpRanges"]
         ]
         assert (group["GroupId"], ranges) == (before, ["198.51.100.9/32"])
-        assert len(group["IpPermissions"]) == 2
+        assert {rule.get("ToPort") for rule in group["IpPermissions"]} == {22, None}
     finally:
         assert prepare(tmp_path / "b.yaml") == 0
     assert (tmp_path / "b.yaml").read_text() == prepared.text
