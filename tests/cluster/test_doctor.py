@@ -15,6 +15,7 @@ import pytest
 from bucket_server import BUCKET
 from commands import sweeps
 
+from sweeps.cluster.doctor import nodes
 from sweeps.cluster.doctor.check import Check, from_json, to_json
 from sweeps.cluster.doctor.machine import (
     Service,
@@ -240,6 +241,22 @@ def test_a_node_writes_beside_the_file_of_the_one_that_asks_if_it_sees_it(
     assert try_store(asked, "n" * 300) == "write (File name too long)"
     monkeypatch.setattr("time.monotonic", iter(range(0, 1000, 10)).__next__)
     assert try_store(tmp_path / "unseen", "n1") == "read what was written here"
+
+
+def test_two_may_check_one_store_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = {"NodeID": "n1", "NodeManagerHostname": "a", "Alive": True, "Resources": {}}
+    monkeypatch.setattr("ray.nodes", lambda: [node])
+
+    def ask(*arguments: Any) -> dict[str, Any]:
+        monkeypatch.setattr(nodes, "_ask_each", lambda *_: {})
+        nodes.check_nodes({}, "", str(tmp_path))  # the other begins and ends
+        return {"n1": report(lost=try_store(arguments[-1], "n1"))}
+
+    monkeypatch.setattr(nodes, "_ask_each", ask)
+    assert states(nodes.check_nodes({}, "", str(tmp_path)))["store on nodes"] == "ok"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nodes_with_other_data_are_named() -> None:

@@ -64,7 +64,7 @@ def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     names = {node_id: _name(node) for node_id, node in nodes.items()}
-    asked = Path(store) / ".doctor" / uuid.uuid4().hex if store else None
+    asked = Path(store) / f".doctor-{uuid.uuid4().hex}" / "asked" if store else None
     if asked:
         with suppress(OSError):  # then no node can read it
             asked.parent.mkdir(parents=True, exist_ok=True)
