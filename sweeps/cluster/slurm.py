@@ -83,6 +83,7 @@ def write_job(path: Path, script: str) -> None:
         raise StoreError(
             f"{path}: exists, and is not a job of `sweeps slurm`; name another file with --out"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script, encoding="utf-8")
 
 

@@ -91,11 +91,11 @@ def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
 ) -> None:
     root, package = tmp_path / "project", tmp_path / "project.zip"
     (root / "notes/mine").mkdir(parents=True)
-    for name in ("a.yaml", "b.yaml", "c d.yaml"):
+    for name in ("a.yaml", "b.yaml", "c d[1].yaml"):
         (root / "notes/mine" / name).write_text("name: x")
     (root / "code.py").touch()
     (root / ".gitignore").write_text(f"{ignored}\n")
-    also = ["notes/mine/a.yaml", "notes/mine/c d.yaml"]
+    also = ["notes/mine/a.yaml", "notes/mine/c d[1].yaml"]
     create_package(str(root), package, excludes=excludes(root, also), include_gitignore=False)
     with ZipFile(package) as sent:
         names = {name for name in sent.namelist() if not name.endswith("/")}
