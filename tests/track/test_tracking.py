@@ -368,7 +368,7 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
     assert not subject.addresses.exists(), "no address is better than none of the runs"
     for best in (1.0, 1.0, 2.0):
         subject.said = Summary({"so_far": best}, step=int(best))
-        assert tracker.sync()
+        assert tracker.sync(running={"a"})
     assert the_run(store, parent="parent").info.status == "RUNNING"
     subject.runs["a"] = replace(AT_WORK, status="FINISHED")
     assert tracker.finish()
@@ -387,7 +387,7 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
 def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) -> None:
     """None: MLflow has no such run yet, so what it holds was not finished under its eyes."""
     if status is not None:
-        sync(store)
+        assert Tracker(store, Made()).sync(running={"a"})
     if status == "FINISHED":
         assert Tracker(store, Made()).finish()
     page = store.root / "report.html"
@@ -483,7 +483,7 @@ NAMES = [f"trial {number}" for number in range(40)]
 
 def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Store) -> None:
     tracker, other = (Tracker(store, Made(AT_WORK)) for _ in range(2))
-    assert tracker.sync()
+    assert tracker.sync(running={"a"})
     other.abandon()
     assert the_run(store, parent="parent").info.status == "RUNNING"
     tracker.abandon()

@@ -57,10 +57,13 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
 
     (broken,) = store.root.glob("searches/*/search.json")
     write_json(broken, {})
+    (result := next(store.root.glob("runs/*/done.json"))).write_text("no")
     done = sweeps("sync", *place)
     assert done.exit_code == 2
     assert "is up to date with headline" in done.stdout
     assert f"error: {broken}: not what this version of `sweeps search` writes" in done.stderr
+    assert f"{result}: not JSON" in done.stderr
+    assert "RUNNING" not in {run.status for run in mlflow_runs(store.root / "mlflow.db")}
     done = sweeps("sync", *place, "--sweep", "unknown")
     assert done.exit_code == 2
     assert "no sweep, search or headline unknown; there are: VI-tiny" in done.stderr

@@ -53,8 +53,11 @@ def sync(
         except ForeseenError as error:
             left.append(str(error))
         else:
-            if not logged:  # nor would the others be
-                raise StoreError(f"{tracker.address}: {tracker.problem}")
+            if not logged:
+                left.append(f"{tracker.address}: {tracker.problem}")
+                if tracker.check():
+                    continue
+                break  # nor would the others be
             for note in tracker.notes:
                 print(note)
             if tracker.page not in pages:
