@@ -1,7 +1,6 @@
 """The cluster files: Ray takes them, our rules hold and can fail, the scripts do what they say."""
 
 import copy
-import importlib.util
 import os
 import shutil
 import stat
@@ -18,6 +17,11 @@ import yaml
 from sweeps.cluster.secrets import SecretError, ensure_secrets
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "cluster"))
+
+import fill  # noqa: E402
+import lint  # noqa: E402
+
 FILES = ("cluster.yaml", "cluster.onprem.yaml")
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sh"))
 BIN = sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -31,18 +35,6 @@ ONPREM = {
 }
 
 Config = dict[str, Any]
-
-
-def module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"cluster_{name}", ROOT / f"cluster/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-fill, lint = module("fill"), module("lint")
 
 
 def load(name: str) -> Config:
@@ -84,16 +76,6 @@ def at(*path: str, value: Any) -> Callable[[Config], None]:
     return change
 
 
-def without(*path: str) -> Callable[[Config], None]:
-    def change(config: Config) -> None:
-        *outer, last = path
-        for key in outer:
-            config = config[key]
-        del config[last]
-
-    return change
-
-
 def in_commands(where: str, old: str, new: str) -> Callable[[Config], None]:
     def change(config: Config) -> None:
         assert any(old in command for command in config[where]), "the test's own text is stale"
@@ -109,8 +91,8 @@ BROKEN_ANYWHERE = {
     "--dashboard-host=127.0.0.1": in_commands(HEAD, "--dashboard-host=127.0.0.1", ""),
     "must not fill the head": in_commands(HEAD, "--num-cpus=0", ""),
     "a password or key": in_commands(HEAD, "bash", "MLFLOW_AUTH_ADMIN_PASSWORD=password1234 bash"),
-    "~/.ray/auth_token must be copied": without("file_mounts", "~/.ray/auth_token"),
-    "mlflow_password must be copied": without("file_mounts", "~/.config/wsss/mlflow_password"),
+    "~/.ray/auth_token must be copied": at("file_mounts", "~/.ray/auth_token", value=""),
+    "mlflow_password must be copied": at("file_mounts", "~/.config/wsss/mlflow_password", value=""),
     "idle_timeout_minutes": at("idle_timeout_minutes", value=100_000),
     "other people's Ray": at(HEAD, "0", value="ray stop"),
     "turns on the token": in_commands(WORKER, ". ~/.wsss/env.sh; ", ""),
@@ -121,6 +103,7 @@ BROKEN_ANYWHERE = {
     "install.sh must install": at("setup_commands", value=["pip install ray --region us-west-2"]),
 }
 SPOT_NODE = (TYPES, "gpu_spot", "node_config")
+SPOT, IS_SPOT = "InstanceMarketOptions", {"MarketType": "spot"}
 BROKEN_AWS = {
     "the whole world": at("provider", "security_group", value={"IpRanges": [{"CidrIp": "::/0"}]}),
     "cache_stopped_nodes": at("provider", "cache_stopped_nodes", value=True),
@@ -131,13 +114,11 @@ BROKEN_AWS = {
     "min_workers must be 0": at(TYPES, "gpu_on_demand", "min_workers", value=1),
     "HttpTokens": at(*SPOT_NODE, "MetadataOptions", value={"HttpTokens": "optional"}),
     "encrypted": at(*SPOT_NODE, "BlockDeviceMappings", value=[{"Ebs": {"VolumeSize": 100}}]),
-    "go with their machine": without(*SPOT_NODE, "BlockDeviceMappings"),
-    "SecurityGroupIds": without(TYPES, "head", "node_config", "SecurityGroupIds"),
-    "IamInstanceProfile": without(TYPES, "head", "node_config", "IamInstanceProfile"),
-    "head must be on demand": at(
-        TYPES, "head", "node_config", "InstanceMarketOptions", value={"MarketType": "spot"}
-    ),
-    "a spot type and an on-demand": without(TYPES, "gpu_on_demand"),
+    "go with their machine": at(*SPOT_NODE, "BlockDeviceMappings", value=[]),
+    "SecurityGroupIds": at(TYPES, "head", "node_config", "SecurityGroupIds", value=[]),
+    "IamInstanceProfile": at(TYPES, "head", "node_config", "IamInstanceProfile", value={}),
+    "head must be on demand": at(TYPES, "head", "node_config", SPOT, value=IS_SPOT),
+    "a spot type and an on-demand": at(TYPES, "gpu_on_demand", "node_config", SPOT, value=IS_SPOT),
     "higher priority": at(TYPES, "gpu_on_demand", "priority", value=10),
 }
 

@@ -21,7 +21,6 @@ from sweeps.cluster.doctor.machine import (
     Service,
     check_data,
     check_job_server,
-    check_limits,
     check_mlflow,
     check_ports,
     check_store,
@@ -100,10 +99,6 @@ def test_a_token_that_others_can_read_is_a_problem_and_never_shown(tmp_path: Pat
     token.unlink()
     assert states(check_token(env))["token file"] == "problem"
     assert states(check_token({"RAY_AUTH_TOKEN_PATH": str(token)})) == {"authentication": "warning"}
-
-
-def test_limits_are_looked_at(tmp_path: Path) -> None:
-    assert set(states(check_limits(tmp_path))) == {"shared memory", "open files"}
 
 
 def test_a_data_set_is_named_by_its_fingerprint_and_a_missing_one_is_a_problem(

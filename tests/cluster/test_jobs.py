@@ -19,7 +19,7 @@ from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
 from sweeps.cluster.fetch import Fetched, fetch_by_rsync, fetch_from_bucket
-from sweeps.cluster.follow import exit_code, follow, last_lines
+from sweeps.cluster.follow import exit_code, follow
 from sweeps.cluster.job_address import JobError, UnreachableError
 from sweeps.cluster.job_server import JobServer, RefusedError
 from sweeps.cluster.jobs import (
@@ -100,11 +100,6 @@ def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
     with ZipFile(package) as sent:
         names = {name for name in sent.namelist() if not name.endswith("/")}
     assert names == {".gitignore", "code.py", *also}
-
-
-@pytest.mark.parametrize(("number", "lines"), [(0, ""), (1, "b\n"), (2, "a\nb\n"), (5, "a\nb\n")])
-def test_the_last_lines_of_a_log_are_all_of_a_short_one(number: int, lines: str) -> None:
-    assert last_lines("a\nb\n", number) == lines
 
 
 def test_the_name_of_an_ended_job_is_refused(tmp_path: Path) -> None:
