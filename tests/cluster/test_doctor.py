@@ -1,6 +1,5 @@
 """Checks of one machine and of reports made up by hand; test_jobs_cluster.py has the cluster's."""
 
-import json
 import shutil
 import socket
 import sys
@@ -59,11 +58,6 @@ def server(status: int) -> Iterator[int]:
 
 def states(checks: list[Check]) -> dict[str, str]:
     return {check.name: check.state for check in checks}
-
-
-def test_checks_survive_json() -> None:
-    checks = [Check("disk", "ok", "1 GiB", "", "n1")]
-    assert from_json(to_json(checks)) == checks
 
 
 def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:
@@ -181,6 +175,12 @@ def report(**change: Any) -> NodeReport:
     return NodeReport(**(same | change))
 
 
+def test_a_node_without_a_home_is_reported_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in ("/nonexistent", "/no/such/home"):
+        monkeypatch.setenv("HOME", home)
+        assert nodes._report("n1", [], "", None).free_bytes > 0
+
+
 @pytest.mark.parametrize(
     ("change", "gpus", "wrong"),
     [
@@ -268,12 +268,12 @@ def test_the_command_prints_json_and_fails_on_a_problem(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     common = ("doctor", "--json", "--working-dir", tmp_path, "--store")
     good = sweeps(*common, tmp_path / "s")
-    assert "store" in {check["name"] for check in json.loads(good.stdout)}
+    assert "store" in states(from_json(good.stdout))
     dead = sweeps(*common, tmp_path / "s", "--address", "127.0.0.1:9")
-    found = {check["name"]: check for check in json.loads(dead.stdout)}
-    assert found.keys() > {check["name"] for check in json.loads(good.stdout)}
-    assert "nothing listens there" in found["cluster"]["found"]
-    assert "`ray status` on the head" in found["cluster"]["remedy"]
+    found = {check.name: check for check in from_json(dead.stdout)}
+    assert found.keys() > states(from_json(good.stdout)).keys()
+    assert "nothing listens there" in found["cluster"].found
+    assert "`ray status` on the head" in found["cluster"].remedy
     assert dead.exit_code == 1
     (tmp_path / "file").write_text("")
     assert sweeps(*common, tmp_path / "file").exit_code == 1

@@ -59,11 +59,6 @@ def test_what_the_cluster_would_refuse_is_refused_here(
         request(**change)
 
 
-def test_urls_and_absolute_paths_are_the_clusters() -> None:
-    asked = {"data": "/data/voc", "weights": "/w.pt", "store": "s3://bucket/results"}
-    assert request(preset="short", **asked).store == "s3://bucket/results"
-
-
 def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_machine() -> None:
     both = {"tables": ("V", "VI")}
     one = request("--gpus", "1", **both)
@@ -73,10 +68,12 @@ def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_mac
         request(settings=("train.lr=1",), **both),
         request(probe=50, **both),  # else it would attach to its probe
         request(data="/data", **both),
+        request(weights="/w.pt", preset="short", **both),
         request(store="/store", **both),
+        request(store="s3://bucket/store", **both),
         *(request(tables=(grid,)) for grid in grids),
     ]
-    assert len({one.digest, *(other.digest for other in others)}) == 7
+    assert len({one.digest, *(other.digest for other in others)}) == 9
 
 
 def test_the_shell_sees_one_word_per_argument() -> None:
@@ -334,6 +331,10 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
     assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}
+    for store, where in ((there, "there"), (target, "here")):
+        write(store, {f"{room}/x/done.json": where for room in ("labels", "segmentations")})
+    copied(str(there), target, cluster_file)
+    assert {path.read_text() for path in target.glob("*/x/done.json")} == {"here"}
     copied(str(there), target, cluster_file, checkpoints=True)
     assert (target / "cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
 
