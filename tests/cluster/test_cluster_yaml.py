@@ -307,8 +307,8 @@ def test_a_database_whose_making_was_interrupted_is_made_anew(tmp_path: Path) ->
     folder.chmod(0o755)
     assert node("node_env.sh", "--store", "x", "--tmp", str(folder / "t"), home=tmp_path)
     (tmp_path / ".config/wsss").mkdir(parents=True)
-    settings = tmp_path / ".config/wsss/node.env"
-    settings.write_text(f"WSSS_PG_DIR={folder}/pg\nPATH={folder}:$PATH\n")
+    variables = f"WSSS_PG_DIR={folder}/pg\nPATH={folder}:$PATH\n"
+    (tmp_path / ".config/wsss/node.env").write_text(variables)
     (folder / "tee").write_text("#!/bin/sh\nexit 1\n")  # in place of its settings
     (folder / "tee").chmod(0o755)
     try:

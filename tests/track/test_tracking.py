@@ -180,8 +180,7 @@ def test_what_was_deleted_in_the_ui_is_restored_and_what_is_gone_made_anew(store
     parent = before.data.tags["mlflow.parentRunId"]
     client.delete_run(parent)
     client.delete_experiment(before.info.experiment_id)
-    restored = ["restored the experiment made, which had been deleted"]
-    assert sync(store, AT_WORK).notes == restored
+    assert sync(store, AT_WORK).notes == ["restored the experiment made, which had been deleted"]
     client.delete_run(parent)
     sync(store, AT_WORK)
     assert the_run(store).info.run_id == before.info.run_id
