@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import aws_prepare
 import boto3
-import lint
 import pytest
 import yaml
 from moto import mock_aws
-from test_cluster_yaml import ROOT, accept
+from test_cluster_yaml import ROOT, accept, aws_prepare, lint
 
 REGION = "us-west-2"
 ADDRESS = "203.0.113.7/32"

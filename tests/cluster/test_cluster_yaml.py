@@ -20,6 +20,7 @@ from sweeps.cluster.secrets import SecretError, ensure_secrets
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "cluster"))
 
+import aws_prepare  # noqa: E402, F401 - for test_cluster_aws.py
 import fill  # noqa: E402
 import lint  # noqa: E402
 
