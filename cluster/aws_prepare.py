@@ -117,7 +117,8 @@ def _set_rules(ec2: Any, group: str, wanted: list[dict[str, Any]]) -> None:
             for field, value in sorted(source.items())
             if field in ("CidrIp", "CidrIpv6", "GroupId", "PrefixListId")
         ]
-        return json.dumps([rule["IpProtocol"], rule.get("FromPort", -1), sorted(sources)])
+        ports = [rule.get("FromPort", -1), rule.get("ToPort", -1)]
+        return json.dumps([rule["IpProtocol"], ports, sorted(sources)])
 
     (found,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
     old = {key(rule): rule for rule in found["IpPermissions"]}

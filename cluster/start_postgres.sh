@@ -29,15 +29,18 @@ mkdir -p "$dir/socket"
 if [ "$(id -u)" = 0 ]; then chown postgres: "$dir" "$dir/socket"; fi
 cd "$dir"
 if [ ! -s "$dir/data/PG_VERSION" ]; then
-  as_owner "$bin/initdb" --pgdata "$dir/data" --username wsss --encoding UTF8 --locale C \
+  # Under its own name only when it is whole: interrupted, it would stay without these settings.
+  as_owner rm -rf "$dir/new"
+  as_owner "$bin/initdb" --pgdata "$dir/new" --username wsss --encoding UTF8 --locale C \
     --auth-local peer --auth-host reject > /dev/null
-  as_owner tee -a "$dir/data/postgresql.conf" > /dev/null << END
+  as_owner tee -a "$dir/new/postgresql.conf" > /dev/null << END
 listen_addresses = ''
 unix_socket_directories = '$dir/socket'
 unix_socket_permissions = 0700
 END
-  echo "local all wsss peer map=wsss" | as_owner tee "$dir/data/pg_hba.conf" > /dev/null
-  echo "wsss $(id -un) wsss" | as_owner tee "$dir/data/pg_ident.conf" > /dev/null
+  echo "local all wsss peer map=wsss" | as_owner tee "$dir/new/pg_hba.conf" > /dev/null
+  echo "wsss $(id -un) wsss" | as_owner tee "$dir/new/pg_ident.conf" > /dev/null
+  as_owner mv -T "$dir/new" "$dir/data"
 fi
 if ! as_owner "$bin/pg_ctl" status --pgdata "$dir/data" > /dev/null; then
   as_owner "$bin/pg_ctl" start --wait --timeout 60 --pgdata "$dir/data" --log "$dir/log" > /dev/null < /dev/null

@@ -169,7 +169,7 @@ class Host:
             start_new_session=True,
         )
         log.close()
-        inner = wait(self._first_process, f"{self.name}: its first process", seconds=20)
+        inner = wait(self.first_process, f"{self.name}: its first process", seconds=20)
         run("ip", "link", "add", self.link, "type", "veth", "peer", "eth0", "netns", inner)
         run("ip", "link", "set", self.link, "master", "br0", "up")
 
@@ -189,7 +189,7 @@ class Host:
         """Return the command lines of what runs on the host."""
         assert self.process is not None
         found = []
-        space = (Path("/proc") / str(self._first_process()) / "ns" / "pid").readlink()
+        space = (Path("/proc") / str(self.first_process()) / "ns" / "pid").readlink()
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if (folder / "ns" / "pid").readlink() == space:
@@ -199,12 +199,11 @@ class Host:
                 continue
         return found
 
-    def check_alive(self) -> None:
-        """Raise HostError if the host has ended."""
-        self._first_process()
+    def first_process(self) -> str | None:
+        """Return the pid, as seen from here, of the first process in the host's namespaces.
 
-    def _first_process(self) -> str | None:
-        """Return the pid, as seen from here, of the first process in the host's namespaces."""
+        Raises HostError if the host has ended.
+        """
         assert self.process is not None
         if self.process.poll() is not None:
             raise HostError(f"{self.name} ended: {(self.folder / 'sshd.log').read_text()[-500:]}")

@@ -126,16 +126,15 @@ class Laptop:
             tunnel.check_alive()
         return tunnel
 
-    def start_bucket(self) -> Background:
+    def start_bucket(self) -> None:
         """Start an object store that every host reaches, with an empty bucket."""
         import boto3
 
         program = str(self.checkout / ".venv" / "bin" / "moto_server")
-        server = self.start("moto", program, "-H", LAPTOP, "-p", str(BUCKET_PORT))
+        self.start("moto", program, "-H", LAPTOP, "-p", str(BUCKET_PORT))
         wait(lambda: _answers(BUCKET_PORT, "/moto-api/", LAPTOP), "moto", seconds=120)
         os.environ.update(KEYS)
         boto3.client("s3").create_bucket(Bucket=BUCKET)
-        return server
 
     def mlflow_access(self) -> dict[str, str]:
         """Return the variables with which MLflow's client reaches the head's server."""

@@ -76,7 +76,7 @@ class Test:
             try:
                 return self.laptop.run(*words, seconds=20).strip() == host.name
             except HostError:
-                host.check_alive()
+                host.first_process()
                 return False
 
         wait(answers, f"sshd of {host.name}", seconds=self.seconds(60))

@@ -15,12 +15,14 @@ import yaml
 from sweeps.cluster.job_address import JobError
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import CHECKPOINTS, Remote
-from sweeps.store.rooms import DONE, RESULTS
+from sweeps.store.rooms import DONE, RESULTS, STAGES
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
 
 NOT_RESULTS = ("/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*")
 """Patterns of rsync for what is not copied: Tune's state, MLflow's files, locks."""
+TRAINED = ("cams", "segmentations")
+"""Rooms of trainings, whose checkpoints are fetched only if asked for."""
 MAX_CLUSTER_BYTES = 1 << 20
 RAY = Path(sys.executable).with_name("ray")
 
@@ -120,8 +122,8 @@ def _finished(target: Path, *, checkpoints: bool) -> set[str]:
     checkpoints: a training without any does not count, as they are wanted now.
     """
     return {
-        f"{room.name}/{path.parent.name}"
-        for room in RESULTS
-        for path in target.glob(f"{room.name}/*/{DONE}")
-        if not checkpoints or room.name != "cams" or any(path.parent.glob("checkpoints/*"))
+        f"{room}/{path.parent.name}"
+        for room in STAGES
+        for path in target.glob(f"{room}/*/{DONE}")
+        if not checkpoints or room not in TRAINED or any(path.parent.glob("checkpoints/*"))
     }

@@ -24,12 +24,3 @@ def check_form(address: str) -> None:
             f"--address {address}: the address of a job server is http://HOST:PORT, e.g. "
             f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.yaml` opens a tunnel to it"
         )
-
-
-def no_server(address: str, error: Exception) -> str:
-    """Explain why a job server is not reached."""
-    return (
-        f"{address}: no answer ({type(error).__name__}); open the tunnel with `ray dashboard "
-        "cluster.yaml` and leave it open, or name another --address; `ray status` on the head says "
-        "whether Ray runs there"
-    )

@@ -8,7 +8,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from sweeps.cluster.job_address import JobError, UnreachableError, check_form, no_server
+from sweeps.cluster.job_address import JobError, UnreachableError, check_form
 from sweeps.run.ray.address import token_trouble
 from wsss.basics.environment import variables
 from wsss.basics.printable import command
@@ -105,7 +105,11 @@ class JobServer:
         except AuthenticationError as error:
             raise JobError(token_trouble(self.address, str(error))) from None
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
-            raise UnreachableError(no_server(self.address, error)) from None
+            raise UnreachableError(
+                f"{self.address}: no answer ({type(error).__name__}); open the tunnel with `ray "
+                "dashboard cluster.yaml` and leave it open, or name another --address; `ray "
+                "status` on the head says whether Ray runs there"
+            ) from None
         except (
             requests.RequestException,
             RuntimeError,

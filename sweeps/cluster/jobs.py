@@ -220,9 +220,14 @@ def excludes(root: Path, also: Sequence[str]) -> list[str]:
         # An excluded folder is not searched, so include it, and exclude what else is in it.
         for folder in reversed(PurePosixPath(path).parents[:-1]):
             if PathSpec.from_lines("gitignore", patterns).match_file(folder):
-                patterns += [f"!/{folder}", f"/{folder}/*"]
-        patterns += [f"!/{path}", f"!/{path}/**"]
+                patterns += [f"!/{_literal(folder)}", f"/{_literal(folder)}/*"]
+        patterns += [f"!/{_literal(path)}", f"!/{_literal(path)}/**"]
     return patterns
+
+
+def _literal(path: str | PurePosixPath) -> str:
+    """Return the .gitignore pattern of this very path."""
+    return re.sub(r"([][!*#?\\])", r"\\\1", str(path))
 
 
 def entry_point(arguments: Sequence[str], *, store: str | None, python: str) -> str:

@@ -7,10 +7,11 @@ again at any time. cluster.yaml and cluster.onprem.yaml copy the files to the no
 import os
 import secrets
 import stat
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from wsss.basics.errors import ForeseenError, explained
 
 NODE_ENV_TEMPLATE = """\
 # Shell variables for every node of a cluster; copied to ~/.config/wsss/node.env (mode 600) there.
@@ -33,7 +34,7 @@ SECRETS: tuple[tuple[str, str, Callable[[], str]], ...] = (
 """Path below the home folder, meaning and first content of each file."""
 
 
-class SecretError(ValueError):
+class SecretError(ForeseenError):
     """A secret's file is not safe or not usable; the message says what to do."""
 
 
@@ -71,16 +72,7 @@ def _create(path: Path, content: str) -> None:
         file.write(content)
 
 
-def main() -> int:
-    """Make the secrets below the home folder, and print where they are."""
-    try:
-        lines = ensure_secrets(Path.home())
-    except SecretError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(*lines, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    with explained():
+        made = ensure_secrets(Path.home())
+    print(*made, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.run.ray.resources import Machine, Resources, number_at_once
 from sweeps.store.errors import StoreError
 
 JOB = Path(__file__).parents[2] / "cluster" / "slurm.sbatch"
@@ -54,12 +53,6 @@ class Allocation:
         return [f"#SBATCH --{name}={value}" for name, value in wishes.items() if value]
 
 
-def check_fits(allocation: Allocation, asked: Resources) -> None:
-    """Raise CapacityError, a StoreError, if no trial fits on such nodes."""
-    node = Machine(allocation.cpus_per_node, allocation.gpus_per_node, allocation.nodes)
-    number_at_once([node], asked)
-
-
 def sbatch_script(allocation: Allocation, words: Sequence[str]) -> str:
     """Return the job script for an allocation and the words of a `sweeps` command.
 
@@ -83,6 +76,7 @@ def write_job(path: Path, script: str) -> None:
         raise StoreError(
             f"{path}: exists, and is not a job of `sweeps slurm`; name another file with --out"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script, encoding="utf-8")
 
 

@@ -149,7 +149,7 @@ class Subject(ABC):
     def attach(self, page: Path, said: "Summary | None" = None) -> list[str]:
         """Attach a written report to the MLflow run; return lines, the last says where it is."""
         tracker = self.tracker()
-        tracker.log_report(page.parent, said)
+        tracker.log_report(page.parent.iterdir(), said)
         return [*tracker.remarks("the report", sync_command(self.store)), f"report: {page}"]
 
     @abstractmethod

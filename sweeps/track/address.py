@@ -8,7 +8,6 @@ from urllib.parse import unquote
 from sweeps.store.store import Store
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-SQLITE = "sqlite:///"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """Schemes of databases that this process writes to directly, without a server."""
 
@@ -25,12 +24,15 @@ def sqlite_uri(path: Path) -> str:
     quoted name.
     """
     quoted = str(path).replace("%", "%25").replace("?", "%3F")
-    return f"{SQLITE}{quoted}" if quoted == str(path) else f"sqlite+pysqlite:///{quoted}"
+    return f"sqlite:///{quoted}" if quoted == str(path) else f"sqlite+pysqlite:///{quoted}"
 
 
 def without_password(uri: str) -> str:
-    """Return an address, or a text with addresses in it, without user names and passwords."""
-    return re.sub(r"(//|^)[^/@\s]*@", r"\1", uri)
+    """Return an address, or a text with addresses in it, without user names and passwords.
+
+    A password may hold `@` and `/`, though not a number before the first `/`, which is a port.
+    """
+    return re.sub(r"(://|^)([^/\s]*@|[^/@\s:]*:(?!\d*(/|$))\S*@)", r"\1", uri)
 
 
 def scheme_of(uri: str) -> str | None:

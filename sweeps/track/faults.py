@@ -26,7 +26,7 @@ MAX_WORDS = 1000
 
 FORMS = (
     f"set {VARIABLE} to http://HOST:PORT of a server, to sqlite:////FOLDER/mlflow.db for a file, "
-    "or to postgresql://... or mysql://... for another database"
+    "or to postgresql+psycopg2://... for another database"
 )
 
 
@@ -62,6 +62,9 @@ FAULTS = {
         r"the database was made by another version of MLflow (schema \1\2); if by an older one, "
         f"copy {{file}} to be safe, then run `{shlex.quote(sys.executable)} -m mlflow db upgrade "
         f"{{address}}`; else upgrade MLflow here, or set {VARIABLE} to another database"
+    ),
+    r"No module named 'psycopg'": (
+        f"the driver that is installed has to be named; write postgresql+psycopg2:// in {VARIABLE}"
     ),
     r"maintenance mode": f"MLflow keeps no runs in plain folders any more; {FORMS}",
     # What a server answers

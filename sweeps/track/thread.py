@@ -13,8 +13,8 @@ from sweeps.track.tracker import Tracker
 RETRY_SECONDS = 20.0
 """Pause after a failure of the server."""
 
-GROUP = 8
-"""Runs logged between two checks of whether the work has ended."""
+SAY_SECONDS, MAX_SECONDS = 10.0, 600.0
+"""At the end: after how long the wait for a run that is being logged is said, and given up."""
 
 
 class TrackingThread:
@@ -52,7 +52,10 @@ class TrackingThread:
         self.ending.set()
         self.notices.put(None)  # wakes it
         if self.checked.is_set():  # otherwise it has written nothing, and never will
-            self.thread.join(timeout=60)
+            self.thread.join(SAY_SECONDS)
+            if self.thread.is_alive():
+                self.warn(f"waiting for tracking at {self.tracker.address}, at most 10 minutes")
+                self.thread.join(MAX_SECONDS)
         if error is not None and not self.thread.is_alive():
             self.tracker.abandon()
 
@@ -94,10 +97,9 @@ class TrackingThread:
             if time.monotonic() < self.retry_at:
                 self.pending.clear()
                 continue
-            group = list(self.pending)[:GROUP]
-            for child in group:
-                del self.pending[child]
-            if not self.tracker.sync(group, running=self.running):
+            child = next(iter(self.pending))
+            del self.pending[child]
+            if not self.tracker.sync([child], running=self.running):
                 self._failed()
 
     def _failed(self) -> None:

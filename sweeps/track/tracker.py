@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -99,8 +99,6 @@ class Tracker:
         """What was repaired in MLflow, and what could not be logged."""
         self._runs: _Experiment | None = None
         self._parent_id = ""
-        self._parent_status = "KILLED"
-        """The parent's status before this tracker synced, or as `finish` has set it."""
         self._at_work = False
         """Whether this tracker has marked the parent as running."""
         self._said: Summary | None = None
@@ -145,9 +143,12 @@ class Tracker:
     def sync(
         self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
     ) -> None:
-        """Log what MLflow lacks of these children, or of all; `running` are those running now."""
+        """Log what MLflow lacks of these children, or of all; `running` are those running now.
+
+        The parent runs as long as they do.
+        """
         runs = self._connect()
-        if not self._at_work:
+        if running and not self._at_work:
             runs.client.update_run(self._parent_id, status="RUNNING")
             self._at_work = True
         for view in self.subject.children(children, running):
@@ -163,10 +164,10 @@ class Tracker:
     @_never_fatal
     def finish(self) -> None:
         """Log the subject's closing summary, and end the parent run."""
-        runs, status = self._connect(), self.subject.status()
+        runs = self._connect()
         runs.log_summary(self._parent_id, self.subject.closing())
-        runs.client.set_terminated(self._parent_id, status)
-        self._parent_status, self._at_work = status, False
+        runs.client.set_terminated(self._parent_id, self.subject.status())
+        self._at_work = False
         if self.subject.addresses and self._addresses:
             found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
             write_json(self.subject.addresses, found)
@@ -178,27 +179,29 @@ class Tracker:
             self.finish()
 
     @_never_fatal
-    def log_report(self, folder: Path, said: Summary | None = None) -> None:
-        """Attach a folder of report files, and their summary, to the parent run.
+    def log_report(self, files: Iterable[Path], said: Summary | None = None) -> None:
+        """Attach the files of a report, and their summary, to the parent run.
 
         The run keeps its status.
         """
         runs = self._connect()
-        runs.client.log_artifacts(self._parent_id, str(folder), "report")
+        for file in files:
+            runs.client.log_artifact(self._parent_id, str(file), "report")
         if said is not None:
             runs.log_summary(self._parent_id, said)
-        if self._parent_status != "RUNNING":  # otherwise another process will end it
-            runs.client.set_terminated(self._parent_id, self._parent_status)
 
     def _connect(self) -> "_Experiment":
-        """Return the experiment's runs, with the parent among them."""
+        """Return the experiment's runs, with the parent among them.
+
+        A new one is killed until its children run: whatever fails meanwhile, it says so.
+        """
         if self._runs is None:
             runs = _Experiment(self.store, self.subject, self.notes)
             view = self.subject.parent()
             found = runs.find(view.key)
-            if found and not self._at_work:
-                self._parent_status = found.info.status
             run = runs.usable(found, view, {})
+            if found is None:
+                runs.client.set_terminated(run.info.run_id, "KILLED")
             runs.log_params(run, view)
             self._parent_id, self._runs = run.info.run_id, runs
         return self._runs
@@ -394,7 +397,7 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
         _make_whole(path)
         database.check_file(path)
     elif is_database(uri):
-        database.check_server(uri)
+        within(answer_within, functools.partial(database.check_server, uri))
     elif scheme_of(uri) in ("http", "https"):
         _require_answer(uri, answer_within)
     return MlflowClient(uri)

@@ -1,11 +1,13 @@
 """The cluster files: Ray takes them, our rules hold and can fail, the scripts do what they say."""
 
 import copy
-import importlib.util
+import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,15 @@ import yaml
 from sweeps.cluster.secrets import SecretError, ensure_secrets
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "cluster"))
+
+import aws_prepare  # noqa: E402, F401 - for test_cluster_aws.py
+import fill  # noqa: E402
+import lint  # noqa: E402
+
 FILES = ("cluster.yaml", "cluster.onprem.yaml")
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sh"))
+BIN = sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 ONPREM = {
     "HEAD_HOST": "node0",
     "WORKER_HOSTS": "node1,node2",
@@ -28,18 +37,6 @@ ONPREM = {
 }
 
 Config = dict[str, Any]
-
-
-def module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"cluster_{name}", ROOT / f"cluster/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-fill, lint = module("fill"), module("lint")
 
 
 def load(name: str) -> Config:
@@ -81,16 +78,6 @@ def at(*path: str, value: Any) -> Callable[[Config], None]:
     return change
 
 
-def without(*path: str) -> Callable[[Config], None]:
-    def change(config: Config) -> None:
-        *outer, last = path
-        for key in outer:
-            config = config[key]
-        del config[last]
-
-    return change
-
-
 def in_commands(where: str, old: str, new: str) -> Callable[[Config], None]:
     def change(config: Config) -> None:
         assert any(old in command for command in config[where]), "the test's own text is stale"
@@ -106,8 +93,8 @@ BROKEN_ANYWHERE = {
     "--dashboard-host=127.0.0.1": in_commands(HEAD, "--dashboard-host=127.0.0.1", ""),
     "must not fill the head": in_commands(HEAD, "--num-cpus=0", ""),
     "a password or key": in_commands(HEAD, "bash", "MLFLOW_AUTH_ADMIN_PASSWORD=password1234 bash"),
-    "~/.ray/auth_token must be copied": without("file_mounts", "~/.ray/auth_token"),
-    "mlflow_password must be copied": without("file_mounts", "~/.config/wsss/mlflow_password"),
+    "~/.ray/auth_token must be copied": at("file_mounts", "~/.ray/auth_token", value=""),
+    "mlflow_password must be copied": at("file_mounts", "~/.config/wsss/mlflow_password", value=""),
     "idle_timeout_minutes": at("idle_timeout_minutes", value=100_000),
     "other people's Ray": at(HEAD, "0", value="ray stop"),
     "turns on the token": in_commands(WORKER, ". ~/.wsss/env.sh; ", ""),
@@ -118,6 +105,7 @@ BROKEN_ANYWHERE = {
     "install.sh must install": at("setup_commands", value=["pip install ray --region us-west-2"]),
 }
 SPOT_NODE = (TYPES, "gpu_spot", "node_config")
+SPOT, IS_SPOT = "InstanceMarketOptions", {"MarketType": "spot"}
 BROKEN_AWS = {
     "the whole world": at("provider", "security_group", value={"IpRanges": [{"CidrIp": "::/0"}]}),
     "cache_stopped_nodes": at("provider", "cache_stopped_nodes", value=True),
@@ -128,13 +116,11 @@ BROKEN_AWS = {
     "min_workers must be 0": at(TYPES, "gpu_on_demand", "min_workers", value=1),
     "HttpTokens": at(*SPOT_NODE, "MetadataOptions", value={"HttpTokens": "optional"}),
     "encrypted": at(*SPOT_NODE, "BlockDeviceMappings", value=[{"Ebs": {"VolumeSize": 100}}]),
-    "go with their machine": without(*SPOT_NODE, "BlockDeviceMappings"),
-    "SecurityGroupIds": without(TYPES, "head", "node_config", "SecurityGroupIds"),
-    "IamInstanceProfile": without(TYPES, "head", "node_config", "IamInstanceProfile"),
-    "head must be on demand": at(
-        TYPES, "head", "node_config", "InstanceMarketOptions", value={"MarketType": "spot"}
-    ),
-    "a spot type and an on-demand": without(TYPES, "gpu_on_demand"),
+    "go with their machine": at(*SPOT_NODE, "BlockDeviceMappings", value=[]),
+    "SecurityGroupIds": at(TYPES, "head", "node_config", "SecurityGroupIds", value=[]),
+    "IamInstanceProfile": at(TYPES, "head", "node_config", "IamInstanceProfile", value={}),
+    "head must be on demand": at(TYPES, "head", "node_config", SPOT, value=IS_SPOT),
+    "a spot type and an on-demand": at(TYPES, "gpu_on_demand", "node_config", SPOT, value=IS_SPOT),
     "higher priority": at(TYPES, "gpu_on_demand", "priority", value=10),
 }
 
@@ -150,14 +136,9 @@ def test_each_rule_notices_a_broken_file(name: str, rule: str) -> None:
 @pytest.mark.parametrize("rule", BROKEN_AWS)
 def test_each_rule_for_aws_notices_a_broken_file(rule: str) -> None:
     # Through text, so that parts which YAML's anchors share are separate here.
-    config = yaml.safe_load(yaml.dump(load("cluster.yaml"), Dumper=NoAliases))
+    config = json.loads(json.dumps(load("cluster.yaml")))
     BROKEN_AWS[rule](config)
     assert any(rule in finding for finding in lint.findings(config))
-
-
-class NoAliases(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 def test_spot_machines_come_first_and_on_demand_ones_when_spot_is_refused() -> None:
@@ -319,6 +300,29 @@ def test_a_command_that_fails_is_tried_three_times(
     command = f'echo x >> "{tried}"; [ "$(wc -l < "{tried}")" -gt {failures} ]'
     assert node("try_thrice.sh", "bash", "-c", command, home=tmp_path).returncode == code
     assert len(tried.read_text().split()) == min(failures + 1, 3)
+
+
+@pytest.mark.skipif(not BIN, reason="PostgreSQL is not installed")
+def test_a_database_whose_making_was_interrupted_is_made_anew(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # open to PostgreSQL's user, and short
+    folder.chmod(0o755)
+    assert node("node_env.sh", "--store", "x", "--tmp", str(folder / "t"), home=tmp_path)
+    (tmp_path / ".config/wsss").mkdir(parents=True)
+    variables = f"WSSS_PG_DIR={folder}/pg\nPATH={folder}:$PATH\n"
+    (tmp_path / ".config/wsss/node.env").write_text(variables)
+    (folder / "tee").write_text("#!/bin/sh\nexit 1\n")  # in place of its settings
+    (folder / "tee").chmod(0o755)
+    try:
+        assert node("start_postgres.sh", home=tmp_path).returncode == 1
+        (folder / "tee").unlink()
+        started = node("start_postgres.sh", home=tmp_path)
+        assert started.returncode == 0, started.stderr
+        assert f"PostgreSQL: {folder}/pg/socket" in started.stdout
+    finally:
+        stop = [f"{BIN[-1]}/pg_ctl", "stop", "-m", "fast", "-D", f"{folder}/pg/data"]
+        as_owner = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        subprocess.run([*as_owner, *stop], capture_output=True, cwd="/", check=False)
+        shutil.rmtree(folder)
 
 
 def test_mlflow_is_not_started_without_a_password(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Checks of one machine and of reports made up by hand; test_jobs_cluster.py has the cluster's."""
 
-import json
 import shutil
 import socket
 import sys
@@ -15,12 +14,12 @@ import pytest
 from bucket_server import BUCKET
 from commands import sweeps
 
+from sweeps.cluster.doctor import nodes
 from sweeps.cluster.doctor.check import Check, from_json, to_json
 from sweeps.cluster.doctor.machine import (
     Service,
     check_data,
     check_job_server,
-    check_limits,
     check_mlflow,
     check_ports,
     check_store,
@@ -61,11 +60,6 @@ def states(checks: list[Check]) -> dict[str, str]:
     return {check.name: check.state for check in checks}
 
 
-def test_checks_survive_json() -> None:
-    checks = [Check("disk", "ok", "1 GiB", "", "n1")]
-    assert from_json(to_json(checks)) == checks
-
-
 def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     numpy = installed("numpy")
@@ -99,10 +93,6 @@ def test_a_token_that_others_can_read_is_a_problem_and_never_shown(tmp_path: Pat
     token.unlink()
     assert states(check_token(env))["token file"] == "problem"
     assert states(check_token({"RAY_AUTH_TOKEN_PATH": str(token)})) == {"authentication": "warning"}
-
-
-def test_limits_are_looked_at(tmp_path: Path) -> None:
-    assert set(states(check_limits(tmp_path))) == {"shared memory", "open files"}
 
 
 def test_a_data_set_is_named_by_its_fingerprint_and_a_missing_one_is_a_problem(
@@ -185,6 +175,12 @@ def report(**change: Any) -> NodeReport:
     return NodeReport(**(same | change))
 
 
+def test_a_node_without_a_home_is_reported_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in ("/nonexistent", "/no/such/home"):
+        monkeypatch.setenv("HOME", home)
+        assert nodes._report("n1", [], "", None).free_bytes > 0
+
+
 @pytest.mark.parametrize(
     ("change", "gpus", "wrong"),
     [
@@ -242,6 +238,22 @@ def test_a_node_writes_beside_the_file_of_the_one_that_asks_if_it_sees_it(
     assert try_store(tmp_path / "unseen", "n1") == "read what was written here"
 
 
+def test_two_may_check_one_store_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = {"NodeID": "n1", "NodeManagerHostname": "a", "Alive": True, "Resources": {}}
+    monkeypatch.setattr("ray.nodes", lambda: [node])
+
+    def ask(*arguments: Any) -> dict[str, Any]:
+        monkeypatch.setattr(nodes, "_ask_each", lambda *_: {})
+        nodes.check_nodes({}, "", str(tmp_path))  # the other begins and ends
+        return {"n1": report(lost=try_store(arguments[-1], "n1"))}
+
+    monkeypatch.setattr(nodes, "_ask_each", ask)
+    assert states(nodes.check_nodes({}, "", str(tmp_path)))["store on nodes"] == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nodes_with_other_data_are_named() -> None:
     assert same_data({"a": "1", "b": "1"}).state == "ok"
     other = same_data({"a": "1", "b": "2", "c": "1"})
@@ -256,12 +268,12 @@ def test_the_command_prints_json_and_fails_on_a_problem(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     common = ("doctor", "--json", "--working-dir", tmp_path, "--store")
     good = sweeps(*common, tmp_path / "s")
-    assert "store" in {check["name"] for check in json.loads(good.stdout)}
+    assert "store" in states(from_json(good.stdout))
     dead = sweeps(*common, tmp_path / "s", "--address", "127.0.0.1:9")
-    found = {check["name"]: check for check in json.loads(dead.stdout)}
-    assert found.keys() > {check["name"] for check in json.loads(good.stdout)}
-    assert "nothing listens there" in found["cluster"]["found"]
-    assert "`ray status` on the head" in found["cluster"]["remedy"]
+    found = {check.name: check for check in from_json(dead.stdout)}
+    assert found.keys() > states(from_json(good.stdout)).keys()
+    assert "nothing listens there" in found["cluster"].found
+    assert "`ray status` on the head" in found["cluster"].remedy
     assert dead.exit_code == 1
     (tmp_path / "file").write_text("")
     assert sweeps(*common, tmp_path / "file").exit_code == 1

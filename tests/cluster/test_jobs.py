@@ -19,7 +19,7 @@ from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
 from sweeps.cluster.fetch import Fetched, fetch_by_rsync, fetch_from_bucket
-from sweeps.cluster.follow import exit_code, follow, last_lines
+from sweeps.cluster.follow import exit_code, follow
 from sweeps.cluster.job_address import JobError, UnreachableError
 from sweeps.cluster.job_server import JobServer, RefusedError
 from sweeps.cluster.jobs import (
@@ -59,11 +59,6 @@ def test_what_the_cluster_would_refuse_is_refused_here(
         request(**change)
 
 
-def test_urls_and_absolute_paths_are_the_clusters() -> None:
-    asked = {"data": "/data/voc", "weights": "/w.pt", "store": "s3://bucket/results"}
-    assert request(preset="short", **asked).store == "s3://bucket/results"
-
-
 def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_machine() -> None:
     both = {"tables": ("V", "VI")}
     one = request("--gpus", "1", **both)
@@ -73,10 +68,12 @@ def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_mac
         request(settings=("train.lr=1",), **both),
         request(probe=50, **both),  # else it would attach to its probe
         request(data="/data", **both),
+        request(weights="/w.pt", preset="short", **both),
         request(store="/store", **both),
+        request(store="s3://bucket/store", **both),
         *(request(tables=(grid,)) for grid in grids),
     ]
-    assert len({one.digest, *(other.digest for other in others)}) == 7
+    assert len({one.digest, *(other.digest for other in others)}) == 9
 
 
 def test_the_shell_sees_one_word_per_argument() -> None:
@@ -91,20 +88,15 @@ def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
 ) -> None:
     root, package = tmp_path / "project", tmp_path / "project.zip"
     (root / "notes/mine").mkdir(parents=True)
-    for name in ("a.yaml", "b.yaml", "c d.yaml"):
+    for name in ("a.yaml", "b.yaml", "c d[1].yaml"):
         (root / "notes/mine" / name).write_text("name: x")
     (root / "code.py").touch()
     (root / ".gitignore").write_text(f"{ignored}\n")
-    also = ["notes/mine/a.yaml", "notes/mine/c d.yaml"]
+    also = ["notes/mine/a.yaml", "notes/mine/c d[1].yaml"]
     create_package(str(root), package, excludes=excludes(root, also), include_gitignore=False)
     with ZipFile(package) as sent:
         names = {name for name in sent.namelist() if not name.endswith("/")}
     assert names == {".gitignore", "code.py", *also}
-
-
-@pytest.mark.parametrize(("number", "lines"), [(0, ""), (1, "b\n"), (2, "a\nb\n"), (5, "a\nb\n")])
-def test_the_last_lines_of_a_log_are_all_of_a_short_one(number: int, lines: str) -> None:
-    assert last_lines("a\nb\n", number) == lines
 
 
 def test_the_name_of_an_ended_job_is_refused(tmp_path: Path) -> None:
@@ -339,6 +331,10 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
     assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}
+    for store, where in ((there, "there"), (target, "here")):
+        write(store, {f"{room}/x/done.json": where for room in ("labels", "segmentations")})
+    copied(str(there), target, cluster_file)
+    assert {path.read_text() for path in target.glob("*/x/done.json")} == {"here"}
     copied(str(there), target, cluster_file, checkpoints=True)
     assert (target / "cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
 

@@ -22,9 +22,10 @@ from torch import nn
 from waiting import wait_for
 
 from sweeps.store.store import Store, read_json
+from sweeps.track import thread as tracking_thread
 from sweeps.track import tracker as tracking
 from sweeps.track.address import tracking_uri
-from sweeps.track.thread import GROUP, TrackingThread
+from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import AtEnd, RunView, Summary, Tracked
 from wsss.basics.errors import ForeseenError
@@ -82,10 +83,11 @@ def store(mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Store(tmp_path)
 
 
-def sync(store: Store, *runs: RunView, name: str = "parent") -> None:
+def sync(store: Store, *runs: RunView, name: str = "parent") -> Tracker:
     """As another process would do it."""
     tracker = Tracker(store, Made(*runs, name=name))
     assert tracker.sync(), tracker.problem
+    return tracker
 
 
 def logged(store: Store, **tags: str) -> list[Run]:
@@ -166,19 +168,6 @@ def test_what_has_not_started_gets_no_run(store: Store) -> None:
     assert logged(store, id="a") == []
 
 
-def test_a_tracker_keeps_to_a_run_and_restores_it_when_it_was_deleted(store: Store) -> None:
-    tracker = Tracker(store, Made(AT_WORK))
-    found = []
-    for _ in range(3):
-        assert tracker.sync(["a"]), tracker.problem
-        found.append(the_run(store).info.run_id)
-        if len(found) == 2:
-            assert tracker.notes == []
-            MlflowClient(tracker.uri).delete_run(found[0])
-    assert len(set(found)) == 1
-    assert tracker.notes == ["restored the run run a, which had been deleted"]
-
-
 def delete_for_good(client: MlflowClient, run_id: str) -> None:
     """As the UI and then `mlflow gc` do it."""
     client.delete_run(run_id)
@@ -191,9 +180,7 @@ def test_what_was_deleted_in_the_ui_is_restored_and_what_is_gone_made_anew(store
     parent = before.data.tags["mlflow.parentRunId"]
     client.delete_run(parent)
     client.delete_experiment(before.info.experiment_id)
-    tracker = Tracker(store, Made(AT_WORK))
-    assert tracker.sync(), tracker.problem
-    assert tracker.notes == ["restored the experiment made, which had been deleted"]
+    assert sync(store, AT_WORK).notes == ["restored the experiment made, which had been deleted"]
     client.delete_run(parent)
     sync(store, AT_WORK)
     assert the_run(store).info.run_id == before.info.run_id
@@ -205,10 +192,13 @@ def test_what_was_deleted_in_the_ui_is_restored_and_what_is_gone_made_anew(store
     assert the_run(store).data.tags["mlflow.parentRunId"] == again
 
 
-def test_a_run_that_is_gone_while_a_tracker_works_is_made_anew(store: Store) -> None:
-    tracker = Tracker(store, Made(AT_WORK))
-    assert tracker.sync(), tracker.problem
+def test_a_run_that_is_deleted_while_a_tracker_works_is_restored_or_made_anew(store: Store) -> None:
+    tracker = sync(store, AT_WORK)
     gone = the_run(store).info.run_id
+    MlflowClient(tracker.uri).delete_run(gone)
+    assert tracker.sync(["a"]), tracker.problem
+    assert tracker.notes == ["restored the run run a, which had been deleted"]
+    assert the_run(store).info.run_id == gone
     delete_for_good(MlflowClient(tracker.uri), gone)
     assert not tracker.sync()
     assert "has been deleted; run the same command again" in tracker.problem
@@ -236,8 +226,7 @@ def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_with_it(
     new = Store(tmp_path_factory.mktemp("elsewhere") / "new with #")
     put(store.root, new.root)
     before = sorted(store.root.rglob("*"))
-    tracker = Tracker(new, Made(done, replace(done, id="b", key={"id": "b"})))
-    assert tracker.sync(), tracker.problem
+    tracker = sync(new, done, replace(done, id="b", key={"id": "b"}))
     assert tracker.finish()
     assert len(tracker.notes) == 1
     for name in "ab":
@@ -254,9 +243,7 @@ def test_a_store_reached_by_a_link_stays_as_it_is_and_lost_files_are_logged_agai
     shutil.rmtree(store.root / "mlartifacts")
     link = store.root / "link"
     link.symlink_to(store.root)
-    tracker = Tracker(Store(link), Made(done))
-    assert tracker.sync(), tracker.problem
-    assert tracker.notes == []
+    assert sync(Store(link), done).notes == []
     assert artifacts(store) == ["metrics.json"]
     assert history(store, "miou") == [(0, 50.0)]
 
@@ -305,9 +292,7 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
     )
     done = replace(AT_WORK, status="FINISHED", at_end=at_end)
     for notes in ([f"run a is logged without {gone}, which is gone"], []):
-        tracker = Tracker(store, Made(done))
-        assert tracker.sync(), tracker.problem
-        assert tracker.notes == notes
+        assert sync(store, done).notes == notes
     sync(store, replace(done, at_end=replace(at_end, values={"miou": 51.0, "auc": 40.0})))
     run = the_run(store)
     assert run.info.status == "FINISHED"
@@ -347,8 +332,7 @@ def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
     monkeypatch.setattr(tracking.mlflow, "pytorch", SimpleNamespace(log_model=log_model))
     network, uri = nn.Linear(1, 1), tracking_uri(store)
     lost = AtEnd("miou", {"miou": 50.0}, network=lose)
-    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", at_end=lost)))
-    assert tracker.sync(), tracker.problem
+    tracker = sync(store, replace(AT_WORK, status="FINISHED", at_end=lost))
     assert tracker.notes == ["run a is logged without its network: it cannot be read"]
     at_end = AtEnd("miou", {"miou": 50.0}, network=lambda: network)
     sync(store, replace(AT_WORK, status="FINISHED", at_end=at_end))
@@ -367,7 +351,7 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
     assert not subject.addresses.exists(), "no address is better than none of the runs"
     for best in (1.0, 1.0, 2.0):
         subject.said = Summary({"so_far": best}, step=int(best))
-        assert tracker.sync()
+        assert tracker.sync(running={"a"})
     assert the_run(store, parent="parent").info.status == "RUNNING"
     subject.runs["a"] = replace(AT_WORK, status="FINISHED")
     assert tracker.finish()
@@ -386,13 +370,12 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
 def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) -> None:
     """None: MLflow has no such run yet, so what it holds was not finished under its eyes."""
     if status is not None:
-        sync(store)
+        assert Tracker(store, Made()).sync(running={"a"})
     if status == "FINISHED":
         assert Tracker(store, Made()).finish()
-    folder = store.root / "files"
-    folder.mkdir()
-    (folder / "report.html").touch()
-    assert Tracker(store, Made()).log_report(folder, Summary({"verdicts/reproduced": 3}))
+    page = store.root / "report.html"
+    page.touch()
+    assert Tracker(store, Made()).log_report([page], Summary({"verdicts/reproduced": 3}))
     assert the_run(store, parent="parent").data.metrics["verdicts/reproduced"] == 3
     assert the_run(store, parent="parent").info.status == (status or "KILLED")
     assert artifacts(store, "report", parent="parent") == ["report/report.html"]
@@ -443,15 +426,12 @@ def test_a_server_chooses_where_artifacts_lie(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://192.0.2.1:5000")
     asked: list[Any] = []
-
-    def create(name: str, folder: str | None, tags: object) -> str:
-        asked.append(folder)
-        raise ConnectionError("that is enough")
-
-    server = SimpleNamespace(get_experiment_by_name=lambda name: None, create_experiment=create)
+    server = SimpleNamespace(
+        get_experiment_by_name=lambda name: None,
+        create_experiment=lambda name, folder, tags: asked.append(folder),
+    )
     monkeypatch.setattr(tracking, "MlflowClient", lambda uri: server)
-    tracker = Tracker(Store(tmp_path), Made())
-    assert not tracker.sync()
+    Tracker(Store(tmp_path), Made()).sync()
     assert asked == [None]
 
 
@@ -478,12 +458,12 @@ def _size(folder: Path) -> int:
     return found
 
 
-NAMES = [f"trial {number}" for number in range(5 * GROUP)]
+NAMES = [f"trial {number}" for number in range(40)]
 
 
 def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Store) -> None:
     tracker, other = (Tracker(store, Made(AT_WORK)) for _ in range(2))
-    assert tracker.sync()
+    assert tracker.sync(running={"a"})
     other.abandon()
     assert the_run(store, parent="parent").info.status == "RUNNING"
     tracker.abandon()
@@ -533,10 +513,13 @@ def test_every_trial_is_logged_while_the_sweep_goes_on() -> None:
     assert tracker.running[-1] == set(NAMES[1:])
 
 
-def test_a_thread_far_behind_lets_go_and_writes_nothing_after_the_sweep_has_ended() -> None:
+def test_a_thread_far_behind_is_waited_for_and_writes_nothing_after_the_sweep_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Else it and the last synchronisation would both create the runs of the same trials."""
-    tracker = SlowTracker()
-    thread = thread_of(tracker)
+    tracker, told = SlowTracker(), list[str]()
+    monkeypatch.setattr(tracking_thread, "SAY_SECONDS", 0.1)
+    thread = thread_of(tracker, told.append)
     thread.__enter__()
     thread.notice(NAMES[0], running=True)
     assert tracker.entered.wait(30)  # it is at work on the first one
@@ -546,6 +529,7 @@ def test_a_thread_far_behind_lets_go_and_writes_nothing_after_the_sweep_has_ende
     thread.__exit__(None, None, None)
     assert not thread.thread.is_alive()
     assert tracker.synced == [NAMES[0]]
+    assert told == ["waiting for tracking at nowhere, at most 10 minutes"]
 
 
 def driven_wrong(tracker: SlowTracker) -> None:

@@ -47,15 +47,23 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
         run for run in mlflow_runs(store.root / "mlflow.db") if run.tags.get("wsss.role") == "sweep"
     ]
     assert "verdicts/not_resolvable" in sweep.metrics  # which the report comes to
+    (private := store.root / "mine.txt").touch()
+    assert sweeps("report", *place, "--out", store.root).exit_code == 0
+    attached = {path.name for path in Path(sweep.artifact_uri[7:], "report").iterdir()}
+    assert "report.html" in attached
+    assert private.name not in attached, "only the report's own files are"
     pages = [line.partition("/#/experiments/")[2] for line in done.output.splitlines()]
     assert [page[:7] for page in pages if page] == ["1/runs?", "2/runs?", "3/runs?"]
 
     (broken,) = store.root.glob("searches/*/search.json")
     write_json(broken, {})
+    (result := next(store.root.glob("runs/*/done.json"))).write_text("no")
     done = sweeps("sync", *place)
     assert done.exit_code == 2
     assert "is up to date with headline" in done.stdout
     assert f"error: {broken}: not what this version of `sweeps search` writes" in done.stderr
+    assert f"{result}: not JSON" in done.stderr
+    assert "RUNNING" not in {run.status for run in mlflow_runs(store.root / "mlflow.db")}
     done = sweeps("sync", *place, "--sweep", "unknown")
     assert done.exit_code == 2
     assert "no sweep, search or headline unknown; there are: VI-tiny" in done.stderr

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow'
         ("localhost:5000", "without a scheme"),
         ("./runs", "without a scheme"),
         ("htp://host:5000", "without a scheme that MLflow knows"),
-        ("postgres://me@host/db", "postgresql://"),
+        ("postgres://me@host/db", r"postgresql\+psycopg2://"),
         ("http:5000", "no valid host"),
         ("http://host:port", "no valid host or port"),
         ("sqlite:runs.db", "no file"),
@@ -72,11 +72,19 @@ def test_a_database_that_lets_nobody_in_is_asked_once(tmp_path: Path) -> None:
     assert "cannot be opened" in diagnose(caught.value, uri)
 
 
-def test_a_password_is_not_shown() -> None:
-    assert without_password("http://me:secret@host:1") == "http://host:1"
-    error = ConnectionError("API request to http://me:secret@host:1/api failed")
-    assert "secret" not in diagnose(error, "http://me:secret@host:1")
-    assert "secret" not in diagnose(ValueError("http://me:secret@host:1"), "")
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://me:secret@host:1", "http://host:1"),
+        ("http://me:se@cret@host:1/x", "http://host:1/x"),
+        ("postgresql+psycopg2://me:se/cret@/db?host=/run", "postgresql+psycopg2:///db?host=/run"),
+        ("http://host:1/team@lab", "http://host:1/team@lab"),
+        ("sqlite:////data@lab/mlflow.db", "sqlite:////data@lab/mlflow.db"),
+    ],
+)
+def test_a_password_alone_is_not_shown(uri: str, shown: str) -> None:
+    assert without_password(uri) == shown
+    assert f"at {shown} failed; " in diagnose(ValueError(f"at {uri} failed"), uri)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +105,8 @@ def test_a_password_is_not_shown() -> None:
         ("Exceeded 30 redirects.", "other than MLflow answers; .*log in where a proxy"),
         ("server closed the connection", "the server does not answer; start the"),
         ("403. Response body: 'Invalid Host header - possible DNS'", "; .*--allowed-hosts"),
-        ("No module named 'psycopg2'", "No module named 'psycopg2'; correct what this says"),
+        ("No module named 'psycopg'", r"has to be named; write postgresql\+psycopg2://"),
+        ("No module named 'MySQLdb'", "No module named 'MySQLdb'; correct what this says"),
     ],
 )
 def test_each_fault_has_its_own_remedy(words: str, said: str) -> None:
@@ -146,10 +155,11 @@ def problem_at(uri: str, monkeypatch: pytest.MonkeyPatch, store: Path = Path("/n
     return tracker.problem
 
 
-def test_a_server_that_never_answers_is_given_up_before_mlflow_tries_it() -> None:
-    """MLflow itself would try for a minute, and again."""
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
+def test_a_server_that_never_answers_is_given_up_before_mlflow_tries_it(scheme: str) -> None:
+    """MLflow itself would try for a minute, and again; a database's driver waits for ever."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        uri = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises((requests.Timeout, TimeoutError)) as caught:
             open_client(uri, answer_within=0.3)
     assert diagnose(caught.value, uri).startswith("the server does not answer; ")
@@ -179,7 +189,7 @@ def test_a_server_that_knows_anything_is_no_mlflow(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}/200-")
     tracker = Tracker(Store(tmp_path), SweepRuns.__new__(SweepRuns))
-    assert not tracker.log_report(tmp_path)
+    assert not tracker.log_report([])
     assert "something other than MLflow" in tracker.problem
 
 

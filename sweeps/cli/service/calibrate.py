@@ -98,7 +98,7 @@ def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     report, folder = write_report(sweep, store), report_folder(store, sweep)
     tracker = Tracker(store, SweepRuns(store, sweep))
     if tracker.finish():
-        tracker.log_report(folder, verdict_counts(report))
+        tracker.log_report(folder.iterdir(), verdict_counts(report))
     again = command("sweeps", "sync", "--store", store.address, "--sweep", sweep.name)
     for line in tracker.remarks("the verdict", f"`{again}`"):
         print(line)

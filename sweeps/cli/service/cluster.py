@@ -226,28 +226,23 @@ def slurm(
         sweeps slurm V --nodes 2 --gpus-per-node 4 --hours 24 --partition gpu \\
             --preset paper --data /data/VOC2012 --gpus 1 --store /shared/results
     """
-    from sweeps.cluster.slurm import Allocation, check_fits, sbatch_script, write_job
-    from sweeps.run.ray.resources import Resources
+    from sweeps.cluster.slurm import Allocation, sbatch_script, write_job
+    from sweeps.run.ray.resources import Machine, Resources, number_at_once
+    from wsss.overrides import ConfigError
 
     cpus = cpus_per_node or 4 * max(1, gpus_per_node)
     wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
-    _require_runnable(given)
-    # In the job, an address of SLURM's is joined.
-    check_fits(wanted, Resources("head:6379", given["workers"], given["cpus"], given["gpus"]))
-    write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
-    print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
-    follow = command("sweeps", "status", "--store", given["store"], "--watch")
-    print(f"then follow it with: squeue --me, and {follow}")
-
-
-def _require_runnable(given: dict[str, Any]) -> None:
-    """Raise what `sweeps run` would raise for these values of its options."""
-    from wsss.overrides import ConfigError
-
     if given["address"]:
         raise ConfigError("--address: the job starts a Ray of its own; leave it out")
     checked_tables(given)
     call(planned_sweep, given)
+    # In the job, an address of SLURM's is joined.
+    asked = Resources("head:6379", given["workers"], given["cpus"], given["gpus"])
+    number_at_once([Machine(cpus, gpus_per_node, nodes)], asked)
+    write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
+    print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
+    follow = command("sweeps", "status", "--store", given["store"], "--watch")
+    print(f"then follow it with: squeue --me, and {follow}")
 
 
 def doctor(

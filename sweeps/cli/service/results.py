@@ -151,15 +151,15 @@ def report(
         return
     print("\n".join(map(str, written)))
     if not no_log and chosen.name == found.name:
-        _log(results, built, folder)
+        _log(results, built, written)
 
 
-def _log(store: "Store", report: "Report", folder: Path) -> None:
+def _log(store: "Store", report: "Report", files: list[Path]) -> None:
     from sweeps.track.runs.sweep import SweepRuns, verdict_counts
     from sweeps.track.tracker import Tracker
 
     tracker = Tracker(store, SweepRuns(store, report.sweep))
-    tracker.log_report(folder, verdict_counts(report))
+    tracker.log_report(files, verdict_counts(report))
     for line in tracker.remarks("the report", "the same command"):
         print(line)
 

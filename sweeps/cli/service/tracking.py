@@ -53,8 +53,11 @@ def sync(
         except ForeseenError as error:
             left.append(str(error))
         else:
-            if not logged:  # nor would the others be
-                raise StoreError(f"{tracker.address}: {tracker.problem}")
+            if not logged:
+                left.append(f"{tracker.address}: {tracker.problem}")
+                if tracker.check():
+                    continue
+                break  # nor would the others be
             for note in tracker.notes:
                 print(note)
             if tracker.page not in pages:
@@ -77,7 +80,7 @@ def _sync(store: "Store", each: "Driven") -> "tuple[Tracker, bool]":
         say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
         logged = tracker.sync() and tracker.finish()
         if logged and runs.report and runs.report.is_dir():
-            logged = tracker.log_report(runs.report, runs.report_says())
+            logged = tracker.log_report(runs.report.iterdir(), runs.report_says())
     return tracker, logged
 
 

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.cluster.doctor.check import Check, State
 from sweeps.cluster.doctor.machine import check_disk, installed
+from wsss.basics.files import cache_folder
 from wsss.data.classes import CLASS_LIST
 from wsss.data.voc import ENDINGS, files_of
 
@@ -64,7 +65,7 @@ def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     names = {node_id: _name(node) for node_id, node in nodes.items()}
-    asked = Path(store) / ".doctor" / uuid.uuid4().hex if store else None
+    asked = Path(store) / f".doctor-{uuid.uuid4().hex}" / "asked" if store else None
     if asked:
         with suppress(OSError):  # then no node can read it
             asked.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,8 @@ def _report(node_id: str, packages: list[str], data: str, asked: Path | None) ->
     import torch
 
     lost = try_store(asked, node_id) if asked else ""
-    folder = asked.parent if asked and not lost else Path.home()
+    mirrors = asked.parent if asked and not lost else cache_folder() or Path("/")
+    folder = next(path for path in (mirrors, *mirrors.parents) if path.exists())
     return NodeReport(
         versions={name: installed(name) for name in packages},
         data=quick_fingerprint(Path(data)) if data else "",

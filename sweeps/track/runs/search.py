@@ -105,6 +105,10 @@ class SearchRuns(Tracked):
     def _trial(
         self, trial: SearchTrial, closing: Mapping[str, float] | None, *, running: bool
     ) -> RunView:
+        """Return a trial's run, with the epochs whose losses are here: each is logged once.
+
+        Those of another machine come when the trial ends. They are not waited for after that.
+        """
         drawn = " ".join(f"{key.split('.')[-1]}={v:g}" for key, v in trial.settings.items())
         config = self.search.config(trial.settings)
         records = self.store.cam(trial.cam_id).epochs()
@@ -131,6 +135,7 @@ class SearchRuns(Tracked):
                     **losses.get(judged["epoch"], {}),
                 }
                 for judged in trial.epochs
+                if judged["epoch"] in losses or (trial.ended and not running)
             },
             at_end=view.AtEnd(HELD_OUT, {HELD_OUT: closing["held_out"]}) if closing else None,
         )
