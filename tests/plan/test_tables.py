@@ -114,6 +114,9 @@ def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) 
         ("train.color_jitter", "data.name", "'data.name': a sweep has one data set"),
         ("none,both", "none,bot", r"baseline jitter\[none,bot\] is not one of its cells or rows"),
         ("rows:", "rows: [", "not YAML"),
+        (JITTER, "- jitter\n", "the file: must be settings with their values, as `name: value`; "),
+        ("{train.color_jitter: 0.3}", "[x]", "rows.1.settings: must be settings with their values"),
+        ("[jitter]", "jitter", "row_names: must be a list, as `\\[a, b\\]`; "),
     ],
 )
 def test_a_wrong_file_is_refused_with_file_field_and_rule(

@@ -368,6 +368,19 @@ def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Pat
     assert "in 100 % of resamples of seeds (2 seeds have only 3 different ones) and 100 %" in found
 
 
+def test_what_is_said_of_the_seeds_that_all_cells_have_says_so_where_some_have_more(
+    tmp_path: Path,
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("V",), 3)
+    lacking = sweep.plan.cell_trials["V[0.1,0.1]"][2]
+    fill(store, sweep, lambda t: None if t is lacking else 0.5, num_images=4)
+    table = build_report(sweep, store).tables[0]
+    span, *_, factors, highest = table.findings
+    assert "mIoU over the 2 seeds that all cells have, " in span
+    assert factors.startswith("Of the variance over the 2 seeds that all cells have, ")
+    assert highest.startswith("Highest here over the 2 seeds that all cells have: V[")
+
+
 def test_equal_results_have_no_span_in_sds() -> None:
     text = table_summary(V, np.full((2, 4, 4), 40.0), (0.0, 16), [])
     assert text.startswith("The 16 cells span 0.00 mIoU over 2 seeds; without")
