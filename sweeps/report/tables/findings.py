@@ -60,9 +60,9 @@ def table_summary(
 
     values: as `complete_grid` returns them. pooled: SD of one training over seeds and its degrees
     of freedom; None if no cell has two seeds. differing: cells shown to differ from the baseline.
-    over: as `_only` returns it. In a grid with two seeds or more, factors are tested by analysis of variance with Holm's
-    correction. Otherwise, or if no factor is significant, the span is compared with the range of
-    noise (studentised range).
+    over: as `_only` returns it. In a grid with two seeds or more, factors are tested by analysis of
+    variance with Holm's correction. Otherwise, or if no factor is significant, the span is compared
+    with the range of noise (studentised range).
     """
     means = values.mean(0).ravel()  # [cells]
     span = float(np.ptp(means))
@@ -274,7 +274,8 @@ def _winner(cells: Cells, values: NDArray[np.float64], results: Results, over: s
     means = values.mean(0).reshape(-1)
     names = list(cells)
     best = int(means.argmax())
-    start = f"Highest here{f' over {over}' if over else ''}: {names[best]}, {number(float(means[best]))}."
+    where = f"Highest here over {over}" if over else "Highest here"
+    start = f"{where}: {names[best]}, {number(float(means[best]))}."
     over_images = _over_images(cells, results)
     again = []
     if len(values) > 1:
