@@ -44,7 +44,7 @@ CAVEAT = (
     "This is a search, not a table: one training seed per setting, settings chosen with the pixel "
     "masks of the search half, poor trials stopped early, CAMs inferred more cheaply than for a "
     "table. The held-out half was not used for the choice. Differences as small as the seed noise "
-    "mean nothing. Base is the full method with the preset's settings."
+    "mean nothing. Base is the full method with the settings of the preset and of --set."
 )
 
 SEEDS_TO_COMPARE = 3

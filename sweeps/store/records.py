@@ -140,4 +140,6 @@ def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Checked:
 def first_problem(error: ValidationError) -> str:
     """Return where a record is wrong, and why."""
     wrong = error.errors()[0]
-    return printable(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}")
+    if wrong["type"] in ("model_type", "dataclass_type"):  # whose words name a class of ours
+        wrong["msg"] = "Input should be a dictionary"
+    return printable(": ".join(filter(None, (".".join(map(str, wrong["loc"])), wrong["msg"]))))

@@ -428,10 +428,13 @@ def write_json(path: Path, value: Any) -> None:
         files.write_json(path, value)
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; None if there is no such file. Raises StoreError if it is not JSON."""
+def read_json(path: Path, *remedy: str) -> Any:
+    """Read JSON; None if there is no such file. Raises StoreError if it is not JSON.
+
+    remedy: of that, if it is not to delete the file.
+    """
     try:
-        return files.read_json(path)
+        return files.read_json(path, *remedy)
     except files.BrokenFileError as error:
         raise StoreError(str(error)) from None
 
@@ -454,11 +457,12 @@ def read_description(
     """Read what describes a sweep, search or headline.
 
     program: the command that writes it, e.g. `sweeps search`. read: makes it from JSON. Raises
-    ForeignFileError if the content is not what the command writes, or if `in_own_folder` and the
-    folder has another name.
+    StoreError if it is not JSON; ForeignFileError if the content is not what the command writes, or
+    if `in_own_folder` and the folder has another name.
     """
+    remedy = f"give the `{program}` command again"
     try:
-        found = read(read_json(path))
+        found = read(read_json(path, remedy))
         name = found.name
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said, kind = "; ".join(str(error).splitlines()), f"{type(error).__name__}: "
@@ -467,8 +471,7 @@ def read_description(
         elif isinstance(error, ConfigError):
             kind = ""
         raise ForeignFileError(
-            f"{path}: not what this version of `{program}` writes ({kind}{said}); give the "
-            f"`{program}` command again"
+            f"{path}: not what this version of `{program}` writes ({kind}{said}); {remedy}"
         ) from None
     if in_own_folder:
         remedy = "give the folder back its name or delete it, or name another one"

@@ -23,6 +23,10 @@ SWEEP_KEY = "own_tables"
 """In a sweep.json: the sweep's tables from outside the project."""
 EXAMPLE = "docs/tables.md shows a table file"
 
+_MAPPING = "must be settings with their values, as `name: value`"
+RULES = {"model_type": _MAPPING, "dict_type": _MAPPING, "tuple_type": "must be a list, as `[a, b]`"}
+"""What a message says instead of pydantic's words for types of Python."""
+
 
 def _as_label(value: Any) -> Any:
     if isinstance(value, bool):
@@ -140,7 +144,8 @@ def define_tables(definitions: Any, where: str) -> tuple[Table, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        rule = RULES.get(first["type"], said)
         raise ConfigError(f"{where}: {one_line(field)}: {rule}; {EXAMPLE}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {one_line(str(error))}") from None

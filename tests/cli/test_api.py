@@ -70,13 +70,15 @@ def test_counts_give_the_figures_again(root: Path) -> None:
         results.threshold_counts(MISSING.run_id)
 
 
-def test_the_example_on_the_page_runs(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("table", ["V", "III"])
+def test_the_example_on_the_page_runs_whatever_table_was_started_last(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    fill(Store(tmp_path / "results"), finished_sweep((table,), 1), lambda _: 0.5, num_images=6)
     page = (REPO / "docs" / "using.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(root.parent)
+    monkeypatch.chdir(tmp_path)
     exec(example, {})
     said = capsys.readouterr().out
-    assert "V[0.5,0.1] 0 finished" in said
-    assert "transfer.lambda_s" in said
+    assert {"V": "V[0.5,0.1] 0 finished", "III": "III[yes,no] 0 finished"}[table] in said
+    assert "iou_fixed/person" in said

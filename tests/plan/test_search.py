@@ -320,6 +320,7 @@ def test_the_report_draws_what_the_settings_of_finished_trials_do(
     assert [row["status"] for row in rows] == ["finished"] * 6 + ["stopped"]
     assert [float(row["search_half_miou"]) for row in rows[:2]] == [20.0, 21.0]
     assert "the held-out half is not scored yet" in page
+    assert "the settings of the preset and of --set" in page
 
 
 def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_base(

@@ -10,7 +10,8 @@ from finished import fill, finished_sweep
 
 from sweeps.cli.service.sweep import chosen_tables
 from sweeps.plan.run_command import run_command
-from sweeps.plan.sweep import Sweep, load_sweep, with_tables
+from sweeps.plan.sweep import Sweep, load_sweep, save_sweep, with_tables
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import define_tables, definition, grid_table, parse_grid, read_tables
@@ -114,6 +115,9 @@ def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) 
         ("train.color_jitter", "data.name", "'data.name': a sweep has one data set"),
         ("none,both", "none,bot", r"baseline jitter\[none,bot\] is not one of its cells or rows"),
         ("rows:", "rows: [", "not YAML"),
+        (JITTER, "- jitter\n", "the file: must be settings with their values, as `name: value`; "),
+        ("{train.color_jitter: 0.3}", "[x]", "rows.1.settings: must be settings with their values"),
+        ("[jitter]", "jitter", "row_names: must be a list, as `\\[a, b\\]`; "),
     ],
 )
 def test_a_wrong_file_is_refused_with_file_field_and_rule(
@@ -156,6 +160,25 @@ def test_a_grid_of_three_settings_has_a_row_for_each_combination() -> None:
     _, cell = next(table.cells())
     assert cell.overrides["views.enhanced"] is True
     assert "views.decreased" not in cell.overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"table', r"not JSON \(.*\)"),
+        ("[]", r"not what .* writes \(Input should be a dictionary\)"),
+    ],
+)
+def test_a_broken_description_of_a_sweep_is_written_again_by_its_command(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    save_sweep(store, sweep)
+    (path := store.sweep(sweep.name) / "sweep.json").write_text(text)
+    with pytest.raises(StoreError, match=f"^{path}: {said}; give the `sweeps run` command again$"):
+        load_sweep(store, sweep.name)
+    save_sweep(store, sweep)
+    assert load_sweep(store, sweep.name) == sweep
 
 
 def test_a_sweep_keeps_its_own_tables_for_later_commands(tmp_path: Path, jitter: Path) -> None:

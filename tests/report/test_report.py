@@ -14,6 +14,8 @@ from finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
 
 from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
+from sweeps.evidence.seeds import seed_differences
+from sweeps.evidence.verdict import Word, judge
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
@@ -23,6 +25,7 @@ from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import table_summary
+from sweeps.report.tables.legend import legend
 from sweeps.report.tables.model import Measure, Report
 from sweeps.report.tables.pictures.gallery import COLUMNS as GALLERY_COLUMNS
 from sweeps.store.store import Store
@@ -319,6 +322,16 @@ def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
     assert "Highest here" not in told
 
 
+def test_the_legend_calls_a_sure_sign_a_trend_whatever_the_size(floor: Report) -> None:
+    sure = judge(
+        seed_differences({0: 9.0, 1: 9.1}, {0: 0.0, 1: 0.0}), paper=0.68, margin=0.5, holm_p=0.01
+    )
+    assert "lies outside" in sure.reason
+    assert sure.word is Word.TREND_ONLY
+    told = " ".join(paragraph.text for paragraph in legend(floor))
+    assert "Trend only: it only has that sign, even if its size is shown to be another" in told
+
+
 # What a table shows, in one sentence
 
 V, III = TABLES["V"], TABLES["III"]
@@ -366,6 +379,19 @@ def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Pat
     assert found.startswith("The 8 different cells span")
     assert "Highest here: eq2-readings[default], " in found
     assert "in 100 % of resamples of seeds (2 seeds have only 3 different ones) and 100 %" in found
+
+
+def test_what_is_said_of_the_seeds_that_all_cells_have_says_so_where_some_have_more(
+    tmp_path: Path,
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("V",), 3)
+    lacking = sweep.plan.cell_trials["V[0.1,0.1]"][2]
+    fill(store, sweep, lambda t: None if t is lacking else 0.5, num_images=4)
+    table = build_report(sweep, store).tables[0]
+    span, *_, factors, highest = table.findings
+    assert "mIoU over the 2 seeds that all cells have, " in span
+    assert factors.startswith("Of the variance over the 2 seeds that all cells have, ")
+    assert highest.startswith("Highest here over the 2 seeds that all cells have: V[")
 
 
 def test_equal_results_have_no_span_in_sds() -> None:

@@ -120,16 +120,14 @@ def write_json(path: Path, value: Any) -> None:
         os.fsync(file.fileno())
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "delete the file to do the stage again") -> Any:
     """Read JSON; None if there is no such file. Raises BrokenFileError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:  # also for nesting too deep, numbers too long
-        raise BrokenFileError(
-            f"{path}: not JSON ({error}); delete the file to do the stage again"
-        ) from None
+        raise BrokenFileError(f"{path}: not JSON ({error}); {remedy}") from None
 
 
 class PathError(ForeseenError):

@@ -38,8 +38,8 @@ def search(
     """Search alpha, beta and lambda, apart from the tables. Run it again to resume.
 
     Optuna draws settings and ASHA stops poor trials early, by their score on one half of the scored
-    images. At the end the best three and the base, which has the preset's settings, are scored on
-    the other half. A trial trains in one process, without Ray Train.
+    images. At the end the best three and the base, the full method as the options set it, are
+    scored on the other half. A trial trains in one process, without Ray Train.
     """
     from sweeps.plan.search import make_search, parse_space
     from sweeps.run.subjects.search import DrivenSearch

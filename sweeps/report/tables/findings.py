@@ -31,10 +31,11 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
     share their trials.
     """
     values, pooled, once = complete_grid(table, cells), pooled_sd(cells), distinct(cells)
+    over = "" if values is None else _only(values, once)
     summary = []
     if values is not None and len(once) > 1:
         differing = [ref for ref, cell in cells.items() if cell.evidence and cell.evidence.differs]
-        summary = [table_summary(table, values, pooled, differing)]
+        summary = [table_summary(table, values, pooled, differing, over)]
     return (
         *summary,
         *_levels(cells),
@@ -42,8 +43,8 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
         *_resolution(once),
         *_repeats(table, cells),
         *(_paper_span(cells, pooled) if pooled else ()),
-        *(_factors(table, values) if values is not None and min(values.shape) > 1 else ()),
-        *(_winner(once, values, results) if values is not None and len(once) > 2 else ()),
+        *(_factors(table, values, over) if values is not None and min(values.shape) > 1 else ()),
+        *(_winner(once, values, results, over) if values is not None and len(once) > 2 else ()),
         *_dead_maps(cells),
     )
 
@@ -53,14 +54,15 @@ def table_summary(
     values: NDArray[np.float64],
     pooled: tuple[float, int] | None,
     differing: Sequence[str],
+    over: str = "",
 ) -> str:
     """Say in one sentence whether the cells of a table differ by more than seeds do.
 
     values: as `complete_grid` returns them. pooled: SD of one training over seeds and its degrees
     of freedom; None if no cell has two seeds. differing: cells shown to differ from the baseline.
-    In a grid with two seeds or more, factors are tested by analysis of variance with Holm's
-    correction. Otherwise, or if no factor is significant, the span is compared with the range of
-    noise (studentised range).
+    over: as `_only` returns it. In a grid with two seeds or more, factors are tested by analysis of
+    variance with Holm's correction. Otherwise, or if no factor is significant, the span is compared
+    with the range of noise (studentised range).
     """
     means = values.mean(0).ravel()  # [cells]
     span = float(np.ptp(means))
@@ -75,7 +77,8 @@ def table_summary(
     sd, df = _residual(values) if len(values) > 1 else pooled
     noise = range_of_noise(sd / np.sqrt(len(values)), means.size, df=df)
     start = (
-        f"The {what} span {number(span)} mIoU over {counted(len(values), 'seed')}"
+        f"The {what} span {number(span)} mIoU over "
+        f"{over or counted(len(values), 'seed')}"
         f"{in_sds}; without any effect they would span {number(noise.expected)} on average and up "
         f"to {number(noise.upper)} (95 %)"
     )
@@ -90,6 +93,12 @@ def table_summary(
         return f"{start}: within noise as a whole, but {names} differs from the baseline."
     kinds = (*table.row_names, table.column_name) if is_grid else ("cell",)
     return f"{start}: no {' or '.join(kinds)} can be told from another here."
+
+
+def _only(values: NDArray[np.float64], cells: Cells) -> str:
+    """Return which seeds the values are of if some cells have more, whose means then differ."""
+    more = any(len(cell.values) > len(values) for cell in cells.values())
+    return f"the {counted(len(values), 'seed')} that all cells have" if more else ""
 
 
 def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
@@ -241,11 +250,11 @@ def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
     return np.array(values).reshape(len(seeds), *shape)
 
 
-def _factors(table: Table, values: NDArray[np.float64]) -> list[str]:
+def _factors(table: Table, values: NDArray[np.float64], over: str) -> list[str]:
     """Say how much of a grid's variance each factor explains; `_effects` tests them."""
     found = factors(table, values)
     parts = [f"{name} explains {100 * e.eta_squared:.0f} %" for name, e in found.items()]
-    return [f"Of the variance over {counted(len(values), 'seed')}, {listed(parts)}."]
+    return [f"Of the variance over {over or counted(len(values), 'seed')}, {listed(parts)}."]
 
 
 def factors(table: Table, values: NDArray[np.float64]) -> dict[str, Effect]:
@@ -257,15 +266,16 @@ def factors(table: Table, values: NDArray[np.float64]) -> dict[str, Effect]:
     return dict(zip(names, two_way_anova(values), strict=True))
 
 
-def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list[str]:
+def _winner(cells: Cells, values: NDArray[np.float64], results: Results, over: str) -> list[str]:
     """Say in what share of resamples the highest cell is highest.
 
-    cells: distinct ones; values: of these, as `complete_grid` returns them.
+    cells: distinct ones; values: of these, as `complete_grid` returns them; over: as `_only` does.
     """
     means = values.mean(0).reshape(-1)
     names = list(cells)
     best = int(means.argmax())
-    start = f"Highest here: {names[best]}, {number(float(means[best]))}."
+    where = f"Highest here over {over}" if over else "Highest here"
+    start = f"{where}: {names[best]}, {number(float(means[best]))}."
     over_images = _over_images(cells, results)
     again = []
     if len(values) > 1:

@@ -31,8 +31,8 @@ def legend(report: Report) -> tuple[Text, ...]:
         "A verdict compares the measured difference to the cell's baseline, paired by seed, with "
         f"the paper's. Reproduced: it is the same within ± {report.margin:g} points (two one-sided "
         "t-tests at 5 %) and, if the paper claims more than that, has the same sign after Holm's "
-        "correction. Trend only: it only has the same sign. Not reproduced: it is shown to be "
-        "different, even if it cannot be told from 0.",
+        "correction. Trend only: it only has that sign, even if its size is shown to be another. "
+        "Not reproduced: otherwise shown to be different, even if it cannot be told from 0.",
         "Not resolvable: with the noise of these seeds, both the paper's difference and a very "
         "different one are possible. This does not contradict the paper; more seeds may decide.",
         "Holm's correction: among twenty cells without any effect, one would differ at 5 % by "
