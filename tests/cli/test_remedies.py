@@ -140,6 +140,18 @@ def test_a_refused_start_leaves_no_sweep_and_what_is_said_then_starts_one(
     assert line == command("sweeps", "run", "V", "--store", tmp_path / "none")
 
 
+def test_a_failed_trial_that_is_not_tried_again_is_not_done(drawn: Path, tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path / "st"), tiny_sweep(drawn, "VI")
+    fill(store, sweep, lambda trial: 0.5)
+    run = store.run(sweep.plan.trials[0].run_id)
+    (run.path / "done.json").unlink()
+    run.fail("diverged", "loss is not finite", "trace")
+    words = ("--data", drawn, "--preset", "tiny", "--store", store.root)
+    done = sweeps("run", "VI", *words)
+    assert done.exit_code == 1, done.output
+    assert "3 of 4 trials done, 1 failed, 0 to run" in done.stdout
+
+
 def test_where_nothing_is_left_to_run_no_cluster_is_needed(
     drawn: Path, tmp_path: Path, address: str
 ) -> None:

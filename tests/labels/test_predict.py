@@ -110,6 +110,7 @@ def test_bad_pictures_are_named_and_the_others_are_segmented(
     result = predict(network, out, absent, words, *pictures)
     assert result.exit_code == 1, result.output
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [str(absent), str(words)]
+    assert "absent.jpg: missing; give the path of a picture\n" in result.stderr  # it has no splits
     assert re.search(r"words\.jpg: cannot be decoded .*; replace the file", result.stderr)
     assert {path.name for path in out.glob("*_overlay.png")} == {
         "small_overlay.png",

@@ -235,7 +235,10 @@ def test_the_status_of_a_sweep_that_no_process_runs_says_how_to_resume_it(
     if driver:
         write_json(mixed.sweep(sweep.name) / ".driver.json", driver)
     resume = f"nothing runs; resume with: {run_command(sweep, mixed)}"
-    assert (resume in " ".join(printed(mixed, sweep).split())) is said
+    lines = printed(mixed, sweep, width=60).splitlines()
+    assert (resume in lines) is said  # in one line, to be copied
+    again = run_command(sweep, mixed, "--retry-failed")
+    assert f"run them again with: {again}" in lines
 
 
 def test_a_sweep_that_is_over_is_not_to_be_resumed(store: Store, sweep: Sweep) -> None:

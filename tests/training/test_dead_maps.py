@@ -175,6 +175,18 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
     assert "which lowers L_s for no gain" in html(document)
 
 
+def test_the_answer_counts_a_training_whose_maps_died_before_it_is_scored(
+    store: Store, sweep: Sweep
+) -> None:
+    train(store, cell(sweep, "no,no"), 0.6, 0.46)
+    train(store, cell(sweep, "yes,yes"), 0.6, 0.46)
+    (store.run(cell(sweep, "yes,yes").run_id).path / "done.json").unlink()
+    (table,) = build_report(sweep, store).tables
+    both = "Maps died: III[no,no] in 1 of 1 seed and III[yes,yes] in 1 of 1 seed;"
+    assert any(sentence.startswith(both) for sentence in table.findings)
+    assert table.answer.answer.endswith(" Maps died in 2 of 2 trials.")
+
+
 def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
     store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,9 @@ def predict_images(
     device = pick_device()
     model.to(device).eval()
     for path in paths:
+        if _is_missing(path):
+            yield DataError(f"{path}: missing; give the path of a picture")
+            continue
         try:
             image = read_image(path)
         except DataError as error:
@@ -68,6 +71,16 @@ def predict_images(
         order = np.argsort(-counts, kind="stable")
         shares = {names[k]: float(counts[k] / label.size) for k in order if counts[k]}
         yield Prediction(path, mask, overlay, shares)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # `read_image` says why it cannot be read
+    return False
 
 
 def overlay_labels(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -88,6 +88,12 @@ def _stage(trial: Trial, state: TrialState) -> str:
     return f"{state.progress:.0%} {stage}" if state.status == "running" else stage
 
 
+def _with_command(lead: str, command: str) -> Text:
+    line = as_rich(f"{lead}: {command}")
+    line.no_wrap = True
+    return line
+
+
 class Status:
     """A sweep's state in the store. Finished trials are read once."""
 
@@ -107,31 +113,38 @@ class Status:
         """Whether every trial is finished or failed."""
         return all(state.status in ("finished", "failed") for state in self.states.values())
 
-    def totals(self) -> Text:
-        """Return warnings and failures, each with its message, then counts and the time left."""
+    def totals(self) -> list[Text]:
+        """Return warnings and failures, each with its message, then counts and the time left.
+
+        A line with a command is `no_wrap`, so that the command can be copied.
+        """
         states, trials = self.states, self.plan.trials
-        lines: list[tuple[str, str]] = []
+        lines: list[Text] = []
         for kind in ("warning", "dead"):
             found = [(t.name, said) for t in trials if (said := getattr(states[t.run_id], kind))]
-            lines += [(f"warning: {name}: {said}", "yellow") for name, said in found[:MAX_WARNINGS]]
+            named = found[:MAX_WARNINGS]
+            lines += [as_rich(f"warning: {name}: {said}", "yellow") for name, said in named]
             if more := len(found[MAX_WARNINGS:]):
-                lines.append((f"warning: and so of {counted(more, 'more trial')}", "yellow"))
+                lines.append(as_rich(f"warning: and so of {counted(more, 'more trial')}", "yellow"))
         failed = [(t.name, why) for t in trials if (why := states[t.run_id].failure)]
-        lines += [(f"failed: {name}: {why}", "red") for name, why in failed]
+        lines += [as_rich(f"failed: {name}: {why}", "red") for name, why in failed]
         if failed:
             again = run_command(self.sweep, self.store, "--retry-failed")
-            lines.append((f"run them again with: {again}", ""))
+            lines.append(_with_command("run them again with", again))
         counts, num_trials = count_statuses(states.values()), counted(len(states), "trial")
-        lines.append((f"{counts} of {num_trials}; {time_left(self.cost)}", ""))
+        lines.append(as_rich(f"{counts} of {num_trials}; {time_left(self.cost)}"))
         if not self.is_over and nothing_runs(self.store, self.sweep.name):
-            lines.append((f"nothing runs; resume with: {run_command(self.sweep, self.store)}", ""))
-        return Text("\n").join(as_rich(*line) for line in lines)
+            resume = run_command(self.sweep, self.store)
+            lines.append(_with_command("nothing runs; resume with", resume))
+        return lines
 
-    def view(self, *, by_trial: bool, totals_first: bool = False) -> Group:
-        """Return what sweep it is, its tables or a line per trial, and the totals."""
-        found = self._trial_lines() if by_trial else matrices(self.plan, self.states)
-        parts = [self.totals(), *found] if totals_first else [*found, self.totals()]
-        return Group(as_rich(f"sweep {self.sweep.name}\n{self.sweep.describe()}"), *parts)
+    def title(self) -> Text:
+        """Return what sweep it is."""
+        return as_rich(f"sweep {self.sweep.name}\n{self.sweep.describe()}")
+
+    def progress(self, *, by_trial: bool) -> Sequence[RenderableType]:
+        """Return its tables, or a line per trial."""
+        return self._trial_lines() if by_trial else matrices(self.plan, self.states)
 
     def _trial_lines(self) -> list[Text]:
         lines = []
@@ -156,13 +169,16 @@ def show_status(
                 while not status.is_over:
                     if console.is_interactive:
                         # A view higher than the terminal is cut off at its end.
-                        view = status.view(by_trial=by_trial, totals_first=True)
-                        live.update(view, refresh=True)
+                        totals = Text("\n").join(status.totals())
+                        parts = (status.title(), totals, *status.progress(by_trial=by_trial))
+                        live.update(Group(*parts), refresh=True)
                     else:
-                        console.print(status.totals(), soft_wrap=True)
+                        console.print(Text("\n").join(status.totals()), soft_wrap=True)
                     time.sleep(every)
                     store.pull_results()
                     status.read()
         except KeyboardInterrupt:
             pass  # the last view is printed below
-    console.print(status.view(by_trial=by_trial))
+    console.print(Group(status.title(), *status.progress(by_trial=by_trial)))
+    for line in status.totals():
+        console.print(line, soft_wrap=bool(line.no_wrap))

@@ -67,7 +67,11 @@ def answer(
         words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
     start = "Cannot tell: " if tone == "open" else ""
     lacking = f" {counted(missing, 'cell')} missing." if 0 < missing < len(cells) else ""
-    died = {c.run_ids[seed]: seed in c.dead for c in cells.values() for seed in c.values}
+    died = {
+        cell.run_ids[seed]: seed in cell.dead
+        for cell in cells.values()
+        for seed in {*cell.values, *cell.dead}  # maps may have died in a training without a score
+    }
     if any(died.values()):
         lacking += f" Maps died in {sum(died.values())} of {counted(len(died), 'trial')}."
     next_step = _next(list(cells.values()), judged, margin, command)

@@ -58,8 +58,12 @@ class Tables(Subject):
         """Exchange results with the bucket, including those an earlier start could not upload."""
         self.store.pull_results()
         self.store.push_results()
-        total, missing = len(self.sweep.plan.trials), len(self.missing())
-        share = f"{total - missing} of {counted(total, 'trial')} done"
+        trials = self.sweep.plan.trials
+        missing = len(self.missing())
+        finished = sum(bool(self.store.run(trial.run_id).metrics()) for trial in trials)
+        failed = len(trials) - missing - finished  # those to be tried again are missing
+        share = f"{finished} of {counted(len(trials), 'trial')} done"
+        share += f", {failed} failed" if failed else ""
         done = f"{self.what.title}: {share}, {missing} to run"
         if not missing:
             return [done]
