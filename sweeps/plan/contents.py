@@ -181,7 +181,7 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     if not named:
         there = ", ".join(entry.name for entry in entries) or "none"
         raise StoreError(
-            f"{store.root}: no sweep, search or headline {printable(name)}; there are: "
+            f"{store.address}: no sweep, search or headline {printable(name)}; there are: "
             f"{printable(there)}"
         )
     entry = named[0]

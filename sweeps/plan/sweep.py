@@ -270,7 +270,7 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
         name = names[-1]
     if name is None or name not in names:
         raise StoreError(
-            f"{store.root}: no sweep {printable(name or 'at all')}; there are: "
+            f"{store.address}: no sweep {printable(name or 'at all')}; there are: "
             f"{printable(', '.join(names)) or 'none'}; check --store and --sweep, or start one, "
             f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )

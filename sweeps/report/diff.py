@@ -65,7 +65,7 @@ def find_trials(store: Store, sweep: Sweep | None, name: str) -> tuple[Trial, ..
     hint = f"did you mean {' or '.join(near)}?" if near else f"cells: {', '.join(cells) or 'none'}"
     where = f"sweep {sweep.name} has no cell" if sweep else "there is no sweep"
     raise StoreError(
-        f"{printable(name)}: {where}, and {store.root} no run of this name; {printable(hint)}"
+        f"{printable(name)}: {where}, and {store.address} no run of this name; {printable(hint)}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sweeps.store.errors import comes_again
+from sweeps.store.errors import StoreError, comes_again
 from sweeps.store.store import write_json
 
 DIVERGED, NOT_LEARNING = "diverged", "not learning"
@@ -50,6 +50,8 @@ class ErrorNote:
     traceback: str
     comes_again: bool = False
     """Whether a retry would meet it again."""
+    of_store: bool = False
+    """Whether the store is at fault, not the attempt: a full disk, a bucket that is away."""
 
     @property
     def signature(self) -> tuple[str, str, str]:
@@ -67,7 +69,14 @@ def note_of(error: BaseException) -> ErrorNote:
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
     details = "".join(traceback.format_exception(error))
-    return ErrorNote(failure_kind(error), str(error), where, details, comes_again(error))
+    return ErrorNote(
+        failure_kind(error),
+        str(error),
+        where,
+        details,
+        comes_again(error),
+        isinstance(error, StoreError),
+    )
 
 
 def write_note(folder: Path, note: ErrorNote) -> None:

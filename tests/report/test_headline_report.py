@@ -132,6 +132,8 @@ def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_nex
     elsewhere = DrivenHeadline(headline, Store(there.mirror, there), Conduct(), 0)
     elsewhere.prepare(Resources())
     assert answer(read_results(headline, elsewhere.store), store).answer == found.answer
+    written = markdown(headline_document(headline, elsewhere.store))
+    assert f"| store | {there.url} |" in written
 
 
 def test_every_printed_row_stands_beside_the_measured_ones(document: Document) -> None:

@@ -6,8 +6,10 @@ import pytest
 import targets
 from finished import finished_sweep
 
-from sweeps.run.faults import unexplained
+from sweeps.run.faults import MAX_RESTARTS, unexplained
+from sweeps.run.ray.tune import break_of
 from sweeps.run.subjects.tables import MissingTrials
+from sweeps.store.errors import StoreError
 from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store
 
@@ -133,3 +135,31 @@ def test_giving_up_fails_the_scores_that_are_missing_and_no_other(
     failures = [scene.store.run(score.run_id).failure() for score in SCORES]
     assert [failure and failure["kind"] for failure in failures] == [None, "died", "died"]
     assert scene.heard[-2:] == [(IDS[1], "failed", None), (IDS[2], "failed", None)]
+
+
+class RaisedError(Exception):
+    """As Ray passes an error of a trial's process on."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"Traceback ...\n{type(cause).__module__}.{type(cause).__name__}: {cause}")
+        self.cause = cause
+
+
+def test_while_the_store_is_away_no_score_fails_and_the_next_start_tries_them_again(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path)
+    away = break_of(KEY, RaisedError(StoreError("s3://b/x: no answer")))
+    for _ in range(MAX_RESTARTS + 1):
+        scene.start()
+        scene.dispatch.broke(away)
+    assert scene.said == [
+        *(
+            f"{SCORES[0].name}: s3://b/x: no answer; restart {number} of {MAX_RESTARTS}, from its "
+            "last checkpoint"
+            for number in range(1, MAX_RESTARTS + 1)
+        ),
+        f"{SCORES[0].name}: StoreError: s3://b/x: no answer",
+    ]
+    assert scene.dispatch.next() is None
+    assert [scene.store.run(run_id).failure() for run_id in IDS] == [None] * 3

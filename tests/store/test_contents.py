@@ -151,6 +151,28 @@ def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
     }
 
 
+def test_a_removal_from_a_bucket_names_what_goes_there_with_its_size(
+    store: Store, vi: Sweep, port: int, tmp_path: Path
+) -> None:
+    own = vi.plan.cell_trials["VI[no,yes]"][0].cam_id
+    (store.root / "cams" / own / "checkpoints").mkdir()
+    (store.root / "cams" / own / "checkpoints" / "epoch_0001.pt").write_bytes(bytes(2_000_000))
+    here = Remote(f"s3://{BUCKET}/removed", store.root)
+    for room in ("sweeps", *STAGES):
+        here.push_folder(room)
+    to_bucket = ("--store", here.url)
+    mirror = {"WSSS_MIRROR": str(tmp_path / "there"), "COLUMNS": "200"}
+    said = given("rm", vi.name, "--results", "--dry-run", *to_bucket, **mirror).output
+    assert "2.0 MB to delete\n" in said
+    assert f"  {here.url}/cams/{own}\n" in said
+    assert str(tmp_path) not in said
+    assert "other machines keep their copies until the same command is given there" in said
+    assert f"{here.url}: no sweep" in given("rm", "V-nowhere", *to_bucket, **mirror).output
+    out = tmp_path / "out"
+    given("report", "--sweep", vi.name, "--out", out, *to_bucket, **mirror)
+    assert f"| store | {here.url} |" in (out / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [(("--dry-run", "--results"), 0, "to delete"), ((), 2, "give --yes to delete it")],

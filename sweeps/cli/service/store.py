@@ -62,11 +62,19 @@ def rm(
 
 
 def _what_goes(store: "Store", removal: "Removal") -> Iterator[str]:
-    """Yield what a removal deletes: its folders by name, with their size on this machine."""
-    paths = [path for rel in removal.folders for path in (store.root / rel).rglob("*")]
-    megabytes = sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
-    yield f"{removal.entry.title}: {megabytes:,.1f} MB to delete"
-    yield from (f"  {store.root / rel}" for rel in removal.folders)
+    """Yield what a removal deletes: its folders by name, with their size here and in the bucket."""
+    sizes = {
+        path.relative_to(store.root).as_posix(): path.stat().st_size
+        for rel in removal.folders
+        for path in (store.root / rel).rglob("*")
+        if path.is_file()
+    }
+    for rel in removal.folders:
+        sizes |= {name: there.size for name, there in store.remote.objects(rel).items()}
+    yield f"{removal.entry.title}: {sum(sizes.values()) / 1e6:,.1f} MB to delete"
+    yield from (f"  {store.address}/{rel}" for rel in removal.folders)
+    if store.remote.url:
+        yield "other machines keep their copies until the same command is given there"
     if removal.num_kept:
         yield f"kept: {removal.num_kept} of its trainings, which something else uses"
 

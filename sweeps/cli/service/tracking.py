@@ -40,7 +40,7 @@ def sync(
     wanted = [each for each in known if name in (None, each.name)]
     if not wanted:
         raise StoreError(
-            f"{results.root}: no sweep, search or headline {name or 'at all'}; there are: "
+            f"{results.address}: no sweep, search or headline {name or 'at all'}; there are: "
             f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
         )
     pages = set[str]()

@@ -54,7 +54,7 @@ def choose_cell(store: Store, asked: Sweep, wanted: str | None) -> Choice:
     if unfinished:
         why = f"needs an ended sweep, and {unfinished[0].name} still has trials to do"
         remedy = f"finish it with: {run_command(unfinished[0], store)}"
-    raise StoreError(f"{store.root}: --cell best {why}; name another --cell, or {remedy}")
+    raise StoreError(f"{store.address}: --cell best {why}; name another --cell, or {remedy}")
 
 
 def _sweeps_like(store: Store, base: RunConfig) -> tuple[list[Sweep], list[Sweep]]:

@@ -369,7 +369,7 @@ def _provenance(results: Results, store: Store) -> Iterator[tuple[str, str]]:
     yield "data", f"{base.data.name}, {base.data.fingerprint}"
     yield "CAM weights", base.network.weights
     yield "DeepLab weights", networks[0].chain.segmentation.weights
-    yield "store", store.root.name
+    yield "store", store.remote.url or store.root.name
     for network in networks:
         ids = ", ".join(f"{stage} {value}" for stage, value in network.chain.ids().items())
         yield f"ids of {network.name}", ids

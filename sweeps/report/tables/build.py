@@ -266,7 +266,7 @@ def _provenance(sweep: Sweep, results: Results, store: Store | None) -> tuple[tu
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
     if store:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        found += [("store", store.root.name), ("report written", now)]
+        found += [("store", store.remote.url or store.root.name), ("report written", now)]
     return tuple(found)
 
 

@@ -160,6 +160,8 @@ def break_of(run_id: str, error: BaseException | None) -> Break:
         return unexplained(run_id, "lost node", "its node was lost", details)
     if comes_again(cause := getattr(error, "cause", None)):  # the process may leave no note here
         return Break(run_id, "error", replace(note_of(cause), traceback=details))
+    if isinstance(cause, StoreError):  # of which no process leaves a note
+        return Break(run_id, "death", replace(note_of(cause), traceback=details))
     lines = (details or "the process ended without an error").strip().splitlines()
     words = lines[0 if isinstance(error, RayActorError) else -1]
     return unexplained(run_id, "death", words, details)

@@ -249,7 +249,12 @@ class MissingTrials(Source[Training]):
         return End("started" if any(e.status == "started" for e in ends.values()) else "done")
 
     def gave_up(self, target: Training, note: ErrorNote) -> None:
-        """Record why its trials failed, except those that are scored."""
+        """Record why its trials failed, except those that are scored.
+
+        Nothing if the store is at fault: the next start tries them again.
+        """
+        if note.of_store:
+            return
         for run_id, trial in target.open.items():
             if self._end(trial).status == "started":
                 self.store.run(run_id).fail(note.kind, note.message, note.traceback)

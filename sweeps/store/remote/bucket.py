@@ -202,7 +202,8 @@ class Bucket:
                     return absent["absent"]
                 if kind == "unknown":
                     raise
-                text = " ".join(str(error).split()) or "no answer in time"
+                said = str(error).replace(" (reached max retries: 0)", "")  # those of boto3
+                text = " ".join(said.split()) or "no answer in time"
                 if kind != "passing":
                     raise StoreError(f"cannot {purpose}: {text}; {_REMEDIES[kind]}") from None
                 if delay is None or time.monotonic() - began + delay > limit:
