@@ -16,6 +16,7 @@ from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
+from wsss.labels.refine.crf import require_crf
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
 from wsss.training.segmentation import load_trained, segmentation_training, train_segmentation
@@ -144,6 +145,15 @@ class Predict(PerImage):
             train_seconds=training["train_seconds"],
             environment=training["environment"],
         )
+
+
+def require_packages(chain: ChainConfig, place: Place) -> None:
+    """Raise MissingCrfError if the chain is yet to use a dense CRF that cannot be imported here."""
+    refines = chain.labels is not None and "crf" in chain.labels.refinement
+    if (refines and not WriteLabels(chain).is_done(place)) or (
+        chain.segmentation.test_crf and not Predict(chain).is_done(place)
+    ):
+        require_crf()
 
 
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
