@@ -12,10 +12,9 @@ from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
 from wsss.data.pictures.image import as_array, read_image
-from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
-from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
+from wsss.evaluation.segmentation_score import SegmentationScore, read_label_map, score_folder
 from wsss.labels.refine.crf import require_crf
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
@@ -179,7 +178,7 @@ def draw_gallery(
     for name in image_ids:
         maps = [dataset.mask(name)] if with_truth else []
         for folder in predictions.values():
-            maps.append(read_mask(folder / f"{name}.png", len(dataset.classes)))
+            maps.append(read_label_map(folder / f"{name}.png", len(dataset.classes)))
         rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), tuple(maps)))
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_segmentation_gallery(
