@@ -12,10 +12,10 @@ from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
 from wsss.data.pictures.image import as_array, read_image
-from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
-from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
+from wsss.evaluation.segmentation_score import SegmentationScore, read_label_map, score_folder
+from wsss.labels.refine.crf import require_crf
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
 from wsss.training.segmentation import load_trained, segmentation_training, train_segmentation
@@ -146,6 +146,15 @@ class Predict(PerImage):
         )
 
 
+def require_packages(chain: ChainConfig, place: Place) -> None:
+    """Raise MissingCrfError if the chain is yet to use a dense CRF that cannot be imported here."""
+    refines = chain.labels is not None and "crf" in chain.labels.refinement
+    if (refines and not WriteLabels(chain).is_done(place)) or (
+        chain.segmentation.test_crf and not Predict(chain).is_done(place)
+    ):
+        require_crf()
+
+
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
     """Return images without labels: a network needs none, and a test split has none."""
     return [Sample(name, dataset.image_path(name), (), "xml") for name in image_ids]
@@ -169,7 +178,7 @@ def draw_gallery(
     for name in image_ids:
         maps = [dataset.mask(name)] if with_truth else []
         for folder in predictions.values():
-            maps.append(read_mask(folder / f"{name}.png", len(dataset.classes)))
+            maps.append(read_label_map(folder / f"{name}.png", len(dataset.classes)))
         rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), tuple(maps)))
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_segmentation_gallery(

@@ -206,5 +206,8 @@ def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
         "error: the disk that is written to: No space left on device; free space and give the same "
         "command again\n"
     )
+    with pytest.raises(SystemExit), explained():
+        raise OSError(errno.ENOSPC, "No space left on device", "/source/a.jpg", None, "/copy/a.jpg")
+    assert capsys.readouterr().err.startswith("error: /copy/a.jpg: No space left")
     with pytest.raises(OSError, match="Input/output"), explained():
         raise OSError(errno.EIO, "Input/output error", "/some/file")

@@ -345,6 +345,17 @@ def test_a_refinement_is_scored_before_and_after_on_the_same_cams(run: Path) -> 
     assert cams == {path: path.stat().st_mtime_ns for path in (run / "cams").glob("*.npz")}
 
 
+def test_a_dense_crf_that_cannot_be_imported_is_refused_before_the_random_walk(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    copy = Path(shutil.copytree(run, tmp_path / "b0", ignore=shutil.ignore_patterns("random_walk")))
+    told = fail("pseudo-label", "--run", copy, "--refinement", "random_walk_crf")
+    assert "-m pip install pydensecrf2" in told
+    assert not (copy / "random_walk").exists()
+
+
 def test_confident_labels_hold_unlabelled_pixels(run: Path, tmp_path: Path) -> None:
     sure = {"background": "confident", "confident_foreground": 0.6, "confident_background": 0.2}
     words = ("--run", run, "--workers", 0, "--out", tmp_path / "sure")

@@ -152,5 +152,5 @@ def test_the_most_probable_score_is_the_pseudo_label() -> None:
 def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf", None)
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf.densecrf", None)
-    with pytest.raises(MissingCrfError, match=r'pip install "wsss-sweeps\[crf\]"'):
+    with pytest.raises(MissingCrfError, match="-m pip install pydensecrf2"):
         dense_crf(two_colours(), random_probs(2, 8, 10), CrfConfig())

@@ -199,6 +199,9 @@ def test_unfit_predictions_are_refused_by_name(drawn: Path, predictions: Path) -
         write_label_png(path, label)
         with pytest.raises(DataError, match=rf"{ids[0]}\.png: {message}"):
             score_folder(predictions, dataset, ids)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"delete it and give the same command again$"):
+        score_folder(predictions, dataset, ids)
     path.unlink()
     with pytest.raises(DataError, match=rf"{ids[0]}\.png: missing; add the file"):
         score_folder(predictions, dataset, ids)

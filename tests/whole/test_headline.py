@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,17 @@ def test_the_supervised_bound_is_refused_before_compute_if_a_mask_is_missing(
     assert done.exit_code == 2
     assert f"1 of 16 images have no mask, first {extra}; add" in done.stderr
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [["random_walk_crf"], ["none", "--set-segmentation", "test_crf=1"]]
+)
+def test_a_dense_crf_that_cannot_be_imported_is_refused_before_compute(
+    drawn: Path, tmp_path: Path, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    done = sweeps(*words(drawn, tmp_path / "store", *more))
+    assert done.exit_code == 2
+    assert "the dense CRF needs pydensecrf2" in done.stderr
+    assert not [*tmp_path.glob("store/*/*")]

@@ -59,7 +59,7 @@ def explained() -> Iterator[None]:
         _refuse(str(error))
     except OSError as error:
         if error.errno in FULL:
-            where = error.filename or "the disk that is written to"
+            where = error.filename2 or error.filename or "the disk that is written to"  # of a copy
             _refuse(f"{where}: {error.strerror}; free space and give the same command again")
         if not error.filename or error.errno not in OF_A_PATH:
             raise

@@ -29,6 +29,16 @@ class SegmentationScore:
     num_images: int
 
 
+def read_label_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
+    """Read a label map that was made here; its remedy, if it is damaged, is to make it again."""
+    try:
+        return read_mask(path, num_classes)
+    except DataError as error:
+        told = str(error)
+        again = "delete it and give the same command again"
+        raise DataError(told.replace("replace the file", again)) from None
+
+
 def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) -> SegmentationScore:
     """Score `folder`/<id>.png of the given images; pixels whose mask is 255 do not count.
 
@@ -40,7 +50,7 @@ def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) ->
     num_images = 0
     for image_id in image_ids:
         path, mask = folder / f"{image_id}.png", dataset.mask(image_id)
-        prediction = read_mask(path, len(dataset.classes))
+        prediction = read_label_map(path, len(dataset.classes))
         require_size(path, prediction, mask.shape[::-1])
         if prediction.max() >= num_labels:
             raise DataError(

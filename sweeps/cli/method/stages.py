@@ -194,6 +194,7 @@ def pseudo_label(
     resources = _resources(address, cpus, gpus)
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import WriteLabels, label_score
+    from sweeps.stages.segmentation import require_packages
     from wsss.data.check import require_batch
     from wsss.data.voc import VocDataset
     from wsss.overrides import parse_assignments
@@ -214,6 +215,10 @@ def pseudo_label(
             len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
             labels.random_walk.batch_size,
             setting="--set random_walk.batch_size",
+        )
+    if resources is None:
+        require_packages(
+            chain, known.place(chain, labels=out or run / "pseudo_labels" / labels.refinement)
         )
     found: dict[str, SegmentationScore | None] = {}
     with _crew(workers, resources) as crew:

@@ -25,7 +25,7 @@ from sweeps.run.dispatch import Dispatch, End, Listener, Numbers, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.export import end_stages, export_of, read_export
-from sweeps.stages.segmentation import TrainDeepLab
+from sweeps.stages.segmentation import TrainDeepLab, require_packages
 from sweeps.stages.stage import Conduct, Crew, Place, Stage, Training, complete
 from sweeps.store.failures import ErrorNote, note_of
 from sweeps.store.rooms import DONE, Driven
@@ -63,6 +63,9 @@ class DrivenHeadline(Subject):
         self.store.pull_results()
         self.store.folder("predictions").pull({DONE})
         missing, total = self.missing(), len(self.chains)
+        if not resources.address:  # a cluster's machines may have other packages
+            for chain in missing:
+                require_packages(chain.config, Place(self.store, self.headline.sweep.data))
         for chain in self.chains:
             if chain not in missing:
                 bring_results(self.store, chain.config)

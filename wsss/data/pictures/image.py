@@ -109,7 +109,8 @@ def _require_8_bits(path: Path, image: ImageFile.ImageFile) -> None:
     # Pillow drops the lower 8 of 16 bits of a PNG in colour, whose mode does not show them.
     deep = image.format == "PNG" and any(str(tile.args).endswith(";16B") for tile in image.tile)
     if deep or image.mode not in IMAGE_MODES:
-        raise DataError(f"{path}: mode {image.mode}; save the image with 8 bits per channel")
+        mode = "16 bits per channel" if deep else f"mode {image.mode}"
+        raise DataError(f"{path}: {mode}; save the image with 8 bits per channel")
 
 
 def _decoded(path: Path, image: Image.Image) -> "Tensor":

@@ -16,6 +16,8 @@ how theirs were chosen. Legend: P present classes, L' = P + 1 labels, H W image 
 
 import importlib
 import math
+import shlex
+import sys
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -150,13 +152,18 @@ def _check(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> None:
         )
 
 
+def require_crf() -> None:
+    """Raise MissingCrfError without pydensecrf2."""
+    _densecrf()
+
+
 def _densecrf() -> Any:
     """Import pydensecrf when it is needed: it is optional, and compiled when it is installed."""
     try:
         return importlib.import_module("pydensecrf.densecrf")
     except ImportError as error:
         raise MissingCrfError(
-            f"the dense CRF needs pydensecrf2, which cannot be imported ({error}); run "
-            '`pip install "wsss-sweeps[crf]"` (Python 3.11 or 3.12 and a C++ compiler), or choose '
-            "refinement=pamr, which needs neither"
+            f"the dense CRF needs pydensecrf2, which cannot be imported ({error}); install it with "
+            f"{shlex.join([sys.executable, '-m', 'pip', 'install', 'pydensecrf2'])} (Python 3.11 "
+            "or 3.12 and a C++ compiler), or do without: labels `pamr`, `test_crf=false`"
         ) from None
