@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from ratios import high_water_mib
 from rich.console import Console
@@ -19,6 +19,8 @@ from sweeps.report.live.status import Status
 from sweeps.run.subjects.tables import missing_trials
 from sweeps.store.store import Store
 
+T = TypeVar("T")
+
 
 def time_store(store: Store, num_trials: int) -> dict[str, float]:
     """Fill a store with finished runs, and time what the commands do with them.
@@ -27,7 +29,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
     """
     figures: dict[str, float] = {"trials": num_trials, "rss_before_mib": high_water_mib("VmRSS")}
 
-    def timed(name: str, function: Callable[[], Any]) -> Any:
+    def timed(name: str, function: Callable[[], T]) -> T:
         begun, cpu = time.perf_counter(), time.process_time()
         result = function()
         figures[name] = time.perf_counter() - begun
@@ -45,7 +47,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
     loaded = timed("load_sweep", lambda: load_sweep(store))
     status = timed("status", lambda: Status(store, loaded))
     timed("status_again", status.read)
-    timed("status_print", lambda: _console().print(status.view(by_trial=False)))
+    timed("status_print", lambda: status.print(_console(), by_trial=False))
     timed("table", lambda: render_tables(sweep, store))
     view = timed("plan", lambda: PlanView(sweep, store))
     timed("plan_print", lambda: view.print(_console(), concurrent=8, show_all=False))

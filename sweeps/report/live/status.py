@@ -146,6 +146,12 @@ class Status:
         """Return its tables, or a line per trial."""
         return self._trial_lines() if by_trial else matrices(self.plan, self.states)
 
+    def print(self, console: Console, *, by_trial: bool) -> None:
+        """Print all of it."""
+        console.print(Group(self.title(), *self.progress(by_trial=by_trial)))
+        for line in self.totals():
+            console.print(line, soft_wrap=bool(line.no_wrap))
+
     def _trial_lines(self) -> list[Text]:
         lines = []
         for trial in self.plan.trials:
@@ -179,6 +185,4 @@ def show_status(
                     status.read()
         except KeyboardInterrupt:
             pass  # the last view is printed below
-    console.print(Group(status.title(), *status.progress(by_trial=by_trial)))
-    for line in status.totals():
-        console.print(line, soft_wrap=bool(line.no_wrap))
+    status.print(console, by_trial=by_trial)
