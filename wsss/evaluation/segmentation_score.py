@@ -31,12 +31,7 @@ class SegmentationScore:
 
 def read_label_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
     """Read a label map that was made here; its remedy, if it is damaged, is to make it again."""
-    try:
-        return read_mask(path, num_classes)
-    except DataError as error:
-        told = str(error)
-        again = "delete it and give the same command again"
-        raise DataError(told.replace("replace the file", again)) from None
+    return read_mask(path, num_classes, remedy="delete it and give the same command again")
 
 
 def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) -> SegmentationScore:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,12 +75,8 @@ def predict_images(
 
 
 def _is_missing(path: Path) -> bool:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # `read_image` says why it cannot be read
+    with suppress(OSError):  # `read_image` says why it cannot be read
+        return not path.exists()
     return False
 
 

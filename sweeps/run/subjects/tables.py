@@ -58,13 +58,12 @@ class Tables(Subject):
         """Exchange results with the bucket, including those an earlier start could not upload."""
         self.store.pull_results()
         self.store.push_results()
-        trials = self.sweep.plan.trials
-        missing = len(self.missing())
-        finished = sum(bool(self.store.run(trial.run_id).metrics()) for trial in trials)
-        failed = len(trials) - missing - finished  # those to be tried again are missing
-        share = f"{finished} of {counted(len(trials), 'trial')} done"
+        trials, missing = self.sweep.plan.trials, {trial.run_id for trial in self.missing()}
+        others = [self.store.run(trial.run_id) for trial in trials if trial.run_id not in missing]
+        failed = sum(bool(run.failure()) and not run.metrics() for run in others)
+        share = f"{len(others) - failed} of {counted(len(trials), 'trial')} done"
         share += f", {failed} failed" if failed else ""
-        done = f"{self.what.title}: {share}, {missing} to run"
+        done = f"{self.what.title}: {share}, {len(missing)} to run"
         if not missing:
             return [done]
         cost = cost_of(self.sweep, self.store)

@@ -73,8 +73,13 @@ def is_turned(path: Path) -> bool:
 
 
 @contextmanager
-def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture or mask; what Pillow raises within the context becomes a DataError."""
+def opened(
+    path: Path, formats: tuple[str, ...], *, remedy: str = "replace the file"
+) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture or mask; what Pillow raises within the context becomes a DataError.
+
+    remedy: for a damaged file.
+    """
     refuse_pipe(path, DataError)
     try:
         with Image.open(path, formats=formats) as image:
@@ -90,14 +95,14 @@ def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile
     except UnidentifiedImageError:
         kind = "damaged or of another kind" if path.stat().st_size else "an empty file"
         raise DataError(
-            f"{path}: cannot be decoded ({kind}, not {' or '.join(formats)}); replace the file"
+            f"{path}: cannot be decoded ({kind}, not {' or '.join(formats)}); {remedy}"
         ) from None
     except PermissionError as error:
         raise DataError(f"{path}: {error.strerror}; have it made readable for you") from None
     except BROKEN_IMAGE as error:
         let_through(error, path, but=OF_A_PATH)
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from None
+        raise DataError(f"{path}: cannot be decoded ({reason}); {remedy}") from None
 
 
 def as_array(image: "Tensor") -> "NDArray[np.uint8]":

@@ -22,14 +22,17 @@ _SPREAD = {"L;2": 85, "L;4": 17}
 REMEDY = "save class numbers as a palette or 8-bit grey PNG"
 
 
-def read_mask(path: Path, num_classes: int) -> NDArray[np.uint8]:
+def read_mask(
+    path: Path, num_classes: int, *, remedy: str = "replace the file"
+) -> NDArray[np.uint8]:
     """Return a mask: [H, W], 0 background, 1..K classes, 255 ignored.
 
     Accepted are class numbers (palette or grey, up to 16 bits) and RGB in VOC's colours. Raises
     DataError for a file that is missing, damaged or turned by an EXIF tag, for colours or values
-    that are no class, and for a palette whose colours contradict its numbers.
+    that are no class, and for a palette whose colours contradict its numbers. remedy: for a damaged
+    file.
     """
-    with opened(path, ("PNG",)) as image:
+    with opened(path, ("PNG",), remedy=remedy) as image:
         if orientation(image) != 1:
             raise DataError(f"{path}: turned by an EXIF tag; save the mask upright, without one")
         values = _values(path, image)
