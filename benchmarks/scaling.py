@@ -145,7 +145,7 @@ def replay_figures(num_trials: int, concurrent: int, *, track: bool, profile: bo
         trials: list[Trial] = list(sweep.plan.trials)
         write = trial_writer(store.root, write_template(store.root / "template"))
         with watched(sweep, store, track=track) as found, ProcessMeter() as process:
-            source, end = MissingTrials(store, trials), OrderlyEnd(store, Interrupts(), None, print)
+            source, end = MissingTrials(store, trials), OrderlyEnd(Interrupts())
             dispatch = Dispatch[Any](source, found.listeners, end, print)
             with profiled(profile):
                 hooks = replay(dispatch, trials, concurrent, write)

@@ -1,5 +1,25 @@
-"""`python -m sweeps`, the same as the `sweeps` command."""
+"""The programs `sweeps` and `wsss`, also as `python -m sweeps` and `python -m wsss`."""
 
-from sweeps.cli import app
+from importlib import import_module
 
-app(prog_name="sweeps")
+
+def start(program: str, module: str) -> None:
+    """Run a program. Ctrl-C while it is being loaded ends it without a traceback."""
+    try:
+        import_module(module).app(prog_name=program)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def sweeps() -> None:
+    """Run the program of tables."""
+    start("sweeps", "sweeps.cli")
+
+
+def wsss() -> None:
+    """Run the program of single stages."""
+    start("wsss", "sweeps.cli.method")
+
+
+if __name__ == "__main__":
+    sweeps()

@@ -60,7 +60,7 @@ class Scene:
         self.said: list[str] = []
         self.ends: list[tuple[str, str]] = []
         """(which target, why its attempt ended) of all that the ledger was told."""
-        end = OrderlyEnd(self.store, self.interrupts, None, self.said.append)
+        end = OrderlyEnd(self.interrupts)
         self.dispatch: Dispatch[Any] = Dispatch(
             source, [self], end, self.said.append, lambda *end: self.ends.append(end)
         )

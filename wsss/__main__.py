@@ -1,5 +1,5 @@
 """`python -m wsss` is the program `wsss`: the one place of wsss that knows of sweeps."""
 
-from sweeps.cli.method import app  # noqa: TID251
+from sweeps.__main__ import wsss  # noqa: TID251
 
-app(prog_name="wsss")
+wsss()

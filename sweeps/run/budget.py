@@ -2,7 +2,7 @@
 
 The hours spent are read from the ledger, so earlier starts of the same sweep count. On machines
 without GPUs, CPU-hours are counted. Once the budget is spent no trial starts, and each running one
-stops after its next checkpoint, so each may exceed the budget by an epoch and its start-up time.
+saves a checkpoint and stops, so each may exceed the budget by a step and its start-up time.
 """
 
 import math

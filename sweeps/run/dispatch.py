@@ -76,10 +76,6 @@ class Source(ABC, Generic[T]):
         """Return what listeners are told of a target; by default just this."""
         yield Event(target, status, record)
 
-    def training(self, target: T) -> str:
-        """Return the path in the store of the stage that it trains or waits for."""
-        return f"cams/{target.cam_id}"
-
     @abstractmethod
     def folder(self, target: T) -> Path:
         """Return where its processes leave notes for the driver."""
@@ -145,23 +141,34 @@ class Dispatch(Generic[T]):
         """Folder of a target's notes -> number of hangs known there."""
         self.breaks: tuple[Break, ...] = ()
         self.common_error: CommonError | None = None
+        self.is_end_said = False
 
     def next(self) -> T | None:
         """Return the next target; None if none may start now. If none is `out`, all is done."""
-        if self.common_error is not None or self.end.reason() is not None:
+        if self.is_ending():
             return None
         target = self.again.pop(0) if self.again else self.source.next()
         if target is not None:
             self.out[target.run_id] = target
         return target
 
-    def stop_all(self) -> bool:
-        """Whether to end everything now."""
+    def is_ending(self) -> bool:
+        """Whether nothing may start any more, and what runs is to save what it has and end.
+
+        Says why, the first time.
+        """
         if self.common_error is not None:
             return True
-        at_work = {run_id: self.source.training(self.out[run_id]) for run_id in self.running}
-        epochs = {run_id: said["epoch"] for run_id, said in self.last.items() if "epoch" in said}
-        return self.end.is_due(at_work, epochs)
+        if self.end.reason() is None:
+            return False
+        if not self.is_end_said:
+            self.is_end_said = True
+            self.say(self.end.words())
+        return True
+
+    def has_ended(self) -> bool:
+        """Whether nothing may start any more, and nothing runs."""
+        return self.is_ending() and not self.running
 
     def begun(self, run_id: str) -> None:
         """A target's process has started."""

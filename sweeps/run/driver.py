@@ -300,7 +300,7 @@ def run_missing(
         if ledger:
             ledger.room(at_once)
             listeners = [*listeners, ledger]
-        end = OrderlyEnd(subject.store, interrupts, budget, say, subject.noun)
+        end = OrderlyEnd(interrupts, budget, subject.noun)
         common_error = None
         for each in subject.rounds(resources):
             dispatch = Dispatch(each.source, listeners, end, say, ledger.ended if ledger else None)

@@ -76,8 +76,6 @@ class Interrupts(ExitStack):
         super().__init__()
         self.requested: str | None = None
         """The first signal's name."""
-        self.on_first: Callable[[str], None] = lambda name: None
-        """Called in the handler of the first one, with its name."""
         self.terminals = _terminals()
 
     def __enter__(self) -> Self:
@@ -92,7 +90,6 @@ class Interrupts(ExitStack):
             raise KeyboardInterrupt
         if self.requested is None:
             self.requested = signal.Signals(number).name
-            self.on_first(self.requested)
 
 
 def _heeded() -> set[signal.Signals]:

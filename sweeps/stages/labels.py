@@ -87,7 +87,7 @@ class LearnAffinity(Training):
             partial(_confident, maps, dataset, walk),
             walk,
             process=place.process,
-            checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
+            checkpoints=self.own_checkpoints(folder, place),
         )
         for record in train_affinity(training):
             folder.add_epoch(asdict(record))

@@ -85,7 +85,9 @@ class Count(Stage):
         counted = count_each(inferred, dataset, config.labels)
         for part in range(1, NUM_INFERENCE_REPORTS + 1):
             until = -(-len(own) * part // NUM_INFERENCE_REPORTS)
-            images += itertools.islice(counted, until - len(images))
+            for image in itertools.islice(counted, until - len(images)):
+                place.end_if_asked()
+                images.append(image)
             yield part / NUM_INFERENCE_REPORTS
 
 

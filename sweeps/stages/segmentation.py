@@ -54,7 +54,7 @@ class TrainDeepLab(Training):
             samples,
             self.label_maps(place, ids),
             process=place.process,
-            checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
+            checkpoints=self.own_checkpoints(folder, place),
         )
         for record in train_segmentation(training):
             if first:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from sweeps.stages.guard import HANG_AFTER_SECONDS, claim, watchdog
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import LABEL, Folder, Store
+from wsss.basics.errors import ForeseenError
 from wsss.labels.sources import digest_of, source_in
 from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.execution import Execution
@@ -75,8 +76,13 @@ class Crew:
         return stage.do_shared(place, image_ids, num_workers=self.num_workers)
 
 
-def keep_going() -> None:
-    """Do not stop."""
+class EndedEarlyError(ForeseenError):
+    """Work that was asked to end has saved what it had; it is no failure."""
+
+
+def never() -> bool:
+    """Return False."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,9 @@ class Place:
     """This process; None: one that works alone, on the CPU."""
     stack_folder: Path | None = None
     """Where a process that hangs leaves its stacks; None: no watchdog."""
-    after_checkpoint: Callable[[], None] = keep_going
-    """Called after each checkpoint; if it raises, the work ends without loss."""
+    is_ending: Callable[[], bool] = never
+    """Whether work is to be saved and ended; asked at every step and image, so it answers at once.
+    """
     share_every: int = 500
     """Images between uploads: at most this many are repeated if the machine is lost."""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -120,6 +127,14 @@ class Place:
         if not folder.is_finished():
             raise StoreError(f"{folder.path}: not finished; give the same command again")
         return folder.result() or {}
+
+    def end_if_asked(self) -> None:
+        """Raise EndedEarlyError on the first rank if the end was asked for.
+
+        Ray Train then ends the others, which hold nothing.
+        """
+        if self.process.is_first and self.is_ending():
+            raise EndedEarlyError("ended when asked to; the same command resumes it")
 
     def first(self, ask: Callable[[], T]) -> T:
         """Return on every rank the first rank's answer."""
@@ -161,17 +176,24 @@ class Stage(ABC):
 class Training(Stage):
     """A stage with epochs and checkpoints. Its result names the last checkpoint."""
 
-    def own_checkpoints(
-        self, folder: Folder, after_checkpoint: Callable[[], None] = keep_going
-    ) -> "CheckpointFolder":
-        """Return its checkpoints, which are marked as its own and uploaded as they are saved."""
+    def own_checkpoints(self, folder: Folder, place: Place | None = None) -> "CheckpointFolder":
+        """Return its checkpoints, which are marked as its own and uploaded as they are saved.
+
+        place: where it trains; once it is to end, it saves after the step at work, and ends.
+        """
         from wsss.training.checkpoint import CheckpointFolder
 
         def after_save(path: Path) -> None:
             folder.share()
-            after_checkpoint()
+            if place:
+                place.end_if_asked()
 
-        return CheckpointFolder(folder.checkpoints, owner=self.rel, after_save=after_save)
+        return CheckpointFolder(
+            folder.checkpoints,
+            owner=self.rel,
+            after_save=after_save,
+            is_wanted=place.is_ending if place else never,
+        )
 
     def is_done(self, place: Place) -> bool:
         """Whether the training is finished and its last checkpoint whole."""
@@ -250,10 +272,11 @@ class PerImage(Stage):
         done = place.crew.images(self, place, missing) if missing else ()
         for number, _ in enumerate(done, start=1):
             yield Record(self, number / len(missing))
+        place.end_if_asked()  # there may be images left
         return self.finish(place, folder)
 
     def do_shared(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Process these images here, and upload their files in between."""
+        """Process these images here until the end is asked for, and upload their files."""
         folder, waiting = place.store.folder(self.images_rel), set[str]()
         for image_id in self.do(place, image_ids, num_workers=num_workers):
             waiting.add(f"{image_id}{self.suffix}")
@@ -261,6 +284,8 @@ class PerImage(Stage):
                 folder.push(waiting)
                 waiting = set()
             yield image_id
+            if place.is_ending():
+                break
         folder.push(waiting)
 
 
@@ -275,6 +300,7 @@ def complete(stage: Stage, place: Place) -> Generator[Record, None, None]:
         return
     for need in stage.needs():
         yield from complete(need, place)
+    place.end_if_asked()
     yield from place.crew.work(stage, place)
 
 
@@ -284,7 +310,7 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
     with ExitStack() as stack:
         stack.enter_context(disk_errors(place.store.root))
         if process.is_first:
-            stack.enter_context(folder.hold())
+            stack.enter_context(folder.hold(meanwhile=place.end_if_asked))
         if place.first(lambda: stage.is_done(place)):
             return  # another process did it while this one waited
         if process.is_first:
@@ -304,10 +330,8 @@ def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
     process = place.process
     name = "stack.txt" if process.is_first else f"stack-{process.rank}.txt"
     with ExitStack() as stack:
-        beat = keep_going
-        if place.stack_folder:
-            stacks, limit = place.stack_folder / name, place.conduct.hang_after
-            beat = stack.enter_context(watchdog(stacks, limit))
+        stacks, limit = place.stack_folder, place.conduct.hang_after
+        beat = stack.enter_context(watchdog(stacks / name, limit)) if stacks else lambda: None
         steps = stack.enter_context(closing(stage.run(place, folder)))
         while True:
             try:

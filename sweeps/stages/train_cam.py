@@ -69,7 +69,7 @@ class TrainCam(Training):
             config,
             samples,
             process=place.process,
-            checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
+            checkpoints=self.own_checkpoints(folder, place),
             limits=place.conduct.limits,
         ):
             numbers: dict[str, Any]

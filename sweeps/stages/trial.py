@@ -14,7 +14,7 @@ from typing import Any
 from sweeps.plan.cost import inferred_pixels, num_views
 from sweeps.plan.search import split_halves
 from sweeps.stages.score import Count, Score
-from sweeps.stages.stage import Place, complete
+from sweeps.stages.stage import EndedEarlyError, Place, complete
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.store.code_version import code_version
 from sweeps.store.errors import StoreError
@@ -78,7 +78,7 @@ def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, 
         try:
             for record in run_trial(config, replace(place, stack_folder=run.path)):
                 yield record | {"run": run_id(config)}
-        except StoreError:
+        except (StoreError, EndedEarlyError):
             raise  # a full disk or unreachable bucket may be mended by the time of the restart
         except ForeseenError as error:
             if place.process.world_size > 1 and not isinstance(error, ON_ALL_RANKS):

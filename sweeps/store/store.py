@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: rea
     from sweeps.store.remote.mirror import Remote
 
 LABEL = "stage.json"
+WAIT_SECONDS = 5.0
+"""Between two looks at something else while another process holds a lock."""
 
 logger = logging.getLogger(__name__)
 
@@ -173,20 +176,26 @@ class Folder:
         return self.remote.lock(name, self.path / STAGE_LOCK)
 
     @contextmanager
-    def hold(self, *, silent: float = 30.0) -> Iterator[None]:
+    def hold(
+        self, *, silent: float = 30.0, meanwhile: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """Hold the lock, after waiting as long as another process holds it.
 
-        silent: seconds after which to say so.
+        silent: seconds after which to say so. meanwhile: called every few seconds; may raise.
         """
         from filelock import Timeout
 
-        lock = self.lock()
-        try:
-            lock.acquire(timeout=silent)
-        except Timeout as held:
-            where = held if self.remote.url else self.path
-            logger.warning("%s: another process is working on this; waiting for it", where)
-            lock.acquire()
+        lock, begun, is_said = self.lock(), time.monotonic(), False
+        while True:
+            try:
+                lock.acquire(timeout=min(silent, WAIT_SECONDS))
+                break
+            except Timeout as held:
+                meanwhile()
+                if not is_said and time.monotonic() - begun >= silent:
+                    where = held if self.remote.url else self.path
+                    logger.warning("%s: another process is working on this; waiting for it", where)
+                    is_said = True
         self._lock = lock
         try:
             yield

@@ -64,7 +64,7 @@ def test_a_killed_sweep_goes_on_by_the_same_command(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_after_the_next_checkpoint_and_the_printed_command_goes_on(
+def test_a_signal_stops_after_a_checkpoint_and_the_printed_command_goes_on(
     pictures: Path, unbroken: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     store = tmp_path / "store"

@@ -60,7 +60,7 @@ def test_each_target_is_handed_out_once_and_all_is_over_when_none_is_out(tmp_pat
     scene.dispatch.ended("a")
     scene.dispatch.ended("b")
     assert not scene.dispatch.out
-    assert not scene.dispatch.stop_all()
+    assert not scene.dispatch.has_ended()
     assert scene.told() == ["a running", "b running", "a running", "a done", "b done"]
     assert scene.said == []
 
@@ -147,7 +147,8 @@ def test_an_error_of_three_trials_stops_all_and_is_kept_once(tmp_path: Path) -> 
     names = [scene.start() for _ in range(4)]
     for name in names[:3]:
         scene.fail(name, "no such row")
-    assert scene.dispatch.stop_all()
+    assert scene.dispatch.is_ending()
+    assert not scene.dispatch.has_ended(), "the fourth saves what it has"
     found = scene.dispatch.common_error
     assert found.note.message == "no such row"
     assert "IndexError: no such row" in found.traceback_file.read_text()
@@ -163,16 +164,19 @@ def test_after_a_signal_nothing_starts_and_what_breaks_off_waits_for_the_next_st
     scene = Scene(tmp_path, "a", "b", "c")
     scene.start()
     scene.start()
+    assert not scene.dispatch.is_ending()
     scene.interrupts.requested = "SIGINT"
-    assert not scene.dispatch.stop_all()
+    assert scene.dispatch.is_ending()
     assert scene.dispatch.next() is None
+    (line,) = scene.said
+    assert "SIGINT: starting no more trials. Those running, if any, save a checkpoint" in line
     scene.dispatch.broke(unexplained("a", "death", "The actor died"))
     assert scene.said[-1] == "trial a: The actor died; it resumes at the next start"
     assert scene.told()[-1] == "a started"
     assert scene.dispatch.next() is None
-    assert not scene.dispatch.stop_all()
+    assert not scene.dispatch.has_ended()
     scene.dispatch.ended("b")
-    assert scene.dispatch.stop_all()
+    assert scene.dispatch.has_ended()
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "started"])
@@ -213,4 +217,4 @@ def test_a_bucket_that_is_away_when_a_target_ends_ends_no_other(tmp_path: Path) 
     ]
     assert [status for _, status, _ in scene.heard] == ["running"] * 2 + ["started", "failed"]
     scene.interrupts.requested = "SIGINT"
-    assert scene.dispatch.stop_all(), "none is left to wait for"
+    assert scene.dispatch.has_ended(), "none is left to wait for"

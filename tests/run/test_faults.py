@@ -19,8 +19,6 @@ from sweeps.evidence.image_counts import load_image_counts
 from sweeps.plan.states import DRIVER_FILE
 from sweeps.run.driver import DrivenError, driving
 from sweeps.run.faults import Break, Decision, decide, unexplained
-from sweeps.run.orderly_end import OrderlyEnd
-from sweeps.run.signals import Interrupts
 from sweeps.stages import guard
 from sweeps.stages.guard import (
     ChangedError,
@@ -273,48 +271,6 @@ def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
     assert commit(tmp_path) == ""
     subprocess.run([*git, "add", "sweeps"], check=True)
     assert commit(tmp_path).endswith("-dirty")
-
-
-@pytest.mark.parametrize("progress", [(2, None), (1, 60)])
-def test_an_orderly_end_waits_for_a_checkpoint_of_each_trial_between_or_within_epochs(
-    tmp_path: Path, progress: tuple[int, int | None]
-) -> None:
-    store, said, interrupts = Store(tmp_path), list[str](), Interrupts()
-    at_work = {"a": "cams/a", "b": "cams/b"}
-    folders = [store.folder(rel).checkpoints for rel in at_work.values()]
-    for folder in folders:
-        folder.mkdir(parents=True)
-        (folder / checkpoint_name(1)).touch()
-    end = OrderlyEnd(store, interrupts, None, said.append)
-    assert end.reason() is None
-    assert not end.is_due(at_work, {})
-    interrupts.requested = "SIGINT"
-    assert end.reason() == "SIGINT"
-    assert not end.is_due(at_work, {})
-    (folders[0] / checkpoint_name(*progress)).touch()
-    assert not end.is_due(at_work, {})
-    (folders[1] / checkpoint_name(*progress)).touch()
-    assert end.is_due(at_work, {})
-    (line,) = said
-    assert "SIGINT: starting no more trials. Those running, if any, continue to their next" in line
-
-
-def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_elsewhere(
-    tmp_path: Path,
-) -> None:
-    """On another machine, no checkpoint is seen: two epochs later there must be one.
-
-    One that has been resumed and reported nothing before, saves one with its first report.
-    """
-    store, interrupts = Store(tmp_path), Interrupts()
-    end = OrderlyEnd(store, interrupts, None, lambda line: None)
-    interrupts.requested = "SIGTERM"
-    left = {name: f"cams/{name}" for name in "bcd"}
-    assert not end.is_due({"a": "cams/a"} | left, {"c": 3.0})
-    store.cam("b").finish({"epochs": 4})
-    assert not end.is_due(left, {"c": 4.0})
-    assert not end.is_due(left, {"c": 5.0, "d": 8.0})
-    assert end.is_due(left, {"c": 5.0, "d": 9.0})
 
 
 def test_a_half_trained_network_of_other_packages_needs_a_persons_word(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How a headline goes through its chains: made-up stages that end, are asked to end, or break."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from sweeps.run.dispatch import Dispatch
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.headline import Chain, Chains
-from sweeps.stages.stage import Crew, Place, Record, Stage, Steps, Training, attempt, keep_going
+from sweeps.stages.stage import Place, Record, Steps, Training
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, Store
 from wsss.config import RunConfig
@@ -44,7 +44,7 @@ class ThreeEpochs(Training):
         return place.store.folder(self.rel).is_finished()
 
     def run(self, place: Place, folder: Folder) -> Steps:
-        checkpoints = self.own_checkpoints(folder, place.after_checkpoint)
+        checkpoints = self.own_checkpoints(folder, place)
         assert checkpoints.after_save
         for epoch in range(len(folder.checkpoint_names()) + 1, 4):
             self.break_at(epoch)
@@ -65,34 +65,19 @@ def raises(error: Exception, *epochs: int) -> Callable[[int], None]:
     return break_at
 
 
-@dataclass(frozen=True)
-class Elsewhere(Crew):
-    """Works on a cluster: within an epoch it says only that it is still at work."""
-
-    at_third: Callable[[], None] = keep_going
-    """Called within the third epoch."""
-
-    def work(self, stage: Stage, place: Place) -> Iterator[Record]:
-        for record in attempt(stage, replace(place, after_checkpoint=keep_going)):
-            if record.numbers["epoch"] == 3:
-                self.at_third()
-            yield Record(stage, 0.5)
-            yield record
-
-
 class Scene:
     """A headline of these stages, one a chain, which is started again and again."""
 
     def __init__(self, root: Path, *stages: ThreeEpochs) -> None:
         self.store, self.stages, self.said = Store(root), stages, list[str]()
-        self.interrupt_at, self.interrupts, self.crew = 99.0, Interrupts(), Crew()
+        self.interrupt_at, self.interrupts = 99.0, Interrupts()
 
     def interrupt(self) -> None:
         self.interrupts.requested = "SIGINT"
 
     def start(self) -> Dispatch[Chain]:
         self.interrupts = Interrupts()
-        place = Place(self.store, Path("nowhere"), crew=self.crew)
+        place = Place(self.store, Path("nowhere"))
         segmentations = (
             apply_overrides(TINY_DEEPLAB, {"rng_seed": seed}) for seed in range(len(self.stages))
         )
@@ -110,8 +95,7 @@ class Scene:
                     self.interrupt()
 
         source = Chains(chains, place)
-        end = OrderlyEnd(self.store, self.interrupts, None, self.said.append)
-        dispatch = Dispatch(source, [Ear()], end, self.said.append)
+        dispatch = Dispatch(source, [Ear()], OrderlyEnd(self.interrupts), self.said.append)
         source.run(dispatch, 1)
         return dispatch
 
@@ -130,16 +114,6 @@ def test_a_training_in_this_process_ends_with_the_checkpoint_behind_a_signal(
     scene.interrupt_at = 99.0
     scene.start()
     assert scene.epochs() == [3, 3]
-
-
-def test_a_training_elsewhere_ends_with_a_checkpoint_behind_a_signal_within_an_epoch(
-    tmp_path: Path,
-) -> None:
-    stage = ThreeEpochs("a")
-    scene = Scene(tmp_path, stage)
-    scene.crew = Elsewhere(at_third=scene.interrupt)
-    scene.start()
-    assert scene.store.folder(stage.rel).checkpoint_names()[-1] == "epoch_0003.pt"
 
 
 def test_a_chain_whose_training_diverges_has_failed_and_the_others_go_on(tmp_path: Path) -> None:

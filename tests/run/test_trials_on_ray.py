@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,13 +27,14 @@ from two_ranks import train_on_two, unbroken_rank
 
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.ray.ending import AskedToEnd
 from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import started
 from sweeps.run.ray.train import fit
 from sweeps.run.ray.tune import InOneProcess, Records, TuneRound
 from sweeps.run.signals import Interrupts
+from sweeps.stages.stage import EndedEarlyError
 from sweeps.store.errors import StoreError
-from sweeps.store.store import Store
 from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
@@ -129,10 +131,10 @@ def _one_gpu_left(address: str) -> Iterator[None]:
 def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_it(
     address: str, tmp_path: Path
 ) -> None:
-    numbers, store = range(2), Store(tmp_path)
+    numbers = range(2)
     resources = Resources(address=address, cpus=0.5, gpus=0.5)
     source = Pieces(tmp_path, [f"{number}" for number in numbers])
-    dispatch = Dispatch[Piece](source, [], OrderlyEnd(store, Interrupts(), None, print), print)
+    dispatch = Dispatch[Piece](source, [], OrderlyEnd(Interrupts()), print)
     space = {"folder": str(tmp_path), "gpus": resources.gpus, "at_once": len(numbers)}
     TuneRound[Piece](
         source,
@@ -154,13 +156,18 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
 
 
 def run_in_one_process(
-    generate: Callable[..., Records], address: str, folder: Path, *, at_once: int, stopped_at: float
+    generate: Callable[..., Records],
+    address: str,
+    folder: Path,
+    *,
+    at_once: int,
+    stopped_at: float = 99.0,
+    interrupts: Interrupts | None = None,
 ) -> None:
     """Run two trials; end each that reports this epoch."""
     source = Pieces(folder, ["0", "1"])
     source.stopped_at = stopped_at
-    ending = OrderlyEnd(Store(folder), Interrupts(), None, print)
-    dispatch = Dispatch[Piece](source, [], ending, print)
+    dispatch = Dispatch[Piece](source, [], OrderlyEnd(interrupts or Interrupts()), print)
     TuneRound[Piece](
         source,
         tune.with_parameters(InOneProcess, generate=generate),
@@ -204,6 +211,32 @@ def stopped_before_the_other(space: dict[str, Any]) -> Records:
     finally:
         if is_first:
             note(space["folder"], "ended")
+
+
+def works_until_asked(space: dict[str, Any]) -> Records:
+    """Report nothing, as within a long epoch; once asked to end, save for a while."""
+    note(space["folder"], f"begun{space['number']}")
+    asked = AskedToEnd()
+    while not asked():
+        time.sleep(0.1)
+    time.sleep(2)
+    note(space["folder"], f"ended{space['number']}")
+    raise EndedEarlyError("as asked")
+    yield {}
+
+
+def test_a_trial_in_the_middle_of_an_epoch_is_asked_to_end_and_waited_for(
+    address: str, tmp_path: Path
+) -> None:
+    interrupts = Interrupts()
+
+    def interrupt() -> None:
+        wait_for(tmp_path / "begun0.json")
+        interrupts.requested = "SIGINT"
+
+    threading.Thread(target=interrupt).start()
+    run_in_one_process(works_until_asked, address, tmp_path, at_once=1, interrupts=interrupts)
+    assert [path.name for path in tmp_path.glob("ended*")] == ["ended0.json"]
 
 
 def wait_for(path: Path) -> None:

@@ -1,11 +1,12 @@
 """One trial: its files, that no finished stage runs again, and that a broken one continues."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sweeps.run.driver import NOT_COMPLETE
 from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.tables import Tables
 from sweeps.stages.score import NUM_INFERENCE_REPORTS
-from sweeps.stages.stage import Place
+from sweeps.stages.stage import EndedEarlyError, Place
 from sweeps.stages.trial import run_group, run_trial
 from sweeps.store.failures import take_note
 from sweeps.store.store import Folder, Store, write_json
@@ -242,6 +243,21 @@ def test_a_second_process_on_one_training_waits_until_the_first_ends(
         assert other.poll() == -9
 
 
+def test_who_waits_for_another_process_ends_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = Store(tmp_path).cam("c")
+    monkeypatch.setattr("sweeps.store.store.WAIT_SECONDS", 0.1)
+
+    def asked() -> None:
+        raise EndedEarlyError
+
+    with held_for_a_second(cam) as other:
+        with pytest.raises(EndedEarlyError), cam.hold(meanwhile=asked):
+            pass
+        assert other.poll() is None
+
+
 def test_who_waits_for_another_process_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -249,6 +265,32 @@ def test_who_waits_for_another_process_says_so(
     with held_for_a_second(cam) as other, cam.hold(silent=0.1):
         assert other.poll() == -9
     assert f"{cam.path}: another process is working on this; waiting for it" in caplog.text
+
+
+def asked_after(count: int) -> Callable[[], bool]:
+    """Return what says that the end was asked for, from its so manieth call on."""
+    calls = itertools.count(1)
+    return lambda: next(calls) > count
+
+
+def test_a_trial_that_is_asked_to_end_anywhere_loses_no_step(
+    finished: tuple[Path, Any], config: RunConfig, drawn: Path, tmp_path: Path
+) -> None:
+    cam, left = Store(tmp_path).cam(cam_id(config)), list[str]()
+    execution = Execution(checkpoint_minutes=0)
+    for count in (2, 2, 4, 8):
+        place = Place(Store(tmp_path), drawn, execution=execution, is_ending=asked_after(count))
+        with pytest.raises(EndedEarlyError):
+            list(run_group([config], place))
+        left.append(cam.checkpoint_names()[-1])
+    within, *after = left
+    assert within == "epoch_0000_0000002.pt"
+    assert after == [f"epoch_000{epoch}.pt" for epoch in (1, 2, 3)]
+    assert cam.is_finished(), "the last time, it was asked while the images were counted"
+    assert not Store(tmp_path).run(run_id(config)).why_failed()
+    run(config, tmp_path, drawn)
+    assert step_losses(Store(tmp_path), config) == step_losses(Store(finished[0]), config)
+    assert figures(Store(tmp_path), config) == figures(Store(finished[0]), config)
 
 
 # Several scores of one training

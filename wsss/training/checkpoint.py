@@ -43,12 +43,19 @@ class CheckpointFolder:
 
     owner: the training's id, written into each checkpoint and required of it; "": any.
     after_save: called with each checkpoint once it is on disk, for example to copy it elsewhere.
+    is_wanted: asked after each step whether to save one now, within the epoch.
     """
 
     def __init__(
-        self, folder: Path, *, owner: str = "", after_save: Callable[[Path], None] | None = None
+        self,
+        folder: Path,
+        *,
+        owner: str = "",
+        after_save: Callable[[Path], None] | None = None,
+        is_wanted: Callable[[], bool] | None = None,
     ) -> None:
-        self.folder, self.owner, self.after_save = folder, owner, after_save
+        self.folder, self.owner = folder, owner
+        self.after_save, self.is_wanted = after_save, is_wanted
 
     def paths(self) -> list[Path]:
         """Return the checkpoints on disk, oldest first."""

@@ -252,10 +252,12 @@ class Training:
         )
 
     def _is_time_to_save(self) -> bool:
-        minutes = self.process.execution.checkpoint_minutes
-        if not (minutes and self.checkpoints and self.process.is_first):
+        if not (self.checkpoints and self.process.is_first):
             return False
-        return time.monotonic() - self.saved_at >= 60 * minutes
+        if self.checkpoints.is_wanted and self.checkpoints.is_wanted():
+            return True
+        minutes = self.process.execution.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
     def _save(self) -> None:
         if self.checkpoints and self.process.is_first:

@@ -8,11 +8,12 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.queue import Empty, Queue
 
+from sweeps.run.ray.ending import AskedToEnd, ask_to_end
 from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
 from sweeps.run.ray.train import fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
-from sweeps.stages.stage import Crew, PerImage, Place, Record, Stage, attempt, keep_going
+from sweeps.stages.stage import Crew, PerImage, Place, Record, Stage, attempt
 from sweeps.stages.train_cam import TrainCam
 from wsss.training.process import Process, pick_device
 
@@ -38,16 +39,21 @@ def map_shards(
     item: Item,
     image_ids: list[str],
     needs: Resources,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
     """Yield each image id when a task reports it done, in any order; `needs`: what a task occupies.
 
     function(item, ids): a module's function that yields every id of its shard, even if the image
     was done before: a task whose node died runs again, and the ids that it yielded before are
     skipped. The first error ends the map and is raised here; the other tasks are cancelled.
+    meanwhile: called at least once a second.
     """
     task = _streaming(function, needs)
     shards = split_shards(image_ids, _num_slots(needs))
-    yield from filter(None, _answers([task.remote(item, shard) for shard in shards]))
+    for answer in _answers([task.remote(item, shard) for shard in shards]):
+        meanwhile()
+        if answer:
+            yield answer
 
 
 def _answers(streams: list[Any]) -> Iterator[Any]:
@@ -112,6 +118,8 @@ class Cluster(Crew):
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
+        self.word: Any = None
+        """With which the tasks were asked to end."""
 
     def work(self, stage: Stage, place: Place) -> Iterator[Record]:
         """Run a stage: images in shards, large trainings on `num_workers` Ray Train workers.
@@ -128,17 +136,23 @@ class Cluster(Crew):
         else:
             records = _answers([_streaming(_attempt, self._needs(stage)).remote(sent)])
         for record in records:
+            self._pass_on(place)
             progress = record.progress if record else progress
             yield record or Record(stage, progress)
 
     def images(self, stage: PerImage, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Process the images in shards, a Ray task each."""
-        return map_shards(_do_images, self._sent(stage, place), image_ids, self._needs(stage))
+        sent, needs = self._sent(stage, place), self._needs(stage)
+        return map_shards(_do_images, sent, image_ids, needs, lambda: self._pass_on(place))
+
+    def _pass_on(self, place: Place) -> None:
+        """Ask the tasks to end, once that is asked of this process."""
+        if self.word is None and place.is_ending():
+            self.word = ask_to_end()
 
     def _sent(self, stage: Stage, place: Place) -> _Sent:
-        return _Sent(
-            stage, replace(place, crew=Crew(), after_checkpoint=keep_going), self.resources.cpus
-        )
+        place = replace(place, crew=Crew(), is_ending=AskedToEnd())
+        return _Sent(stage, place, self.resources.cpus)
 
     def _needs(self, stage: Stage) -> Resources:
         """Return what a task occupies. Labels need no GPU, unless PAMR refines them."""

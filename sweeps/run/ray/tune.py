@@ -21,8 +21,9 @@ from ray.tune.search import Searcher
 from sweeps.plan.search import Search
 from sweeps.run.dispatch import Dispatch, Source, T
 from sweeps.run.faults import Break, unexplained
+from sweeps.run.ray.ending import AskedToEnd, ask_to_end
 from sweeps.run.ray.resources import Resources
-from sweeps.stages.stage import Place
+from sweeps.stages.stage import EndedEarlyError, Place
 from sweeps.store.errors import StoreError, comes_again
 from sweeps.store.failures import failure_kind, note_of, write_note
 from wsss.config import RunConfig
@@ -114,6 +115,8 @@ class _Events(_NotKept, tune.Stopper, tune.Callback):  # type: ignore[misc]
         self, dispatch: Dispatch[T], targets: _Targets[T], *, in_one_process: bool
     ) -> None:
         self.dispatch, self.targets, self.in_one_process = dispatch, targets, in_one_process
+        self.word: Any = None
+        """With which the trials were asked to end."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether to end a trial that has reported. Tune passes its end as a report, too."""
@@ -122,8 +125,13 @@ class _Events(_NotKept, tune.Stopper, tune.Callback):  # type: ignore[misc]
         return self.dispatch.reported(self.targets.run_ids[trial_id], result)
 
     def stop_all(self) -> bool:
-        """Whether to end everything now; called at every step."""
-        return self.dispatch.stop_all()
+        """Whether to start nothing more and end what waits to start; called at every step.
+
+        Not what runs: that is asked to end, as Tune kills a process ten seconds after it told it.
+        """
+        if self.word is None and self.dispatch.is_ending():
+            self.word = ask_to_end()
+        return self.word is not None and self.dispatch.has_ended()
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process has started."""
@@ -187,8 +195,7 @@ class InOneProcess(tune.Trainable):  # type: ignore[misc]
     """Works through a generator in a trial's process, one record a step.
 
     When a trial ends, early or not, its generator is closed between two steps. So its locks are
-    released at once, and before the process ends. But when all trials are ended, Tune kills a
-    process whose step takes ten seconds more: a lease of it then ends by itself.
+    released at once, and before the process ends.
     """
 
     def setup(
@@ -203,7 +210,10 @@ class InOneProcess(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Return the next record."""
-        return next(self.records, {"done": True})
+        try:
+            return next(self.records, {"done": True})
+        except EndedEarlyError:
+            return {"done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial in the same process."""
@@ -235,13 +245,16 @@ def distributed_trial(
 
     end_with_raylet()
     key = space["cam_id"]
-    fit(
-        on_one_rank,
-        (groups[key], place),
-        resources,
-        folder=place.store.root / "ray_train" / key,
-        callbacks=[TuneReportCallback()],
-    )
+    try:
+        fit(
+            on_one_rank,
+            (groups[key], place),
+            resources,
+            folder=place.store.root / "ray_train" / key,
+            callbacks=[TuneReportCallback()],
+        )
+    except EndedEarlyError:
+        tune.report({"done": True})  # Tune prints a line on a trial that never reported
 
 
 def on_one_rank(
@@ -251,7 +264,7 @@ def on_one_rank(
     from sweeps.stages.trial import run_group
 
     configs, place = item
-    return run_group(configs, replace(place, rank=process))
+    return run_group(configs, replace(place, rank=process, is_ending=AskedToEnd()))
 
 
 def drawn_trial(
@@ -270,7 +283,7 @@ def drawn_trial(
     config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
     # Without a watchdog: to judge an epoch may take as long as a whole inference.
-    place = replace(place, rank=Process(device=pick_device(cpus)))
+    place = replace(place, rank=Process(device=pick_device(cpus)), is_ending=AskedToEnd())
     try:
         for record in search_trial(config, search.objective, place, held_out=held_out):
             epoch = record["epoch"]
@@ -278,7 +291,7 @@ def drawn_trial(
     except (DivergedError, NotLearningError) as error:
         worst = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
         yield {**worst, "failed": failure_kind(error), "message": str(error)}
-    except StoreError:
+    except (StoreError, EndedEarlyError):
         raise  # e.g. another process holds the training, and will release it
     except Exception as error:
         write_note(folder, note_of(error))

@@ -26,7 +26,7 @@ from sweeps.run.driver import NOT_COMPLETE, Subject, printer
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.export import end_stages, export_of, read_export
 from sweeps.stages.segmentation import TrainDeepLab, require_packages
-from sweeps.stages.stage import Conduct, Crew, Place, Stage, Training, complete
+from sweeps.stages.stage import Conduct, Crew, EndedEarlyError, Place, Stage, complete
 from sweeps.store.failures import ErrorNote, note_of
 from sweeps.store.rooms import DONE, Driven
 from sweeps.store.store import Folder, Store
@@ -179,10 +179,6 @@ class Chain:
         return all(stage.is_done(place) for stage in self.stages)
 
 
-class _StoppedError(Exception):
-    """A training that was asked to stop has saved a checkpoint."""
-
-
 class Chains(Source[Chain]):
     """The chains to run, in this process or on the crew of their place: a round of its own."""
 
@@ -191,10 +187,6 @@ class Chains(Source[Chain]):
         self.store, self.place, self.source = place.store, place, self
         self.working = ""
         """Path of the stage that reported last."""
-
-    def training(self, target: Chain) -> str:
-        """Return the path of the running stage."""
-        return self.working
 
     def folder(self, target: Chain) -> Path:
         """Return the folder of its last stage."""
@@ -215,12 +207,12 @@ class Chains(Source[Chain]):
         target.folder(self.store).fail(note.kind, note.message, note.traceback)
 
     def run(self, dispatch: Dispatch[Chain], at_once: int) -> None:
-        """Run a dispatch's chains one after the other, until there are no more or it says stop."""
+        """Run a dispatch's chains one after the other, until there are no more or it is ending."""
         while (chain := dispatch.next()) is not None:
             dispatch.begun(chain.run_id)
             try:
                 self._advance(chain, dispatch)
-            except _StoppedError:
+            except EndedEarlyError:
                 pass
             except Exception as error:
                 dispatch.raised(chain.run_id, note_of(error))
@@ -228,16 +220,8 @@ class Chains(Source[Chain]):
             dispatch.ended(chain.run_id)
 
     def _advance(self, chain: Chain, dispatch: Dispatch[Chain]) -> None:
-        """Complete a chain; if asked to stop, end where nothing is lost.
-
-        Raises _StoppedError from a training in this process, and what the stages raise.
-        """
-
-        def stop_if_asked() -> None:
-            if dispatch.end.reason():
-                raise _StoppedError
-
-        place, known = replace(self.place, after_checkpoint=stop_if_asked), dict[str, Any]()
+        """Complete a chain. Raises EndedEarlyError, and what the stages raise."""
+        place, known = replace(self.place, is_ending=dispatch.is_ending), dict[str, Any]()
         for stage in chain.stages:
             with closing(complete(stage, place)) as records:
                 for record in records:
@@ -247,11 +231,6 @@ class Chains(Source[Chain]):
                         known = {"epoch": record.numbers["epoch"]}
                     numbers = {"stage": record.stage.title, "progress": record.progress}
                     dispatch.reported(chain.run_id, numbers | known | dict(record.numbers))
-                    if isinstance(record.stage, Training):  # its checkpoint comes after the record
-                        if dispatch.stop_all():
-                            return
-                    elif dispatch.end.reason():
-                        return
 
 
 class _Lines:
