@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import sweeps.cli
 import sweeps.cli.method
+from sweeps.__main__ import start
 from sweeps.plan.sweep import make_sweep, save_sweep
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
@@ -167,3 +168,13 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_syst
     names = ("classes", "errors", "voc", "check", "check_splits", "report", "drawn", "drawn.folder")
     lists = {f"wsss.data.{name}" for name in names}
     assert of_data == (lists if words[0] == "plan" else set())
+
+
+def test_ctrl_c_while_a_program_is_loaded_ends_it_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interrupted_program.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        start("sweeps", "interrupted_program")
+    assert ended.value.code == 130

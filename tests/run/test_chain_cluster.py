@@ -8,9 +8,11 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -23,6 +25,7 @@ from outcomes import CHAIN, pictures, stages_in
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.crew import Cluster, map_shards, split_shards
+from sweeps.run.ray.ending import AskedToEnd, ask_to_end
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import start_ray
 from sweeps.stages.segmentation import Predict
@@ -150,6 +153,28 @@ def test_a_killed_task_is_run_again_and_no_image_is_told_twice(tmp_path: Path) -
     done = list(map_shards(die_once, str(tmp_path), IDS, Resources()))
     assert (tmp_path / "died").exists()
     assert sorted(done) == sorted(IDS)
+
+
+def stay_until_asked(folder: str, image_ids: list[str]) -> Iterator[str]:
+    """Do one image, and wait until the end is asked for."""
+    yield image_ids[0]
+    asked = AskedToEnd()
+    while not asked():
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_that_are_asked_to_end_are_waited_for_and_what_they_did_is_told(
+    tmp_path: Path,
+) -> None:
+    words: list[Any] = []
+
+    def ask() -> None:
+        if not words:
+            words.append(ask_to_end())
+
+    done = list(map_shards(stay_until_asked, str(tmp_path), IDS, Resources(), ask))
+    assert sorted(done) == sorted(IDS[::8]), "the first image of each shard"
 
 
 @pytest.mark.usefixtures("cluster")
