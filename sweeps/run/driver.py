@@ -27,7 +27,7 @@ from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
-from sweeps.run.signals import Interrupts, as_ctrl_c, held_back
+from sweeps.run.signals import Interrupts, as_ctrl_c, held_back, lose_output
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import DRIVER_LOCK, Driven
 from sweeps.store.store import Store, read_json, write_json
@@ -157,6 +157,14 @@ class Subject(ABC):
         """Return a line per failure, and the remedy; [] without failures."""
 
 
+class Output(Console):
+    """Standard output, which may be a pipe whose reader ends first: Ctrl-C also ends a `tee`."""
+
+    def on_broken_pipe(self) -> None:
+        """End in order; Rich would exit, and so end all trials at once."""
+        lose_output()
+
+
 def drive(subject: Subject, resources: Resources) -> int:
     """Run what is missing, log it, print the tables; return the process's exit code.
 
@@ -165,7 +173,7 @@ def drive(subject: Subject, resources: Resources) -> int:
     half-trained networks of other code, ClusterError, WeightsError, ConfigError or CapacityError,
     all before any trial starts.
     """
-    console = Console()
+    console = Output()
     say = printer(console)
     with as_ctrl_c():
         try:

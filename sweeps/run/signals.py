@@ -92,6 +92,13 @@ class Interrupts(ExitStack):
             self.requested = signal.Signals(number).name
 
 
+def lose_output() -> None:
+    """Print nowhere from now on, as nobody reads it; then as after a terminal that closed."""
+    _leave([1, 2] if os.path.sameopenfile(1, 2) else [1])
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:  # which would kill this process
+        signal.raise_signal(signal.SIGHUP)
+
+
 def _heeded() -> set[signal.Signals]:
     """Return the three, without SIGHUP where it is ignored already, as under nohup."""
     is_deaf = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -103,9 +110,9 @@ def _terminals() -> list[int]:
     return [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
 
-def _leave(terminals: list[int]) -> None:
+def _leave(descriptors: list[int]) -> None:
     """Write nowhere from now on: to print on a closed terminal is an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in terminals:
+    for descriptor in descriptors:
         os.dup2(nowhere, descriptor)
     os.close(nowhere)

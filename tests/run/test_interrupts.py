@@ -151,6 +151,33 @@ def test_a_terminal_that_closes_asks_once_and_printing_goes_on_without_it() -> N
     assert process.wait(timeout=60) == 7
 
 
+IS_NOT_READ = """
+import sys
+from sweeps.run.driver import Output, printer
+from sweeps.run.signals import Interrupts
+with Interrupts() as interrupts:
+    sys.stdin.readline()
+    for _ in range(2):
+        printer(Output())("still here")
+printer(Output())("still here")
+sys.exit(7 if interrupts.requested == "SIGHUP" else 1)
+"""
+
+
+def test_a_reader_of_a_pipe_that_ends_asks_as_a_terminal_that_closes() -> None:
+    """As `tee` does, which Ctrl-C ends, too."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IS_NOT_READ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout
+        process.stdout.close()
+        process.communicate(b"go on\n", timeout=60)
+    assert process.returncode == 7
+
+
 class PressesAtOnce(Tables):
     def prepare(self, resources: Resources) -> list[str]:
         press_ctrl_c()
