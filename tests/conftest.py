@@ -24,6 +24,7 @@ from wsss.segmentation_config import PseudoLabelConfig
 
 torch.set_num_threads(1)
 os.fsync = lambda fd: None  # thousands of small files, and no power cut: minutes on a slow disk
+os.sync = lambda: None
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests
 os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)  # Ray reads it once in a process, whoever starts it
 

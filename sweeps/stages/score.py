@@ -72,7 +72,6 @@ class Count(Stage):
             yield Record(self, done)
         gathered = [image for part in place.process.gather(images) for image in part]
         if place.process.is_first:
-            folder.path.mkdir(parents=True, exist_ok=True)
             counts = collected(gathered, VocDataset(place.data), self.config.labels)
             counts.save(folder.path / COUNTS)
         return Counted(len(gathered), time.monotonic() - started)

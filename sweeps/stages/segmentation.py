@@ -180,7 +180,6 @@ def draw_gallery(
         for folder in predictions.values():
             maps.append(read_label_map(folder / f"{name}.png", len(dataset.classes)))
         rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), tuple(maps)))
-    path.parent.mkdir(parents=True, exist_ok=True)
     draw_segmentation_gallery(
         path,
         rows,

@@ -310,8 +310,11 @@ def test_an_import_is_whole_or_absent_and_done_once(
         assert run(source, "--images", pictures).exit_code != 0
     assert [path for path in pictures.parent.iterdir() if path.is_dir()] == [pictures]
 
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "sync", lambda: synced.append(made.exists()))
     first = run(source, "--images", pictures)
     assert f"{made}: imported (train 2, train_aug 2, val 1)" in first.stdout
+    assert synced == [False], "before it has its name: also after a power cut, all or nothing"
     assert "no problem found" in first.stdout
     assert "without a network, add --weights none, or --weights FILE" in first.stdout
     words = shlex.split(first.stdout.splitlines()[-1])

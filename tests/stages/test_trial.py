@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,23 @@ def finished(
 def store(finished: tuple[Path, Any], tmp_path: Path) -> Path:
     """A copy of it, to change."""
     return Path(shutil.copytree(finished[0], tmp_path / "store"))
+
+
+def test_each_file_of_a_finished_trial_survives_a_power_cut(
+    config: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[int, int] = {}
+    """Inode of each file that was put on disk -> its size then."""
+
+    def note(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+
+    monkeypatch.setattr(os, "fsync", note)
+    run(config, tmp_path, drawn)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert len(files) == 15
+    assert [p for p in files if synced.get(p.stat().st_ino) != p.stat().st_size] == []
 
 
 def test_a_trial_writes_what_the_store_promises(

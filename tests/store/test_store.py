@@ -38,19 +38,6 @@ def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: Fo
     assert len(cam.epochs()) == 4
 
 
-def test_an_epoch_is_on_disk_when_it_is_added(cam: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    sync = os.fsync
-
-    def count(descriptor: int) -> None:
-        synced.append(os.fstat(descriptor).st_size)
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", count)
-    cam.add_epoch({"epoch": 1})
-    assert synced == [len('{\n "epoch": 1\n}\n')]
-
-
 def test_attempts_are_kept_one_after_the_other(cam: Folder) -> None:
     for host in ("a", "b"):
         cam.add_attempt({"host": host})

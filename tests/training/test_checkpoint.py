@@ -10,7 +10,6 @@ import torch
 from fuzzing import Malicious
 from torch import nn
 
-from wsss.training import checkpoint
 from wsss.training.checkpoint import CheckpointFolder, OtherNetworkError, Position
 from wsss.training.checkpoint_names import checkpoint_name, epochs_of
 
@@ -74,8 +73,10 @@ def test_a_process_killed_while_writing_leaves_the_old_checkpoints(
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert folder.restore(make()[0]) == Position(2, 14)
+    assert len(names(folder)) == 3
     save_epochs(folder, 3)
     assert folder.restore(make()[0]) == Position(3, 21)
+    assert names(folder) == ["epoch_0002.pt", "epoch_0003.pt"], "and nothing of the killed one"
 
 
 def test_the_data_is_on_disk_before_the_name_appears(
@@ -83,7 +84,7 @@ def test_the_data_is_on_disk_before_the_name_appears(
 ) -> None:
     events: list[str] = []
     sync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda fd: (events.append("sync"), sync(fd)))
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), sync(fd)))
     monkeypatch.setattr(
         Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
     )

@@ -101,11 +101,16 @@ class BrokenFileError(ForeseenError, ValueError):
 
 @contextmanager
 def whole_or_absent(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which is renamed to `path` at the end and removed on an error."""
+    """Yield a path to write to; at the end, its file is put on disk and renamed to `path`.
+
+    On an error it is removed. Renamed first, it could be empty after a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial{os.getpid()}-{threading.get_ident()}")
     try:
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -116,8 +121,6 @@ def write_json(path: Path, value: Any) -> None:
     with whole_or_absent(path) as partial, partial.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_json(path: Path, remedy: str = "delete the file to do the stage again") -> Any:

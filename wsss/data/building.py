@@ -1,5 +1,6 @@
 """Building a folder so that it appears complete or not at all, by one process at a time."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,11 @@ def is_vacant(root: Path) -> bool:
 
 
 def put_in_place(building: Path, root: Path) -> None:
-    """Rename a finished folder to `root`, which is vacant."""
+    """Rename a finished folder to `root`, which is vacant; its files are put on disk first.
+
+    Else a power cut could leave empty files in it, and a later call would find it finished.
+    """
+    os.sync()  # of many thousands of files, each by itself takes minutes
     if root.exists():
         root.rmdir()
     building.rename(root)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.basics.files import whole_or_absent
 from wsss.data.errors import DataError
 
 Counts = NDArray[np.int64]
@@ -169,8 +170,9 @@ class ThresholdCounts:
         )
 
     def save(self, path: Path) -> None:
-        """Write a compressed .npz, without pickle."""
-        np.savez_compressed(path, **vars(self))
+        """Write a compressed .npz, atomically and without pickle."""
+        with whole_or_absent(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "ThresholdCounts":

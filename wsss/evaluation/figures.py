@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsss.basics.files import whole_or_absent
 from wsss.config import LabelsConfig, RunConfig, ViewsConfig
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.pictures.image import as_array, read_image
@@ -58,7 +59,8 @@ def draw_threshold_curve(path: Path, score: Score) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=100)
+    with whole_or_absent(path) as partial:
+        figure.savefig(partial, dpi=100, format="png")
 
 
 def draw_gallery(

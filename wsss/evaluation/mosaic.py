@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsss.basics.files import whole_or_absent
 from wsss.data.loading.crops import scaled_size
 
 CELL_INCHES = (2.1, 1.75)
@@ -87,7 +88,8 @@ def draw_mosaic(
             borderaxespad=0,
         )
     figure.figimage(np.asarray(canvas))
-    figure.savefig(path, dpi=dots_per_inch)
+    with whole_or_absent(path) as partial:
+        figure.savefig(partial, dpi=dots_per_inch, format="png")
 
 
 def _fit(picture: NDArray[np.uint8], box: tuple[int, int], *, smooth: bool) -> Image.Image:

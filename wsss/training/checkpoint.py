@@ -1,7 +1,6 @@
 """Checkpoints, written atomically: model, optimiser, position and random state."""
 
 import logging
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +63,7 @@ class CheckpointFolder:
     def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
         """Write a checkpoint by atomic rename, then delete all but the last KEPT_CHECKPOINTS.
 
+        Also deleted is what a process that was killed while writing has left.
         Raises OSError if the disk is full.
         """
         within = position.iteration if position.rows else None
@@ -83,9 +83,7 @@ class CheckpointFolder:
                 if isinstance(cause, OSError):
                     raise OSError(cause.errno, cause.strerror, str(path)) from None
                 raise
-            file.flush()
-            os.fsync(file.fileno())
-        for old in self.paths()[:-KEPT_CHECKPOINTS]:
+        for old in [*self.paths()[:-KEPT_CHECKPOINTS], *files_in(self.folder, "*.pt.partial*")]:
             old.unlink()
         if self.after_save:
             self.after_save(path)

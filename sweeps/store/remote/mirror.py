@@ -255,8 +255,6 @@ class Remote:
                 digest.update(chunk)
                 size += len(chunk)
                 file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
         if size != info.size:
             raise CutError(f"{size} of {info.size} bytes arrived")
         if digest.hexdigest() != info.sha256:

@@ -6,6 +6,7 @@ and adds itself to `prepared.json` last; a step that is listed there is not done
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from wsss.basics.files import write_json
+from wsss.basics.files import whole_or_absent, write_json
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.errors import DataError
@@ -155,11 +156,10 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
         for image_id, path in own.items():
             shutil.copyfile(path, masks / f"{image_id}.png")
         if not list_path.exists():
-            partial = building / "train_aug.txt"
-            partial.write_text("".join(f"{image_id}\n" for image_id in ids))
-            partial.replace(list_path)
+            with whole_or_absent(list_path) as partial:
+                partial.write_text("".join(f"{image_id}\n" for image_id in ids))
         _write_marker(root, _read_marker(root) | {"sbd": archive.name})
-        masks.rename(target)  # last: masks without a mark are somebody else's
+        put_in_place(masks, target)  # last: masks without a mark are somebody else's
 
 
 def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
@@ -171,6 +171,7 @@ def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) ->
         ids = VocDataset(building).image_ids("test")
         _require_official("test", ids, request)
         _require_files([building / f"JPEGImages/{i}.jpg" for i in ids], archive)
+        os.sync()  # a picture that is there is not written again
         for image_id in ids:  # the archive's other pictures are for VOC's other tasks
             name = f"JPEGImages/{image_id}.jpg"
             if not (root / name).exists():
