@@ -362,7 +362,7 @@ def test_another_machine_reads_results_without_checkpoints(here: Remote, there: 
     write(here, "cams/c/checkpoints/epoch_0001.pt", b"large")
     write_json(ours.sweep("s") / "sweep.json", {"name": "s"})
     here.push_folder("cams/c")
-    ours.push_results()
+    ours.push_results(["r"])
     ours.folder("sweeps/s").push()
     theirs.pull_results()
     assert theirs.run("r").metrics() == {"miou_fixed": 12.5}
@@ -387,8 +387,13 @@ def test_a_failure_that_is_cleared_does_not_come_back(
     ours.run("r").push()
     (theirs.run("r").path / "failure.json").unlink()
     finish_run(theirs, "r", {})
-    theirs.push_results()
+    theirs.push_results(["r", "not run yet"])
     assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/done.json"]
+    ours.pull_results()
+    theirs.remove("runs/r")
+    finish_run(ours, "other", {})
+    ours.push_results(["other"])  # those of its sweep, and not what was removed elsewhere
+    assert sorted(objects(port, here)) == ["runs/other/config.json", "runs/other/done.json"]
 
 
 @pytest.mark.parametrize(
