@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweeps.cluster.job_address import JobError
+from sweeps.plan.states import folder_names
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import CHECKPOINTS, Remote
-from sweeps.store.rooms import DONE, DRIVER_LOCK, OF_KIND, RESULTS, STAGES
+from sweeps.store.rooms import DONE, RESULTS, STAGES
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
 
@@ -119,8 +120,8 @@ def take_over(came: Path, target: Path, *, checkpoints: bool) -> Fetched:
 def _own(target: Path, *, checkpoints: bool) -> set[str]:
     """Return the folders of the local store that are never replaced.
 
-    They are finished results, and sweeps, searches and headlines that were run here. checkpoints: a
-    training without any does not count, as they are wanted now.
+    They are finished results, and sweeps and searches for which Tune has a folder, so that they
+    were run here. checkpoints: a training without any does not count, as they are wanted now.
     """
     finished = {
         f"{room}/{path.parent.name}"
@@ -128,7 +129,6 @@ def _own(target: Path, *, checkpoints: bool) -> set[str]:
         for path in target.glob(f"{room}/*/{DONE}")
         if not checkpoints or room not in TRAINED or any(path.parent.glob("checkpoints/*"))
     }
-    run_here = {
-        path.parent for room in OF_KIND.values() for path in target.glob(f"{room}/*/{DRIVER_LOCK}")
-    }
-    return finished | {path.relative_to(target).as_posix() for path in run_here}
+    tuned = folder_names(target / "ray")
+    run_here = {f"sweeps/{name}" for name in tuned}
+    return finished | run_here | {f"searches/{name.removeprefix('search-')}" for name in tuned}

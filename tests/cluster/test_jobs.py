@@ -243,7 +243,7 @@ FILES = {
 HERE = {
     "runs/a/done.json": '{"from": "here"}',
     "sweeps/own/sweep.json": "here",
-    "sweeps/own/driver.lock": "",
+    "ray/own/state": "",
 }
 """What is there before: a finished run, and a sweep that was run there."""
 
@@ -338,7 +338,7 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     write(target, HERE)
     fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
-    assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}
+    assert {path.name for path in target.iterdir()} == {"cams", "ray", "runs", "sweeps"}
     for store, where in ((there, "there"), (target, "here")):
         write(store, {f"{room}/x/done.json": where for room in ("labels", "segmentations")})
     copied(str(there), target, cluster_file)
