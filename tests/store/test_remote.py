@@ -167,6 +167,22 @@ def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
     assert (there.mirror / "runs/a/counts.npz").read_bytes() == content
 
 
+def test_a_file_that_another_process_deletes_before_it_goes_up_is_left_out(
+    port: int, here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = write(here, "runs/a/failure.json", b"{}")
+    write(here, "runs/a/config.json", b"{}")
+    put = here.bucket.put_file
+
+    def deleted(key: str, path: Path) -> str:
+        failure.unlink(missing_ok=True)
+        return put(key, path)
+
+    monkeypatch.setattr(here.bucket, "put_file", deleted)
+    assert here.push_folder("runs/a") == ["runs/a/config.json"]
+    assert set(objects(port, here)) == {"runs/a/config.json"}
+
+
 def test_of_an_object_that_is_deleted_after_half_of_it_has_come_nothing_stays(
     port: int, here: Remote, there: Remote, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
