@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweeps.cluster.job_address import JobError
+from sweeps.plan.states import folder_names
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import CHECKPOINTS, Remote
 from sweeps.store.rooms import DONE, RESULTS, STAGES
@@ -39,14 +40,14 @@ class Fetched(NamedTuple):
 def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
     """Download the results in s3://bucket/prefix into the local store `target`.
 
-    Results that are finished here are kept. Raises StoreError if the bucket cannot be read or holds
+    What `_own` names is kept. Raises StoreError if the bucket cannot be read or holds
     no results.
     """
     remote = Remote(url, target.absolute())
     there = [rel for room in RESULTS for rel in remote.objects(room.name)]
     if not there:
         raise StoreError(f"{url}: no results in it; name the sweep's own store with --store")
-    have = _finished(target, checkpoints=checkpoints)
+    have = _own(target, checkpoints=checkpoints)
     skip = [f"{folder}/*" for folder in have] + ([] if checkpoints else [CHECKPOINTS])
     came = [rel for room in RESULTS for rel in remote.pull_folder(room.name, skip=skip)]
     num_kept = sum("/".join(rel.split("/")[:2]) in have for rel in there)
@@ -99,9 +100,9 @@ def _settings_of(cluster: Path) -> dict[str, Any]:
 def take_over(came: Path, target: Path, *, checkpoints: bool) -> Fetched:
     """Move results into a store, each file by rename, and the marks of finished ones last.
 
-    Results that are finished there are kept.
+    What `_own` names is kept there.
     """
-    have = _finished(target, checkpoints=checkpoints)
+    have = _own(target, checkpoints=checkpoints)
     moved, kept, num_bytes = 0, 0, 0
     files = (path for path in came.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == DONE):
@@ -116,14 +117,18 @@ def take_over(came: Path, target: Path, *, checkpoints: bool) -> Fetched:
     return Fetched(moved, num_bytes, kept)
 
 
-def _finished(target: Path, *, checkpoints: bool) -> set[str]:
-    """Return the folders of results that are finished in the local store: never replaced.
+def _own(target: Path, *, checkpoints: bool) -> set[str]:
+    """Return the folders of the local store that are never replaced.
 
-    checkpoints: a training without any does not count, as they are wanted now.
+    They are finished results, and sweeps and searches for which Tune has a folder, so that they
+    were run here. checkpoints: a training without any does not count, as they are wanted now.
     """
-    return {
+    finished = {
         f"{room}/{path.parent.name}"
         for room in STAGES
         for path in target.glob(f"{room}/*/{DONE}")
         if not checkpoints or room not in TRAINED or any(path.parent.glob("checkpoints/*"))
     }
+    tuned = folder_names(target / "ray")
+    run_here = {f"sweeps/{name}" for name in tuned}
+    return finished | run_here | {f"searches/{name.removeprefix('search-')}" for name in tuned}

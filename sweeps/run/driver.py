@@ -45,6 +45,8 @@ if TYPE_CHECKING:  # those load MLflow, or boto3
     Held = Lease | LocalLock
 
 INTERRUPTED, FAILED = 130, 1
+SECONDS_TO_LOOK = 1.0
+"""Before a start is refused: a command that downloads holds each lock for a moment (`_at_work`)."""
 NOT_COMPLETE = "not complete; give the same command again to try what failed"
 LOST = (
     "Ray's head at {} does not answer any more; a minute after its loss Ray ends this process. "
@@ -264,7 +266,7 @@ def driving(store: Store, what: Driven, while_driven: str) -> "Iterator[Held]":
     lock.on_lost = lambda: os.kill(os.getpid(), signal.SIGINT)
     holder = folder / DRIVER_FILE
     try:
-        with lock.acquire(timeout=0):
+        with lock.acquire(timeout=SECONDS_TO_LOOK):
             since = datetime.now().astimezone().isoformat(timespec="seconds")
             write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
             try:

@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -333,11 +333,14 @@ class Store:
         """Download what tables and reports read."""
         self.remote.pull_results()
 
-    def push_results(self) -> None:
-        """Upload finished runs that an earlier attempt could not upload, without their failures."""
+    def push_results(self, run_ids: Iterable[str]) -> None:
+        """Upload those of these runs that are finished here alone, without their failures.
+
+        No others: another machine may have removed them from the bucket.
+        """
         there = self.remote.objects("runs")
-        for path in sorted((self.root / "runs").glob(f"*/{DONE}")):
-            if path.relative_to(self.root).as_posix() not in there:
+        for path in (self.run(each).path / DONE for each in run_ids):
+            if path.exists() and path.relative_to(self.root).as_posix() not in there:
                 self.remote.push_folder(path.parent)
                 self.remote.delete(path.with_name("failure.json"))
 

@@ -12,7 +12,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -151,26 +152,40 @@ class Tracker:
         if running and not self._at_work:
             runs.client.update_run(self._parent_id, status="RUNNING")
             self._at_work = True
-        for view in self.subject.children(children, running):
-            known = self._addresses.get(view.id)
-            run_id = runs.update(view, {PARENT: self._parent_id}, known)
-            if run_id is not None:
-                self._addresses[view.id] = run_id
-        progress = self.subject.progress()
-        if progress is not None and progress != self._said:
-            runs.log_summary(self._parent_id, progress)
-            self._said = progress
+        with nullcontext() if running else self._killed_by_damage(runs):
+            for view in self.subject.children(children, running):
+                known = self._addresses.get(view.id)
+                run_id = runs.update(view, {PARENT: self._parent_id}, known)
+                if run_id is not None:
+                    self._addresses[view.id] = run_id
+            progress = self.subject.progress()
+            if progress is not None and progress != self._said:
+                runs.log_summary(self._parent_id, progress)
+                self._said = progress
 
     @_never_fatal
     def finish(self) -> None:
         """Log the subject's closing summary, and end the parent run."""
         runs = self._connect()
-        runs.log_summary(self._parent_id, self.subject.closing())
-        runs.client.set_terminated(self._parent_id, self.subject.status())
-        self._at_work = False
+        with self._killed_by_damage(runs):
+            runs.log_summary(self._parent_id, self.subject.closing())
+            self._end(runs, self.subject.status())
         if self.subject.addresses and self._addresses:
             found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
             write_json(self.subject.addresses, found)
+
+    @contextmanager
+    def _killed_by_damage(self, runs: "_Experiment") -> Iterator[None]:
+        """End the parent as killed if a record in the store cannot be read."""
+        try:
+            yield
+        except ForeseenError:
+            self._end(runs, "KILLED")
+            raise
+
+    def _end(self, runs: "_Experiment", status: str) -> None:
+        runs.client.set_terminated(self._parent_id, status)
+        self._at_work = False
 
     def abandon(self) -> None:
         """End runs that are marked as running, after an error or Ctrl-C."""
@@ -191,17 +206,11 @@ class Tracker:
             runs.log_summary(self._parent_id, said)
 
     def _connect(self) -> "_Experiment":
-        """Return the experiment's runs, with the parent among them.
-
-        A new one is killed until its children run: whatever fails meanwhile, it says so.
-        """
+        """Return the experiment's runs, with the parent among them."""
         if self._runs is None:
             runs = _Experiment(self.store, self.subject, self.notes)
             view = self.subject.parent()
-            found = runs.find(view.key)
-            run = runs.usable(found, view, {})
-            if found is None:
-                runs.client.set_terminated(run.info.run_id, "KILLED")
+            run = runs.usable(runs.find(view.key), view, {})
             runs.log_params(run, view)
             self._parent_id, self._runs = run.info.run_id, runs
         return self._runs
@@ -213,6 +222,8 @@ class _Experiment:
     def __init__(self, store: Store, subject: Tracked, notes: list[str]) -> None:
         self.uri, self.notes = tracking_uri(store), notes
         self.client = open_client(self.uri)
+        self._alone = store.remote.lock("mlflow", store.root / "mlflow.lock")
+        """Held while something is created, so that two processes do not both create it."""
         self._active: dict[str, bool] = {}
         """MLflow's id of a run -> whether it exists and is not deleted, of runs already checked."""
         known = self.client.get_experiment_by_name(subject.experiment)
@@ -223,8 +234,11 @@ class _Experiment:
         }
         if known is None:
             folder = store.artifact_location if is_database(self.uri) else None  # servers have one
-            self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
-            return
+            with self._alone.acquire():
+                known = self.client.get_experiment_by_name(subject.experiment)
+                if known is None:
+                    self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
+                    return
         self.id = str(known.experiment_id)
         if not known.experiment_id:
             raise MlflowException("no MLflow: it knows an experiment without an id")
@@ -263,11 +277,20 @@ class _Experiment:
     def usable(self, run: Run | None, view: RunView, parent: Mapping[str, str]) -> Run:
         """Return a run, created with its tags if there is none, restored if it was deleted."""
         if run is None:
-            tags = _fitting({**view.tags, **view.key, **parent})
-            return self.client.create_run(self.id, run_name=view.name, tags=tags)
+            with self._alone.acquire():
+                run = self.find(view.key)
+                if run is None:
+                    return self._created(view, parent)
         if run.info.lifecycle_stage != ACTIVE:
             self.client.restore_run(run.info.run_id)
             self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
+        return run
+
+    def _created(self, view: RunView, parent: Mapping[str, str]) -> Run:
+        tags = _fitting({**view.tags, **view.key, **parent})
+        run = self.client.create_run(self.id, run_name=view.name, tags=tags)
+        if view.status != "RUNNING":  # whatever fails before it is logged, it says so
+            self.client.set_terminated(run.info.run_id, "KILLED")
         return run
 
     def update(self, view: RunView, parent: Mapping[str, str], known_id: str | None) -> str | None:

@@ -127,6 +127,7 @@ class Tracked(ABC):
             id=self.name,
             key={f"wsss.{self.kind}": self.name, ROLE: self.kind},
             name=f"{self.kind} {self.name}",
+            status="KILLED",  # until its children run
             tags=git_tags(code_version()),
             params=self.params,
         )

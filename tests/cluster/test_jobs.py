@@ -238,7 +238,14 @@ FILES = {
     "runs/a/done.json": '{"from": "cluster"}',
     "runs/b/done.json": '{"from": "cluster"}',
     "sweeps/n/sweep.json": "{}",
+    "sweeps/own/sweep.json": "{}",
 }
+HERE = {
+    "runs/a/done.json": '{"from": "here"}',
+    "sweeps/own/sweep.json": "here",
+    "ray/own/state": "",
+}
+"""What is there before: a finished run, and a sweep that was run there."""
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -258,15 +265,16 @@ def bucket(port: int, mirror: Path) -> str:
 
 
 def check_fetched(target: Path, fetched: Fetched) -> None:
-    """All is here but weights, and run a as it was here before, which alone was finished."""
+    """All is here but weights, and run a and a sweep are as they were here before."""
     assert Store(target).run("a").metrics() == {"from": "here"}
     assert Store(target).run("b").metrics() == {"from": "cluster"}
     assert Store(target).cam("c").epochs() == [{"epoch": 1}]
-    assert Store(target).sweep_names() == ["n"]
+    assert set(Store(target).sweep_names()) == {"n", "own"}
+    assert (target / "sweeps/own/sweep.json").read_text() == "here"
     assert not (target / "cams/c/checkpoints").exists()
-    # epochs/0001.json, done.json, run b, sweep.json; run a was here
-    assert (fetched.num_files, fetched.num_kept) == (4, 1)
-    came = FILES.keys() - {"cams/c/checkpoints/epoch_0001.pt", "runs/a/done.json"}
+    # epochs/0001.json, done.json, run b, sweep n; run a and the other sweep were here
+    assert (fetched.num_files, fetched.num_kept) == (4, 2)
+    came = FILES.keys() - HERE.keys() - {"cams/c/checkpoints/epoch_0001.pt"}
     assert fetched.num_bytes == sum(len(FILES[name]) for name in came)
 
 
@@ -274,7 +282,7 @@ def test_a_bucket_is_fetched_without_weights_unless_asked_and_finished_results_s
     port: int, bucket: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "here"
-    write(target, {"runs/a/done.json": '{"from": "here"}'})
+    write(target, HERE)
     check_fetched(target, fetch_from_bucket(bucket, target, checkpoints=False))
     client(port).put_object(Bucket=BUCKET, Key="fetched/leases/x", Body=b"no result")
     assert fetch_from_bucket(bucket, target, checkpoints=False).num_files == 0
@@ -327,10 +335,10 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
         ".synced/x",
     )
     write(there, FILES | dict.fromkeys(notes, "no"))
-    write(target, {"runs/a/done.json": '{"from": "here"}'})
+    write(target, HERE)
     fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
-    assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}
+    assert {path.name for path in target.iterdir()} == {"cams", "ray", "runs", "sweeps"}
     for store, where in ((there, "there"), (target, "here")):
         write(store, {f"{room}/x/done.json": where for room in ("labels", "segmentations")})
     copied(str(there), target, cluster_file)

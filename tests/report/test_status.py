@@ -271,9 +271,15 @@ def test_watching_ends_when_every_trial_is_finished_or_failed(
         waited.append(seconds)
         finish(mixed, left.pop(), 0.5)
 
+    def away_once() -> None:
+        if len(waited) == 2:
+            raise StoreError("cannot list s3://b/runs, tried 5 times")
+
     monkeypatch.setattr(status_module.time, "sleep", work)
+    monkeypatch.setattr(mixed, "pull_results", away_once)
     text = printed(mixed, sweep, every=0.5)
     assert waited == [0.5] * 4
+    assert text.count("not up to date: cannot list s3://b/runs, tried 5 times\n") == 1
     counts = [line for line in text.splitlines() if " of 8 trials; " in line]
     assert [line.split()[0] for line in counts] == ["3", "4", "5", "6", "7"]  # also into a file
     assert counts[-1] == "7 finished, 1 failed of 8 trials; nothing left to run"

@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from finished import fill, finished_sweep
 from torch import nn
 
@@ -32,7 +34,7 @@ from sweeps.stages.guard import (
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
-from sweeps.store.rooms import Driven
+from sweeps.store.rooms import DRIVER_LOCK, Driven
 from sweeps.store.store import Folder, Store
 from wsss.data.errors import DataError
 from wsss.labels.cam_files import read_cams
@@ -348,3 +350,13 @@ def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None
             (store.sweep("V-tiny") / DRIVER_FILE).write_text(damaged)
             with pytest.raises(DrivenError, match=r"\(.*driver\.lock.*\); wait for it"):
                 driving(store, *what).__enter__()
+
+
+def test_a_start_is_not_refused_for_a_download_that_looks_at_its_lock(tmp_path: Path) -> None:
+    store, what = Store(tmp_path), Driven("sweep", "V-tiny")
+    store.sweep("V-tiny").mkdir(parents=True)
+    look = FileLock(store.sweep("V-tiny") / DRIVER_LOCK, thread_local=False)
+    look.acquire()
+    threading.Timer(0.2, look.release).start()
+    with driving(store, what, "wait for it"):
+        pass

@@ -167,6 +167,22 @@ def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
     assert (there.mirror / "runs/a/counts.npz").read_bytes() == content
 
 
+def test_a_file_that_another_process_deletes_before_it_goes_up_is_left_out(
+    port: int, here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = write(here, "runs/a/failure.json", b"{}")
+    write(here, "runs/a/config.json", b"{}")
+    put = here.bucket.put_file
+
+    def deleted(key: str, path: Path) -> str:
+        failure.unlink(missing_ok=True)
+        return put(key, path)
+
+    monkeypatch.setattr(here.bucket, "put_file", deleted)
+    assert here.push_folder("runs/a") == ["runs/a/config.json"]
+    assert set(objects(port, here)) == {"runs/a/config.json"}
+
+
 def test_of_an_object_that_is_deleted_after_half_of_it_has_come_nothing_stays(
     port: int, here: Remote, there: Remote, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,7 +378,7 @@ def test_another_machine_reads_results_without_checkpoints(here: Remote, there: 
     write(here, "cams/c/checkpoints/epoch_0001.pt", b"large")
     write_json(ours.sweep("s") / "sweep.json", {"name": "s"})
     here.push_folder("cams/c")
-    ours.push_results()
+    ours.push_results(["r"])
     ours.folder("sweeps/s").push()
     theirs.pull_results()
     assert theirs.run("r").metrics() == {"miou_fixed": 12.5}
@@ -387,8 +403,13 @@ def test_a_failure_that_is_cleared_does_not_come_back(
     ours.run("r").push()
     (theirs.run("r").path / "failure.json").unlink()
     finish_run(theirs, "r", {})
-    theirs.push_results()
+    theirs.push_results(["r", "not run yet"])
     assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/done.json"]
+    ours.pull_results()
+    theirs.remove("runs/r")
+    finish_run(ours, "other", {})
+    ours.push_results(["other"])  # those of its sweep, and not what was removed elsewhere
+    assert sorted(objects(port, here)) == ["runs/other/config.json", "runs/other/done.json"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from torch import nn
 from waiting import wait_for
 
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json
 from sweeps.track import thread as tracking_thread
 from sweeps.track import tracker as tracking
@@ -59,7 +60,8 @@ class Made(Tracked):
         self.said: Summary | None = None
 
     def parent(self) -> RunView:
-        return RunView(self.name, {"parent": self.name}, self.name, params={"seed": 7})
+        key, params = {"parent": self.name}, {"seed": 7}
+        return RunView(self.name, key, self.name, status="KILLED", params=params)
 
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
@@ -468,6 +470,54 @@ def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Sto
     assert the_run(store, parent="parent").info.status == "RUNNING"
     tracker.abandon()
     assert the_run(store, parent="parent").info.status == "KILLED"
+
+
+def test_a_record_that_is_damaged_while_children_run_leaves_no_parent_running(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*given: object) -> Any:
+        raise StoreError("epochs/0001.json: not JSON")
+
+    for broken in ("children", "closing"):
+        tracker, subject = Tracker(store, Made(AT_WORK)), Made(AT_WORK)
+        assert tracker.sync(running={"a"})
+        assert the_run(store, parent="parent").info.status == "RUNNING"
+        with monkeypatch.context() as patch:
+            patch.setattr(subject, broken, damaged)
+            last = Tracker(store, subject)
+            assert not (last.sync() and last.finish())
+        assert last.problem == "epochs/0001.json: not JSON"
+        assert the_run(store, parent="parent").info.status == "KILLED"
+
+
+def test_two_trackers_that_look_at_the_same_time_make_one_experiment_and_each_run_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, looked = threading.Barrier(2, timeout=20), set[tuple[int, str]]()
+
+    def together(look: Callable[..., Any]) -> Callable[..., Any]:
+        def first(*given: Any) -> Any:
+            found, me = look(*given), (threading.get_ident(), f"{given[-1]}")
+            if me not in looked:
+                looked.add(me)
+                both.wait()
+            return found
+
+        return first
+
+    trackers = [Tracker(store, Made(AT_WORK)) for _ in range(2)]
+    open_client(trackers[0].uri)  # once, as imports of MLflow lock each other
+    monkeypatch.setattr(tracking._Experiment, "find", together(tracking._Experiment.find))
+    by_name = together(MlflowClient.get_experiment_by_name)
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", by_name)
+    threads = [threading.Thread(target=each.sync) for each in trackers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.undo()
+    assert [each.problem for each in trackers] == ["", ""]
+    assert [len(logged(store, **key)) for key in ({"parent": "parent"}, {"id": "a"})] == [1, 1]
 
 
 class SlowTracker:

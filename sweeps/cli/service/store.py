@@ -35,7 +35,7 @@ def rm(
     from filelock import Timeout
 
     from sweeps.plan.contents import plan_removal
-    from sweeps.run.driver import driving
+    from sweeps.run.driver import SECONDS_TO_LOOK, driving
     from sweeps.store.errors import StoreError
 
     results = options.opened(store)
@@ -53,7 +53,7 @@ def rm(
         # Planned again, as a sweep may have been started since.
         for rel in plan_removal(results, name, results=with_results).results:
             try:
-                with results.folder(rel).lock().acquire(timeout=0):
+                with results.folder(rel).lock().acquire(timeout=SECONDS_TO_LOOK):
                     results.remove(rel)
             except Timeout:
                 options.say(f"{rel}: kept, as a process is working on it")

@@ -26,6 +26,7 @@ from sweeps.report.document import Badge, BadgeTone, Block, Column, Grid, Headin
 from sweeps.report.formats.terminal import as_rich, renderables
 from sweeps.report.live.cost_lines import time_left
 from sweeps.report.words import table_rows
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
@@ -100,6 +101,8 @@ class Status:
     def __init__(self, store: Store, sweep: Sweep) -> None:
         self.store, self.sweep, self.plan = store, sweep, sweep.plan
         self.metrics: Metrics = {}
+        self.problem = ""
+        """Why the store may hold more than this."""
         self.read()
 
     def read(self) -> None:
@@ -136,6 +139,8 @@ class Status:
         if not self.is_over and nothing_runs(self.store, self.sweep.name):
             resume = run_command(self.sweep, self.store)
             lines.append(_with_command("nothing runs; resume with", resume))
+        if self.problem:
+            lines.append(as_rich(self.problem, "yellow"))
         return lines
 
     def title(self) -> Text:
@@ -181,7 +186,11 @@ def show_status(
                     else:
                         console.print(Text("\n").join(status.totals()), soft_wrap=True)
                     time.sleep(every)
-                    store.pull_results()
+                    status.problem = ""
+                    try:
+                        store.pull_results()
+                    except StoreError as error:  # the next refresh may succeed
+                        status.problem = f"not up to date: {error}"
                     status.read()
         except KeyboardInterrupt:
             pass  # the last view is printed below

@@ -57,8 +57,9 @@ class Tables(Subject):
     def prepare(self, resources: Resources) -> list[str]:
         """Exchange results with the bucket, including those an earlier start could not upload."""
         self.store.pull_results()
-        self.store.push_results()
-        trials, missing = self.sweep.plan.trials, {trial.run_id for trial in self.missing()}
+        trials = self.sweep.plan.trials
+        self.store.push_results(trial.run_id for trial in trials)
+        missing = {trial.run_id for trial in self.missing()}
         others = [self.store.run(trial.run_id) for trial in trials if trial.run_id not in missing]
         failed = sum(bool(run.failure()) and not run.metrics() for run in others)
         share = f"{len(others) - failed} of {counted(len(trials), 'trial')} done"

@@ -223,10 +223,14 @@ class Remote:
         there: its object, as just listed; None: there is none.
         """
         path = self.mirror / rel
-        if there and self._note(rel) == _state(path, there.etag):
+        try:
+            if there and self._note(rel) == _state(path, there.etag):
+                return False
+            state = _state(path, "")  # before it is read
+            etag = self.bucket.put_file(self.key(rel), path)
+        except FileNotFoundError:  # deleted since it was listed
             return False
-        state = _state(path, "")  # before it is read
-        self._set_note(rel, state._replace(etag=self.bucket.put_file(self.key(rel), path)))
+        self._set_note(rel, state._replace(etag=etag))
         return True
 
     def _pull_file(self, rel: str, there: ObjectInfo) -> bool:
