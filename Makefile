@@ -12,6 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+DRAWN := drawn drawn-glare drawn-dim
 DATA ?= drawn
 PRESET ?=
 RECIPE ?=
@@ -158,7 +159,7 @@ crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
 
 gpu-check: $(STAMP) ## is everything right and fast on this GPU? eight minutes
-	$(BIN)/python -m wsss.gpu_check $(if $(filter-out drawn,$(DATA)),--data $(call quote,$(DATA))) \
+	$(BIN)/python -m wsss.gpu_check $(if $(filter-out $(DRAWN),$(DATA)),--data $(call quote,$(DATA))) \
 		$(if $(WEIGHTS),--weights $(call quote,$(WEIGHTS))) $(if $(PRESET),--preset $(PRESET))
 
 doctor: $(STAMP) ## what is missing, open or mismatched here, or at ADDRESS
@@ -202,5 +203,5 @@ bench-more: $(STAMP) ## the choices behind docs/performance.md, and slower measu
 	@$(BIN)/python benchmarks/memory.py --large
 
 clean: ## remove caches and the drawn data; keeps .venv and results
-	rm -rf data/drawn .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
-	find wsss sweeps tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(addprefix data/,$(DRAWN)) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find wsss sweeps tests benchmarks cluster -name __pycache__ -type d -prune -exec rm -rf {} +

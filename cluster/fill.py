@@ -59,11 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         pairs = [value.partition("=") for value in given.values]
         filled = fill(given.file.read_text(), {name: value for name, _, value in pairs})
+        given.output.write_text(filled)
     except (FillError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    given.output.write_text(filled)
-    print(f"wrote {given.output}; next: ray up {given.output}")
+    print(f"wrote {given.output}; next: what its first lines say")
     return 0
 
 

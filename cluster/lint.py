@@ -4,6 +4,7 @@ Ray accepts clusters that are open to the world or never end; these rules do not
 editing it. Each finding names the place and the rule. Exit code 1 if there are any.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
@@ -137,15 +138,25 @@ def _is_spot(node_type: Config) -> bool:
     return node_type["node_config"].get("InstanceMarketOptions", {}).get("MarketType") == "spot"
 
 
-def main(arguments: list[str]) -> int:
-    """Print the findings of each file; 1 if there are any."""
+def main(arguments: list[str] | None = None) -> int:
+    """Print the findings of each file; 1 if there are any, 2 for what is no cluster file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", metavar="FILE")
     any_found = False
-    for file in arguments:
-        for finding in findings(yaml.safe_load(Path(file).read_text())):
-            any_found = True
+    for file in parser.parse_args(arguments).files:
+        try:
+            found = findings(yaml.safe_load(Path(file).read_text()))
+        except (OSError, yaml.YAMLError) as error:
+            print(f"error: {file}: {error}", file=sys.stderr)
+            return 2
+        except (KeyError, TypeError, AttributeError) as error:
+            print(f"error: {file}: not like cluster.yaml: {error!r}", file=sys.stderr)
+            return 2
+        any_found |= bool(found)
+        for finding in found:
             print(f"{file}: {finding}")
     return int(any_found)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

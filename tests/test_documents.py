@@ -12,6 +12,8 @@ import typer
 import sweeps.cli
 import sweeps.cli.method
 from wsss.config import RunConfig
+from wsss.data.drawn.folder import DRAWN, draw_voc
+from wsss.overrides import apply_overrides
 from wsss.recipes import RECIPES
 
 REPO = Path(__file__).parents[1]
@@ -123,9 +125,21 @@ def test_every_option_that_make_passes_exists() -> None:
     foreign = {
         *("--quiet", "--upgrade", "--requirement", "--no-deps", "--editable"),
         *("--dist", "--no-loadscope-reorder", "--check", "--four", "--large"),
-        *("--host", "--port", "--backend-store-uri", "--artifacts-destination"),
     }
     assert options - foreign <= known
+
+
+def test_make_leaves_no_drawn_data_set_out() -> None:
+    assert f"DRAWN := {' '.join(DRAWN)}\n" in MAKEFILE
+
+
+def test_each_variable_that_make_help_names_is_explained() -> None:
+    page = (REPO / "docs" / "using.md").read_text(encoding="utf-8")
+    lines = re.findall(r'@echo "  ([A-Z_ ]+)[;"]', MAKEFILE)
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \|", page, re.MULTILINE)
+    assert (
+        {"DATA", "EXPORT"} <= set(" ".join(lines).split()) <= set(re.findall("[A-Z_]+", str(rows)))
+    )
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -140,3 +154,23 @@ def test_the_recipes_on_the_pages_are_those_that_exist() -> None:
     page = (REPO / "docs" / "using.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith("| `RECIPE`"))
     assert set(re.findall(r"`(\w+)`", row)) - {"RECIPE"} == set(RECIPES)
+
+
+def test_the_stage_on_the_page_runs_and_its_id_covers_how_it_infers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+    draw_voc(tmp_path / "data/drawn", num_train=8, num_extra=0, num_val=2)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec("".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), names)
+    stage, config = names["LargeCams"], names["config"]
+    assert len(list(Path("results", stage(config).rel).glob("*.npz"))) == 8
+    unflipped = apply_overrides(config, {"labels.flip": False})
+    assert stage(unflipped).id() != stage(config).id()
+
+
+def test_the_table_on_the_page_is_the_projects_own() -> None:
+    page = (REPO / "docs" / "tables.md").read_text(encoding="utf-8")
+    (entry,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert entry in (REPO / "sweeps/tables/studies.py").read_text(encoding="utf-8")

@@ -62,7 +62,7 @@ class Command(TyperCommand):
         super().__init__(*args, **settings)
         self.help = _plain(_reflowed(self.help or ""))
         headings = {name: heading for heading, names in PANELS.items() for name in names}
-        places = {name: at for names in PANELS.values() for at, name in enumerate(names)}
+        places = {name: at for at, name in enumerate(headings)}
         self.params.sort(key=lambda each: places.get(each.name or "", -1))  # stable
         for option in self.params:
             if not isinstance(option, TyperOption):

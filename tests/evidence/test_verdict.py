@@ -1,5 +1,6 @@
 """Verdicts on made-up seeds one by one."""
 
+import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
@@ -120,6 +121,18 @@ def test_a_table_pairs_by_seed_and_adjusts_over_its_cells() -> None:
     assert found["C"].verdict == (Word.NOT_RESOLVABLE, "one seed: seed noise unknown")
     assert found["D"].verdict is not None
     assert found["D"].verdict.word == Word.NOT_RESOLVABLE
+
+
+def test_of_600_tables_of_noise_at_most_5_percent_show_a_difference() -> None:
+    names, num_tables, shown, unadjusted = "ABCDEFGHI", 600, 0, 0
+    for table in np.random.default_rng(0).normal(50, 0.4, (num_tables, len(names), 4)).tolist():
+        measured = {name: dict(enumerate(row)) for name, row in zip(names, table, strict=True)}
+        found = table_verdicts({}, measured, dict.fromkeys(names[1:], "A"), MARGIN).values()
+        shown += any(cell.differs for cell in found)
+        unadjusted += any((cell.differences.p or 0) < 0.05 for cell in found)
+    sampling_error = 4 * (0.05 * 0.95 / num_tables) ** 0.5
+    assert shown / num_tables <= 0.05 + sampling_error
+    assert unadjusted / num_tables > 0.15  # without Holm's correction: the test can fail
 
 
 def test_without_the_papers_baseline_there_are_differences_but_no_verdicts() -> None:

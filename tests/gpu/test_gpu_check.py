@@ -180,11 +180,12 @@ def test_wrong_options_end_with_two(capsys: pytest.CaptureFixture[str], tmp_path
     weights = tmp_path / "weights.pt"
     torch.save({"layer": torch.zeros(1)}, weights)
     assert "no weights of" in refused(capsys, *on_cpu, f"--weights={weights}")
+    assert "give the file of the weights" in refused(capsys, *on_cpu, "--weights=imagenet_v1")
     assert "invalid choice" in refused(capsys, *on_cpu, "--preset=large")
 
 
 def test_the_command_hands_its_options_over(tmp_path: Path) -> None:
-    words = ["gpu-check", "--device", "cpu", "--small", "--data", str(tmp_path)]
+    words = ["gpu-check", "--device=cpu", "--small", "--weights=none", f"--data={tmp_path}"]
     found = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert (found.exit_code, "JPEGImages" in found.output) == (2, True)
 

@@ -25,7 +25,7 @@ from wsss.training.execution import Execution
 from wsss.training.loop import Step
 from wsss.training.process import Process
 from wsss.training.segmentation import SegmentationStep
-from wsss.weights import WeightsError, file_digest
+from wsss.weights import NAMES, WeightsError, file_digest
 
 NUM_CLASSES = 20
 PARTS = tuple(
@@ -48,9 +48,13 @@ RANDOM: tuple[str, None] = ("none", None)
 
 
 def read_weights(path: Path | None) -> Weights:
-    """Return the weights of a file. Raises WeightsError if it fits no backbone."""
-    if path is None:
+    """Return the weights of a file; {} for `none`. Raises WeightsError if it fits no backbone."""
+    if path is None or str(path) == "none":
         return {}
+    if str(path) in NAMES:
+        raise WeightsError(
+            f"--weights {path}: this check downloads nothing; give the file of the weights, or none"
+        )
     name, reasons = file_digest(path), list[str]()
     for backbone in BACKBONES:
         try:

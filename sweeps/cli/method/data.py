@@ -106,7 +106,7 @@ def _check(
 
 @data_app.command(cls=Command)
 def prepare(
-    root: Annotated[Path, typer.Argument(help="folder to write, e.g. /data/VOCdevkit/VOC2012")],
+    root: Annotated[Path, typer.Argument(help="folder to write, e.g. /data/VOC2012")],
     voc: Annotated[
         Path | None, typer.Option(help="local VOCtrainval_11-May-2012.tar; default: download")
     ] = None,

@@ -130,9 +130,9 @@ def check_token(environment: Mapping[str, str]) -> list[Check]:
     return checks
 
 
-def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
+def check_limits() -> list[Check]:
     """Look at shared memory and at the limit on open files."""
-    checks = []
+    checks, shm = [], Path("/dev/shm")
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
         remedy = "give the container --shm-size=2g or more"
