@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Settings")
 T = TypeVar("T")
 
+MAX_SEEDS = 1000
+"""More trainings per configuration are a slip."""
+
 Preset = Annotated[
     str | None,
     typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper, irn (full, GPUs)"),
@@ -70,7 +73,9 @@ Address = Annotated[
         "start Ray on this machine"
     ),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
+Seeds = Annotated[
+    int, typer.Option(min=1, max=MAX_SEEDS, help="trainings per configuration, seeds 0, 1, ...")
+]
 Recheck = Annotated[
     bool, typer.Option("--recheck", help="read the whole data set again, even if unchanged")
 ]

@@ -235,8 +235,8 @@ class Training:
         said = zip(self.step.names, terms, strict=True)
         losses = ", ".join(f"{name} {value:.4g}" for name, value in said)
         return (
-            f"diverged at iteration {reading.iteration - 1}: gradient norm {norm:.4g}, losses "
-            f"{losses}; {self.step.remedy}"
+            f"a loss or gradient is not finite at iteration {reading.iteration - 1}: gradient norm "
+            f"{norm:.4g}, losses {losses}; {self.step.remedy}"
         )
 
     def _summary(self) -> EpochSummary:
