@@ -29,7 +29,10 @@ MAX_SEEDS = 1000
 
 Preset = Annotated[
     str | None,
-    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper, irn (full, GPUs)"),
+    typer.Option(
+        help="tiny (default for drawn data) | short (default for other data; laptop) | paper, irn "
+        "(full, GPUs)"
+    ),
 ]
 Recipe = Annotated[
     str,

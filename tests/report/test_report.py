@@ -196,6 +196,8 @@ def test_the_answer_tells_failed_from_missing_cells_and_a_table_of_one_cell_has_
     for trial in finished_sweep(("VI",), 1).plan.trials[:3]:
         store.run(trial.run_id).fail("hung", "", "")
     assert answer("VI") == "Cannot tell: nothing measured yet. 1 cell missing. 3 cells failed."
+    nothing = sweep_document(build_report(finished_sweep(("VI",), 1), store))
+    assert "Differences to the baseline" not in FORMATS["html"](nothing)
     store, single = Store(tmp_path / "one"), finished_sweep(("calibrate",), 1)
     fill(store, single, lambda trial: 0.5)
     assert answer("calibrate") == "Cannot tell: it has one cell, and nothing to compare it with."
