@@ -283,10 +283,13 @@ def _hint(key: str, known: list[str]) -> str:
     section = key.rstrip(".") + "."
     if inside := [name for name in known if name.startswith(section)]:
         return f"known: {', '.join(inside)}"
-    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.5):
-        return f"did you mean {near[0]}?"
+    same = [name for name in known if name.endswith(f".{key}")]
+    if near := same or difflib.get_close_matches(key, known, n=1, cutoff=0.5):
+        return f"did you mean {' or '.join(near)}?"
     groups = dict.fromkeys(f"{name.partition('.')[0]}.*" if "." in name else name for name in known)
-    return f"known: {', '.join(groups)}; give 'train' to see those of train"
+    first = next((group[:-2] for group in groups if group.endswith(".*")), "")
+    more = f"; give {first!r} to see those of {first}" if first else ""
+    return f"known: {', '.join(groups)}{more}"
 
 
 def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
@@ -298,6 +301,8 @@ def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
             continue  # pydantic did not count its wrong parts, which are reported themselves
         wrong_inside.add(path.rpartition(".")[0])
         rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        rule = rule.replace("a valid tuple", "a list").replace("Tuple should", "must")
+        rule = rule.replace(" after validation", "")
         if not path:
             lines.append(rule)
             continue

@@ -86,21 +86,25 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def with_recipe(preset: str, recipe: str) -> str:
-    """Return the name of a preset with a recipe: `short`, or `short-seam`."""
+    """Return the name of a preset with a recipe: `short`, or `short-seam`.
+
+    Raises ConfigError if there is no such preset or recipe.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {quoted(preset)}; there are: {', '.join(PRESETS)}")
+    if recipe not in RECIPES:
+        raise ConfigError(f"no recipe {quoted(recipe)}; there are: {', '.join(RECIPES)}")
     return preset if recipe == "default" else f"{preset}-{recipe}"
 
 
 def preset_and_recipe(name: str) -> tuple[str, str]:
     """Return the preset and the recipe of such a name."""
-    preset, _, recipe = name.partition("-")
-    return preset, recipe or "default"
+    preset, dash, recipe = name.partition("-")
+    return preset, recipe if dash else "default"
 
 
 def named_config(name: str) -> RunConfig:
     """Return the configuration of a preset with or without a recipe. Raises ConfigError."""
     preset, recipe = preset_and_recipe(name)
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {quoted(preset)}; there are: {', '.join(PRESETS)}")
-    if recipe not in RECIPES:
-        raise ConfigError(f"no recipe {quoted(recipe)}; there are: {', '.join(RECIPES)}")
+    with_recipe(preset, recipe)  # refuses unknown ones
     return apply_overrides(PRESETS[preset], RECIPES[recipe])

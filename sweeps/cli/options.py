@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Settings")
 T = TypeVar("T")
 
+MAX_SEEDS = 1000
+"""More trainings per configuration are a slip."""
+
 Preset = Annotated[
     str | None,
-    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper, irn (full, GPUs)"),
+    typer.Option(
+        help="tiny (default for drawn data) | short (default for other data; laptop) | paper, irn "
+        "(full, GPUs)"
+    ),
 ]
 Recipe = Annotated[
     str,
@@ -70,7 +76,9 @@ Address = Annotated[
         "start Ray on this machine"
     ),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
+Seeds = Annotated[
+    int, typer.Option(min=1, max=MAX_SEEDS, help="trainings per configuration, seeds 0, 1, ...")
+]
 Recheck = Annotated[
     bool, typer.Option("--recheck", help="read the whole data set again, even if unchanged")
 ]

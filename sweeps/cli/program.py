@@ -1,6 +1,7 @@
 """What the two programs share: how they start, and how they parse options."""
 
 import inspect
+import math
 import os
 import re
 import sys
@@ -53,8 +54,9 @@ PANELS = {
 
 
 class Command(TyperCommand):
-    """A command that expands `~` in what it is given, and refuses empty or repeated options.
+    """A command that expands `~` in what it is given.
 
+    It refuses empty or repeated options, numbers that are not finite, and addresses for paths.
     Foreseen errors are printed, with exit code 2.
     """
 
@@ -70,20 +72,26 @@ class Command(TyperCommand):
             option.rich_help_panel = headings.get(option.name)
             option.help = _plain(option.help or "")
             if option.metavar is None:
-                kind = option.type_descriptor.annotation
-                option.metavar = KINDS[(*get_args(kind), kind)[0]]  # of a list, its items'
+                option.metavar = KINDS[_kind(option)]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse them; exit with 2 for an unknown home, an empty word, or a repeated option.
+        """Parse them; exit with 2 for an unknown home, or a word that is refused.
 
-        An empty path would be the current folder; of a repeated option, only the last would count.
+        An empty path would be the current folder, `s3://b/x` the folder `s3:` in it; of a repeated
+        option, only the last would count.
         """
         given, _, found = self.make_parser(ctx).parse_args(args=[*args])
         with explained():
             for each, count in Counter(found).items():
                 option = each if isinstance(each, TyperOption) else None
                 named, value = option.opts[0] if option else "an argument", given[each.name]
-                if "" in (value if isinstance(value, list | tuple) else [value]):
+                values = value if isinstance(value, list | tuple) else [value]
+                words = [word for word in values if isinstance(word, str)]
+                if _kind(each) is Path and any("://" in word for word in words):
+                    raise ForeseenError(
+                        f"{named}: {' '.join(words)} is an address; give a path on this machine"
+                    )
+                if "" in words:
                     raise ForeseenError(
                         f"{named}: empty, perhaps from an unset variable; give it a value or leave "
                         "it out"
@@ -92,6 +100,10 @@ class Command(TyperCommand):
                     raise ForeseenError(f"{named}: given twice; give it once")
         rest = super().parse_args(ctx, args)
         with explained():
+            for each in self.params:
+                value = ctx.params.get(each.name)
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ForeseenError(f"{each.opts[0]}: {value} is no finite number; give one")
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return rest
 
@@ -174,6 +186,12 @@ def _reflowed(text: str) -> str:
 def _plain(text: str) -> str:
     """Return a help text in which no [word] is taken for markup, which would be hidden."""
     return re.sub(r"(\[[a-z#/@])", r"\\\1", text)
+
+
+def _kind(parameter: Any) -> Any:
+    """Return the type of a parameter's value; of a list, its items'."""
+    kind = parameter.type_descriptor.annotation
+    return (*get_args(kind), kind)[0]
 
 
 def _expanded(value: Any) -> Any:

@@ -109,11 +109,12 @@ def make_request(
 
 def require_on_cluster(option: str, path: str) -> None:
     """Raise ConfigError for a path that does not mean the same on every node."""
-    if not (PurePosixPath(path).is_absolute() or "://" in path):
+    is_store = option == "--store"
+    if not (PurePosixPath(path).is_absolute() or (is_store and "://" in path)):
         raise ConfigError(
-            f"{option} {path}: give an absolute path, the same on every node of the cluster, or "
-            "for the store a URL; a relative path is in the job's own folder, which is lost with "
-            "the cluster"
+            f"{option} {path}: give an absolute path, the same on every node of the cluster"
+            f"{', or s3://bucket/prefix' if is_store else ''}; a relative path is in the job's own "
+            "folder, which is lost with the cluster"
         )
 
 

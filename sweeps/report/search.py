@@ -147,7 +147,17 @@ def _answer(search: Search, history: History, store: Store) -> Strip:
 
 
 def _records(search: Search, history: History) -> Records:
+    """Return a row for the base, and one per trial."""
     held_out, keys = history.held_out(), [r.key for r in search.space]
+    flat, found = search.base.flat(), held_out.get(cam_id(search.base), {})
+    base = (
+        "base",
+        "finished" if found else "missing",
+        search.base.train.epochs if found else None,
+        found.get("objective"),
+        found.get("held_out"),
+        *map(flat.get, keys),
+    )
     rows = tuple(
         (
             trial.number,
@@ -160,7 +170,7 @@ def _records(search: Search, history: History) -> Records:
         for trial in history.trials()
     )
     columns = ("trial", "status", "epochs", "search_half_miou", "held_out_miou", *keys)
-    return Records(columns, rows)
+    return Records(columns, (base, *rows))
 
 
 def _base_row(search: Search, history: History) -> Row:

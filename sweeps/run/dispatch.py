@@ -263,7 +263,7 @@ class Dispatch(Generic[T]):
         if note := take_note(folder):
             return Break(target.run_id, "error", note)
         if self._hung(target):
-            words = f"hung, ended by its watchdog; see {folder}/stack.txt"
+            words = f"made no progress and was ended; see {folder}/stack.txt"
             note = replace(broke.note, kind="hung", message=words)
             return replace(broke, cause="hang", note=note)
         return broke

@@ -239,6 +239,24 @@ def test_an_option_that_takes_one_value_is_not_given_twice(
     assert told in fail("data", "check", *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("data", "draw", "s3://bucket/x"), "s3://bucket/x is an address; give a path on this"),
+        (("infer", "--run=x", "--out", "http://x/y"), "--out: http://x/y is an address"),
+        (("gpu-check", "--minutes", "inf"), "--minutes: inf is no finite number; give one"),
+        (("train-cam", "--run=x", "--data=x", "--preset", "tiny-irn"), "no preset 'tiny-irn'"),
+    ],
+)
+def test_a_word_that_names_nothing_usable_is_refused_and_makes_no_folder(
+    words: tuple[str, ...], told: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert told in fail(*(word.replace("--run=x", f"--run={run}") for word in words))
+    assert not [*Path().iterdir()]
+
+
 def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
     run: Path, drawn: Path, settings_file: Path
 ) -> None:

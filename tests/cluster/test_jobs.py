@@ -48,6 +48,7 @@ def request(*words: str, tables: Sequence[Any] = ("V",), **options: Any) -> Requ
         ({"preset": "huge"}, "no preset 'huge'"),
         ({"settings": ("train.epoch=3",)}, "did you mean train.epochs"),
         ({"data": "data/voc"}, "--data data/voc: give an absolute path"),
+        ({"data": "s3://bucket/voc"}, "--data s3://bucket/voc: give an absolute path"),
         ({"weights": "w.pt"}, "--weights w.pt: give an absolute path"),
         ({"store": "results"}, "--store results: give an absolute path"),
     ],

@@ -64,7 +64,7 @@ def test_a_job_is_a_script_that_bash_can_read(job: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--gpus", 1), "where no machine has a GPU"),
+        (("--gpus", 1), "machines with GPUs (--nodes, --gpus-per-node, --cpus-per-node)"),
         (("--gpus-per-node", 2, "--gpus", 4), "no single machine has room for one"),
         (("--address", "auto"), "the job starts a Ray of its own"),
         (("--set", "train.epochz=1"), "train.epochz"),

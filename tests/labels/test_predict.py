@@ -107,9 +107,11 @@ def test_bad_pictures_are_named_and_the_others_are_segmented(
     save_network(network, CLASSES)
     words, absent, out = tmp_path / "words.jpg", tmp_path / "absent.jpg", tmp_path / "out"
     words.write_bytes(b"words")
-    result = predict(network, out, absent, words, *pictures)
+    result = predict(network, out, absent, tmp_path, words, *pictures)
     assert result.exit_code == 1, result.output
-    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [str(absent), str(words)]
+    named = [line.split(": ")[1] for line in result.stderr.splitlines()]
+    assert named == [str(absent), str(tmp_path), str(words)]
+    assert "a folder; give the paths of its pictures\n" in result.stderr
     assert "absent.jpg: missing; give the path of a picture\n" in result.stderr  # it has no splits
     assert re.search(r"words\.jpg: cannot be decoded .*; replace the file", result.stderr)
     assert {path.name for path in out.glob("*_overlay.png")} == {

@@ -109,7 +109,7 @@ def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: 
         ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
         ("train.epochs=1:5", "train.epochs = 1.0: must be a valid integer"),
         ("views.enhanced=0:1", "views.enhanced is not a real number"),
-        ("labels.scales=1:2", "labels.scales = 1.0: must be a valid tuple"),
+        ("labels.scales=1:2", "labels.scales = 1.0: must be a list"),
         ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
         ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
         ("labels.background_score=0.1:0.2", "has no effect on this training"),
@@ -313,10 +313,11 @@ def test_the_report_draws_what_the_settings_of_finished_trials_do(
         history.save(trial(number, "finished", 20.0 + number, settings={KEY: share}))
     history.save(trial(6, "stopped", 50.0, settings={KEY: 0.9}))
     page = write_search(search, store)
-    rows = list(csv.DictReader(page.with_suffix(".csv").read_text().splitlines()))
+    base, *rows = csv.DictReader(page.with_suffix(".csv").read_text().splitlines())
     page = page.read_text()
     assert "rank correlation over 6 finished trials" in page
     assert page.count("data:image/svg+xml") == 2
+    assert (base["trial"], base["status"], float(base[KEY])) == ("base", "missing", 0.5)
     assert [row["status"] for row in rows] == ["finished"] * 6 + ["stopped"]
     assert [float(row["search_half_miou"]) for row in rows[:2]] == [20.0, 21.0]
     assert "the held-out half is not scored yet" in page
@@ -336,6 +337,8 @@ def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_bas
     for cam, held_out in ((best, 22.5), (cam_id(search.base), 21.25)):
         history.add_held_out(cam, {"objective": 20.0, "threshold": 0.3, "held_out": held_out})
     write_search(search, store)
+    base, *_ = search_document(search, store).records.rows
+    assert base[:5] == ("base", "finished", search.base.train.epochs, 20.0, 21.25)
     answer = search_document(search, store).head[0]
     assert isinstance(answer, Strip)
     assert "trial 1 is the best on the search half with 21.00" in answer.answer

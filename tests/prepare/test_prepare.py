@@ -4,7 +4,9 @@ import errno
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import Mock
@@ -435,6 +437,28 @@ def test_a_data_set_is_prepared_once_it_is_mended_as_told(
     mended(root, archives)
     assert prepare(root, archives).done[-1] == "sbd"
     assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda root: {"archives": {"sbd": root / "absent.tgz"}}, "absent.tgz: no such file"),
+        (
+            lambda root: {"with_test": True, "downloads": root / "new"},
+            "TEST.tar: has no public address",
+        ),
+        (lambda root: {"root": Path(__file__)}, "name an empty folder"),
+        (lambda root: {"root": Path("/")}, "/: name a folder that is not there yet"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused_before_anything_is_downloaded(
+    tmp_path: Path, archives: Archives, change: Callable[[Path], dict[str, Any]], told: str
+) -> None:
+    known = archives.sources()
+    known["test"] = known["test"]._replace(url=None)
+    request = replace(PrepareRequest(tmp_path / "voc"), **change(tmp_path))
+    with pytest.raises(ForeseenError, match=re.escape(told)), Progress(disable=True) as progress:
+        prepare_voc(request, progress=progress, sources=known)
 
 
 # The command

@@ -102,7 +102,13 @@ def test_the_file_comes_whole_from_the_first_address_that_has_it(
     dead.close()
     altered = b"!" + CONTENT[1:]
     others = [serve(hosts, behaviour) for behaviour in (404, "html", "drop", 503)]
-    faulty = [*others, serve(hosts, content=altered), "ftp://example.org/a.tar", dead]
+    faulty = [
+        *others,
+        serve(hosts, content=altered),
+        "ftp://example.org/a.tar",
+        "http://[/a.tar",
+        dead,
+    ]
     with pytest.raises(ArchiveError) as caught:
         get(tmp_path, *faulty)
     lines = str(caught.value).splitlines()  # each address is told with its fault
@@ -112,8 +118,9 @@ def test_the_file_comes_whole_from_the_first_address_that_has_it(
     assert f"md5 expected {MD5['md5']}, found {hashlib.md5(altered).hexdigest()}" in lines[4]
     assert "1,024,000 bytes" in lines[4]
     assert "not an http or https address" in lines[5]
-    assert lines[7].startswith("a.tar: no address has it; give a local file or a --mirror, or")
-    assert f"curl -L -C - -o {tmp_path / 'a.tar'}" in lines[7]
+    assert lines[6] == "http://[/a.tar: Invalid IPv6 URL"
+    assert lines[8].startswith("a.tar: no address has it; give a local file or a --mirror, or")
+    assert f"curl -L -C - -o {tmp_path / 'a.tar'}" in lines[8]
     assert list(tmp_path.iterdir()) == []
 
     path = get(tmp_path / "new/folder", *faulty, serve(hosts), serve(hosts))

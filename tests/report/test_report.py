@@ -171,7 +171,7 @@ def test_a_clear_difference_of_the_papers_sign_is_a_trend_and_not_a_reproduction
     assert evidence.verdict.word == "trend only"
     strip = report.tables[0].answer
     assert strip.question == "Does Table III hold on this data and at this scale?"
-    assert strip.answer == ("In part: 2 of 2 differences same sign here. 1 cell missing.")
+    assert strip.answer == ("In part: 2 of 2 differences same sign here. 1 cell failed.")
     assert strip.command.endswith("--seeds 3 --retry-failed")
 
 
@@ -183,7 +183,26 @@ def test_with_one_seed_nothing_is_resolvable_and_the_report_says_so(
     words = {c.evidence.verdict.word for c in table.cells.values() if c.evidence}  # type: ignore[union-attr]
     assert words == {"not resolvable"}
     assert any("Seed noise is unknown" in line for line in table.findings)
-    assert table.answer.answer == "Cannot tell: one seed per cell. 1 cell missing."
+    assert table.answer.answer == "Cannot tell: one seed per cell. 1 cell failed."
+
+
+def test_the_answer_tells_failed_from_missing_cells_and_a_table_of_one_cell_has_no_other(
+    tmp_path: Path,
+) -> None:
+    def answer(table: str) -> str:
+        return build_report(finished_sweep((table,), 1), store).tables[0].answer.answer
+
+    store = Store(tmp_path)
+    for trial in finished_sweep(("VI",), 1).plan.trials[:3]:
+        store.run(trial.run_id).fail("hung", "", "")
+    assert answer("VI") == "Cannot tell: nothing measured yet. 1 cell missing. 3 cells failed."
+    nothing = sweep_document(build_report(finished_sweep(("VI",), 1), store))
+    assert "Differences to the baseline" not in FORMATS["html"](nothing)
+    store, single = Store(tmp_path / "one"), finished_sweep(("calibrate",), 1)
+    fill(store, single, lambda trial: 0.5)
+    assert answer("calibrate") == "Cannot tell: it has one cell, and nothing to compare it with."
+    costs = dict(dict(build_report(single, store).closing)["Costs"].rows)
+    assert costs["configurations"] == "1 distinct behind 1 cell"
 
 
 def test_the_chance_that_a_cell_is_better_is_its_share_of_plain_resamples(
@@ -408,7 +427,7 @@ def test_cells_scored_at_several_fixed_scores_say_so_and_their_training_counts_o
     built = build_report(sweep, store)
     costs = dict(dict(built.closing)["Costs"].rows)
     # Three trainings and inferences of 60 + 12 s, each scored eight times.
-    assert costs["trials"] == "24 finished of 24 trials"
+    assert costs["trials"] == "24 of 24 finished"
     assert (costs["cpu time, all trials"], costs["mean per trial"]) == ("4 min", "9 s")
     scores = "at the fixed background score of each cell, 0.05 to 0.5"
     for text in (FORMATS["txt"](sweep_document(built)), render_tables(sweep, store)):
@@ -522,6 +541,8 @@ def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_pat
     [
         (["--measure", "nicest"], "no measure 'nicest'; there are: fixed"),
         (["--sweep", "other"], "no sweep other"),
+        (["--mlflow-url", "mlflow:5000"], "no address; write it as http://HOST:5000"),
+        (["--seeds", "9" * 20], "less than or equal to 1000"),
     ],
 )
 def test_wrong_requests_are_explained(store: Store, arguments: list[str], expected: str) -> None:

@@ -326,6 +326,9 @@ def test_a_board_prints_a_line_for_each_end_and_none_for_each_step(
     assert lines[0].startswith("finished: VI[no,no] seed 0 mIoU 40.50 (fixed); 1 finished, 7 miss")
     assert lines[1].startswith("failed: VI[yes,no] seed 0; 1 finished, 6 missing, 1 failed of 8")
     assert board.total_progress() == pytest.approx(2 / 8)
+    for trial in sweep.plan.trials:
+        board.update(trial, status="failed")
+    assert file.getvalue().endswith(" s elapsed, nothing left to run\n")
 
 
 def test_a_boards_view_holds_the_same_matrix_as_the_status(sweep: Sweep) -> None:

@@ -131,7 +131,7 @@ def died(run_id: str) -> Break:
 
 
 def hung(run_id: str) -> Break:
-    return unexplained(run_id, "hang", "hung, ended by its watchdog")
+    return unexplained(run_id, "hang", "made no progress and was ended")
 
 
 def lost(run_id: str) -> Break:

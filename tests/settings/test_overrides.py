@@ -38,6 +38,7 @@ def test_overrides_replace_the_named_settings_and_no_other() -> None:
         ("transfer.lambda_b", "transfer.lambda_bs"),
         ("network.chanel_attention", "network.channel_attention"),
         ("seed", "rng_seed"),
+        ("lr", "train.lr"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one(key: str, nearest: str) -> None:
@@ -50,7 +51,7 @@ def test_a_setting_like_no_other_is_refused_with_those_of_its_section_or_the_sec
     with pytest.raises(ConfigError) as caught:
         apply_overrides(RunConfig(), {"xyz": 1})
     assert "known: data.*, network.*, views.*," in str(caught.value)
-    assert "rng_seed, repeat; give 'train' to see those of train" in str(caught.value)
+    assert "rng_seed, repeat; give 'data' to see those of data" in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         apply_overrides(RunConfig(), {"train": 1})
     expected = ", ".join(name for name in RunConfig().flat() if name.startswith("train."))

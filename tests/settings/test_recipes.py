@@ -35,6 +35,7 @@ def test_a_recipe_changes_what_it_lists_and_nothing_else(preset: str, recipe: st
     [
         ("huge", "no preset 'huge'; there are: tiny, "),
         ("tiny-sem", "no recipe 'sem'; there are: d"),
+        ("tiny-", "no recipe ''; there are: default, "),
     ],
 )
 def test_an_unknown_name_is_refused_with_those_there_are(name: str, message: str) -> None:

@@ -94,6 +94,14 @@ def test_the_view_with_most_dead_maps_is_named_and_what_it_does_to_the_loss() ->
         assert "L_s" not in str(find_dead_maps(records, of_epochs(2, **settings)))
 
 
+def test_a_view_that_an_earlier_record_lacks_is_judged_by_those_that_have_it() -> None:
+    records = training(0.1, 0.1, 0.9, enhanced=(0.1, 0.1, 0.9))
+    del records[1]["dead"]["enhanced"]
+    found = find_dead_maps(records, of_epochs(8))
+    assert found is not None
+    assert found.view == "original"
+
+
 def test_records_of_older_stores_are_not_judged() -> None:
     assert find_dead_maps([], of_epochs(2)) is None
     assert find_dead_maps([{"epoch": 1}, {"epoch": 2}], of_epochs(2)) is None

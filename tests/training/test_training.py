@@ -170,7 +170,7 @@ def test_a_network_which_says_the_label_frequencies_counts_as_collapsed(
 def test_a_rate_that_is_too_high_ends_with_an_error_that_names_it(
     wild: RunConfig, samples: list[Sample]
 ) -> None:
-    with pytest.raises(DivergedError, match=r"diverged at iteration \d+: .*lower train\.lr") as e:
+    with pytest.raises(DivergedError, match=r"not finite at iteration \d+: .*lower train\.lr") as e:
         train(wild, samples)
     assert "train.lr (now 10.0)" in str(e.value)
     assert "cls" in str(e.value)

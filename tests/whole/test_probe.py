@@ -87,7 +87,7 @@ def test_a_probe_of_more_steps_than_there_are_ends_with_the_training(
 def test_a_probe_ends_where_the_training_would_diverge(wild: RunConfig, drawn: Path) -> None:
     found = probe(wild, ProbeOptions(10, drawn), Process())
     assert found.diverged
-    assert "diverged at iteration 1" in found.failure
+    assert "not finite at iteration 1" in found.failure
     assert found.num_steps == 1
 
 
@@ -242,7 +242,7 @@ def test_a_plan_that_would_diverge_is_refused_through_ray_train_workers_too(
     more = ("--probe", 10, "--cpus", 0.5, "--workers", 2, *options(WILD))
     done = command(drawn, tmp_path / "store", *more, table="calibrate")
     assert done.exit_code == 1, done.output
-    assert done.stdout.count("diverged at iteration 1: gradient norm") == 1
+    assert done.stdout.count("not finite at iteration 1: gradient norm") == 1
     assert "would diverge: calibrate[B0]" in done.stdout
     assert not (tmp_path / "store").exists()
 

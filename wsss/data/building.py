@@ -18,6 +18,8 @@ def alone(root: Path, program: str) -> Iterator[None]:
 
     Raises DataError if another call holds the lock, and for what the system refuses meanwhile.
     """
+    if not root.name:
+        raise DataError(f"{root}: name a folder that is not there yet")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         # A lock by the file's existence would outlive a killed process.

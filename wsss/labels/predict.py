@@ -54,8 +54,8 @@ def predict_images(
     device = pick_device()
     model.to(device).eval()
     for path in paths:
-        if _is_missing(path):
-            yield DataError(f"{path}: missing; give the path of a picture")
+        if fault := _no_file(path):
+            yield DataError(f"{path}: {fault}")
             continue
         try:
             image = read_image(path)
@@ -74,10 +74,14 @@ def predict_images(
         yield Prediction(path, mask, overlay, shares)
 
 
-def _is_missing(path: Path) -> bool:
+def _no_file(path: Path) -> str:
+    """Say why a path can be no picture; "" if it may be one."""
     with suppress(OSError):  # `read_image` says why it cannot be read
-        return not path.exists()
-    return False
+        if path.is_dir():
+            return "a folder; give the paths of its pictures"
+        if not path.exists():
+            return "missing; give the path of a picture"
+    return ""
 
 
 def overlay_labels(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -231,12 +231,12 @@ class Training:
             yield reading
 
     def _explain(self, reading: Reading) -> str:
-        *terms, norm = reading.values
-        said = zip(self.step.names, terms, strict=True)
-        losses = ", ".join(f"{name} {value:.4g}" for name, value in said)
+        *values, norm = reading.values
+        said = zip(self.step.names, values, strict=True)
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in said)
         return (
-            f"diverged at iteration {reading.iteration - 1}: gradient norm {norm:.4g}, losses "
-            f"{losses}; {self.step.remedy}"
+            f"a loss or gradient is not finite at iteration {reading.iteration - 1}: gradient norm "
+            f"{norm:.4g}, {terms}; {self.step.remedy}"
         )
 
     def _summary(self) -> EpochSummary:

@@ -120,7 +120,8 @@ def prepare(
         typer.Option(help="address of a folder with the archives, tried first; repeatable"),
     ] = None,
     downloads: Annotated[
-        Path | None, typer.Option(help="folder of downloaded archives; default: archives by ROOT")
+        Path | None,
+        typer.Option(help="folder of downloaded archives; default: archives beside ROOT"),
     ] = None,
     sha256: Annotated[
         list[str] | None,

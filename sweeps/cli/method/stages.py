@@ -139,6 +139,7 @@ def evaluate(
     from wsss.segmentation_config import PseudoLabelConfig
 
     known = recall(run)
+    _refuse_file("--cams", cams)
     labels, split = known.config.labels, split or known.config.data.eval_split
     chain, dataset = known.chain(PseudoLabelConfig()), VocDataset(known.data)
     place = known.with_images(split).place(chain, cams=cams)
@@ -201,6 +202,7 @@ def pseudo_label(
 
     how = call(execution, given)
     known = recall(run)
+    _refuse_file("--out", out)
     known = known.with_images(split or known.config.data.train_split)
     labels = _labels(refinement, settings or [])
     plain = labels.model_copy(update={"refinement": "none"})
@@ -278,6 +280,14 @@ def _complete(stage: Any, place: "Place") -> None:
             if title not in tasks:
                 tasks[title] = bars.add_task(title, total=1.0)
             bars.update(tasks[title], completed=record.progress)
+
+
+def _refuse_file(option: str, path: Path | None) -> None:
+    """Raise ConfigError if a file stands where a folder is read or written."""
+    from wsss.overrides import ConfigError
+
+    if path and path.is_file():
+        raise ConfigError(f"{option} {path}: a file; give a folder")
 
 
 def _refuse_unfinished(run: "Run", place: "Place") -> None:

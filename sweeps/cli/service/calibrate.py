@@ -55,7 +55,7 @@ def calibrate(
     asked = parse_assignments(settings or [])
     sweep, report = make_sweep(
         [TABLE],
-        preset=preset or default_preset(data, root),
+        preset=options.preset_named(preset or default_preset(data, root), "default", data),
         data=root,
         weights=weights,
         num_seeds=seeds,

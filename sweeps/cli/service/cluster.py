@@ -227,7 +227,7 @@ def slurm(
             --preset paper --data /data/VOC2012 --gpus 1 --store /shared/results
     """
     from sweeps.cluster.slurm import Allocation, sbatch_script, write_job
-    from sweeps.run.ray.resources import Machine, Resources, number_at_once
+    from sweeps.run.ray.resources import CapacityError, Machine, Resources, number_at_once
     from wsss.overrides import ConfigError
 
     cpus = cpus_per_node or 4 * max(1, gpus_per_node)
@@ -238,7 +238,10 @@ def slurm(
     call(planned_sweep, given)
     # In the job, an address of SLURM's is joined.
     asked = Resources("head:6379", given["workers"], given["cpus"], given["gpus"])
-    number_at_once([Machine(cpus, gpus_per_node, nodes)], asked)
+    try:
+        number_at_once([Machine(cpus, gpus_per_node, nodes)], asked)
+    except CapacityError as error:
+        raise ConfigError(f"{error} (--nodes, --gpus-per-node, --cpus-per-node)") from None
     write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
     print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
     follow = command("sweeps", "status", "--store", given["store"], "--watch")

@@ -84,7 +84,8 @@ def report(
     store: options.StoreOption = "results",
     sweep: options.SweepName = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="seeds per cell; default: the sweep's")
+        int | None,
+        typer.Option(min=1, max=options.MAX_SEEDS, help="seeds per cell; default: the sweep's"),
     ] = None,
     measure: Annotated[
         str,
@@ -128,10 +129,13 @@ def report(
     from sweeps.report.tables.document import sweep_document
     from sweeps.report.tables.model import Measure
     from sweeps.store.errors import FORBIDDEN
+    from wsss.basics.printable import web_address
     from wsss.overrides import ConfigError
 
     if measure not in {m.value for m in Measure}:
         raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
+    if mlflow_url and web_address(mlflow_url) == "#":
+        raise ConfigError(f"--mlflow-url {mlflow_url}: no address; write it as http://HOST:5000")
     results, found = options.opened_sweep(store, sweep)
     chosen = with_tables(found, tables or (), seeds)
     built = build_report(

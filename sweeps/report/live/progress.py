@@ -84,6 +84,8 @@ class Board:
 
     def remaining(self) -> str:
         """Return the time left, estimated from the progress since the start."""
+        if all(state.status in ("finished", "failed") for state in self.states.values()):
+            return "nothing left to run"
         made = self.total_progress() - self.progress_at_start
         if made < 0.01:
             return UNKNOWN_TIME

@@ -36,6 +36,7 @@ TONES: dict[Word, BadgeTone] = {
 
 _Said = tuple[str, BadgeTone]
 _NOTHING: _Said = ("nothing measured yet", "open")
+_ONE_CELL: _Said = ("it has one cell, and nothing to compare it with", "open")
 
 Command = Callable[[int], str]
 """Number of seeds -> the command that runs the sweep with them."""
@@ -53,11 +54,12 @@ def answer(
     found = (cell.evidence for cell in cells.values())
     # Cells with the same trials share their evidence, which is one difference.
     judged = list({id(e): e for e in found if e and e.verdict}.values())
-    missing = sum(cell.mean is None for cell in cells.values())
+    lost = [cell for cell in cells.values() if cell.mean is None]
+    failed = sum(bool(cell.failures) for cell in lost)
     num_printed = sum(c.paper is not None for c in cells.values())
-    if missing == len(cells):
+    if len(lost) == len(cells) or len(cells) == 1:
         question = f"Does Table {table.name} hold?"
-        words, tone = _NOTHING
+        words, tone = _NOTHING if lost else _ONE_CELL
     elif judged or (num_printed > 1 and not scale.other_classes):
         place = "on this data and at this scale" if scale.word else ""
         question = f"Does Table {' '.join(filter(None, (table.name, 'hold', place)))}?"
@@ -66,7 +68,8 @@ def answer(
         question = f"Does any cell of Table {table.name} differ from {table.baseline_name}?"
         words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
     start = "Cannot tell: " if tone == "open" else ""
-    lacking = f" {counted(missing, 'cell')} missing." if 0 < missing < len(cells) else ""
+    counts = (len(lost) - failed, "missing"), (failed, "failed")
+    lacking = "".join(f" {counted(n, 'cell')} {state}." for n, state in counts if n)
     died = {
         cell.run_ids[seed]: seed in cell.dead
         for cell in cells.values()
@@ -109,7 +112,8 @@ def _among_themselves(found: Sequence[CellEvidence]) -> _Said:
         return ("one seed per cell" if found else "nothing to compare yet"), "open"
     seeds = counted(min(e.differences.n for e in found if e.differs is not None), "seed")
     if not any(tested):
-        return f"none of {counted(len(tested), 'cell')} is shown to, with {seeds}", "open"
+        of_all = f" of {len(tested)} cells" if len(tested) > 1 else ""
+        return f"none{of_all} is shown to, with {seeds}", "open"
     return f"Yes: {sum(tested)} of {counted(len(tested), 'cell')}, with {seeds}", "plain"
 
 

@@ -282,8 +282,11 @@ def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
     for seconds, environment in took.values():
         spent[environment["device"]] += seconds * environment.get("processes", 1)
     found = [
-        ("trials", f"{len(done)} finished of {counted(len(plan.trials), 'trial')}"),
-        ("configurations", f"{plan.num_configs} distinct behind {len(plan.cell_trials)} cells"),
+        ("trials", f"{len(done)} of {len(plan.trials)} finished"),
+        (
+            "configurations",
+            f"{plan.num_configs} distinct behind {counted(len(plan.cell_trials), 'cell')}",
+        ),
     ]
     found += [(f"{device} time, all trials", format_seconds(s)) for device, s in spent.items()]
     if done:

@@ -194,7 +194,9 @@ def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
     differences = whole.cut(range(_NUM_OWN, len(columns)))
     narrow = TERMINAL | (LATEX if len(found.table.columns) == 1 else frozenset())
     heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
-    return Only(narrow, (whole,)), Only(ON_PAGES, (cells, heading, differences))
+    compared = any(cell.evidence for cell in found.cells.values())
+    on_pages = (cells, heading, differences) if compared else (cells,)
+    return Only(narrow, (whole,)), Only(ON_PAGES, on_pages)
 
 
 def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]:

@@ -12,7 +12,8 @@ import shutil
 import string
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -95,8 +96,19 @@ def public_sources() -> dict[str, Source]:
     }
 
 
-def check_digest_names(request: PrepareRequest, sources: Mapping[str, Source]) -> None:
-    """Raise DataError if a digest was given for a file that no step reads."""
+def check_files(
+    request: PrepareRequest, sources: Mapping[str, Source], steps: Iterable[str]
+) -> None:
+    """Raise DataError if a step cannot get its archive, or a digest of no archive was given."""
+    for step in steps:
+        source, path = sources[step], _archive(step, sources[step], request)
+        if step in request.archives and not path.is_file():
+            raise ArchiveError(f"{path}: no such file; give the path of {source.filename}")
+        if not (path.exists() or request.mirrors or source.url):
+            raise ArchiveError(
+                f"{path.name}: has no public address; register with the organisers of VOC and give "
+                f"the file (--{step}), or a --mirror"
+            )
     names = [
         request.archives[step].name if step in request.archives else source.filename
         for step, source in sources.items()
@@ -115,10 +127,7 @@ def obtain(step: str, source: Source, request: PrepareRequest, progress: Progres
     expected = {} if request.allow_partial or not source.md5 else {"md5": source.md5}
     if digest := request.sha256.get(local.name if local else source.filename):
         expected["sha256"] = digest
-    folder = request.downloads or request.root.absolute().parent / "archives"
-    path = local or folder / source.filename
-    if local is not None and not local.is_file():
-        raise ArchiveError(f"{local}: no such file; give the path of {source.filename}")
+    path = _archive(step, source, request)
     if not path.exists():
         urls = [f"{mirror.rstrip('/')}/{source.filename}" for mirror in request.mirrors]
         return download([*urls, *filter(None, [source.url])], path, expected, progress=progress)
@@ -131,6 +140,12 @@ def obtain(step: str, source: Source, request: PrepareRequest, progress: Progres
     return path
 
 
+def _archive(step: str, source: Source, request: PrepareRequest) -> Path:
+    """Return where a step's archive is, or is downloaded to."""
+    folder = request.downloads or request.root.absolute().parent / "archives"
+    return request.archives.get(step) or folder / source.filename
+
+
 def download(
     urls: list[str], path: Path, expected: Mapping[str, str], *, progress: Progress
 ) -> Path:
@@ -138,11 +153,6 @@ def download(
 
     expected: as for `verify`. Raises ArchiveError if no address has it.
     """
-    if not urls:
-        raise ArchiveError(
-            f"{path.name}: has no public address; register with the organisers of VOC and give the "
-            "file (--test), or a --mirror"
-        )
     part = path.with_name(f"{path.name}.part")
     faults: list[str] = []
     try:
@@ -152,7 +162,7 @@ def download(
                 _transfer(url, part, progress)
                 verify(part, expected)
                 return part.replace(path)
-            except (HTTPException, OSError, ArchiveError) as error:
+            except (HTTPException, OSError, ArchiveError, ValueError) as error:  # `http://[`
                 if isinstance(error, HTTPError):
                     error.close()
                 elif getattr(error, "filename", None) or getattr(error, "errno", None) in FULL:
@@ -162,7 +172,8 @@ def download(
     except OSError as error:
         raise ArchiveError(f"{path}: {error.strerror}; choose another folder") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            part.unlink(missing_ok=True)
     raise ArchiveError(
         "\n".join(
             [

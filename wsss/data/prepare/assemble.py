@@ -24,7 +24,7 @@ from wsss.data.errors import DataError
 from wsss.data.prepare.archives import (
     PrepareRequest,
     Source,
-    check_digest_names,
+    check_files,
     extract,
     obtain,
     public_sources,
@@ -94,7 +94,9 @@ def prepare_voc(
         todo = {name: step for name, step in steps.items() if name not in finished}
         if todo:
             sources = sources or public_sources()  # imports torchvision, which takes seconds
-            check_digest_names(request, sources)
+            check_files(request, sources, todo)
+        if "voc" in todo and not is_vacant(root):
+            raise DataError(f"{root}: holds other files but no JPEGImages; name an empty folder")
         for name, step in todo.items():
             archive = obtain(name, (sources or {})[name], request, progress)
             step(request, archive, progress)
@@ -111,8 +113,6 @@ def prepare_voc(
 
 def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> None:
     root = request.root
-    if not is_vacant(root):
-        raise DataError(f"{root}: holds other files but no JPEGImages; name an empty folder")
     with _unpacking(root.with_name(f".{root.name}.part"), archive) as building:
         extract(archive, building, VOC_MEMBER, progress=progress)
         if not (building / LISTS / "train.txt").is_file():

@@ -197,7 +197,7 @@ def find_dead_maps(epochs: Sequence[Mapping[str, Any]], config: RunConfig) -> De
         view
         for view, share in shares.items()
         if (late and share > MAX_DEAD)
-        or share > MAX_RISE + min(epoch["dead"][view] for epoch in judged)
+        or share > MAX_RISE + min(epoch["dead"].get(view, share) for epoch in judged)
     ]
     if not found:
         return None
