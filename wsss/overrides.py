@@ -172,6 +172,10 @@ def _flat(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section, value in tree.items():
         inside = isinstance(value, dict)
+        if value == {} or (value is None and "." not in str(section)):
+            raise ConfigError(
+                f"{path}: {quoted(section)} is empty; give it a value, or leave it out"
+            )
         pairs = [(f"{section}.{name}", inner) for name, inner in value.items()] if inside else []
         for key, inner in pairs or [(str(section), value)]:
             if key in flat:
@@ -197,6 +201,10 @@ def _plain_yaml(text: str) -> Any:
 
     try:
         tree = _core_loader()(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark and "\n" in text else ""
+        raise _UnreadableError(f"{error.problem or error.context}{where}"[:160]) from None
     except yaml.YAMLError as error:
         raise _UnreadableError(str(error).splitlines()[0][:160]) from None
     # PyYAML's constructors raise these for 2001-99-99, !!bool x, !!timestamp x, !!int x.

@@ -8,16 +8,14 @@ import hashlib
 import math
 import re
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
-from pydantic import ValidationError
 
 from sweeps.archive.manifest import FILE, REPORT, TRIALS, Manifest
 from sweeps.evidence.image_counts import (
@@ -37,7 +35,8 @@ from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json
-from wsss.basics.errors import ForeseenError
+from wsss.basics.errors import FULL, ForeseenError, let_through
+from wsss.basics.files import BROKEN_ZIP
 from wsss.basics.printable import counted, first_of
 from wsss.config import RunConfig
 from wsss.evaluation.score import Score, score_counts
@@ -77,7 +76,10 @@ def verify(path: Path, data: Path | None) -> Iterator[Finding]:
                 files = _check_files(archive, manifest, root)
         except FileNotFoundError:
             raise StoreError(f"{path}: no such file; `sweeps export` writes one") from None
-        except (BadZipFile, zlib.error, KeyError, ValidationError) as error:
+        except BROKEN_ZIP as error:
+            if isinstance(error, ForeseenError) or getattr(error, "errno", None) in FULL:
+                raise
+            let_through(error, path)
             raise StoreError(
                 f"{path}: not an archive of `sweeps export`, or cut off ({type(error).__name__}); "
                 "get it again, or export the sweep again"
@@ -87,12 +89,15 @@ def verify(path: Path, data: Path | None) -> Iterator[Finding]:
             return
         try:
             yield from _check_content(Store(root), manifest, data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, ForeseenError):
+        except (StoreError, KeyError, TypeError, ValueError, AttributeError) as error:
+            said = f"{type(error).__name__}: {error}"
+            if isinstance(error, StoreError):  # whose path is temporary, and whose remedy no help
+                said = str(error).replace(f"{root}/", "").partition("; ")[0]
+            elif isinstance(error, ForeseenError):
                 raise
             raise StoreError(
-                f"{path}: its results are not what this version writes ({type(error).__name__}: "
-                f"{error}); verify it with the code that wrote it: {manifest.written_by}"
+                f"{path}: its results are not what this version writes ({said}); verify it with "
+                f"the code that wrote it: {manifest.written_by}"
             ) from None
 
 
@@ -120,7 +125,8 @@ def _digest(archive: ZipFile, name: str) -> str:
     try:
         with archive.open(name) as source:
             return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
-    except (BadZipFile, zlib.error, EOFError):
+    except BROKEN_ZIP as error:
+        let_through(error, Path(archive.filename or name))
         return ""
 
 

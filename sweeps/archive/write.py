@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from sweeps.archive.manifest import FILE, REPORT, TRIALS, Manifest, TrialEntry
 from sweeps.evidence.image_counts import COUNTS, FILE_NAME
@@ -19,7 +19,8 @@ from sweeps.report.trials import TrialRow, trial_records, trial_rows
 from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
-from wsss.basics.files import whole_or_absent
+from wsss.basics.errors import let_through
+from wsss.basics.files import BROKEN_ZIP, whole_or_absent
 from wsss.identity import canonical_json
 
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -87,7 +88,8 @@ def _check_replaceable(path: Path) -> None:
             archive.getinfo(FILE)
     except FileNotFoundError:
         pass
-    except (BadZipFile, KeyError):
+    except BROKEN_ZIP as error:
+        let_through(error, path)
         raise StoreError(
             f"{path}: exists, and is not an archive of `sweeps export`; name another file"
         ) from None

@@ -87,7 +87,7 @@ def _settings_of(cluster: Path) -> dict[str, Any]:
     """Read the file given to `ray up`. Raises JobError for another file."""
     try:
         found = yaml.safe_load(read_text(cluster, MAX_CLUSTER_BYTES, JobError))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also for 2001-99-99
         found = str(error).splitlines()[0]
     if not isinstance(found, dict):
         raise JobError(

@@ -24,7 +24,6 @@ from sweeps.tables.own import definition
 from sweeps.tables.table import Table
 from wsss.basics.environment import variables
 from wsss.data.drawn.folder import DRAWN, draw_voc
-from wsss.identity import canonical_json
 from wsss.overrides import ConfigError, parse_assignments
 from wsss.weights import NAMES
 
@@ -92,7 +91,7 @@ def make_request(
     """
     named = weights if weights in NAMES else None  # a file is read on the cluster
     planned, settled = settled_tables(tables, preset, parse_assignments(list(settings)), named)
-    make_plan(planned, settled.config, 1)
+    plan = make_plan(planned, settled.config, 1)
     for option, value, known in (
         ("--data", data, set(DRAWN)),
         ("--weights", weights, {None, *NAMES}),
@@ -100,7 +99,8 @@ def make_request(
     ):
         if value not in known:
             require_on_cluster(option, value or "")
-    parts = json.dumps(list(map(definition, planned))), canonical_json(settled.config)
+    runs = [trial.run_id for trial in plan.trials]
+    parts = json.dumps(list(map(definition, planned))), runs
     text = repr((*parts, data, weights, store, probe))
     title = "-".join([*(table.name for table in planned), preset])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -215,7 +215,8 @@ def excludes(root: Path, also: Sequence[str]) -> list[str]:
     from pathspec import PathSpec
 
     ignore = root / ".gitignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+    text = ignore.read_bytes() if ignore.exists() else b""
+    lines = text.decode("utf-8-sig", errors="replace").splitlines()  # Git reads any bytes
     patterns = [*lines, *LEFT_OUT]
     for path in also:
         # An excluded folder is not searched, so include it, and exclude what else is in it.

@@ -333,9 +333,9 @@ ENDED: tuple[Status, ...] = ("finished", "stopped", *WORTHLESS)
 class Judged(TypedDict):
     """What a trial's epoch is known by."""
 
-    epoch: float
+    epoch: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     """1-based."""
-    objective: float
+    objective: records.Percent
     """Percent, of the search half."""
     threshold: float
 
@@ -441,9 +441,9 @@ class History:
 def _read_trial(path: Path) -> SearchTrial:
     remedy = "delete the file to draw another one instead"
     try:
-        trial = _TRIAL.validate_python(read_json(path))
-    except (StoreError, ValidationError) as error:
-        why = first_problem(error) if isinstance(error, ValidationError) else error
+        trial = _TRIAL.validate_python(read_json(path, remedy))
+    except ValidationError as error:
+        why = first_problem(error)
         raise StoreError(f"{path}: not a trial of a search ({why}); {remedy}") from None
     require_own(path, _file_name(trial), path.name, remedy)
     return trial

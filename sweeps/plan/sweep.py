@@ -19,7 +19,7 @@ from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
 from wsss.basics.printable import command, counted, printable, quoted
 from wsss.config import RunConfig
-from wsss.identity import config_id
+from wsss.identity import config_id, idle
 from wsss.networks.initial_weights import check_initial_weights
 from wsss.overrides import ConfigError, Settled, apply_overrides, settle
 from wsss.recipes import named_config
@@ -68,12 +68,22 @@ class Sweep:
 
     @cached_property
     def _digest(self) -> str:
-        """Digest of the settings, and of the cells of tables from outside the project."""
-        digest = config_id(self.base)
-        if self.own_tables:
-            plan = make_plan(self.own_tables, self.base, 1)
-            cells = {cell: trials[0].run_id for cell, trials in plan.cell_trials.items()}
-            digest = hashlib.sha256(f"{digest} {sorted(cells.items())}".encode()).hexdigest()
+        """Digest of the settings, and of cells that do not follow from those of the base.
+
+        They are those of tables from outside the project, and all if a setting that has no effect
+        on the base, as one of the views, has one on them, and is not the preset's.
+        """
+        digest, tables = config_id(self.base), self.own_tables
+        usual, own = named_config(self.preset).flat(), self.base.flat()
+        changed = idle(self.base, [key for key in own if own[key] != usual[key]], config_id)
+        if changed:
+            all_tables = find_tables(self.table_names, self.own_tables)
+            plain = apply_overrides(self.base, {key: usual[key] for key in changed})
+            if _cells(all_tables, self.base) != _cells(all_tables, plain):
+                tables = all_tables
+        if tables:
+            cells = f"{digest} {_cells(tables, self.base)}"
+            digest = hashlib.sha256(cells.encode()).hexdigest()
         return digest
 
     @cached_property
@@ -93,6 +103,12 @@ class Sweep:
             f"{counted(train.epochs, 'epoch')}, batch {train.batch_size}, crop {train.crop_size} | "
             f"{seeds} | preset {self.preset}"
         )
+
+
+def _cells(tables: Sequence[Table], base: RunConfig) -> list[tuple[str, str]]:
+    """Return (cell, run_id of its first seed) of all cells."""
+    plan = make_plan(tables, base, 1)
+    return sorted((cell, trials[0].run_id) for cell, trials in plan.cell_trials.items())
 
 
 def make_sweep(

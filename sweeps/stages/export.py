@@ -19,7 +19,7 @@ from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
-from wsss.evaluation.voc_server import write_server_tar
+from wsss.evaluation.voc_server import is_whole, write_server_tar
 
 TAR_NAME = "comp6_test_cls.tar"
 
@@ -43,6 +43,16 @@ class Export(Predict):
     def id(self) -> str:
         """The predictions' id; its folder is inside theirs."""
         return f"{self.chain.prediction_id}/export"
+
+    def is_done(self, place: Place) -> bool:
+        """Whether it is finished, with no file lost, and the archive whole, here or elsewhere."""
+        folder = place.store.folder(self.rel)
+        tar = folder.path / TAR_NAME
+        if not super().is_done(place):
+            return False
+        if not tar.is_file():
+            return folder.remote.has_file(tar)
+        return is_whole(tar, place.result(self)["num_images"])
 
     def finish(self, place: Place, folder: Folder) -> Packed:
         """Draw a gallery, write the archive, and score the predictions if there are masks.

@@ -12,6 +12,7 @@ from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
 from wsss.data.pictures.image import as_array, read_image
+from wsss.data.pictures.mask import MAKE_AGAIN, REPLACE
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import SegmentationScore, read_label_map, score_folder
@@ -53,6 +54,7 @@ class TrainDeepLab(Training):
             config,
             samples,
             self.label_maps(place, ids),
+            remedy=MAKE_AGAIN if self.chain.labels else REPLACE,
             process=place.process,
             checkpoints=self.own_checkpoints(folder, place),
         )

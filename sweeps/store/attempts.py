@@ -292,7 +292,7 @@ T = TypeVar("T", Attempt, Session)
 def _read(path: Path, kind: type[T]) -> T:
     remedy = "delete the file; its hours are then not counted"
     try:
-        record = kind.model_validate(read_json(path))
+        record = kind.model_validate(read_json(path, remedy))
     except ValidationError as error:
         what = "an attempt" if kind is Attempt else "a driver"
         raise StoreError(

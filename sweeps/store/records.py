@@ -21,6 +21,9 @@ FINITE = ConfigDict(allow_inf_nan=False)
 """Of scores; a loss may be infinite."""
 
 
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
 class _Result(TypedDict, total=False):
     """done.json, of any stage."""
 
@@ -36,21 +39,21 @@ class _Result(TypedDict, total=False):
     train_seconds: float
     inference_seconds: float
     score_seconds: float
-    miou: float
-    pixel_accuracy: float
-    iou: dict[str, float | None]
+    miou: Percent
+    pixel_accuracy: Percent
+    iou: dict[str, Percent | None]
     labels_score: dict[str, Any] | None
     score: dict[str, Any] | None
-    miou_fixed: float
-    miou_best: float
-    miou_held_out: float | None
+    miou_fixed: Percent
+    miou_best: Percent
+    miou_held_out: Percent | None
     held_out_thresholds: list[float]
     best_threshold: float
     fixed_threshold: float
-    precision_fixed: float | None
-    recall_fixed: float | None
-    iou_fixed: list[float | None]
-    iou_best: list[float | None]
+    precision_fixed: Percent | None
+    recall_fixed: Percent | None
+    iou_fixed: list[Percent | None]
+    iou_best: list[Percent | None]
     curve: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
 
 
@@ -94,9 +97,9 @@ class _Judged(TypedDict):
 
     __pydantic_config__ = FINITE  # type: ignore[misc]
 
-    objective: float
+    objective: Percent
     threshold: float
-    held_out: float
+    held_out: Percent
 
 
 class _Pages(TypedDict, total=False):

@@ -37,6 +37,7 @@ from wsss.basics.printable import printable, quoted
 from wsss.config import RunConfig
 from wsss.identity import canonical_json, run_id
 from wsss.overrides import ConfigError, validate
+from wsss.training.checkpoint_names import checkpoints_in
 
 if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
     from pydantic import TypeAdapter
@@ -71,7 +72,7 @@ class Folder:
 
     def checkpoint_names(self) -> list[str]:
         """Return the names of a training's checkpoints here, the newest last."""
-        return [path.name for path in files_in(self.checkpoints, "epoch_*.pt")]
+        return [path.name for path in checkpoints_in(self.checkpoints)]
 
     def result(self) -> dict[str, Any] | None:
         """Return a finished stage's result; None before that. Raises StoreError for another's."""

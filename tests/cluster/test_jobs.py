@@ -67,6 +67,7 @@ def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_mac
     grids = [grid_table({"transfer.lambda_s": [value, 1.0]}, {}) for value in (0.1, 0.2)]
     others = [
         request(settings=("train.lr=1",), **both),
+        request(settings=("views.beta_enhanced=9",), **both),  # which the base does not have
         request(probe=50, **both),  # else it would attach to its probe
         request(data="/data", **both),
         request(weights="/w.pt", preset="short", **both),
@@ -74,7 +75,7 @@ def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_mac
         request(store="s3://bucket/store", **both),
         *(request(tables=(grid,)) for grid in grids),
     ]
-    assert len({one.digest, *(other.digest for other in others)}) == 9
+    assert len({one.digest, *(other.digest for other in others)}) == 10
 
 
 def test_the_shell_sees_one_word_per_argument() -> None:
@@ -92,7 +93,7 @@ def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
     for name in ("a.yaml", "b.yaml", "c d[1].yaml"):
         (root / "notes/mine" / name).write_text("name: x")
     (root / "code.py").touch()
-    (root / ".gitignore").write_text(f"{ignored}\n")
+    (root / ".gitignore").write_text(f"# é\n{ignored}\n", encoding="latin-1")
     also = ["notes/mine/a.yaml", "notes/mine/c d[1].yaml"]
     create_package(str(root), package, excludes=excludes(root, also), include_gitignore=False)
     with ZipFile(package) as sent:
@@ -352,7 +353,10 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     ("content", "said"),
     [
         ("cluster_name: mine", r"(?s)rsync-down.*No such file or directory: '/there/'"),
-        *((c, "mine.yaml: not a cluster conf.* --cluster") for c in ("- no\n", "a: [", "")),
+        *(
+            (c, "mine.yaml: not a cluster conf.* --cluster")
+            for c in ("- no\n", "a: [", "", "a: 2001-99-99")
+        ),
         (None, "give the file of `ray up` with --cluster"),
     ],
 )

@@ -4,10 +4,12 @@ import hashlib
 import itertools
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeps.plan.sweep import make_sweep
 from sweeps.plan.trials import Plan, groups_of, make_plan
 from sweeps.tables.paper import PAPER_TABLES
 from sweeps.tables.studies import TABLES
@@ -160,6 +162,19 @@ def test_a_cell_finds_its_trials_in_the_order_of_seeds(plan: Plan) -> None:
 
 def test_a_seed_in_the_preset_does_not_change_the_plan(plan: Plan) -> None:
     assert make_plan(PAPER_TABLES, TINY.model_copy(update={"rng_seed": 9}), 3) == plan
+
+
+def test_settings_of_cells_alone_make_another_sweep_of_the_tables_that_they_change(
+    drawn: Path,
+) -> None:
+    def name(table: str, overrides: dict[str, Any]) -> str:
+        return make_sweep(
+            [table], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides=overrides
+        )[0].name
+
+    changes = [{}, {"transfer.lambda_bs": 0.3}, {"transfer.lambda_bs": 0.4, "train.lr": 0.1}]
+    assert len({name("III", change) for change in changes}) == 3
+    assert len({name("VI", change) for change in changes}) == 1  # which has one view
 
 
 @pytest.mark.parametrize("num_seeds", [0, -1])

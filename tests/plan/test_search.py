@@ -294,7 +294,8 @@ def test_history_is_kept_as_written_and_refused_when_damaged(store: Store) -> No
     assert history.held_out() == {trials[0].cam_id: row}
     assert history.missing_held_out() == {cam_id(SEARCH.base): {}}
     trial_1 = history.folder / "trials" / "0001.json"
-    for broken in ('{"number": 0', '{"number": 0, "other": 1}'):
+    whole = trial_1.read_text()
+    for broken in ('{"number": 0', '{"number": 0, "other": 1}', whole.replace("10.0", "-1.0")):
         trial_1.write_text(broken)
         with pytest.raises(StoreError, match=r"0001\.json: .*delete the file to draw another"):
             history.trials()

@@ -293,6 +293,15 @@ def test_a_cut_archive_and_what_is_none_are_refused(tmp_path: Path, mode: str) -
             take(tmp_path / "a.tar", tmp_path / "out")
 
 
+def test_a_gzip_archive_is_checked_by_its_own_checksum(tmp_path: Path) -> None:
+    tar = pack(tmp_path / "a.tar", [file("data/a", bytes(range(256)) * 40)]).read_bytes()
+    packed = bytearray(gzip.compress(tar, 0))  # as it is, so that only the checksum can tell
+    packed[packed.index(bytes(range(200))) + 7] ^= 1
+    (tmp_path / "a.tgz").write_bytes(packed)
+    with pytest.raises(ArchiveError, match=r"a\.tgz: not a complete .* \(CRC check failed"):
+        take(tmp_path / "a.tgz", tmp_path / "out")
+
+
 def test_a_file_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.tar", [file("data/a"), file("data/a", b"other")])
     with pytest.raises(ArchiveError, match="holds a twice"):

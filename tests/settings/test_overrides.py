@@ -246,6 +246,13 @@ def test_a_file_of_settings_that_is_none_is_refused_and_not_waited_for(tmp_path:
         path.write_text(content)
         with pytest.raises(ConfigError, match=r"run\.yaml: .*expected sections"):
             read_config_file(path)
+    for section in ("train:\n", "train: {}\n", "rng_seed:\n"):
+        path.write_text(section)
+        with pytest.raises(ConfigError, match=r"run\.yaml: '\w+' is empty; .*leave it out"):
+            read_config_file(path)
+    path.write_text("train:\n\tlr: 0.1\n")
+    with pytest.raises(ConfigError, match=r"'\\t' that cannot start any token, line 2; write"):
+        read_config_file(path)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(ConfigError, match=r"run\.yaml: a pipe, .*put a file there"):

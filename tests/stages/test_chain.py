@@ -15,7 +15,7 @@ from PIL import Image
 from sweeps.cli.method.predict import read_network
 from sweeps.plan.chains.chain import ChainConfig, counts_id
 from sweeps.stages.labels import WriteLabels
-from sweeps.stages.segmentation import Predict
+from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store
 from wsss.basics.files import write_json
@@ -261,6 +261,22 @@ def test_what_is_missing_is_done_and_nothing_else(
     assert lost.read_bytes() == content
     kept = {p: p.stat().st_mtime_ns for p in before if p != lost}
     assert kept == {p: t for p, t in before.items() if p != lost}
+
+
+def test_a_damaged_pseudo_label_is_to_be_made_again(
+    store: Path, drawn: Path, tiny_chain: ChainConfig
+) -> None:
+    network = tiny_chain.segmentation.model_copy(update={"lr": 0.002})
+    stage = TrainDeepLab(tiny_chain.model_copy(update={"segmentation": network}))
+    label = sorted((ChainFolders(store, tiny_chain).labels / "png").iterdir())[0]
+    whole = label.read_bytes()
+    label.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"{label}: .*; delete it and give the same command again"):
+        list(complete(stage, Place(Store(store), drawn)))
+    label.unlink()
+    titles = {record.stage.title for record in complete(stage, Place(Store(store), drawn))}
+    assert titles == {"write labels", "train DeepLab"}
+    assert label.read_bytes() == whole
 
 
 def test_the_supervised_bound_trains_on_the_masks_alone(

@@ -96,6 +96,23 @@ def test_an_interrupted_export_predicts_only_what_is_missing(data: Path, store: 
     assert export(store, data, "test") == []
 
 
+def test_an_archive_that_is_damaged_or_lost_is_packed_again(data: Path, store: Store) -> None:
+    export(store, data, "test")
+    stage, place = export_of(CHAIN, "test"), Place(store, data)
+    path = read_export(store, CHAIN, "test").tar
+    whole = path.read_bytes()
+    middle = whole.index(b"IDAT") + 8
+    for damaged in (b"", whole[:-11_000], whole[:middle] + b"\0\1" + whole[middle + 2 :], None):
+        if damaged is None:
+            path.unlink()
+        else:
+            path.write_bytes(damaged)
+        assert not stage.is_done(place)
+        assert export(store, data, "test") == []  # nothing is predicted again
+        assert path.read_bytes() == whole
+    assert stage.is_done(place)
+
+
 def test_a_split_with_masks_is_scored_too(data: Path, store: Store) -> None:
     export(store, data, "train")
     found, dataset = read_export(store, CHAIN, "train"), VocDataset(data)

@@ -187,7 +187,7 @@ def test_a_file_that_is_no_attempt_is_refused_by_name(store: Store, content: str
     path = store.sweep("s") / "attempts" / "a.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    with pytest.raises(StoreError, match="delete the file") as caught:
+    with pytest.raises(StoreError, match="; delete the file; its hours are then") as caught:
         read_book(store, "s")
     assert str(caught.value).startswith(f"{path}: not ")
 
@@ -202,9 +202,12 @@ def test_a_copied_record_of_hours_is_refused_and_not_counted_twice(
     (own,) = folder.glob("*.json")
     copied = folder / "copied.json"
     copied.write_bytes(own.read_bytes())
+    (folder / f"._{own.name}").write_bytes(b"Mac OS X")
     with pytest.raises(StoreError, match="not counted") as caught:
         read_book(store, SWEEP.name)
     assert str(caught.value).startswith(f"{copied}: holds no record of copied; delete the file")
+    copied.unlink()
+    assert read_book(store, SWEEP.name).sessions
 
 
 def test_the_command_prints_hours_by_trial_and_as_json(store: Store, clock: Clock) -> None:

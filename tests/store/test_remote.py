@@ -341,6 +341,9 @@ def test_one_setting_says_where_everything_is(
     open_store("s3://bucket/some/prefix").remote.machine()
     with pytest.raises(StoreError, match="mirror of s3://bucket/some/prefix; set WSSS"):
         open_store("s3://bucket/other").pull_results()
+    (tmp_path / "mirror/.machine").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"\.machine: damaged; delete it"):
+        open_store("s3://bucket/some/prefix").remote.machine()
     for wrong in ("gs://bucket/x", "s3:///x", Path("s3://bucket/x")):
         with pytest.raises(StoreError, match="not an object store; write s3://bucket/prefix"):
             open_store(wrong)

@@ -166,6 +166,8 @@ OF_ONE = "holds no record of epoch 1"
         ("done.json", b'{"miou_fixed": "x"}', "miou_fixed: Input should be a valid number"),
         ("done.json", b'{"miou_fixed": NaN}', "miou_fixed: Input should be a finite number"),
         ("done.json", b'{"curve": [[0.1, Infinity]]}', "curve.0.1: Input should be a finite"),
+        ("done.json", b'{"miou_fixed": 1e3}', "miou_fixed: Input should be less than or equal to"),
+        ("done.json", b'{"iou_best": [-1.0]}', "iou_best.0: Input should be greater than or equal"),
         ("done.json", b'{"miou_fixed": null}', "miou_fixed: Input should be a valid number"),
         ("done.json", b'{"curve": [[0.1]]}', "curve.0: List should have at least 2 items"),
         ("done.json", b'{"classes": ["cat"], "iou_fixed": [1.0]}', "iou_fixed has 1 values for"),
@@ -186,6 +188,13 @@ def test_a_record_that_we_never_write_is_refused_by_file_and_key(
     (cam.path / name).write_bytes(content)
     with pytest.raises(StoreError, match=rf"abc/{name}: {re.escape(told)}.*; delete "):
         (cam.metrics(), cam.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
+
+
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(cam: Folder) -> None:
+    cam.path.mkdir(parents=True)
+    os.mkfifo(cam.path / "done.json")
+    with pytest.raises(StoreError, match=r"done\.json: a pipe"):
+        cam.result()
 
 
 def test_a_record_that_is_sent_to_a_worker_still_tells_what_it_lacks(cam: Folder) -> None:

@@ -90,7 +90,7 @@ def test_other_data_are_recognised(archive: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "changes"),
     [
-        ("figures", {"runs/{run}/done.json": ('"miou_fixed": ', '"miou_fixed": 1')}),
+        ("figures", {"runs/{run}/done.json": ('"miou_fixed": ', '"miou_fixed": 1.5, "x": ')}),
         (
             "ids",
             {
@@ -172,20 +172,40 @@ def test_an_altered_file_is_named_and_nothing_else_is_looked_into(
     assert "sweep.json is altered" in said
     damaged = bytearray(archive.read_bytes())
     damaged[len(damaged) // 2] ^= 1
-    (tmp_path / "c.zip").write_bytes(damaged)
-    code, said = verify(tmp_path / "c.zip")
-    assert (code, "is altered" in said) == (1, True)
+    first = archive.read_bytes().index(b"PK\x01\x02")  # an entry of the table of contents
+    unknown = bytearray(archive.read_bytes())
+    unknown[first + 10] ^= 64  # how it is compressed
+    for content in (damaged, unknown):
+        (tmp_path / "c.zip").write_bytes(content)
+        code, said = verify(tmp_path / "c.zip")
+        assert (code, "is altered" in said) == (1, True)
+
+
+def test_a_record_that_cannot_be_right_is_named_by_its_place_in_the_archive(
+    archive: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    name = f"runs/{sweep.plan.trials[0].run_id}/done.json"
+
+    def forge(there: str, content: bytes) -> bytes:
+        return content.replace(b'"miou_fixed": ', b'"miou_fixed": 9') if there == name else content
+
+    code, said = verify(changed(archive, tmp_path / "b.zip", forge, forged=True))
+    assert code == 2
+    assert f"writes ({name}: miou_fixed: Input should be less than or equal to 100); verify" in said
 
 
 def test_what_is_no_archive_is_refused_in_a_line(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.zip").write_bytes(archive.read_bytes()[:-1000])
     (tmp_path / "text.zip").write_text("mine")
+    later = bytearray(archive.read_bytes())
+    later[later.rindex(b"PK\x01\x02") + 6] = 200  # the version of zip that it needs
+    (tmp_path / "later.zip").write_bytes(later)
     shutil.make_archive(str(tmp_path / "other"), "zip", Path(__file__).parents[1], "chaos")
     with ZipFile(archive) as whole, ZipFile(tmp_path / "out.zip", "w") as file:
         manifest = json.loads(whole.read(FILE)) | {"files": {"../x": "0"}}
         file.writestr(FILE, json.dumps(manifest))
         file.writestr("../x", "out")
-    for name in ("cut", "text", "other", "out", "missing"):
+    for name in ("cut", "text", "later", "other", "out", "missing"):
         code, said = verify(tmp_path / f"{name}.zip")
         assert (code, said.count("\n")) == (2, 1), said
     assert not (tmp_path.parent / "x").exists()

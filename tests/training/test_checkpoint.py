@@ -241,6 +241,12 @@ def test_names_sort_in_the_order_of_progress() -> None:
     assert sorted(paths) == paths
 
 
+def test_somebodys_copy_of_a_checkpoint_is_none(tmp_path: Path) -> None:
+    for name in ("epoch_0002 (copy).pt", "epoch_0002_old.pt", "._epoch_0002.pt", "epoch_0001.pt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in CheckpointFolder(tmp_path).paths()] == ["epoch_0001.pt"]
+
+
 def test_the_finished_epochs_are_read_from_a_name_or_a_path() -> None:
     assert epochs_of("epoch_0003.pt") == epochs_of("epoch_0003_0000123.pt") == 3
     assert epochs_of(Path("a_7/epoch_0012_0000500.pt")) == 12

@@ -86,13 +86,14 @@ def what_is_there(path: Path) -> str:
 def files_in(folder: Path, pattern: str) -> list[Path]:
     """Return what a folder holds with a name of this pattern, by name; [] if it does not exist.
 
+    Hidden files are left out, as macOS puts a `._0001.json` beside each file on a network drive.
     Raises OSError for a folder that cannot be read, of which Path.glob says that it is empty.
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - of many thousands
     except FileNotFoundError:
         return []
-    return [folder / name for name in sorted(fnmatch.filter(names, pattern))]
+    return [folder / n for n in sorted(fnmatch.filter(names, pattern)) if not n.startswith(".")]
 
 
 class BrokenFileError(ForeseenError, ValueError):
@@ -123,8 +124,9 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
-def read_json(path: Path, remedy: str = "delete the file to do the stage again") -> Any:
+def read_json(path: Path, remedy: str = "delete it, and give the same command again") -> Any:
     """Read JSON; None if there is no such file. Raises BrokenFileError if it is not JSON."""
+    refuse_pipe(path, BrokenFileError)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

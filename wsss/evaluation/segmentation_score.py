@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.errors import DataError
-from wsss.data.pictures.mask import read_mask, require_size
+from wsss.data.pictures.mask import MAKE_AGAIN, read_mask, require_size
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import Counts, iou_per_label, mean_iou
 
@@ -31,7 +31,7 @@ class SegmentationScore:
 
 def read_label_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
     """Read a label map that was made here; its remedy, if it is damaged, is to make it again."""
-    return read_mask(path, num_classes, remedy="delete it and give the same command again")
+    return read_mask(path, num_classes, remedy=MAKE_AGAIN)
 
 
 def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) -> SegmentationScore:

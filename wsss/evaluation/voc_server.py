@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss.basics.errors import ForeseenError
+from wsss.basics.errors import ForeseenError, let_through
 from wsss.basics.files import whole_or_absent
 from wsss.data.classes import VOC_CLASSES, voc_palette
 from wsss.data.pictures.image import BROKEN_IMAGE
@@ -54,6 +54,24 @@ def write_server_tar(folder: Path, sizes: Mapping[str, tuple[int, int]], tar_pat
             member = tarfile.TarInfo(f"{FOLDER}/{path.name}")
             member.size, member.mode = len(data), 0o644
             archive.addfile(member, io.BytesIO(data))
+
+
+def is_whole(tar_path: Path, num_images: int) -> bool:
+    """Whether an archive of `write_server_tar` holds this many predictions, none of them damaged.
+
+    Raises OSError if it cannot be read, as it may be whole.
+    """
+    count = 0
+    try:
+        with tarfile.open(tar_path, "r:") as archive:
+            for member in archive:
+                with Image.open(archive.extractfile(member), formats=["PNG"]) as image:  # type: ignore[arg-type]
+                    image.verify()
+                count += 1
+    except (tarfile.TarError, *BROKEN_IMAGE) as error:
+        let_through(error, tar_path)
+        return False
+    return count == num_images
 
 
 def _fault(data: bytes, size: tuple[int, int]) -> str:

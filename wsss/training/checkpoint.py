@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from wsss.basics.errors import ForeseenError, let_through
-from wsss.basics.files import files_in, whole_or_absent
-from wsss.training.checkpoint_names import KEPT_CHECKPOINTS, checkpoint_name
+from wsss.basics.files import whole_or_absent
+from wsss.training.checkpoint_names import KEPT_CHECKPOINTS, checkpoint_name, checkpoints_in
 
 NOT_BROKEN = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 """What says nothing about a checkpoint: this machine has no room for it, or its GPU fails."""
@@ -58,7 +58,7 @@ class CheckpointFolder:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints on disk, oldest first."""
-        return files_in(self.folder, "epoch_*.pt")
+        return checkpoints_in(self.folder)
 
     def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
         """Write a checkpoint by atomic rename, then delete all but the last KEPT_CHECKPOINTS.

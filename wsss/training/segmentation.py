@@ -16,6 +16,7 @@ from wsss.basics.errors import ForeseenError
 from wsss.config import ViewsConfig
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.loading.batches import CropBatch, LabelledCrops
+from wsss.data.pictures.mask import REPLACE
 from wsss.data.voc import Sample
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import resized_map
@@ -88,16 +89,18 @@ def segmentation_training(
     samples: list[Sample],
     label_maps: list[Path],
     *,
+    remedy: str = REPLACE,
     process: Process = ALONE,
     checkpoints: CheckpointFolder | None = None,
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    label_maps: the PNG of each sample. The schedule counts iterations. Every rank of a distributed
-    run calls this with its own Process and an equal model. The terms of its steps are the loss and
-    the pixel accuracy. Raises DataError for missing label maps and too few images.
+    label_maps: the PNG of each sample; remedy: of a damaged one. The schedule counts iterations.
+    Every rank of a distributed run calls this with its own Process and an equal model. The terms of
+    its steps are the loss and the pixel accuracy. Raises DataError for missing label maps and too
+    few images.
     """
-    crops = LabelledCrops(samples, label_maps, model.num_labels - 1, config)
+    crops = LabelledCrops(samples, label_maps, model.num_labels - 1, config, remedy=remedy)
     loader = loader_for(process, crops, config.batch_size)
     schedule = Poly(config.iterations, config.poly_power, hold=config.lr_step)
     return Training(SegmentationStep(model, config, process), loader, schedule, checkpoints)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from sweeps.store.remote.bucket import Bucket, ObjectInfo, Times
 from sweeps.store.remote.lease import Lease
 from sweeps.store.rooms import DONE, RESULTS
 from wsss.basics.files import whole_or_absent
-from wsss.training.checkpoint_names import KEPT_CHECKPOINTS
+from wsss.training.checkpoint_names import KEPT_CHECKPOINTS, is_checkpoint
 
 NUM_THREADS = 8
 """Transfers at a time: small objects are limited by latency, not by bandwidth."""
@@ -73,7 +74,10 @@ class Remote:
                 if not path.exists():
                     with whole_or_absent(path) as partial:
                         partial.write_text(f"{uuid.uuid4().hex} {self.url}")
-        name, _, url = path.read_text().partition(" ")  # earlier versions wrote no URL
+        text = path.read_text(encoding="utf-8", errors="replace")
+        name, _, url = text.partition(" ")  # earlier versions wrote no URL
+        if not re.fullmatch("[0-9a-f]{32}", name):  # an empty one would be that of other machines
+            raise StoreError(f"{path}: damaged; delete it, and give the same command again")
         if url not in ("", self.url):
             raise StoreError(f"{self.mirror}: the mirror of {url}; set WSSS_MIRROR to another one")
         return name
@@ -333,7 +337,7 @@ def _turn(rel: str) -> int:
 
 def _is_checkpoint(rel: str) -> bool:
     path = Path(rel)
-    return path.parent.name == "checkpoints" and path.match("epoch_*.pt")
+    return path.parent.name == "checkpoints" and is_checkpoint(path.name)
 
 
 def _state(path: Path, etag: str) -> _State:

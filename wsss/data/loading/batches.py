@@ -25,7 +25,7 @@ from wsss.data.loading.processes import (
     loader_context,
 )
 from wsss.data.pictures.image import read_image
-from wsss.data.pictures.mask import read_mask, require_size
+from wsss.data.pictures.mask import REPLACE, read_mask, require_size
 from wsss.data.voc import Sample, label_vector
 from wsss.segmentation_config import DeepLabConfig
 
@@ -99,16 +99,23 @@ class CropDataset(Crops):
 class LabelledCrops(Crops):
     """Training crops whose targets are label maps, uint8 [S, S], cut as their images are.
 
-    label_maps: the PNG of each sample. Raises DataError if one is missing.
+    label_maps: the PNG of each sample. remedy: of a damaged one. Raises DataError for missing ones.
     """
 
     batch_size_setting = "batch_size"
 
     def __init__(
-        self, samples: list[Sample], label_maps: list[Path], num_classes: int, config: DeepLabConfig
+        self,
+        samples: list[Sample],
+        label_maps: list[Path],
+        num_classes: int,
+        config: DeepLabConfig,
+        *,
+        remedy: str = REPLACE,
     ) -> None:
         super().__init__(samples, config.crop_size, config.rng_seed)
         self.label_maps, self.num_classes, self.config = label_maps, num_classes, config
+        self.remedy = remedy
         missing = [path for path in label_maps if not path.is_file()]
         if missing:
             raise DataError(
@@ -121,7 +128,7 @@ class LabelledCrops(Crops):
 
     def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
         path = self.label_maps[index]
-        labels = read_mask(path, self.num_classes)
+        labels = read_mask(path, self.num_classes, remedy=self.remedy)
         require_size(path, labels, size)
         return cut_labels(torch.from_numpy(labels), plan, self.crop_size)
 

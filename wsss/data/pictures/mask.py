@@ -20,11 +20,11 @@ _INDEX_OF = {tuple(colour): index for index, colour in enumerate(_PALETTE.tolist
 _SPREAD = {"L;2": 85, "L;4": 17}
 """Factors by which Pillow spreads grey of fewer bits over 0..255; class numbers are undone."""
 REMEDY = "save class numbers as a palette or 8-bit grey PNG"
+REPLACE, MAKE_AGAIN = "replace the file", "delete it and give the same command again"
+"""Remedies of a damaged mask, and of a label map that was made here."""
 
 
-def read_mask(
-    path: Path, num_classes: int, *, remedy: str = "replace the file"
-) -> NDArray[np.uint8]:
+def read_mask(path: Path, num_classes: int, *, remedy: str = REPLACE) -> NDArray[np.uint8]:
     """Return a mask: [H, W], 0 background, 1..K classes, 255 ignored.
 
     Accepted are class numbers (palette or grey, up to 16 bits) and RGB in VOC's colours. Raises

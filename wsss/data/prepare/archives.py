@@ -286,10 +286,15 @@ def extract(
                 kept = member.replace(name=path, mtime=cast("int", None), deep=False)
                 tar.extract(kept, folder, filter="data")
                 written.add(path)
+            # The checksum of a .tar.gz is at its very end, behind the last member.
+            if tar.fileobj and len(tar.fileobj.read(SPARE_BYTES)) == SPARE_BYTES:
+                raise ArchiveError(f"{archive}: goes on after its last member; {REFUSED}")
     except ArchiveError:
         raise
     except DAMAGED as error:
-        raise ArchiveError(f"{archive}: not a complete .tar or .tar.gz ({error})") from None
+        raise ArchiveError(
+            f"{archive}: not a complete .tar or .tar.gz ({error}); get it again"
+        ) from None
     except OSError as error:
         raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None
     return written
