@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from wsss.basics.errors import ForeseenError, let_through
-from wsss.basics.files import whole_or_absent
+from wsss.basics.files import files_in, whole_or_absent
 from wsss.training.checkpoint_names import KEPT_CHECKPOINTS, checkpoint_name, checkpoints_in
 
 NOT_BROKEN = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
