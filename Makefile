@@ -1,11 +1,5 @@
 # Two commands do everything on a fresh machine: `make sweep-lambdas` and `make test`.
-# Variables: DATA, PRESET, RECIPE, SEEDS, WEIGHTS, STORE, ADDRESS, SET ("train.epochs=3 ..."),
-# GPUS, CPUS (per trial or worker), WORKERS (Ray Train workers per trial; empty: 1 with GPUS, else 0),
-# MICRO_BATCH (images per forward), CHECKPOINT_MINUTES (between checkpoints within an epoch),
-# LOADER_WORKERS (data loading processes): empty, the commands choose,
-# TABLES (of `make plan`, `make probe`), PROBE (its steps), CONCURRENT (trials at a time),
-# SAMPLES (of `make search`), LABELS, EXPORT (of `make headline`),
-# NOTIFY (a command to run at the end of a sweep, search or headline).
+# docs/using.md says what each variable means.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,7 +16,7 @@ SAMPLES ?=
 PROBE ?= 200
 SEEDS ?= 1
 WEIGHTS ?=
-STORE ?= results
+STORE ?= $(OWN_STORE)
 ADDRESS ?=
 WORKERS ?=
 GPUS ?= 0
@@ -35,6 +29,9 @@ EXPORT ?=
 NOTIFY ?=
 SET ?=
 MLFLOW_PORT ?= 5000
+
+# The programs' own default.
+OWN_STORE = $(or $(WSSS_STORE),results)
 
 # A word for the shell, whatever is in it.
 quote = '$(subst ','\'',$(1))'
@@ -53,7 +50,7 @@ WORKERS_OPTION = $(if $(WORKERS),--workers $(WORKERS))
 RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) $(WORKERS_OPTION)
 # With ADDRESS=http://..., a sweep is submitted to that cluster, whose own store it fills.
 RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
-STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store $(call quote,$(STORE))),--store $(call quote,$(STORE)))
+STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out $(OWN_STORE),$(STORE)),--store $(call quote,$(STORE))),--store $(call quote,$(STORE)))
 
 # For targets that read STORE on this machine, where a cluster's results are not.
 HERE = $(if $(filter http%,$(ADDRESS)),$(error this reads STORE here: first give `sweeps fetch --address $(ADDRESS)`, then this without ADDRESS))
@@ -131,6 +128,7 @@ search: $(STAMP) ## look for better alpha, beta and lambda; SAMPLES trials
 ##@ Before, meanwhile and after
 
 plan: $(STAMP) ## what TABLES need, what of it is done, and how long the rest takes
+	$(HERE)
 	$(BIN)/sweeps plan $(TABLES) $(PLAN_OPTIONS) $(if $(CONCURRENT),--concurrent $(CONCURRENT))
 
 probe: $(STAMP) ## the first PROBE steps of each training: does it train, how fast?

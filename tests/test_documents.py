@@ -1,7 +1,9 @@
 """What README and docs name exists: commands, options, targets, settings, tests, files."""
 
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,23 @@ def test_every_option_that_make_passes_exists() -> None:
         *("--dist", "--no-loadscope-reorder", "--check", "--four", "--large"),
     }
     assert options - foreign <= known
+
+
+def test_make_takes_the_store_that_the_programs_take() -> None:
+    def shown(*words: str, **variables: str) -> str:
+        dry = ["make", "-n", "VENV=env", "-o", "env/.installed", *words]
+        made = {"PATH": os.environ["PATH"], **variables}
+        done = subprocess.run(dry, cwd=REPO, env=made, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert "--store 'results'" in shown("plan")
+    assert "--store '/lab/a b'" in shown("plan", WSSS_STORE="/lab/a b")
+    assert "--store 'mine'" in shown("plan", "STORE=mine", WSSS_STORE="/lab")
+    cluster = "ADDRESS=http://head:8265"
+    assert "--store" not in shown("sweep-lambdas", cluster, WSSS_STORE="/lab")  # it has its own
+    assert "--store 's3://b/p'" in shown("sweep-lambdas", cluster, "STORE=s3://b/p")
+    for target in ("plan", "table", "report", "mlflow"):
+        assert "this reads STORE here" in shown(target, cluster)
 
 
 def test_make_leaves_no_drawn_data_set_out() -> None:
