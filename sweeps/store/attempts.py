@@ -30,8 +30,9 @@ ALIVE_SECONDS = 30.0
 """The most time that the ledger lacks after a driver was killed, or its machine lost."""
 
 Reason = Literal["finished", "failed", "preempted", "killed", "interrupted", "hang"]
-"""Why an attempt ended. killed: its process died, or its driver was killed; preempted: its node was
-lost; interrupted: the sweep was stopped, by a person or by its budget."""
+"""Why an attempt ended. killed: its process died or could not use the store, or its driver was
+killed; preempted: its node was lost; interrupted: the sweep was stopped, by a person or its budget.
+"""
 
 Unit = Literal["GPU", "CPU"]
 """The device whose hours are counted."""
