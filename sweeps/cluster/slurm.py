@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.store.errors import StoreError
+from wsss.basics.printable import counted
 
 JOB = Path(__file__).parents[2] / "cluster" / "slurm.sbatch"
 MARK = "# sbatch this file"
@@ -96,12 +97,12 @@ def wait_for_nodes(address: str, number: int) -> None:
             continue
         alive = int(look.stdout.split()[-1]) if look.returncode == 0 else 0
         if alive >= number:
-            print(f"Ray runs on {alive} of {number} nodes", flush=True)
+            print(f"Ray runs on {alive} of {counted(number, 'node')}", flush=True)
             return
         time.sleep(2)
     raise StoreError(
-        f"after {START_SECONDS} s Ray runs on {alive} of {number} nodes; see slurm-*-ray.log "
-        "beside the job's log, and whether the nodes reach each other"
+        f"after {START_SECONDS} s Ray runs on {alive} of {counted(number, 'node')}; see "
+        "slurm-*-ray.log beside the job's log, and whether the nodes reach each other"
     )
 
 

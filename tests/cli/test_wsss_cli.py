@@ -244,6 +244,8 @@ def test_an_option_that_takes_one_value_is_not_given_twice(
     [
         (("data", "draw", "s3://bucket/x"), "s3://bucket/x is an address; give a path on this"),
         (("infer", "--run=x", "--out", "http://x/y"), "--out: http://x/y is an address"),
+        (("pseudo-label", "--run=x", "--out", __file__), "a file; give a folder"),
+        (("evaluate", "--run=x", "--cams", __file__), "a file; give a folder"),
         (("gpu-check", "--minutes", "inf"), "--minutes: inf is no finite number; give one"),
         (("train-cam", "--run=x", "--data=x", "--preset", "tiny-irn"), "no preset 'tiny-irn'"),
     ],

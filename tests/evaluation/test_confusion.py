@@ -106,7 +106,7 @@ def test_cams_of_another_size_than_the_mask_and_those_of_broken_weights_are_refu
 def test_masks_without_a_pixel_to_score_are_an_error() -> None:
     nothing = np.full((1, 4), 255, np.uint8)
     counts = count([(np.zeros((1, 1, 4), np.float32), (0,), nothing)], threshold_grid(0.15), 3)
-    with pytest.raises(DataError, match="no pixel to score in 1 images"):
+    with pytest.raises(DataError, match="no pixel to score in 1 image:"):
         score_counts(counts, LabelsConfig())
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.basics.printable import counted
 from wsss.config import LabelsConfig
 from wsss.data.errors import DataError
 from wsss.evaluation.confusion import ThresholdCounts, iou_per_label, mean_iou, threshold_index
@@ -50,7 +51,7 @@ def score_counts(counts: ThresholdCounts, labels: LabelsConfig) -> Score:
     """
     if not counts.counts.any():
         raise DataError(
-            f"no pixel to score in {len(counts.image_ids)} images, as their masks are 255 all "
+            f"no pixel to score in {counted(len(counts.image_ids), 'image')}: masks are 255 all "
             "over; give another split"
         )
     confusions = counts.confusions()  # [T, L, L]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.basics.printable import counted
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.errors import DataError
 from wsss.data.pictures.mask import MAKE_AGAIN, read_mask, require_size
@@ -55,7 +56,9 @@ def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) ->
         total += confusion_matrix(prediction, mask, num_labels)
         num_images += 1
     if total.sum() == 0:
-        raise DataError(f"{folder}: no pixel to score in {num_images} images; give another split")
+        raise DataError(
+            f"{folder}: no pixel to score in {counted(num_images, 'image')}; give another split"
+        )
     ious = 100 * iou_per_label(total)
     return SegmentationScore(
         miou=100 * float(mean_iou(total)),

@@ -118,7 +118,8 @@ def infer(
     stage = InferCams(chain, split)
     new = len(stage.missing(place))
     _complete(stage, place)
-    print(f"{out or run / 'cams'}: CAMs of {len(stage.image_ids(place))} images ({new} new)")
+    images = counted(len(stage.image_ids(place)), "image")
+    print(f"{out or run / 'cams'}: CAMs of {images} ({new} new)")
 
 
 def evaluate(
@@ -151,10 +152,10 @@ def evaluate(
         found, mask = _own_cams(stage, place, image_id, again, cams), dataset.mask(image_id)
         require_size(dataset.mask_path(image_id), mask, dataset.image_size(image_id))
         require_fitting(found, mask.shape, num_classes)
-        counted = count_image(found.cams, found.classes, mask, thresholds, num_classes + 1)
-        images.append((image_id, *counted))
+        pixels = count_image(found.cams, found.classes, mask, thresholds, num_classes + 1)
+        images.append((image_id, *pixels))
         unknown += not found.source
-    print(f"{len(images)} images of {dataset.root}")
+    print(f"{counted(len(images), 'image')} of {dataset.root}")
     if unknown:
         print(f"note: {unknown} of these CAM files do not say what they were made from")
     score = score_counts(collect(images, thresholds, num_classes + 1), labels)
@@ -233,7 +234,8 @@ def pseudo_label(
             stage = WriteLabels(chain)
             _complete(stage, place)
             found[each.refinement] = label_score(chain, place)
-            print(f"{target / 'png'}: {place.result(stage)['num_images']} label maps")
+            maps = counted(place.result(stage)["num_images"], "label map")
+            print(f"{target / 'png'}: {maps}")
     for name, score in found.items():
         print(f"{name}: {_told(score, labels, known)}")
 
@@ -384,7 +386,7 @@ def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "
 
     if score:
         over = _of_labels(list(score.iou.values()))
-        return f"mIoU {score.miou:.2f} % on {score.num_images} images, over {over}"
+        return f"mIoU {score.miou:.2f} % on {counted(score.num_images, 'image')}, over {over}"
     if not VocDataset(run.data).has_masks():
         return "not scored, as the data set has no masks"
     if labels.background == "fixed":

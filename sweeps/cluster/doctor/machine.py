@@ -22,7 +22,7 @@ from sweeps.store.store import open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
 from wsss.basics.errors import ForeseenError
-from wsss.basics.printable import command
+from wsss.basics.printable import command, counted
 from wsss.config import DataConfig
 from wsss.data.check import check_data_once
 from wsss.data.voc import VocDataset
@@ -173,7 +173,7 @@ def check_gpus() -> Check:
     names = {torch.cuda.get_device_name(i) for i in range(seen)}
     have = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     if have > seen and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        text = f"the driver knows {have} GPUs, torch sees {seen}"
+        text = f"the driver knows {counted(have, 'GPU')}, torch sees {seen}"
         return Check("GPUs", "problem", text, "install a torch build for the driver's CUDA")
     return Check("GPUs", "ok", f"{seen} ({', '.join(sorted(names))})" if seen else "none")
 

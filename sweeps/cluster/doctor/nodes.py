@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.cluster.doctor.check import Check, State
 from sweeps.cluster.doctor.machine import check_disk, installed
 from wsss.basics.files import cache_folder
+from wsss.basics.printable import counted
 from wsss.data.classes import CLASS_LIST
 from wsss.data.voc import ENDINGS, files_of
 
@@ -124,7 +125,7 @@ def same_data(found: dict[str, str]) -> Check:
     for name, fingerprint in sorted(found.items()):
         groups.setdefault(fingerprint, []).append(name)
     if len(groups) == 1 and "missing" not in groups:
-        return Check("data on nodes", "ok", f"equal on {len(found)} nodes")
+        return Check("data on nodes", "ok", f"equal on {counted(len(found), 'node')}")
     text = "; ".join(f"{f} on {', '.join(names)}" for f, names in groups.items())
     return Check("data on nodes", "problem", text, "copy the same data to the same path on each")
 

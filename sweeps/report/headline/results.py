@@ -195,7 +195,7 @@ def findings(results: Results) -> tuple[str, ...]:
     if best := max(weak, key=weak.__getitem__, default=None):
         sentences.append(
             f"From image labels, the network on {names[best]} reaches {weak[best]:.2f} mIoU on "
-            f"{finished[0].figures['eval_images']} images ({split})."
+            f"{counted(finished[0].figures['eval_images'], 'image')} ({split})."
         )
     gains = {
         labels.name: f", {labels.gain:+.2f} for its labels on the training images"
