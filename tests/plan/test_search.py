@@ -109,7 +109,7 @@ def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: 
         ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
         ("train.epochs=1:5", "train.epochs = 1.0: must be a valid integer"),
         ("views.enhanced=0:1", "views.enhanced is not a real number"),
-        ("labels.scales=1:2", "labels.scales = 1.0: must be a valid tuple"),
+        ("labels.scales=1:2", "labels.scales = 1.0: must be a list"),
         ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
         ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
         ("labels.background_score=0.1:0.2", "has no effect on this training"),
