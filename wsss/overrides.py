@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import read_text
-from wsss.basics.printable import MAX_QUOTED, as_word, printable, quoted
+from wsss.basics.printable import MAX_QUOTED, as_word, counted, printable, quoted
 from wsss.config import RunConfig, Settings
 from wsss.weights import resolve_weights
 
@@ -27,6 +27,11 @@ MAX_DEPTH = 20
 """Of nested lists and mappings; settings have two levels."""
 MAX_INTEGER = 2**63
 """Larger ones fit no setting, and Python refuses to print those of over 4,300 digits."""
+
+
+_MAPPING = "must be settings with their values, as `name: value`"
+RULES = {"model_type": _MAPPING, "dict_type": _MAPPING, "tuple_type": "must be a list, as `[a, b]`"}
+"""What a message says instead of pydantic's words for types of Python."""
 
 
 class ConfigError(ForeseenError, ValueError):
@@ -300,6 +305,14 @@ def _hint(key: str, known: list[str]) -> str:
     return f"known: {', '.join(groups)}{more}"
 
 
+def rule_of(problem: Mapping[str, Any]) -> str:
+    """Return the rule that a value breaks, in words of a settings file, not of Python's types."""
+    if problem["type"] == "too_short":
+        return f"must have at least {counted(problem['ctx']['min_length'], 'item')}"
+    said = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return RULES.get(problem["type"], said)
+
+
 def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
     """Return a line per problem: the setting, its value, the rule, and a value that fits."""
     lines, wrong_inside = [], set[str]()
@@ -308,9 +321,7 @@ def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
         if problem["type"] == "too_short" and path in wrong_inside:
             continue  # pydantic did not count its wrong parts, which are reported themselves
         wrong_inside.add(path.rpartition(".")[0])
-        rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        rule = rule.replace("a valid tuple", "a list").replace("Tuple should", "must")
-        rule = rule.replace(" after validation", "")
+        rule = rule_of(problem)
         if not path:
             lines.append(rule)
             continue

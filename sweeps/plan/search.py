@@ -52,6 +52,7 @@ from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.files import files_in
 from wsss.basics.printable import counted, quoted
+from wsss.basics.strict import Percent
 from wsss.config import RunConfig
 from wsss.data.check import require_batch
 from wsss.data.report import DataReport
@@ -335,7 +336,7 @@ class Judged(TypedDict):
 
     epoch: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     """1-based."""
-    objective: records.Percent
+    objective: Percent
     """Percent, of the search half."""
     threshold: float
 

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from sweeps.store.errors import StoreError
 from wsss.basics.printable import printable
+from wsss.basics.strict import Percent
 
 AGAIN = "delete it, and give the same command again"
 """The usual remedy for a broken record."""
@@ -19,9 +20,6 @@ AGAIN = "delete it, and give the same command again"
 
 FINITE = ConfigDict(allow_inf_nan=False)
 """Of scores; a loss may be infinite."""
-
-
-Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class _Result(TypedDict, total=False):

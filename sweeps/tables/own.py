@@ -15,17 +15,13 @@ from pydantic import BeforeValidator, Field, ValidationError
 from sweeps.tables.studies import ALIASES, F3, TABLES
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.printable import as_word, counted, one_line, quoted
-from wsss.basics.strict import Strict
-from wsss.overrides import ConfigError, parse_assignments, read_tree
+from wsss.basics.strict import Percent, Strict
+from wsss.overrides import ConfigError, parse_assignments, read_tree, rule_of
 
 MAX_CELLS = 1000
 SWEEP_KEY = "own_tables"
 """In a sweep.json: the sweep's tables from outside the project."""
 EXAMPLE = "docs/tables.md shows a table file"
-
-_MAPPING = "must be settings with their values, as `name: value`"
-RULES = {"model_type": _MAPPING, "dict_type": _MAPPING, "tuple_type": "must be a list, as `[a, b]`"}
-"""What a message says instead of pydantic's words for types of Python."""
 
 
 def _as_label(value: Any) -> Any:
@@ -55,7 +51,6 @@ Label = Annotated[str, Field(min_length=1, max_length=80), BeforeValidator(_as_l
 Note = Annotated[str, Field(min_length=1, max_length=400), BeforeValidator(_as_label)]
 Changes = dict[str, Any]
 """Dotted settings -> values."""
-Percent = Annotated[float, Field(ge=0, le=100)]
 Columns = Annotated[dict[Label, Changes], Field(min_length=1), BeforeValidator(_as_columns)]
 
 
@@ -139,14 +134,14 @@ def read_tables(path: Path) -> tuple[Table, ...]:
 
 def define_tables(definitions: Any, where: str) -> tuple[Table, ...]:
     """Return the tables that are defined. Raises ConfigError, which names `where`."""
+    if not isinstance(definitions, list):
+        raise ConfigError(f"{where}: {SWEEP_KEY} must be a list of tables; {EXAMPLE}")
     try:
         return tuple(_TableDefinition.model_validate(one).table(where) for one in definitions)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        rule = RULES.get(first["type"], said)
-        raise ConfigError(f"{where}: {one_line(field)}: {rule}; {EXAMPLE}") from None
+        raise ConfigError(f"{where}: {one_line(field)}: {rule_of(first)}; {EXAMPLE}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {one_line(str(error))}") from None
 

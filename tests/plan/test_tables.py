@@ -117,6 +117,8 @@ def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) 
         ("rows:", "rows: [", "not YAML"),
         (JITTER, "- jitter\n", "the file: must be settings with their values, as `name: value`; "),
         ("{train.color_jitter: 0.3}", "[x]", "rows.1.settings: must be settings with their values"),
+        (JITTER, "own_tables:\n", "own_tables must be a list of tables; "),
+        ("[jitter]", "[]", "row_names: must have at least 1 item; "),
         ("[jitter]", "jitter", "row_names: must be a list, as `\\[a, b\\]`; "),
     ],
 )

@@ -1,6 +1,10 @@
 """The base of what is set, or written to be read again."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Strict(BaseModel):

@@ -31,6 +31,8 @@ from wsss.data.errors import DataError
 
 SPARE_BYTES = 64 << 20
 """Left free on the disk beyond what a step is known to write."""
+MOST_PADDING = 16 << 20
+"""Behind an archive's last member; tar writes kilobytes."""
 TIMEOUT = 30.0
 """Seconds without a byte after which an address is given up."""
 REFUSED = "nothing of the archive is used, get it from a source you trust"
@@ -287,7 +289,7 @@ def extract(
                 tar.extract(kept, folder, filter="data")
                 written.add(path)
             # The checksum of a .tar.gz is at its very end, behind the last member.
-            if tar.fileobj and len(tar.fileobj.read(SPARE_BYTES)) == SPARE_BYTES:
+            if tar.fileobj and len(tar.fileobj.read(MOST_PADDING)) == MOST_PADDING:
                 raise ArchiveError(f"{archive}: goes on after its last member; {REFUSED}")
     except ArchiveError:
         raise
