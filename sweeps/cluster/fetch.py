@@ -6,7 +6,6 @@ A bucket is read directly, even without a cluster; a folder on the cluster is co
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from sweeps.store.remote.mirror import CHECKPOINTS, Remote
 from sweeps.store.rooms import DONE, RESULTS, STAGES
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
+from wsss.data.building import alone, temporary
 
 NOT_RESULTS = ("/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*")
 """Patterns of rsync for what is not copied: Tune's state, MLflow's files, locks."""
@@ -60,7 +60,7 @@ def fetch_by_rsync(
     """Download the results in a folder on the head into the local store `target`.
 
     store: absolute path on the head; cluster: the file given to `ray up`. Raises JobError, with
-    Ray's message, if `ray rsync-down` fails.
+    Ray's message, if `ray rsync-down` fails, DataError if another call copies into that store.
     """
     if not cluster.is_file():
         raise JobError(
@@ -69,9 +69,8 @@ def fetch_by_rsync(
         )
     config = _settings_of(cluster)
     config["rsync_exclude"] = [*NOT_RESULTS, *([] if checkpoints else ["checkpoints"])]
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target) as name:
-        folder = Path(name)
+    coming = target / ".fetch"
+    with alone(coming, "sweeps fetch"), temporary(coming) as folder:
         (folder / "cluster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         (folder / "store").mkdir()
         words = [str(ray), "rsync-down", f"{folder}/cluster.yaml", f"{store}/", f"{folder}/store/"]

@@ -204,7 +204,8 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     counts = {
         name
         for name in folder_names(store.root / "counts")
-        if _training_of(store, f"counts/{name}") in trainings
+        if store.folder(f"counts/{name}").result() is None  # or half removed: of use to nobody
+        or _training_of(store, f"counts/{name}") in trainings
     }
     wanted = dict(zip(OF_A_TRIAL, (scores, counts, trainings), strict=True))
     here = {room: folder_names(store.root / room) for room in OF_A_TRIAL}

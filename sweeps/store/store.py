@@ -346,11 +346,18 @@ class Store:
                 self.remote.delete(path.with_name("failure.json"))
 
     def remove(self, rel: str) -> None:
-        """Delete a folder here and in the bucket, beginning with the files that mark it."""
+        """Delete a folder here and in the bucket: first the files that mark it, then checkpoints.
+
+        Without the attempts that they are from, these could not be continued.
+        """
         here = (path for path in (self.root / rel).rglob("*") if path.is_file())
         names = {path.relative_to(self.root).as_posix() for path in here}
         names |= self.remote.objects(rel).keys()
-        for name in sorted(names, key=lambda name: (Path(name).name not in MARKS, name)):
+
+        def turn(name: str) -> tuple[bool, bool, str]:
+            return Path(name).name not in MARKS, "/checkpoints/" not in name, name
+
+        for name in sorted(names, key=turn):
             (self.root / name).unlink(missing_ok=True)
             self.remote.delete(name)
         if (self.root / rel).exists():

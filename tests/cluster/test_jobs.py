@@ -337,10 +337,13 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
         ".synced/x",
     )
     write(there, FILES | dict.fromkeys(notes, "no"))
-    write(target, HERE)
+    write(target, {**HERE, ".fetch/store/x": "of a killed call"})
     fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
-    assert {path.name for path in target.iterdir()} == {"cams", "ray", "runs", "sweeps"}
+    assert {path.name for path in target.iterdir()} == {
+        *("cams", "ray", "runs", "sweeps"),
+        "..fetch.lock",
+    }
     for store, where in ((there, "there"), (target, "here")):
         write(store, {f"{room}/x/done.json": where for room in ("labels", "segmentations")})
     copied(str(there), target, cluster_file)

@@ -21,6 +21,7 @@ from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
+from sweeps.stages.guard import is_half_trained
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.rooms import STAGES, Driven
@@ -149,6 +150,30 @@ def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
     assert {path.name for path in (store.root / "counts").iterdir()} == {
         counts_id(trial.config) for trial in (*iv.plan.trials, mapped)
     }
+
+
+def test_a_removal_that_is_killed_can_be_repeated_or_the_sweep_run_again(
+    store: Store, vi: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = vi.plan.cell_trials["VI[no,yes]"][0]
+    cam, counts = store.cam(own.cam_id), store.root / "counts" / counts_id(own.config)
+    cam.add_attempt({"origin": {}, "resumed": False})
+    cam.checkpoints.mkdir()
+    (cam.checkpoints / "epoch_0003.pt").write_bytes(b"")
+    unlink = Path.unlink
+    for last in (counts / "counts.npz", cam.path / "attempts" / "0001.json"):
+
+        def until(path: Path, last: Path = last, **options: bool) -> None:
+            if path == last:
+                raise KeyboardInterrupt
+            unlink(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", until)
+            assert sweeps(store, "rm", vi.name, "--results", "--yes").exit_code != 0
+        assert last.exists()
+    assert not counts.exists(), "the second call removes what the first has left"
+    assert not is_half_trained(cam), "of unknown code, a run of the sweep would be refused"
 
 
 def test_a_removal_from_a_bucket_names_what_goes_there_with_its_size(

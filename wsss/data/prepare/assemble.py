@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from wsss.basics.files import whole_or_absent, write_json
+from wsss.basics.files import write_json
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.errors import DataError
@@ -155,11 +155,13 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
         convert_masks(jobs, num_workers=request.num_workers, progress=progress)
         for image_id, path in own.items():
             shutil.copyfile(path, masks / f"{image_id}.png")
+        partial = building / "train_aug.txt"
+        partial.write_text("".join(f"{image_id}\n" for image_id in ids))
+        os.sync()  # before anything gets its name
         if not list_path.exists():
-            with whole_or_absent(list_path) as partial:
-                partial.write_text("".join(f"{image_id}\n" for image_id in ids))
+            partial.replace(list_path)
         _write_marker(root, _read_marker(root) | {"sbd": archive.name})
-        put_in_place(masks, target)  # last: masks without a mark are somebody else's
+        masks.rename(target)  # last: masks without a mark are somebody else's
 
 
 def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
