@@ -295,6 +295,9 @@ def test_folders_left_by_a_killed_call_are_no_hindrance(tmp_path: Path, archives
     prepare(tmp_path / "voc", archives)
     assert not (tmp_path / ".voc.part").exists()
     assert not (tmp_path / "voc/JPEGImages/half.jpg").exists()
+    (tmp_path / "voc/.sbd.part/cls").mkdir(parents=True)  # killed when the masks were in place
+    prepare(tmp_path / "voc", archives)
+    assert not (tmp_path / "voc/.sbd.part").exists()
 
 
 # What is refused

@@ -91,6 +91,8 @@ def prepare_voc(
         if not (root / MASKS).is_dir():
             finished.pop("sbd", None)  # a killed call marks it and does not come to the masks
         result.kept = [name for name in steps if name in finished]
+        for name in result.kept:  # of a call that was killed when its step was done
+            shutil.rmtree(root / f".{name}.part", ignore_errors=True)
         todo = {name: step for name, step in steps.items() if name not in finished}
         if todo:
             sources = sources or public_sources()  # imports torchvision, which takes seconds
