@@ -55,8 +55,8 @@ def test_differences_without_spread_neither_crash_nor_warn() -> None:
 
 
 def test_only_seeds_of_both_sides_are_paired_whatever_their_order() -> None:
-    found = seed_differences({3: 5.0, 0: 1.0, 9: 7.0}, {0: 0.5, 1: 8.0, 3: 2.0})
-    assert found.seeds == (0, 3)
+    found = seed_differences({8: 5.0, 1: 1.0, 9: 7.0}, {1: 0.5, 2: 8.0, 8: 2.0})
+    assert found.seeds == (1, 8)  # a set has them as 8, 1
     assert found.values == (0.5, 3.0)
     assert found.n == 2
 
