@@ -124,7 +124,7 @@ def test_range_of_noise_is_that_of_published_tables() -> None:
     # Expected range of a sample, d2 of control charts; studentised range, upper 5 %.
     assert range_of_noise(0.4, 2, df=9).expected == pytest.approx(0.4 * 1.12838, rel=1e-4)
     assert range_of_noise(0.4, 16, df=9).expected == pytest.approx(0.4 * 3.532, rel=1e-4)
-    assert range_of_noise(1.0, 3, df=12).upper == pytest.approx(3.77, abs=0.005)
+    assert range_of_noise(0.4, 3, df=12).upper == pytest.approx(0.4 * 3.77, abs=0.002)
     for k, df in ((16, 1), (4, 4), (100, 891)):
         expected = scipy_stats.studentized_range.ppf(0.95, k, df)
         assert range_of_noise(1.0, k, df=df).upper == pytest.approx(expected, rel=1e-5)
