@@ -94,7 +94,7 @@ def seed_differences(a: Mapping[int, float], b: Mapping[int, float]) -> SeedDiff
     values = np.array([a[seed] - b[seed] for seed in seeds])
     p = None
     if values.size >= 2:
-        p = min(1.0, 2 * _upper_tail(abs(float(values.mean())), values))
+        p = 2 * _upper_tail(abs(float(values.mean())), values)
     return SeedDifferences(
         seeds,
         tuple(values.tolist()),

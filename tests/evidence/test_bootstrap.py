@@ -51,12 +51,13 @@ def test_each_resample_draws_as_many_images_as_there_are_each_equally_often() ->
 
 
 def test_resamples_leave_a_rare_label_out_where_it_was_not_drawn() -> None:
-    union = np.array([[100, 50], [100, 0], [100, 0]])
-    counts, drawn = ImageCounts(union // 2, union), resample_counts(3)[:200]
+    union = np.array([[100, 1], [100, 0], [100, 0]])
+    inside = np.array([[50, 1], [50, 0], [50, 0]])
+    counts, drawn = ImageCounts(inside, union), resample_counts(3)[:200]
     absent = drawn[:, 0] == 0
     assert absent.any()
     assert not absent.all()
-    assert resampled_mious([counts], drawn)[0] == pytest.approx(np.full(200, 50.0))
+    assert resampled_mious([counts], drawn)[0] == pytest.approx(np.where(absent, 50.0, 75.0))
     void = ImageCounts(union[1:] * [[1], [0]], union[1:] * [[1], [0]])
     assert set(resampled_mious([void], resample_counts(2))[0]) == {0.0, 100.0}
 

@@ -94,7 +94,7 @@ def test_what_is_missing_is_said() -> None:
     assert "SD 2.02" in reason
     assert "to resolve 1.74: 13 seeds" in reason
     assert "to show ± 0.50: " in reason
-    assert "to resolve" not in decide([-1.0, 1.0, 0.3], 0.2).reason
+    assert "to resolve" not in decide([-1.0, 1.0, 0.3], MARGIN).reason
 
 
 def test_a_table_pairs_by_seed_and_adjusts_over_its_cells() -> None:

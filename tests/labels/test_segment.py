@@ -191,10 +191,11 @@ def test_unfit_predictions_are_refused_by_name(drawn: Path, predictions: Path) -
     dataset = VocDataset(drawn)
     ids = dataset.image_ids("train")
     path = predictions / f"{ids[0]}.png"
-    shape = dataset.mask(ids[0]).shape
+    unlabelled = np.zeros(dataset.mask(ids[0]).shape, np.uint8)
+    unlabelled[-1, -1] = 255
     for label, message in (
         (np.zeros((2, 3), np.uint8), "3x2 pixels, its image has"),
-        (np.full(shape, 255, np.uint8), r"value 255 is no label; predictions are 0\.\.20"),
+        (unlabelled, r"value 255 is no label; predictions are 0\.\.20"),
     ):
         write_label_png(path, label)
         with pytest.raises(DataError, match=rf"{ids[0]}\.png: {message}"):

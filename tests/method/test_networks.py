@@ -354,6 +354,12 @@ def test_the_module_is_placed_as_its_equation_says(placement: str) -> None:
             "remaining": lambda: torch.cat([focused, unfocused(x - focused)], 1),
         }[placement]()
         found = parts(x)
+        first, second = (
+            FocusedUnfocused(8, network(**{part: True}, module_placement=placement))
+            for part in ("spatial_attention", "context_association")
+        )
+        assert torch.equal(first(x), first.spatial_attention(x))
+        assert torch.equal(second(x), second.context_association(x, x))
     assert torch.equal(found, expected)
     assert found.shape[1] == parts.out_channels
 

@@ -218,13 +218,18 @@ def test_a_setting_without_effect_or_of_the_best_threshold_alone_changes_nothing
     assert weighed(Store(tmp_path), [48.3], sweep=sweep).outcome is Outcome.reproduces
 
 
-def test_a_cached_weights_file_is_named_by_its_digest(tmp_path: Path) -> None:
+def test_a_cached_weights_file_is_named_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, folder = Store(tmp_path), tmp_path / "torch" / "hub" / "checkpoints"
     assert "not in the cache" in found(weighed(store, [48.3]), "initial weights").found
     folder.mkdir(parents=True)
     (folder / "resnet50-0676ba61.pth").write_bytes(b"something else")
     check = found(weighed(store, [48.3]), "initial weights")
     assert "NOT what its name says" in check.found
+    monkeypatch.setattr("wsss.weights.file_digest", lambda path: f"sha256:{'0676ba61':0<64}")
+    check = found(weighed(store, [48.3]), "initial weights")
+    assert check.found.endswith(", sha256:0676ba6100000000..., as its name says")
 
 
 def test_labels_from_masks_do_not_bar_a_verdict_but_are_pointed_out(tmp_path: Path) -> None:

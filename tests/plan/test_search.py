@@ -269,14 +269,14 @@ def test_objective_and_held_out_score_are_those_of_the_halves(
 
 def test_a_finished_trial_ranks_before_a_stopped_one_with_a_higher_score() -> None:
     trials = [
-        trial(0, "stopped", 60.0),
+        trial(0, "stopped", 60.0, 65.0),  # an epoch more than trial 4
         trial(1, "finished", 20.0, 30.0),
         trial(2, "diverged", 50.0),
         trial(3, "finished", 50.0, 40.0),
         trial(4, "stopped", 70.0),
         trial(5, "running"),
     ]
-    assert [t.number for t in ranking(trials)] == [3, 1, 4, 0, 2]
+    assert [t.number for t in ranking(trials)] == [3, 1, 0, 4, 2]
     assert [t.number for t in best_trials(trials, 3)] == [3, 1]
     assert trials[2].objective == 0.0
 

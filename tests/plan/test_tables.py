@@ -189,7 +189,13 @@ def test_a_sweep_keeps_its_own_tables_for_later_commands(tmp_path: Path, jitter:
     fill(store, sweep, lambda trial: 0.5)
     assert load_sweep(store, sweep.name) == sweep
     path = store.sweep(sweep.name) / "sweep.json"
-    assert f"--table {path}" in run_command(sweep, store)
+    command, file = run_command(sweep, store), tmp_path / "w.pt"
+    assert f"--table {path}" in command
+    assert "--weights" not in command
+    base = apply_overrides(sweep.base, {"network.weights": "sha256:" + "0" * 64})
+    assert f"--weights {file} " in run_command(
+        dataclasses.replace(sweep, base=base, weights_file=file), store
+    )
     again = own_sweep(*read_tables(path))
     assert again.name == sweep.name
     some = with_tables(sweep, ["jitter"])

@@ -288,7 +288,9 @@ def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> No
     trial = sweep.plan.cell_trials["III[yes,yes]"][0]
     metrics = store.run(trial.run_id).metrics()
     assert metrics is not None
-    assert best.tables[0].cells["III[yes,yes]"].values[0] == metrics["miou_best"]
+    cell = best.tables[0].cells["III[yes,yes]"]
+    assert cell.values[0] == metrics["miou_best"]
+    assert cell.seconds == 3 * (60 + 12)  # training and inference of three seeds
     assert "chosen with the pixel ground truth that scores it" in FORMATS["md"](
         sweep_document(best)
     )

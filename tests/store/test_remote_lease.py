@@ -143,11 +143,14 @@ def test_no_error_ends_the_heartbeats_and_each_is_said(
     assert not held.file_lock.is_locked
 
 
-def test_a_lease_whose_creation_was_answered_by_a_hang_up_is_ours(
+def test_a_lease_whose_creation_or_renewal_was_answered_by_a_hang_up_is_ours(
     port: int, tmp_path: Path
 ) -> None:
     with faulty_proxy(port) as proxy:
         proxy.faults = [("PUT", "mute")]
         with lease(tmp_path / "a").acquire(timeout=0) as held:
             assert not proxy.faults
+            held.check()
+            before, proxy.faults = held._beats, [("PUT", "mute")]
+            wait_for(lambda: not proxy.faults and held._beats > before + 2)
             held.check()

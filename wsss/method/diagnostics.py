@@ -35,23 +35,21 @@ def pull_products(
 ) -> Tensor:
     """Return the dot products of the losses' gradients on the CAMs, [6]; they add up over images.
 
-    cams: raw [V, B, K, h, w]; losses_of: returns the losses of CAMs, image-level scores included;
-    weights: lambda_s and lambda_bs times `transfer_weight`. Of the gradients of L_cls, lambda_s L_s
-    and lambda_bs L_bs: |cls|^2, |s|^2, |bs|^2, cls . s, cls . bs, s . bs; 0 if one has no gradient.
-    The graph behind `cams` is not touched.
+    cams: raw [V, B, K, h, w], V >= 2; losses_of: returns the losses of CAMs, image-level scores
+    included; weights: lambda_s and lambda_bs times `transfer_weight`. Of the gradients of L_cls,
+    lambda_s L_s and lambda_bs L_bs: |cls|^2, |s|^2, |bs|^2, cls . s, cls . bs, s . bs. The graph
+    behind `cams` is not touched.
     """
     with torch.enable_grad():
         cams = cams.detach().requires_grad_()
         losses = losses_of(cams)
-        weighted = zip(
-            (1.0, *weights), (losses.cls, losses.similarity, losses.background), strict=True
-        )
-        gradients = []
-        for weight, loss in weighted:
-            found = None
-            if loss is not None and loss.requires_grad:
-                (found,) = torch.autograd.grad(loss, cams, retain_graph=True, allow_unused=True)
-            gradients.append(torch.zeros_like(cams) if found is None else weight * found)
+        assert losses.similarity is not None
+        assert losses.background is not None
+        terms = (losses.cls, losses.similarity, losses.background)
+        gradients = [
+            weight * torch.autograd.grad(loss, cams, retain_graph=True)[0]
+            for weight, loss in zip((1.0, *weights), terms, strict=True)
+        ]
     cls, similarity, background = (gradient.detach().flatten() for gradient in gradients)
     pairs = (
         (cls, cls),
