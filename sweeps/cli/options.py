@@ -335,7 +335,7 @@ def require_one_of(**given: bool) -> None:
     """Raise ConfigError if two of these options are given."""
     from wsss.overrides import ConfigError
 
-    asked = [f"--{name}" for name, is_given in given.items() if is_given]
+    asked = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} exclude each other; give one of them")
 

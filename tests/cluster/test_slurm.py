@@ -70,7 +70,8 @@ def test_a_job_is_a_script_that_bash_can_read(job: Path) -> None:
         (("--set", "train.epochz=1"), "train.epochz"),
         (("--partition", "a b"), "not the name of a SLURM partition"),
         (("--micro-batch", "0"), "--micro-batch"),
-        (("--probe", "50", "--notify", "x"), "exclude each other"),
+        (("--probe", "50", "--notify", "x"), "--probe and --notify exclude each other"),
+        (("--probe", "50", "--retry-failed"), "--probe and --retry-failed exclude each other"),
     ],
 )
 def test_what_cannot_run_is_refused_and_nothing_written(

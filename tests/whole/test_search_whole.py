@@ -8,12 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from bucket_server import BUCKET, keys
 from commands import NARROW, SHRUNK, environment, options, process, sweeps
 from mlflow_file import mlflow_runs
 
 from sweeps.plan.search import make_search, parse_space, split_halves
+from sweeps.run.ray.ending import BETWEEN_SECONDS
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
@@ -103,6 +105,12 @@ def held_out_in(store: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def trial_processes(driver: int) -> list[psutil.Process]:
+    """Return the processes in which a driver's trials are at work."""
+    everything = psutil.Process(driver).children(recursive=True)
+    return [each for each in everything if "ResourceTrainable" in " ".join(each.cmdline())]
+
+
 def leases(port: int) -> list[str]:
     return [key for key in keys(port, "whole") if key.startswith("leases/")]
 
@@ -128,8 +136,21 @@ def interrupted(
             assert driver.poll() is None, "the search ended before it could be interrupted"
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        held = trial_processes(driver.pid)  # or it could be through before it hears of the end
+        assert held
+        for each in held:
+            each.suspend()
         driver.send_signal(signal.SIGINT)
-        output, _ = driver.communicate(timeout=120)
+        assert driver.stdout
+        said = []
+        for line in driver.stdout:
+            said.append(line)
+            if "starting no more" in line:
+                break
+        time.sleep(2 * BETWEEN_SECONDS)
+        for each in held:
+            each.resume()
+        output = "".join(said) + driver.communicate(timeout=120)[0]
     before = (
         history(first),
         trained(first),

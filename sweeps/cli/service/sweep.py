@@ -136,7 +136,8 @@ def run(
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
 
-    options.require_one_of(probe=probe is not None, notify=notify is not None)
+    own = {"retry_failed": retry_failed, "accept_changes": accept_changes}
+    _refuse_beside_probe({"probe": probe, "notify": notify, "budget": budget, **own})
     asked, limits = (
         options.call(options.resources, given),
         options.call(options.prior_limits, given),
@@ -215,6 +216,13 @@ def checked_tables(given: Mapping[str, Any]) -> "list[str | Table]":
 
     given: the options' values by name. Raises ConfigError for what `run` refuses before planning.
     """
-    options.require_one_of(probe=given["probe"] is not None, notify=given["notify"] is not None)
+    _refuse_beside_probe(given)
     options.call(options.execution, given)
     return options.call(chosen_tables, given)
+
+
+def _refuse_beside_probe(given: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a probe with options that only a sweep obeys."""
+    for name in ("notify", "budget", "retry_failed", "accept_changes"):
+        is_given = given[name] is not None and given[name] is not False
+        options.require_one_of(**{"probe": given["probe"] is not None, name: is_given})
