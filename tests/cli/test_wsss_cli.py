@@ -553,3 +553,23 @@ def test_a_signal_ends_a_command_with_one_line(
     assert result.stderr.startswith(f"ended by {number.name}: what is finished is kept; run the")
     assert len(result.stderr.splitlines()) == 1
     assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_in_a_training_waits_for_its_checkpoint_from_which_the_command_resumes(
+    drawn: Path, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("train-cam", "--run", tmp_path / "run", "--data", drawn)
+    words = (*run, "--preset", "tiny", "--config", settings_file)
+
+    def press(*record: Any, **known: bool) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    monkeypatch.setattr("sweeps.cli.method.stages._print_epoch", press)
+    result = wsss(*words)
+    assert result.exit_code == 130, result.output
+    assert result.stderr.startswith("ended by SIGINT: what is finished is kept")
+    monkeypatch.undo()
+    saved = [path.name for path in sorted((tmp_path / "run/checkpoints").iterdir())]
+    assert saved == ["epoch_0001.pt"]
+    assert "epoch 2" in succeed(*words)

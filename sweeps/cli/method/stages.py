@@ -3,8 +3,10 @@
 Heavy packages are imported by the functions that need them, so that `wsss --help` answers at once.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from sweeps.cli.method.run_folder import Run
     from sweeps.run.ray.resources import Resources
     from sweeps.stages.labels import InferCams
-    from sweeps.stages.stage import Crew, Place, Record
+    from sweeps.stages.stage import Crew, Place, Record, Stage
     from wsss.config import LabelsConfig
     from wsss.evaluation.score import Score
     from wsss.evaluation.segmentation_score import SegmentationScore
@@ -81,7 +83,7 @@ def configured(
 @with_options_of(configured, execution, prior_limits)
 def train_cam(**given: Any) -> None:
     """Train a CAM network. Run it again to continue from its last checkpoint."""
-    from sweeps.stages.stage import Conduct, complete
+    from sweeps.stages.stage import Conduct
     from sweeps.stages.train_cam import TrainCam
     from wsss.segmentation_config import PseudoLabelConfig
 
@@ -94,7 +96,7 @@ def train_cam(**given: Any) -> None:
         conduct=Conduct(accept_changes=True, limits=call(prior_limits, given)),
     )
     warned = False
-    for record in complete(TrainCam(chosen.config), place):
+    for record in _records(TrainCam(chosen.config), place):
         warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
     again = command("wsss", "infer", "--run", chosen.folder)
     print(f"{chosen.folder}: trained; now: {again}")
@@ -269,15 +271,31 @@ def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
     return dead is not None
 
 
-def _complete(stage: Any, place: "Place") -> None:
+def _records(stage: "Stage", place: "Place") -> "Iterator[Record]":
+    """Complete a stage. The first signal ends it once it has saved what it has, a second at once.
+
+    Either signal is raised again at the end, for the program.
+    """
+    from sweeps.run.signals import Interrupts
+    from sweeps.stages.stage import complete
+
+    interrupts = Interrupts()
+    try:
+        with interrupts:
+            asked = replace(place, is_ending=lambda: interrupts.requested is not None)
+            yield from complete(stage, asked)
+    finally:
+        if interrupts.requested:
+            signal.raise_signal(signal.Signals[interrupts.requested])
+
+
+def _complete(stage: "Stage", place: "Place") -> None:
     """Complete a stage, with a progress bar for it and for each stage that it needs."""
     from rich.progress import Progress
 
-    from sweeps.stages.stage import complete
-
     with Progress() as bars:
         tasks: dict[str, Any] = {}
-        for record in complete(stage, place):
+        for record in _records(stage, place):
             title = record.stage.title
             if title not in tasks:
                 tasks[title] = bars.add_task(title, total=1.0)

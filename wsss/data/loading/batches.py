@@ -19,11 +19,7 @@ from wsss.config import TrainConfig
 from wsss.data.check import require_batch
 from wsss.data.errors import DataError
 from wsss.data.loading.crops import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
-from wsss.data.loading.processes import (
-    end_if_a_batch_cannot_be_sent,
-    has_little_shared_memory,
-    loader_context,
-)
+from wsss.data.loading.processes import has_little_shared_memory, loader_context, start_loading
 from wsss.data.pictures.image import read_image
 from wsss.data.pictures.mask import REPLACE, read_mask, require_size
 from wsss.data.voc import Sample, label_vector
@@ -224,7 +220,7 @@ class Loader:
             batch_sampler=batches,
             num_workers=self.num_workers,
             multiprocessing_context=loader_context(__name__) if self.num_workers else None,
-            worker_init_fn=end_if_a_batch_cannot_be_sent,
+            worker_init_fn=start_loading,
             pin_memory=self.pin,
             collate_fn=collate_arrays if in_pipes else collate,
         )

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from multiprocessing.context import BaseContext
@@ -46,11 +47,14 @@ def has_little_shared_memory() -> bool:
     return SHARED_MEMORY.is_dir() and disk_usage(SHARED_MEMORY).free < LITTLE_SHARED_MEMORY
 
 
-def end_if_a_batch_cannot_be_sent(worker: int) -> None:
-    """Let this process end if it cannot send a batch, e.g. without shared memory.
+def start_loading(worker: int) -> None:
+    """Prepare a loading process: it ignores Ctrl-C and a lost terminal, as its training heeds them.
 
-    By default it would only print the error, and the training would wait for ever.
+    It ends if it cannot send a batch, e.g. without shared memory. By default it would only print
+    the error, and the training would wait for ever.
     """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
     def end(error: Exception, batch: object) -> None:
         print(f"loading process {worker} cannot send a batch: {error}", file=sys.stderr)
