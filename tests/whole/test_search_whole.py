@@ -16,6 +16,7 @@ from mlflow_file import mlflow_runs
 
 from sweeps.plan.search import make_search, parse_space, split_halves
 from sweeps.run.ray.ending import BETWEEN_SECONDS
+from sweeps.run.ray.tune import InOneProcess
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
@@ -108,7 +109,7 @@ def held_out_in(store: Path) -> Any:
 def trial_processes(driver: int) -> list[psutil.Process]:
     """Return the processes in which a driver's trials are at work."""
     everything = psutil.Process(driver).children(recursive=True)
-    return [each for each in everything if "ResourceTrainable" in " ".join(each.cmdline())]
+    return [each for each in everything if InOneProcess.__name__ in " ".join(each.cmdline())]
 
 
 def leases(port: int) -> list[str]:
