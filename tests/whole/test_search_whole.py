@@ -1,6 +1,7 @@
 """A whole search in a bucket: interrupted, resumed on another machine, tracked, and refused."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -109,7 +110,8 @@ def held_out_in(store: Path) -> Any:
 def trial_processes(driver: int) -> list[psutil.Process]:
     """Return the processes in which a driver's trials are at work."""
     everything = psutil.Process(driver).children(recursive=True)
-    return [each for each in everything if InOneProcess.__name__ in " ".join(each.cmdline())]
+    title = re.compile(f"ray::({InOneProcess.__name__}|ResourceTrainable)")  # Tune wraps it
+    return [each for each in everything if title.match(" ".join(each.cmdline()))]
 
 
 def leases(port: int) -> list[str]:
