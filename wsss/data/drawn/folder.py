@@ -148,15 +148,14 @@ def draw_voc(
     record |= {"kind": kind} if kind != "parts" else {}
     if _already_drawn(root, record):
         return root
-    # They need filelock; usually the set is there already.
-    from wsss.data.building import put_in_place, temporary
+    from wsss.data.building import temporary  # needs filelock; usually the set is there already
 
     root.parent.mkdir(parents=True, exist_ok=True)
     with temporary(root.with_name(f".{root.name}.{uuid4().hex}.part")) as building:
         _write_tree(building, kind, counts, rng_seed)
         (building / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         try:
-            put_in_place(building, root)
+            building.rename(root)
         except OSError:  # another process may have put the same set there meanwhile
             if not _already_drawn(root, record):
                 raise
