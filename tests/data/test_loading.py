@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import signal
 import tempfile
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -112,6 +113,20 @@ def test_neither_loading_processes_nor_little_shared_memory_change_a_batch(
     assert_equal(found, batches(crops, epoch=1))
     assert [batch.pixels.is_shared() for batch in (expected[0], found[0])] == [True, False]
     assert found[0].pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+class Pressed(Parents):
+    """A data set with a Ctrl-C and a lost terminal in the process that loads each item."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGHUP)
+        return super().__getitem__(key)
+
+
+def test_a_loading_process_leaves_signals_to_its_training() -> None:
+    """A terminal sends them to both, and a training saves its step at work first."""
+    assert len(list(Loader(Pressed(), 2, num_workers=1).epoch(0))) == 2
 
 
 class NotSent(Parents):

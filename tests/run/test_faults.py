@@ -359,4 +359,4 @@ def test_a_start_is_not_refused_for_a_download_that_looks_at_its_lock(tmp_path: 
     look.acquire()
     threading.Timer(0.2, look.release).start()
     with driving(store, what, "wait for it"):
-        pass
+        assert not look.is_locked
