@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SHRUNK, options, program, sweeps
-from finished import fill, finished_sweep, tiny_sweep
+from made_up.finished import fill, finished_sweep, tiny_sweep
 from torchvision.models import mobilenet_v2
 
 from sweeps.plan.run_command import run_command

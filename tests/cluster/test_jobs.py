@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
-from bucket_server import BUCKET, client
+from made_up.bucket_server import BUCKET, client
 from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from commands import sweeps
-from finished import finish
+from made_up.finished import finish
 from scipy import stats as scipy_stats
 
 from sweeps.cli.service import calibrate as calibrate_cli

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from commands import sweeps
-from planned import KEY, SEARCH
-from planned import search_trial as trial
+from made_up.planned import KEY, SEARCH
+from made_up.planned import search_trial as trial
 
 from sweeps.plan.search import (
     DEFAULT_SPACE,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
 
 from sweeps.run.driver import drive
 from sweeps.run.ray.resources import Resources

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, keys
-from planned import SEARCH, search_trial
+from made_up.bucket_server import BUCKET, client, faulty_proxy, keys
+from made_up.planned import SEARCH, search_trial
 
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch

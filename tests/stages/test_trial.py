@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from finished import fill, finish, finished_sweep
+from made_up.finished import fill, finish, finished_sweep
 from outcomes import figures, metrics, step_losses
 from PIL import Image
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from bucket_server import BUCKET, faulty_proxy
 from commands import sweeps
-from ledgers import FIRST, HOUR, ONE_GPU, SECOND, SWEEP, Clock, driver, play
+from made_up.bucket_server import BUCKET, faulty_proxy
+from made_up.ledgers import FIRST, HOUR, ONE_GPU, SECOND, SWEEP, Clock, driver, play
 
 from sweeps.plan.sweep import save_sweep
 from sweeps.report.live.account import add_up

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 from commands import sweeps
-from finished import fill
+from made_up.finished import fill
 
 from sweeps.archive.manifest import FILE
 from sweeps.archive.write import export_sweep

@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 import pytest
-from bucket_server import BUCKET, keys
 from commands import NARROW, SHRUNK, environment, options, process, sweeps
+from made_up.bucket_server import BUCKET, keys
 from mlflow_file import mlflow_runs
 
 from sweeps.plan.search import make_search, parse_space, split_halves

@@ -17,11 +17,11 @@ import pytest
 import ray
 import torch
 import torch.distributed as dist
+from made_up.targets import Piece, Pieces
 from ray import tune
 from ray.cluster_utils import Cluster
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import placement_group, remove_placement_group
-from targets import Piece, Pieces
 from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
 

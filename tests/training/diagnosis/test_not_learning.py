@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from finished import cell, finish, finished_sweep, status_of
-from planned import SEARCH
+from made_up.finished import cell, finish, finished_sweep, status_of
+from made_up.planned import SEARCH
 from rich.console import Console
 
 from sweeps.plan.search import History, SearchTrial, ranking

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from commands import wsss
-from finished import cell, finish, finished_sweep, status_of
+from made_up.finished import cell, finish, finished_sweep, status_of
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial

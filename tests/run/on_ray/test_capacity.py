@@ -133,7 +133,7 @@ def test_a_cluster_without_machines_and_limits_needs_a_number() -> None:
 
 
 def test_the_limits_of_the_cluster_in_this_checkout_are_read() -> None:
-    path = Path(__file__).parents[2] / "cluster.yaml"
+    path = Path(__file__).parents[3] / "cluster.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     found = read_limits(config)
     assert found is not None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from finished import finished_sweep
+from made_up.finished import finished_sweep
 
 from sweeps.plan.chains.headline import Headline, make_chains
 from sweeps.plan.search import DEFAULT_SPACE, Search, SearchTrial

@@ -23,7 +23,7 @@ from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from wsss.data.drawn.folder import draw_voc
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "matplotlib", "scipy", "optuna", "boto3"}
 SLOW = {*HEAVY, "numpy", "PIL", "pydantic", "yaml", "filelock"}
 APPS = {"sweeps": sweeps.cli, "wsss": sweeps.cli.method}

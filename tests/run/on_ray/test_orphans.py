@@ -15,7 +15,7 @@ from sweeps.run.ray import train as ray_train
 from sweeps.run.ray.train import end_with_raylet
 from sweeps.run.ray.tune import InOneProcess, distributed_trial
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 
 RAYLET = """
 import os, subprocess, sys, time

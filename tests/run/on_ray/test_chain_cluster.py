@@ -18,10 +18,9 @@ import pytest
 import ray
 import torch
 import yaml
-from bucket_server import BUCKET
-from chain_folders import ChainFolders
 from commands import wsss
-from outcomes import CHAIN, pictures, stages_in
+from made_up.bucket_server import BUCKET
+from outcomes import CHAIN, ChainFolders, pictures, stages_in
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.crew import Cluster, map_shards, split_shards

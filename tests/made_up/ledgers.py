@@ -1,6 +1,6 @@
 """A sweep's ledger under a clock that is set by hand."""
 
-from finished import finished_sweep
+from made_up.finished import finished_sweep
 
 from sweeps.plan.trials import Trial
 from sweeps.store.attempts import Ledger, Size
