@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
+REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Run the benchmark in this process; return the figures of its last line."""
     monkeypatch.setenv("RAY_worker_niceness", "0")  # it sets both
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.syspath_prepend(REPO)
 
     def run(*options: str) -> dict[str, float]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
+        monkeypatch.setattr(sys, "argv", ["scaling", *options])
         with patch.dict(TABLES):  # it adds one
-            runpy.run_path(str(SCRIPT), run_name="__main__")
+            runpy.run_module("benchmarks.scaling", run_name="__main__")
         found: dict[str, float] = json.loads(capsys.readouterr().out.splitlines()[-1])
         return found
 

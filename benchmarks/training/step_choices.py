@@ -1,6 +1,6 @@
 """How a training step runs against the other way: the ground of rules in docs/performance.md.
 
-Usage: python benchmarks/step_choices.py [--threads 1]. Random images and weights.
+Usage: python -m benchmarks.training.step_choices [--threads 1]. Random images and weights.
 """
 
 import argparse
@@ -10,10 +10,10 @@ import subprocess
 import sys
 
 import torch
-from ratios import faster, seconds, show
 from torch import Tensor
-from train_step import NUM_CLASSES, SIZES, config_of, training
 
+from benchmarks.ratios import faster, seconds, show
+from benchmarks.training.train_step import NUM_CLASSES, SIZES, config_of, training
 from sweeps.tables.studies import F3
 from wsss.networks.cam_net import CamNet
 from wsss.training.execution import SWITCH_VARIABLE
@@ -36,7 +36,7 @@ def kept_memory() -> None:
 
 def timed_steps(preset: str, *, keep: str) -> float:
     """Return the seconds of a step in a new process."""
-    command = [sys.executable, __file__, "--only-steps", preset]
+    command = [sys.executable, "-m", "benchmarks.training.step_choices", "--only-steps", preset]
     environment = {**os.environ, SWITCH_VARIABLE: keep}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True

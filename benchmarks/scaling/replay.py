@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from scaling_made_up import NUM_EPOCHS
-
+from benchmarks.scaling.made_up import NUM_EPOCHS
 from sweeps.plan.trials import Trial
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.subjects.tables import Training

@@ -1,16 +1,16 @@
 """Context association, forward and backward, against the full N x N matrix (Eq. 3 as written).
 
-Usage: python benchmarks/context.py. Peak memory is how much a new process grows during one forward
-and backward. Batch 2, 256 channels, fp32, 1 thread. Linux.
+Usage: python -m benchmarks.training.context. Peak memory is how much a new process grows during one
+forward and backward. Batch 2, 256 channels, fp32, 1 thread. Linux.
 """
 
 import multiprocessing
 
 import torch
 import torch.nn.functional as F
-from ratios import high_water_mib, overhead, show
 from torch import Tensor
 
+from benchmarks.ratios import high_water_mib, overhead, show
 from wsss.networks.parts.association import associate
 
 BATCH, CHANNELS = 2, 256

@@ -1,10 +1,10 @@
 """Memory of a training step on a GPU by micro-batch and precision, counted without a GPU.
 
-Usage: python benchmarks/gpu_memory.py [--presets paper short]. Nothing is measured on a GPU:
-EXTRAPOLATED. A forward and backward of 1 and of 2 images run on the CPU, where every living tensor
-is counted, as torch's allocator does on a GPU; each further image adds what the second one adds.
-WORKSPACE is added. bf16 is run under autocast on the CPU, whose list of operations differs a little
-from a GPU's. tf32 takes as much as fp32.
+Usage: python -m benchmarks.training.gpu_memory [--presets paper short]. Nothing is measured on a
+GPU: EXTRAPOLATED. A forward and backward of 1 and of 2 images run on the CPU, where every living
+tensor is counted, as torch's allocator does on a GPU; each further image adds what the second one
+adds. WORKSPACE is added. bf16 is run under autocast on the CPU, whose list of operations differs a
+little from a GPU's. tf32 takes as much as fp32.
 """
 
 import argparse

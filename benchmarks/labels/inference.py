@@ -1,8 +1,8 @@
 """Multi-scale CAMs with flips against the usual loop: one image, one scale at a time.
 
-Usage: python benchmarks/inference.py [--threads 1]. The loop normalises in floats on the CPU, runs
-batch norm on the activations, and resizes the maps of all 20 classes to full size before it picks
-those that the image holds. Pictures of noise, 500 x 375; random weights.
+Usage: python -m benchmarks.labels.inference [--threads 1]. The loop normalises in floats on the
+CPU, runs batch norm on the activations, and resizes the maps of all 20 classes to full size before
+it picks those that the image holds. Pictures of noise, 500 x 375; random weights.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from ratios import alternate, faster, show
 from torch.utils.flop_counter import FlopCounterMode
-from train_step import NUM_CLASSES, PlainConvNorm
 
+from benchmarks.ratios import alternate, faster, show
+from benchmarks.training.train_step import NUM_CLASSES, PlainConvNorm
 from wsss.config import LabelsConfig, NetworkConfig
 from wsss.data.voc import Sample
 from wsss.labels.infer import infer_cams

@@ -1,7 +1,7 @@
 """A training step of the CAM network against the bare backbone.
 
-Usage: python benchmarks/train_step.py [--threads 1]. Random images and weights, frozen batch norm;
-freed memory is kept on both sides, as in our trainings.
+Usage: python -m benchmarks.training.train_step [--threads 1]. Random images and weights, frozen
+batch norm; freed memory is kept on both sides, as in our trainings.
 
 "bare backbone": forward and backward of the same backbone (batch norm folded, as ours) on the same
 3 x B images (B for B0), nothing else: no optimiser, no loss, no views. "plain batch norm": the same
@@ -12,10 +12,10 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from ratios import overhead
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.ratios import overhead
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.loading.batches import CropBatch

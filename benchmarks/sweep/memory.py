@@ -3,7 +3,7 @@
 Each figure is of one process, which trains two batches on made-up pictures with all parts and both
 views, on the CPU, from random weights (which take as much memory as trained ones). RSS is the
 kernel's high-water mark; PSS, which counts a page that n processes map as 1/n, is sampled. Nothing
-is compared with a peer. Usage: python benchmarks/memory.py [--large]. Linux; 8 GiB free.
+is compared with a peer. Usage: python -m benchmarks.sweep.memory [--large]. Linux; 8 GiB free.
 """
 
 import argparse
@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from memory_work import NUM_SCORED
+from benchmarks.sweep.memory_work import NUM_SCORED
 
-WORK = Path(__file__).with_name("memory_work.py")
+WORK = "benchmarks.sweep.memory_work"
 SAMPLE_SECONDS = 0.2
 KINDS = ("Rss", "Pss", "Shared", "Private")
 
@@ -36,7 +36,7 @@ def measure(
     work: str, preset: str = "tiny", batch_size: int = 8, *, copies: int = 1, threads: int = 1
 ) -> Measured:
     """Do a piece of work in `copies` processes at once, and sample them meanwhile."""
-    words = [sys.executable, str(WORK), work, preset, str(batch_size)]
+    words = [sys.executable, "-m", WORK, work, preset, str(batch_size)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     begun, largest = time.perf_counter(), dict.fromkeys(KINDS, 0.0)
     processes = [

@@ -1,7 +1,7 @@
 """GPU-hours of Tables III to VI at the paper's scale, from counted operations. No GPU is used.
 
-Usage: python benchmarks/paper_cost.py [--tflops 20] [--seeds 3]. Counts multiplications and
-additions of convolutions and matrix products (torch's FlopCounterMode, on the meta device) of a
+Usage: python -m benchmarks.training.paper_cost [--tflops 20] [--seeds 3]. Counts multiplications
+and additions of convolutions and matrix products (torch's FlopCounterMode, on the meta device) of a
 training step and of multi-scale inference of every distinct configuration of preset `paper`.
 
 Assumed: 10,582 training images, 5 epochs, crop 512; 1,464 scored images of 500 x 375; a GPU's

@@ -1,8 +1,8 @@
 """Ratios of the input pipeline: against an IRN-style loader, and what loading adds to a step.
 
-Usage: python benchmarks/loading.py [folder in VOC layout]. Without a folder, the real pictures
-beside the checkout, else pictures of 500 x 375 drawn by code. One process and thread, nothing is
-cached; freed memory is kept, as trainings do. Compared:
+Usage: python -m benchmarks.training.loading [folder in VOC layout]. Without a folder, the real
+pictures beside the checkout, else pictures of 500 x 375 drawn by code. One process and thread,
+nothing is cached; freed memory is kept, as trainings do. Compared:
 
 - a batch of 16 crops from long sides of 320..640 to 512, as the training loop uses it, against the
   IRN-style loader: Pillow resizes, NumPy normalises. Theirs is float and normalised, ours 8-bit;
@@ -26,10 +26,10 @@ import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from ratios import faster, overhead
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from benchmarks.ratios import faster, overhead
 from wsss.config import RunConfig, TrainConfig
 from wsss.data.drawn.folder import draw_voc
 from wsss.data.loading.batches import CROP_STREAM, CropBatch, CropDataset, Loader, collate
@@ -41,7 +41,7 @@ from wsss.presets import SHORT, TINY
 from wsss.training.cam import CamStep
 from wsss.training.process import pick_device
 
-REAL = Path(__file__).parents[2] / "shared" / "voc" / "VOC2012"
+REAL = Path(__file__).parents[3] / "shared" / "voc" / "VOC2012"
 SIZE = (500, 375)
 NUM_PICTURES, NUM_DRAWN, BATCH = 32, 80, 16
 ROUNDS = 9

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from ratios import high_water_mib
 from rich.console import Console
-from scaling_made_up import made_up_sweep, write_small_run
 
+from benchmarks.ratios import high_water_mib
+from benchmarks.scaling.made_up import made_up_sweep, write_small_run
 from sweeps.plan.states import folder_names, read_metrics, read_states
 from sweeps.plan.sweep import load_sweep, save_sweep
 from sweeps.report.live.plan_view import PlanView

@@ -1,8 +1,8 @@
 """A set of images refined by the dense CRF in two processes against one.
 
-Usage: python benchmarks/crf_processes.py. Drawn pictures of 500 x 375 with two smooth maps each.
-Starting the processes is included both times. This file imports no torch, as they import it again.
-Meaningful only with two idle cores.
+Usage: python -m benchmarks.labels.crf_processes. Drawn pictures of 500 x 375 with two smooth maps
+each. Starting the processes is included both times. This file imports no torch, as they import it
+again. Meaningful only with two idle cores.
 """
 
 import tempfile
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from ratios import faster
 
+from benchmarks.ratios import faster
 from wsss.basics.pool import pool_map
 from wsss.data.drawn.folder import draw_voc
 from wsss.labels.refine.crf import crf_label

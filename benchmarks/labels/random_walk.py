@@ -1,10 +1,10 @@
 """The sparse random walk against the dense one: seconds and memory of one image with two classes.
 
-Usage: python benchmarks/random_walk.py. Each walk runs in its own process, whose peak resident
-memory is compared with that before the walk; both do 256 steps, the dense one by 8 squarings, as
-the published code of PSA and IRN. Prints the median ratio (dense / sparse) and its spread. At
-94 x 125, IRN's map of a VOC image, only the sparse walk runs; the dense one is extrapolated, time
-with the cube of the number of pixels, memory with its square.
+Usage: python -m benchmarks.labels.random_walk. Each walk runs in its own process, whose peak
+resident memory is compared with that before the walk; both do 256 steps, the dense one by 8
+squarings, as the published code of PSA and IRN. Prints the median ratio (dense / sparse) and its
+spread. At 94 x 125, IRN's map of a VOC image, only the sparse walk runs; the dense one is
+extrapolated, time with the cube of the number of pixels, memory with its square.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ratios import high_water_mib, show
 
+from benchmarks.ratios import high_water_mib, show
 from wsss.labels.refine.random_walk import random_walk, transition
 from wsss.networks.affinity_net import neighbour_pairs, pair_distances
 
@@ -64,7 +64,7 @@ def child(name: str, height: int, width: int) -> None:
 
 def measure(name: str, size: tuple[int, int]) -> dict[str, Any]:
     """Return what a fresh process found."""
-    command = [sys.executable, __file__, name, *map(str, size)]
+    command = [sys.executable, "-m", "benchmarks.labels.random_walk", name, *map(str, size)]
     found = subprocess.run(command, capture_output=True, check=True, text=True, env=os.environ)
     return json.loads(found.stdout)
 

@@ -7,8 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ratios import high_water_mib
-
+from benchmarks.ratios import high_water_mib
 from sweeps.plan.trials import Trial
 from sweeps.track.tracker import Tracker
 

@@ -1,14 +1,14 @@
 """Confusion matrices at 60 thresholds of one set of CAMs: one pass over the pixels, or one each.
 
-Usage: python benchmarks/threshold_curve.py. Four images of 500 x 375 with two classes each.
+Usage: python -m benchmarks.labels.threshold_curve. Four images of 500 x 375 with two classes each.
 "usual pass": the background score is put before the CAMs and the argmax is taken at each threshold.
 "lean pass": strongest class and CAM are found once, and compared with each threshold.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-from ratios import faster
 
+from benchmarks.ratios import faster
 from wsss.evaluation.confusion import collect, count_image, threshold_grid
 
 NUM_LABELS, CLASSES, NUM_IMAGES = 21, (2, 7), 4

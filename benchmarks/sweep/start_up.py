@@ -1,6 +1,6 @@
 """How long commands take to start, by the clock, each in its own process.
 
-Usage: python benchmarks/start_up.py. In each round, one process of every kind in turn: a bare
+Usage: python -m benchmarks.sweep.start_up. In each round, one process of every kind in turn: a bare
 interpreter, the imports of torch, Ray and MLflow (once), and our commands. Prints seconds (goal:
 half a second on an idle machine) and two ratios per command: to the bare interpreter, the lower
 limit of any Python program, and of the imports to the command, which avoids them. `plan` has
@@ -14,13 +14,12 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from ratios import ROUNDS, seconds, show
-
+from benchmarks.ratios import ROUNDS, seconds, show
 from sweeps.plan.sweep import make_sweep, save_sweep
 from sweeps.store.store import Store
 from wsss.data.drawn.folder import draw_voc
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 GOAL = 0.5
 BARE, HEAVY = "python -c pass", "python -c 'import torch, ray, mlflow'"
 OURS = {

@@ -1,7 +1,7 @@
 """Ratios of the dense CRF and of PAMR, for one image.
 
-Usage: python benchmarks/crf.py [--pamr] [folder in VOC layout]. Without a folder, a picture is
-drawn by code.
+Usage: python -m benchmarks.labels.crf [--pamr] [folder in VOC layout]. Without a folder, a picture
+is drawn by code.
 """
 
 import argparse
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from crf_processes import LABELS, SCORE, Job, jobs, label
 from numpy.typing import NDArray
-from ratios import faster
 
+from benchmarks.labels.crf_processes import LABELS, SCORE, Job, jobs, label
+from benchmarks.ratios import faster
 from wsss.labels.pseudo_label import score_probs
 from wsss.labels.refine.crf import dense_crf
 from wsss.labels.refine.pamr import neighbour_weights, pamr_label

@@ -8,7 +8,7 @@ timed by the clock with their start-up, once each, as they take a minute or more
 `sweeps run` of the finished sweep three times. Trial 0 with one thread is asserted to score the
 same in a sweep and alone. With fewer epochs than the preset's 8, start-up and pictures count more,
 so the ratio is less favourable to us. Meaningful only on an idle machine: Ray's workers run at nice
-15, after everything else. Usage: python benchmarks/whole_sweep.py [--epochs N].
+15, after everything else. Usage: python -m benchmarks.sweep.whole_sweep [--epochs N].
 """
 
 import argparse
@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratios import show
-
+from benchmarks.ratios import show
 from sweeps.plan.sweep import load_sweep
 from sweeps.store.store import Store
 from wsss.data.drawn.folder import draw_voc

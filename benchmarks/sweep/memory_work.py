@@ -1,7 +1,7 @@
 """What memory.py measures: one piece of a trial's work, in its own process.
 
-Usage: python benchmarks/memory_work.py WORK PRESET BATCH. Prints JSON: `rss`, the process's largest
-resident memory in MiB.
+Usage: python -m benchmarks.sweep.memory_work WORK PRESET BATCH. Prints JSON: `rss`, the process's
+largest resident memory in MiB.
 """
 
 import argparse
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from ratios import high_water_mib
+
+from benchmarks.ratios import high_water_mib
 
 if TYPE_CHECKING:
     from wsss.config import RunConfig

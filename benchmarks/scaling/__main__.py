@@ -1,6 +1,6 @@
 """How a sweep's driver scales with the number of trials: logical GPUs, trials that train nothing.
 
-Usage: python benchmarks/scaling.py {sweep,replay,groups,store} [--help]. Each prints a line of
+Usage: python -m benchmarks.scaling {sweep,replay,groups,store} [--help]. Each prints a line of
 JSON. docs/scaling.md has the figures and what they mean. Linux.
 """
 
@@ -23,11 +23,11 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from rich.console import Console
-from scaling_made_up import NUM_EPOCHS, made_up_sweep, trial_writer, write_template
-from scaling_meters import EventMeter, MeteredTracker, ProcessMeter, database_rows
-from scaling_replay import replay
-from scaling_store import time_store
 
+from benchmarks.scaling.made_up import NUM_EPOCHS, made_up_sweep, trial_writer, write_template
+from benchmarks.scaling.meters import EventMeter, MeteredTracker, ProcessMeter, database_rows
+from benchmarks.scaling.replay import replay
+from benchmarks.scaling.store import time_store
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board

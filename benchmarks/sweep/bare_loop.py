@@ -1,8 +1,8 @@
 """Trains and scores configurations one after the other in one process, without Ray, MLflow, store,
 checkpoints or pictures.
 
-Usage: python benchmarks/bare_loop.py CONFIGS DATA [--only INDEX] [--threads N]. CONFIGS is a JSON
-list of run configurations; prints a line of JSON for each. It imports nothing of sweeps.
+Usage: python -m benchmarks.sweep.bare_loop CONFIGS DATA [--only INDEX] [--threads N]. CONFIGS is a
+JSON list of run configurations; prints a line of JSON for each. It imports nothing of sweeps.
 """
 
 import argparse
