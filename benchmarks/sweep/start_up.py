@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.ratios import ROUNDS, seconds, show
-from sweeps.plan.sweep import make_sweep, save_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep, save_sweep
 from sweeps.store.store import Store
 from wsss.data.drawn.folder import draw_voc
 
@@ -34,7 +34,7 @@ OURS = {
 def prepare(folder: Path) -> None:
     """Draw the data set and save a sweep of Table V, for all commands."""
     data = draw_voc(folder / "data/drawn")
-    sweep, _ = make_sweep(["V"], preset="tiny", data=data, weights=None, num_seeds=1, overrides={})
+    sweep, _ = make_sweep(["V"], BaseOptions("tiny", data))
     save_sweep(Store(folder / "results"), sweep)
 
 

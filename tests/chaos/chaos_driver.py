@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sweeps.plan.sweep import make_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep
 from sweeps.run.driver import drive
 from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.tables import Tables
@@ -45,12 +45,7 @@ def main() -> int:
         rows=tuple(row((rate,), _settings(float(rate)), None) for rate in given.cells),
     )
     sweep, _ = make_sweep(
-        ["chaos"],
-        preset="tiny",
-        data=given.data,
-        weights=None,
-        num_seeds=1,
-        overrides=parse_assignments(given.set),
+        ["chaos"], BaseOptions("tiny", given.data, settings=parse_assignments(given.set))
     )
     resources = Resources(given.address, given.workers, max_concurrent=given.max_concurrent)
     conduct = Conduct(given.hang_after, given.accept_changes)

@@ -18,7 +18,7 @@ import sweeps.cli
 import sweeps.cli.method
 from sweeps.__main__ import start
 from sweeps.cli.program import PANELS
-from sweeps.plan.sweep import make_sweep, save_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep, save_sweep
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from wsss.data.drawn.folder import draw_voc
@@ -142,14 +142,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("WSSS_CACHE", str(folder / "cache"))
         patched.delenv("WSSS_STORE", raising=False)
-        sweep, _ = make_sweep(
-            ["V"],
-            preset="tiny",
-            data=draw_voc(folder / "data/drawn"),
-            weights=None,
-            num_seeds=1,
-            overrides={},
-        )
+        sweep, _ = make_sweep(["V"], BaseOptions("tiny", draw_voc(folder / "data/drawn")))
         save_sweep(Store(folder / "results"), sweep)
         yield folder
 

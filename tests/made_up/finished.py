@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sweeps.evidence.image_counts import count_images, save_image_counts
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.sweep import Sweep, make_sweep, save_sweep
+from sweeps.plan.sweep import BaseOptions, Sweep, make_sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.status import show_status
 from sweeps.store.store import Store, write_config, write_json
@@ -32,10 +32,7 @@ def finished_sweep(tables: tuple[str, ...], num_seeds: int, num_images: int = 30
 
 def tiny_sweep(data: Path, *tables: str) -> Sweep:
     """A sweep of the preset tiny on a data set."""
-    sweep, _ = make_sweep(
-        list(tables), preset="tiny", data=data, weights=None, num_seeds=1, overrides={}
-    )
-    return sweep
+    return make_sweep(tables, BaseOptions("tiny", data))[0]
 
 
 def cell(sweep: Sweep, name: str, seed: int = 0) -> Trial:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from sweeps.evidence.image_counts import THRESHOLDS, load_image_counts
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.sweep import make_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep
 from sweeps.plan.trials import make_plan
 from sweeps.run.driver import NOT_COMPLETE
 from sweeps.run.ray.resources import Resources
@@ -422,7 +422,7 @@ def test_counts_that_are_lost_or_broken_are_inferred_again(
 
 
 def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
-    sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
+    sweep, _ = make_sweep(["V"], BaseOptions("tiny", drawn))
     resources = Resources(execution=Execution(2, micro_batch=3))
     tables = Tables(sweep, Store(tmp_path))
     assert tables.place(resources).execution == Execution(2, micro_batch=3)

@@ -51,24 +51,14 @@ def planned_sweep(
     """Plan a sweep. Raises ForeseenError for wrong options."""
     from sweeps.plan.sweep import make_sweep
     from wsss.identity import run_id
-    from wsss.overrides import parse_assignments
 
     chosen = chosen_tables(tables, table_files, grid, settings)
-    asked = parse_assignments(settings or [])
-    sweep, report = make_sweep(
-        chosen,
-        preset=options.preset_named(preset, recipe, data),
-        data=options.data_folder(data),
-        weights=weights,
-        num_seeds=seeds,
-        overrides=asked,
-        recheck=recheck,
-    )
+    base = options.base_options(preset, recipe, data, weights, settings, recheck=recheck)
+    sweep, report = make_sweep(chosen, base, seeds)
     configs = [trial.config for trial in sweep.plan.trials]
-    options.say_idle(asked, configs, run_id)
-    options.say_idle(
-        [word.partition("=")[0].strip() for word in grid or []], configs, run_id, "--grid"
-    )
+    options.say_idle(base.settings, configs, run_id)
+    varied = [word.partition("=")[0].strip() for word in grid or []]
+    options.say_idle(varied, configs, run_id, "--grid")
     options.say_labels_from_masks(report, sweep.base.data.train_split)
     return sweep
 
