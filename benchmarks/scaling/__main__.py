@@ -37,7 +37,7 @@ from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.tune import Records
 from sweeps.run.signals import Interrupts
-from sweeps.run.subjects.tables import MissingTrials, Tables
+from sweeps.run.subjects.tables import DrivenSweep, MissingTrials
 from sweeps.store.store import Store
 from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.thread import TrackingThread
@@ -130,7 +130,7 @@ def sweep_figures(
             ProcessMeter() as process,
             profiled(profile),
         ):
-            run_missing(Tables(sweep, store), resources, found.listeners, print)
+            run_missing(DrivenSweep(sweep, store), resources, found.listeners, print)
         figures: Figures = {"trials": num_trials, "gpus": gpus, "nodes": nodes}
         figures |= found.meter.figures(gpus) | process.figures()
         ended = process.begun + process.seconds - max(found.meter.done.values())

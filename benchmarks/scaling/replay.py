@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.scaling.made_up import NUM_EPOCHS
 from sweeps.plan.trials import Trial
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.subjects.tables import Training
+from sweeps.run.subjects.tables import TrialGroup
 
 
 def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]:
@@ -30,7 +30,7 @@ def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]
 
 
 def replay(
-    dispatch: Dispatch[Training],
+    dispatch: Dispatch[TrialGroup],
     trials: list[Trial],
     concurrent: int,
     write: Callable[[str, str, int], None],

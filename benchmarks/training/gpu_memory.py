@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from sweeps.tables.studies import F3
 from wsss.config import Precision, RunConfig
-from wsss.gpu_check.subjects import cam_subject
+from wsss.gpu_check.trainings import cam_case
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 
@@ -60,7 +60,7 @@ class Alive(TorchDispatchMode):
 def peak_bytes(config: RunConfig, images: int, precision: Precision) -> int:
     """Return the most bytes alive in the second step of a training, weights included."""
     config = apply_overrides(config, {"train.batch_size": images, "train.lr": 1e-6})
-    subject = cam_subject(config, {})
+    subject = cam_case(config, {})
     model = subject.build()
     step = subject.step(model, torch.device("cpu"), precision)
     step(subject.batch)  # gradients and momentum exist from now on

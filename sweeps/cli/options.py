@@ -285,21 +285,21 @@ def run_to_end(
     )
 
 
-def opened(place: str) -> "Store":
-    """Return the store at a place, with what others have put into its bucket."""
+def opened(address: str) -> "Store":
+    """Return the store at an address, with what others have put into its bucket."""
     from sweeps.store.store import open_store
 
-    store = open_store(place)
+    store = open_store(address)
     store.remote.require_answer()
     store.pull_results()
     return store
 
 
-def opened_sweep(place: str, name: str | None) -> "tuple[Store, Sweep]":
+def opened_sweep(address: str, name: str | None) -> "tuple[Store, Sweep]":
     """Return a store, as `opened`, and its sweep of this name, by default the last one started."""
     from sweeps.plan.sweep import load_sweep
 
-    store = opened(place)
+    store = opened(address)
     return store, load_sweep(store, name)
 
 

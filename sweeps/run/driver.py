@@ -308,7 +308,7 @@ def run_missing(
         interrupts = stack.enter_context(Interrupts())
         subject.write_down()
         if ledger:
-            ledger.room(at_once)
+            ledger.may_hold(at_once)
             listeners = [*listeners, ledger]
         end = OrderlyEnd(interrupts, budget, subject.noun)
         common_error = None

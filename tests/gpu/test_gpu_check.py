@@ -46,7 +46,7 @@ from wsss.gpu_check.real_training import (
     train_for_real,
 )
 from wsss.gpu_check.steps import CANNOT_RUN, judge_waits, waits_of
-from wsss.gpu_check.subjects import CELLS, PARTS, cam_subject, read_weights
+from wsss.gpu_check.trainings import CELLS, PARTS, cam_case, read_weights
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER, PRESETS, TINY
 from wsss.training.loop import NoMemoryError
@@ -256,16 +256,16 @@ def said_of(monkeypatch: pytest.MonkeyPatch, *cases: Case) -> tuple[list[Differe
 def test_a_wrong_result_is_a_fail_that_names_the_tensor(
     result: str, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject, calls = cam_subject(SMALL, {}), []
+    training, calls = cam_case(SMALL, {}), []
 
     def wrong_on_the_device(*arguments: Any) -> Results:
-        found = one_step(subject, *arguments)
+        found = one_step(training, *arguments)
         calls.append(1)
         if len(calls) == 2:  # first the CPU, then the device, then the CPU with rounding
             found[result].mul_(factor)
         return found
 
-    case = Case("tiny B0", subject.build, wrong_on_the_device)
+    case = Case("tiny B0", training.build, wrong_on_the_device)
     (difference,), section = said_of(monkeypatch, case)
     assert difference.largest == pytest.approx(abs(factor - 1), rel=1e-3)
     assert 0 < difference.rounding < 1e-3

@@ -24,7 +24,7 @@ from wsss.gpu_check.machine import look_at_machine
 from wsss.gpu_check.page import Section, line_text, write
 from wsss.gpu_check.real_training import train_for_real
 from wsss.gpu_check.steps import measure_steps
-from wsss.gpu_check.subjects import read_weights
+from wsss.gpu_check.trainings import read_weights
 from wsss.presets import PRESETS
 
 PLANNED = 0.94

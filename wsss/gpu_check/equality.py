@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from wsss.config import Precision, RunConfig
 from wsss.gpu_check.bench import Bench
 from wsss.gpu_check.page import Section, Verdict
-from wsss.gpu_check.subjects import (
+from wsss.gpu_check.trainings import (
     CELLS,
     NUM_CLASSES,
-    Subject,
-    cam_subject,
+    TrainingCase,
+    cam_case,
     made_up_batch,
-    other_subjects,
+    other_cases,
 )
 from wsss.labels.infer import multi_scale_cams
 from wsss.labels.refine.pamr import pamr
@@ -203,12 +203,12 @@ def all_cases(bench: Bench) -> Iterator[Case]:
     small = {"train.crop_size": crop, "train.batch_size": 2}
     rough: tuple[Precision, ...] = ("tf32", "bf16") if bench.on_gpu else ("bf16",)
 
-    def step(name: str, subject: Subject, precisions: tuple[Precision, ...] = ()) -> Case:
-        taken = partial(one_step, subject)
-        return Case(name, subject.build, taken, precisions=precisions)
+    def step(name: str, training: TrainingCase, precisions: tuple[Precision, ...] = ()) -> Case:
+        taken = partial(one_step, training)
+        return Case(name, training.build, taken, precisions=precisions)
 
-    def cam(config: RunConfig, overrides: dict[str, Any]) -> Subject:
-        return cam_subject(apply_overrides(config, small | overrides), bench.weights)
+    def cam(config: RunConfig, overrides: dict[str, Any]) -> TrainingCase:
+        return cam_case(apply_overrides(config, small | overrides), bench.weights)
 
     for preset, config in PRESETS.items():
         for cell, overrides in CELLS.items():
@@ -217,9 +217,9 @@ def all_cases(bench: Bench) -> Iterator[Case]:
     many = CELLS["F3"] | {"train.crop_size": MANY_PIXELS, "train.batch_size": 1}
     yield step(f"tiny F3 of {MANY_PIXELS} px", cam(PRESETS["tiny"], many))
     for preset in DISTINCT:
-        for name, subject in other_subjects(preset, crop, bench.weights).items():
+        for name, training in other_cases(preset, crop, bench.weights).items():
             is_rough = name == "DeepLab" and not bench.small
-            yield step(f"{name} {preset}", subject, rough if is_rough else ())
+            yield step(f"{name} {preset}", training, rough if is_rough else ())
     yield from inference_cases(bench)
     tiny = apply_overrides(PRESETS["tiny"], CELLS["F3"])
     for name, overrides in readings(tiny):
@@ -239,12 +239,12 @@ def readings(config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def one_step(
-    subject: Subject, model: nn.Module, device: torch.device, precision: Precision
+    training: TrainingCase, model: nn.Module, device: torch.device, precision: Precision
 ) -> Results:
     """Take a step with a network on the CPU, which it moves and changes."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    whole = Execution(micro_batch=len(subject.batch.pixels))
-    loss = subject.step(model, device, precision, whole)(subject.batch)[0].cpu()
+    whole = Execution(micro_batch=len(training.batch.pixels))
+    loss = training.step(model, device, precision, whole)(training.batch)[0].cpu()
     learnt = {name: p for name, p in model.named_parameters() if p.grad is not None}
     return {
         LOSS: loss,
@@ -274,14 +274,14 @@ def inference_cases(bench: Bench) -> Iterator[Case]:
         def cams(model: Any, device: torch.device, labels: Any = config.labels) -> Tensor:
             return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
 
-        yield maps(f"CAMs of {preset} F3", cams, cam_subject(config, bench.weights).build)
+        yield maps(f"CAMs of {preset} F3", cams, cam_case(config, bench.weights).build)
     for preset in DISTINCT:
         deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"precision": "fp32"})
 
         def probs(model: Any, device: torch.device, config: Any = deeplab) -> Tensor:
             return multi_scale_probs(model, images[0], config, device=device)
 
-        build = other_subjects(preset, 64, bench.weights)["DeepLab"].build
+        build = other_cases(preset, 64, bench.weights)["DeepLab"].build
         yield maps(f"DeepLab {preset}, probabilities", probs, build)
     yield maps("PAMR", lambda _, to: pamr(image.to(to), masks.to(to), PamrConfig()), nn.Identity)
     for name, temperature in (("ReLU", None), ("softmax", 0.1)):

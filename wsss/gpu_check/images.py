@@ -14,7 +14,7 @@ from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
 from wsss.gpu_check.bench import DRAWN, Bench, InferenceSpeed, LoadingSpeed, images_per_second, most
 from wsss.gpu_check.page import Section
-from wsss.gpu_check.subjects import CELLS, RANDOM
+from wsss.gpu_check.trainings import CELLS, RANDOM
 from wsss.labels.infer import images_at_once, infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS

@@ -22,7 +22,7 @@ from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
 from wsss.gpu_check.bench import DRAWN, Bench, split_of
 from wsss.gpu_check.page import MORE_TIME, Section, first_line
-from wsss.gpu_check.subjects import CELLS, RANDOM
+from wsss.gpu_check.trainings import CELLS, RANDOM
 from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS

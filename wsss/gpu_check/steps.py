@@ -11,7 +11,7 @@ import torch
 from wsss.config import Precision
 from wsss.gpu_check.bench import PRECISIONS, Bench, StepSpeed, images_per_second
 from wsss.gpu_check.page import Section
-from wsss.gpu_check.subjects import CELLS, Subject, cam_subject, other_subjects
+from wsss.gpu_check.trainings import CELLS, TrainingCase, cam_case, other_cases
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.training.execution import Execution
@@ -45,14 +45,14 @@ def measure_steps(bench: Bench, section: Section) -> None:
     )
     if bench.on_gpu:
         waits = section.numbers["waits"] = {}
-        for name, subject in subjects_that_may_wait(bench).items():
-            waits[name] = waits_of_a_step(subject, bench.device)
+        for name, training in cases_that_may_wait(bench).items():
+            waits[name] = waits_of_a_step(training, bench.device)
             judge_waits(name, waits[name], section)
     else:
         for what in ("waiting for the GPU", "memory"):
             section.skipped[what] = "not measured on a CPU"
-    subjects = {
-        cell: cam_subject(apply_overrides(preset, overrides | {"train.lr": 1e-6}), bench.weights)
+    trainings = {
+        cell: cam_case(apply_overrides(preset, overrides | {"train.lr": 1e-6}), bench.weights)
         for cell, overrides in CELLS.items()
     }
     runs: list[tuple[str, Precision, int | None]] = [
@@ -63,7 +63,7 @@ def measure_steps(bench: Bench, section: Section) -> None:
     for cell, precision, at_once in runs:
         name = f"{cell} in {precision}" + (f", {at_once} at once" if at_once else "")
         how = Execution(micro_batch=at_once)
-        measure = partial(step_speed, cell, precision, subjects[cell], bench, how)
+        measure = partial(step_speed, cell, precision, trainings[cell], bench, how)
         if found := section.part(name, measure, CANNOT_RUN):
             bench.steps.append(found)
     if bench.on_gpu:
@@ -95,12 +95,13 @@ def judge_steps(bench: Bench, section: Section) -> None:
 
 
 def step_speed(
-    cell: str, precision: Precision, subject: Subject, bench: Bench, how: Execution
+    cell: str, precision: Precision, training: TrainingCase, bench: Bench, how: Execution
 ) -> StepSpeed:
     """Measure the steps of one network."""
-    device, size = bench.device, len(subject.batch.pixels)
+    device, size = bench.device, len(training.batch.pixels)
     try:
-        step, batch = subject.step(subject.build(), device, precision, how), subject.pinned(device)
+        step = training.step(training.build(), device, precision, how)
+        batch = training.pinned(device)
         for _ in range(2):  # the first loads kernels, and chooses the micro-batch
             step(batch)
         if bench.on_gpu:
@@ -122,19 +123,19 @@ def step_speed(
             torch.cuda.empty_cache()
 
 
-def subjects_that_may_wait(bench: Bench) -> dict[str, Subject]:
+def cases_that_may_wait(bench: Bench) -> dict[str, TrainingCase]:
     """Return each kind of training, at a small size."""
     base = apply_overrides(PRESETS[bench.preset], {"train.crop_size": 128, "train.batch_size": 2})
     return {
-        "CAM network B0": cam_subject(base, bench.weights),
-        "CAM network F3": cam_subject(apply_overrides(base, CELLS["F3"]), bench.weights),
-        **other_subjects(bench.preset, 128, bench.weights),
+        "CAM network B0": cam_case(base, bench.weights),
+        "CAM network F3": cam_case(apply_overrides(base, CELLS["F3"]), bench.weights),
+        **other_cases(bench.preset, 128, bench.weights),
     }
 
 
-def waits_of_a_step(subject: Subject, device: torch.device) -> list[str]:
-    """Return where a step of a subject waits for the GPU, after the first two steps."""
-    step, batch = subject.step(subject.build(), device, "tf32"), subject.pinned(device)
+def waits_of_a_step(training: TrainingCase, device: torch.device) -> list[str]:
+    """Return where a step of a training waits for the GPU, after the first two steps."""
+    step, batch = training.step(training.build(), device, "tf32"), training.pinned(device)
     for _ in range(2):  # these allocate, and choose a micro-batch
         step(batch)
     return waits_of(lambda: step(batch))

@@ -67,7 +67,7 @@ def read_weights(path: Path | None) -> Weights:
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainingCase:
     """A training and a batch for its steps."""
 
     build: Callable[[], Any]
@@ -96,7 +96,7 @@ class Subject:
         return CropBatch(*(part.pin_memory() for part in self.batch))
 
 
-def cam_subject(config: RunConfig, weights: Weights) -> Subject:
+def cam_case(config: RunConfig, weights: Weights) -> TrainingCase:
     """Return a CAM training; new frozen batch norms are calibrated on made-up images."""
     name, file = weights.get(config.network.backbone, RANDOM)
     config = apply_overrides(config, {"network.weights": name})
@@ -114,10 +114,10 @@ def cam_subject(config: RunConfig, weights: Weights) -> Subject:
     def settings(precision: Precision) -> RunConfig:
         return apply_overrides(config, {"train.precision": precision})
 
-    return Subject(build, settings, CamStep, batch)
+    return TrainingCase(build, settings, CamStep, batch)
 
 
-def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subject]:
+def other_cases(preset: str, crop: int, weights: Weights) -> dict[str, TrainingCase]:
     """Return a preset's trainings of the other two networks, with two images of about `crop`."""
     network, deeplab = PRESETS[preset].network, DEEPLAB_PRESETS[preset]
     name, own_file = weights.get(network.backbone, RANDOM)
@@ -127,13 +127,13 @@ def other_subjects(preset: str, crop: int, weights: Weights) -> dict[str, Subjec
     deeplab = deeplab.model_copy(update=changed)
     walk = LABEL_PRESETS[preset].random_walk.model_copy(update={"crop_size": crop, "batch_size": 2})
     return {
-        "DeepLab": Subject(
+        "DeepLab": TrainingCase(
             lambda: build_deeplab(deeplab, NUM_CLASSES, weights_file=file),
             lambda precision: deeplab.model_copy(update={"precision": precision}),
             SegmentationStep,
             made_up_batch(2, crop + 1, label_maps=True),
         ),
-        "affinity network": Subject(
+        "affinity network": TrainingCase(
             lambda: build_affinity_net(network, walk, weights_file=own_file),
             lambda precision: walk.model_copy(update={"precision": precision}),
             AffinityStep,

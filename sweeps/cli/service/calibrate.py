@@ -44,7 +44,7 @@ def calibrate(
     from sweeps.evidence.calibration import TABLE, lines, weigh, write
     from sweeps.evidence.calibration_checks import data_facts
     from sweeps.plan.sweep import make_sweep
-    from sweeps.run.subjects.tables import Tables
+    from sweeps.run.subjects.tables import DrivenSweep
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
     from wsss.identity import run_id
@@ -59,7 +59,7 @@ def calibrate(
     conduct = Conduct(
         accept_changes=accept_changes, limits=options.call(options.prior_limits, given)
     )
-    subject = Tables(sweep, results, conduct, retry_failed=retry_failed)
+    subject = DrivenSweep(sweep, results, conduct, retry_failed=retry_failed)
 
     def weighed() -> int:
         verdict = weigh(sweep, results, facts)

@@ -122,7 +122,7 @@ def run(
     not so, or a training ends within N steps without having learnt, or --prior-fails-after would
     end it.
     """
-    from sweeps.run.subjects.tables import Tables
+    from sweeps.run.subjects.tables import DrivenSweep
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
 
@@ -139,7 +139,7 @@ def run(
     if probe is not None:
         raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
     conduct = Conduct(hang_after, accept_changes, limits)
-    subject = Tables(
+    subject = DrivenSweep(
         sweep, open_store(store), conduct, retry_failed=retry_failed, budget_hours=budget
     )
     options.run_to_end(subject, may_use, notify)
