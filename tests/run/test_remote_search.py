@@ -29,7 +29,7 @@ def driven(store: Store) -> Iterator[DrivenSearch]:
     """A search as its driver holds it."""
     subject = DrivenSearch(SEARCH, store, 3, PriorLimits())
     with driving(store, subject.what, "wait for it or end it") as lease:
-        subject.held(lease)
+        subject.begin_alone(lease)
         yield subject
 
 

@@ -36,6 +36,8 @@ from wsss.training.process import ALONE, Process
 PULLS = ("cls", "s", "bs", "cls_s", "cls_bs", "s_bs")
 PRODUCTS = ("g_cls^2", "g_s^2", "g_bs^2", "g_cls.g_s", "g_cls.g_bs", "g_s.g_bs")
 NUM_CALIBRATION_IMAGES = 32
+L_CLS = 1
+"""Which of the terms of a step it is; the first one is the loss."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def train_cam(
     watch = PriorWatch(limits or PriorLimits(), prior)
     for found in training.run():
         if isinstance(found, Reading):
-            if warning := watch.look(float(found.values[1]), found.iteration):
+            if warning := watch.look(float(found.values[L_CLS]), found.iteration):
                 yield warning
         else:
             means = dict(zip((*training.step.names, "norm"), found.means(), strict=True))

@@ -128,11 +128,8 @@ def run(
 
     own = {"retry_failed": retry_failed, "accept_changes": accept_changes}
     _refuse_beside_probe({"probe": probe, "notify": notify, "budget": budget, **own})
-    asked, limits = (
-        options.call(options.resources, given),
-        options.call(options.prior_limits, given),
-    )
-    may_use = options.reached(asked, store, "sweep")
+    may_use = options.reached(options.call(options.resources, given), store, "sweep")
+    limits = options.call(options.prior_limits, given)
     if probe is not None:
         may_use.require_cluster()
     sweep = options.call(planned_sweep, given)

@@ -97,7 +97,7 @@ class DrivenSweep(Subject):
         """Return the command with a sufficient budget."""
         return how_to_continue(self.sweep, self._budget(resources), resources, own_words())
 
-    def held(self, lock: "Held") -> list[str]:
+    def begin_alone(self, lock: "Held") -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
         from sweeps.stages.guard import check_half_trained
 
