@@ -22,9 +22,10 @@ from sweeps.tables.studies import F0, F3, TABLES
 from wsss.data.loading.batches import CropDataset, Loader
 from wsss.data.pictures.mask import write_label_png
 from wsss.gpu_check import __main__ as command
-from wsss.gpu_check import equality, images
 from wsss.gpu_check.bench import Bench, InferenceSpeed, LoadingSpeed, StepSpeed
-from wsss.gpu_check.equality import (
+from wsss.gpu_check.page import WIDTH, Section, render
+from wsss.gpu_check.sections import equality, images
+from wsss.gpu_check.sections.equality import (
     DISTINCT,
     Case,
     Difference,
@@ -35,17 +36,21 @@ from wsss.gpu_check.equality import (
     furthest,
     one_step,
 )
-from wsss.gpu_check.hours import NUM_SEEDS, TRAININGS, hours_of_tables, project
-from wsss.gpu_check.images import judge_loading, loading_rate, measure_inference, measure_loading
-from wsss.gpu_check.page import WIDTH, Section, render
-from wsss.gpu_check.real_training import (
+from wsss.gpu_check.sections.hours import NUM_SEEDS, TRAININGS, hours_of_tables, project
+from wsss.gpu_check.sections.images import (
+    judge_loading,
+    loading_rate,
+    measure_inference,
+    measure_loading,
+)
+from wsss.gpu_check.sections.real_training import (
     Resumed,
     Trained,
     judge_resumed,
     judge_training,
     train_for_real,
 )
-from wsss.gpu_check.steps import CANNOT_RUN, judge_waits, waits_of
+from wsss.gpu_check.sections.steps import CANNOT_RUN, judge_waits, waits_of
 from wsss.gpu_check.trainings import CELLS, PARTS, cam_case, read_weights
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER, PRESETS, TINY
