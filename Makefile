@@ -55,10 +55,11 @@ STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out $(OWN_STORE),$(
 # For targets that read STORE on this machine, where a cluster's results are not.
 HERE = $(if $(filter http%,$(ADDRESS)),$(error this reads STORE here: first give `sweeps fetch --address $(ADDRESS)`, then this without ADDRESS))
 
-BENCHMARKS ?= threshold_curve context train_step inference loading start_up memory whole_sweep paper_cost
-MORE_BENCHMARKS ?= step_choices random_walk
+BENCHMARKS ?= labels.threshold_curve training.context training.train_step labels.inference training.loading \
+	sweep.start_up sweep.memory sweep.whole_sweep training.paper_cost
+MORE_BENCHMARKS ?= training.step_choices labels.random_walk
 
-each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
+each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings recipes \
@@ -172,7 +173,6 @@ check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 	$(BIN)/python cluster/lint.py cluster.yaml cluster.onprem.yaml
 
 test: $(STAMP) ## all tests but those of `make chaos`; 10 minutes
@@ -192,13 +192,13 @@ cluster-test: $(STAMP) ## a cluster of two hosts on this machine; Linux, root, 1
 
 bench: $(STAMP) ## speed as ratios to stated peers; 15 minutes on two idle cores
 	@$(call each-benchmark,$(BENCHMARKS))
-	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(call each-benchmark,crf crf_processes); \
+	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(call each-benchmark,labels.crf labels.crf_processes); \
 		else echo "the dense CRF is left out: it needs 'make crf'"; fi
 
 bench-more: $(STAMP) ## the choices behind docs/performance.md, and slower measurements
 	@$(call each-benchmark,$(MORE_BENCHMARKS))
-	@$(BIN)/python benchmarks/inference.py --four
-	@$(BIN)/python benchmarks/memory.py --large
+	@$(BIN)/python -m benchmarks.labels.inference --four
+	@$(BIN)/python -m benchmarks.sweep.memory --large
 
 clean: ## remove caches and the drawn data; keeps .venv and results
 	rm -rf $(addprefix data/,$(DRAWN)) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

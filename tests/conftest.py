@@ -158,7 +158,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The port of an empty object store, to which AWS_ENDPOINT_URL points."""
-    from bucket_server import moto_server
+    from made_up.bucket_server import moto_server
 
     with moto_server() as port:
         yield port

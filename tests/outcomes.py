@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from chain_folders import ChainFolders
-
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Record
 from sweeps.store.store import Store
@@ -31,6 +29,15 @@ def figures(store: Store, config: RunConfig) -> dict[str, Any]:
 def step_losses(store: Store, config: RunConfig) -> list[list[float]]:
     """Return the losses of all steps, by epoch."""
     return [record["step_losses"] for record in store.cam(cam_id(config)).epochs()]
+
+
+class ChainFolders:
+    def __init__(self, root: Path, chain: ChainConfig) -> None:
+        self.maps = root / "maps" / chain.maps_id
+        self.walk = root / "walks" / chain.walk_id
+        self.labels = root / "labels" / chain.labels_id
+        self.segmentation = root / "segmentations" / chain.segmentation_id
+        self.predictions = root / "predictions" / chain.prediction_id
 
 
 CHAIN = [

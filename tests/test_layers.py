@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
-ROOMS = (
+PACKAGES = (
     "tables",
     "store",
     "plan",
@@ -59,8 +59,8 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Return the rooms of sweeps/ that a file imports anywhere."""
+def imported_packages(path: Path) -> set[str]:
+    """Return the packages of sweeps/ that a file imports anywhere."""
     modules = {
         node.module or "" for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)
     }
@@ -105,13 +105,13 @@ def test_only_the_tracker_imports_mlflow_and_only_runs_and_clusters_ray() -> Non
     assert of_ray == {"run", "cluster"}
 
 
-def test_the_rooms_of_the_sweeps_import_downward_alone() -> None:
+def test_the_packages_of_the_sweeps_import_downward_alone() -> None:
     found = {}
     for path in (REPO / "sweeps").glob("*/**/*.py"):
-        room = path.relative_to(REPO / "sweeps").parts[0]
-        assert room in ROOMS, path
-        above = set(ROOMS[ROOMS.index(room) + 1 :])
-        if upward := imported_rooms(path) & above:
+        package = path.relative_to(REPO / "sweeps").parts[0]
+        assert package in PACKAGES, path
+        above = set(PACKAGES[PACKAGES.index(package) + 1 :])
+        if upward := imported_packages(path) & above:
             found[str(path.relative_to(REPO))] = upward
     assert found == {}
 

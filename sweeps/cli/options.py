@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from sweeps.plan.sweep import Sweep
+    from sweeps.plan.sweep import BaseOptions, Sweep
     from sweeps.run.driver import Subject
     from sweeps.run.ray.resources import Resources
     from sweeps.store.rooms import Kind
@@ -285,21 +285,21 @@ def run_to_end(
     )
 
 
-def opened(place: str) -> "Store":
-    """Return the store at a place, with what others have put into its bucket."""
+def opened(address: str) -> "Store":
+    """Return the store at an address, with what others have put into its bucket."""
     from sweeps.store.store import open_store
 
-    store = open_store(place)
+    store = open_store(address)
     store.remote.require_answer()
     store.pull_results()
     return store
 
 
-def opened_sweep(place: str, name: str | None) -> "tuple[Store, Sweep]":
+def opened_sweep(address: str, name: str | None) -> "tuple[Store, Sweep]":
     """Return a store, as `opened`, and its sweep of this name, by default the last one started."""
     from sweeps.plan.sweep import load_sweep
 
-    store = opened(place)
+    store = opened(address)
     return store, load_sweep(store, name)
 
 
@@ -338,6 +338,26 @@ def require_one_of(**given: bool) -> None:
     asked = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} exclude each other; give one of them")
+
+
+def base_options(
+    preset: str | None,
+    recipe: str,
+    data: str,
+    weights: str | None,
+    settings: list[str] | None,
+    *,
+    recheck: bool,
+) -> "BaseOptions":
+    """Return the options that all trainings share; a drawn data set is drawn if necessary.
+
+    Raises ConfigError.
+    """
+    from sweeps.plan.sweep import BaseOptions
+    from wsss.overrides import parse_assignments
+
+    asked, named = parse_assignments(settings or []), preset_named(preset, recipe, data)
+    return BaseOptions(named, data_folder(data), weights, asked, recheck)
 
 
 def preset_named(preset: str | None, recipe: str, data: str) -> str:

@@ -72,25 +72,36 @@ class Request:
     """Paths of own tables within the project."""
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """Those options of `sweeps run` that tell one sweep from another; paths are the cluster's."""
+
+    preset: str
+    """With its recipe."""
+    settings: Sequence[str] = ()
+    data: str = "drawn"
+    weights: str | None = None
+    store: str | None = None
+    """None: the cluster's WSSS_STORE."""
+    probe: int | None = None
+
+
 def make_request(
     tables: Sequence[str | Table],
     words: list[str],
+    options: RunOptions,
     *,
-    preset: str,
-    settings: Sequence[str] = (),
-    data: str = "drawn",
-    weights: str | None = None,
-    store: str | None = None,
     files: Sequence[str] = (),
-    probe: int | None = None,
 ) -> Request:
-    """Return the request to run tables with these options of `sweeps run`.
+    """Return the request to run tables with these words of `sweeps run`.
 
-    preset: including its recipe; files: paths of own tables within the project. Raises ConfigError
+    options: what the words say; files: paths of own tables within the project. Raises ConfigError
     for what the cluster would otherwise refuse after the upload.
     """
+    data, weights, store = options.data, options.weights, options.store
     named = weights if weights in NAMES else None  # a file is read on the cluster
-    planned, settled = settled_tables(tables, preset, parse_assignments(list(settings)), named)
+    asked = parse_assignments(list(options.settings))
+    planned, settled = settled_tables(tables, options.preset, asked, named)
     plan = make_plan(planned, settled.config, 1)
     for option, value, known in (
         ("--data", data, set(DRAWN)),
@@ -101,8 +112,8 @@ def make_request(
             require_on_cluster(option, value or "")
     runs = [trial.run_id for trial in plan.trials]
     parts = json.dumps(list(map(definition, planned))), runs
-    text = repr((*parts, data, weights, store, probe))
-    title = "-".join([*(table.name for table in planned), preset])
+    text = repr((*parts, data, weights, store, options.probe))
+    title = "-".join([*(table.name for table in planned), options.preset])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Request(words, title, digest, data, store, list(files))
 

@@ -36,7 +36,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from sweeps.plan.sweep import checked_data
+from sweeps.plan.sweep import BaseOptions, checked_data
 from sweeps.store import records
 from sweeps.store.errors import StoreError
 from sweeps.store.records import first_problem
@@ -59,7 +59,7 @@ from wsss.data.report import DataReport
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, naming
 from wsss.networks.initial_weights import check_initial_weights
-from wsss.overrides import ConfigError, apply_overrides, settle
+from wsss.overrides import ConfigError, Settled, apply_overrides, settle
 from wsss.recipes import named_config
 
 Objective = Literal["best", "fixed"]
@@ -115,15 +115,15 @@ DEFAULT_SPACE: Space = (
 """Around the paper's .5, .5, 1.5, 300, .8 and 150."""
 
 
-def check_space(space: Space, base: RunConfig) -> None:
-    """Raise ConfigError for a range that cannot be searched from this configuration.
+def check_space(space: Space, settled: Settled) -> None:
+    """Raise ConfigError for a range that cannot be searched from these settings.
 
-    The setting must be a real number and accept both bounds, and they must give different
-    trainings.
+    The setting must be a real number and accept both bounds, they must give different trainings,
+    and the user must not have set it.
     """
     for r in space:
         try:
-            ends = [apply_overrides(base, {r.key: end}) for end in (r.low, r.high)]
+            ends = [apply_overrides(settled.config, {r.key: end}) for end in (r.low, r.high)]
         except ConfigError as error:
             raise ConfigError(f"--space {r}: {error}") from None
         if not all(isinstance(end.flat()[r.key], float) for end in ends):
@@ -135,6 +135,12 @@ def check_space(space: Space, base: RunConfig) -> None:
             raise ConfigError(
                 f"--space {r}: {r.key} has no effect on this training; leave it out, or use "
                 "--set to switch on the part that it belongs to"
+            )
+    for r in space:
+        if r.key in settled.asked:
+            raise ConfigError(
+                f"--set {r.key}: it is drawn from --space {r}; leave it out, or give a --space "
+                "without it"
             )
 
 
@@ -260,50 +266,34 @@ class Search(BaseModel):
 
 
 def make_search(
-    space: Space,
-    *,
-    preset: str,
-    data: Path,
-    weights: str | None,
-    overrides: dict[str, Any],
-    objective: str = "best",
-    rng_seed: int = 0,
-    recheck: bool = False,
+    space: Space, options: BaseOptions, *, objective: str = "best", rng_seed: int = 0
 ) -> tuple[Search, DataReport]:
     """Plan a search on a data set, which is fully checked first.
 
-    recheck: as for `checked_data`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
     known = [name for name in OBJECTIVES if name == objective]
     if not known:
         raise ConfigError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
-    settled = settle(
-        apply_overrides(named_config(preset), CHEAP_LABELS | F3), overrides, weights=weights
-    )
-    check_space(space, settled.config)
-    for r in space:
-        if r.key in settled.asked:
-            raise ConfigError(
-                f"--set {r.key}: it is drawn from --space {r}; leave it out, or give a --space "
-                "without it"
-            )
-    report, base = checked_data(settled, data, recheck=recheck)
+    full_method = apply_overrides(named_config(options.preset), CHEAP_LABELS | F3)
+    settled = settle(full_method, options.settings, weights=options.weights)
+    check_space(space, settled)
+    report, base = checked_data(settled, options.data, recheck=options.recheck)
     require_batch(report.num_images[base.data.train_split], base.train.batch_size)
     check_initial_weights([base.network], settled.weights_file)
-    halves = split_halves(VocDataset(data.absolute()).image_ids(base.data.eval_split))
+    halves = split_halves(VocDataset(options.data.absolute()).image_ids(base.data.eval_split))
     if not halves.search or not halves.held_out:
         raise ConfigError(
             f"{base.data.eval_split}: {len(halves.search)} images to search on and "
             f"{len(halves.held_out)} held out; each half needs one, so give more images"
         )
     search = Search(
-        preset=preset,
+        preset=options.preset,
         base=base,
         space=space,
         objective=known[0],
         rng_seed=rng_seed,
-        data=data.absolute(),
+        data=options.data.absolute(),
         weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
         search_half=halves.search,

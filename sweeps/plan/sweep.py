@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,33 +111,39 @@ def _cells(tables: Sequence[Table], base: RunConfig) -> list[tuple[str, str]]:
     return sorted((cell, trials[0].run_id) for cell, trials in plan.cell_trials.items())
 
 
+@dataclass(frozen=True)
+class BaseOptions:
+    """The options of a command from which the base of all its trainings follows."""
+
+    preset: str
+    """With its recipe, unless it is the default one (`with_recipe`)."""
+    data: Path
+    weights: str | None = None
+    """Name or file; None: those of the preset."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of `--set`: dotted setting -> value."""
+    recheck: bool = False
+    """Read the data set again, even if it was found whole and has not changed since."""
+
+
 def make_sweep(
-    tables: Sequence[str | Table],
-    *,
-    preset: str,
-    data: Path,
-    weights: str | None,
-    num_seeds: int,
-    overrides: dict[str, Any],
-    recheck: bool = False,
+    tables: Sequence[str | Table], options: BaseOptions, num_seeds: int = 1
 ) -> "tuple[Sweep, DataReport]":
     """Plan a sweep on a data set, which is fully checked first.
 
     tables: names, or tables from outside the project.
-    preset: with its recipe, unless it is the default one (`with_recipe`).
-    recheck: as for `checked_data`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
     from wsss.data.check import require_batch  # not needed to load a sweep
 
-    planned, settled = settled_tables(tables, preset, overrides, weights)
-    report, base = checked_data(settled, data, recheck=recheck)
+    planned, settled = settled_tables(tables, options.preset, options.settings, options.weights)
+    report, base = checked_data(settled, options.data, recheck=options.recheck)
     sweep = Sweep(
         table_names=tuple(table.name for table in planned),
-        preset=preset,
+        preset=options.preset,
         base=base,
         num_seeds=num_seeds,
-        data=data.absolute(),
+        data=options.data.absolute(),
         weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
         num_eval_images=report.num_images[base.data.eval_split],
@@ -150,16 +156,16 @@ def make_sweep(
 
 
 def settled_tables(
-    tables: Sequence[str | Table], preset: str, overrides: dict[str, Any], weights: str | None
+    tables: Sequence[str | Table], preset: str, settings: Mapping[str, Any], weights: str | None
 ) -> tuple[tuple[Table, ...], Settled]:
     """Return the tables, and the settings that they are to be run with.
 
-    Parameters and errors are those of `make_sweep`.
+    preset, settings, weights: as in `BaseOptions`. Raises ConfigError or WeightsError.
     """
     own_tables = [table for table in tables if isinstance(table, Table)]
     names = [table.name if isinstance(table, Table) else table for table in tables]
     planned = find_tables(names, own_tables)
-    settled = settle(named_config(preset), overrides, weights=weights)
+    settled = settle(named_config(preset), settings, weights=weights)
     for table in own_tables:
         _require_fitting(table, settled.config)
     require_left_to_settings(planned, settled)

@@ -122,11 +122,11 @@ class Dispatch(Generic[T]):
         self,
         source: Source[T],
         listeners: list[Listener[T]],
-        end: OrderlyEnd,
+        orderly_end: OrderlyEnd,
         say: Callable[[str], None],
         note_end: Callable[[str, Reason], None] | None = None,
     ) -> None:
-        self.source, self.listeners, self.end = source, listeners, end
+        self.source, self.listeners, self.orderly_end = source, listeners, orderly_end
         self.say, self.note_end = say, note_end or (lambda run_id, why: None)
         self.again: list[T] = []
         """Targets whose attempt broke off; they are handed out before any other."""
@@ -159,11 +159,11 @@ class Dispatch(Generic[T]):
         """
         if self.common_error is not None:
             return True
-        if self.end.reason() is None:
+        if self.orderly_end.reason() is None:
             return False
         if not self.is_end_said:
             self.is_end_said = True
-            self.say(self.end.words())
+            self.say(self.orderly_end.words())
         return True
 
     def has_ended(self) -> bool:
@@ -241,7 +241,7 @@ class Dispatch(Generic[T]):
 
     def _again(self, target: T, broke: Break, decision: Decision) -> None:
         """Queue a target again, unless nothing may start any more."""
-        if self.end.reason() is not None:
+        if self.orderly_end.reason() is not None:
             self.say(f"{target.name}: {broke.words}; it resumes at the next start")
             self._tell(target, "started")
             return

@@ -103,7 +103,7 @@ class Subject(ABC):
         """Return the budget that counts hours while trials run, if there is one."""
         return nullcontext(None)
 
-    def held(self, lock: "Held") -> list[str]:
+    def begin_alone(self, lock: "Held") -> list[str]:
         """Prepare as the only driver; return lines for a person. Raises what forbids a start."""
         return []
 
@@ -199,18 +199,13 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
         ending = _run_tracked(subject, resources, console, say)
     else:
         subject.write_down()
-    page = "" if was_missing else _tracked_page(subject)
-    was_tracked = bool(page)
+    mlflow_page = "" if was_missing else _tracked_page(subject)
+    was_tracked = bool(mlflow_page)
     if not was_tracked:
         with held_back():  # otherwise an MLflow run could stay RUNNING for ever
-            page = _track(subject, say)
-    if error := ending.common_error:
-        say(
-            f"stopped: several {subject.noun}s met the same error, so the others would too: "
-            f"{error.note}",
-            f"traceback: {error.traceback_file}",
-            "fix its cause and give the same command again; what is finished is kept",
-        )
+            mlflow_page = _track(subject, say)
+    if ending.common_error:
+        _say_stopped(ending.common_error, subject.noun, say)
     is_missing = bool(subject.missing())
     is_spent = ending.over_budget and is_missing and not ending.interrupted
     if is_spent:
@@ -225,13 +220,22 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     else:
         say(*subject.report())
         subject.store.folder(subject.what.path).push()
-    if page:
-        say(f"MLflow: {page}")
+    if mlflow_page:
+        say(f"MLflow: {mlflow_page}")
     if is_spent:
         return INTERRUPTED
     failures = subject.failures()
     say(*failures)
     return FAILED if failures or ending.common_error else 0
+
+
+def _say_stopped(error: CommonError, noun: str, say: Say) -> None:
+    """Say that an error of several pieces of work stopped all. noun: what a piece is called."""
+    say(
+        f"stopped: several {noun}s met the same error, so the others would too: {error.note}",
+        f"traceback: {error.traceback_file}",
+        "fix its cause and give the same command again; what is finished is kept",
+    )
 
 
 def printer(console: Console) -> Say:
@@ -296,7 +300,7 @@ def run_missing(
         budget = stack.enter_context(subject.accounts(resources))
         if budget and budget.exhausted():
             return Ending(over_budget=True)
-        for line in subject.held(lock):
+        for line in subject.begin_alone(lock):
             say(line)
         at_once, ledger = 1, budget.ledger if budget else None
         if subject.needs_ray(resources):
@@ -308,7 +312,7 @@ def run_missing(
         interrupts = stack.enter_context(Interrupts())
         subject.write_down()
         if ledger:
-            ledger.room(at_once)
+            ledger.may_hold(at_once)
             listeners = [*listeners, ledger]
         end = OrderlyEnd(interrupts, budget, subject.noun)
         common_error = None

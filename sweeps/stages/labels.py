@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.plan.chains.chain import ChainConfig
-from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
+from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, TrainingStage
 from sweeps.stages.train_cam import LostNetworkError, TrainCam, trained, trained_cam
 from sweeps.store.store import Folder
 from wsss.basics.pool import pool_map
@@ -61,7 +61,7 @@ class InferCams(PerImage):
 
 
 @dataclass(frozen=True)
-class LearnAffinity(Training):
+class LearnAffinity(TrainingStage):
     """An affinity network, trained on the CAMs' confident labels."""
 
     room: ClassVar[str] = "walks"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.score import evenly_spaced
-from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
+from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, TrainingStage
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
 from wsss.data.pictures.image import as_array, read_image
@@ -23,7 +23,7 @@ from wsss.training.segmentation import load_trained, segmentation_training, trai
 
 
 @dataclass(frozen=True)
-class TrainDeepLab(Training):
+class TrainDeepLab(TrainingStage):
     """DeepLab, trained on pseudo-labels or on the true masks."""
 
     room: ClassVar[str] = "segmentations"

@@ -173,7 +173,7 @@ class Stage(ABC):
         return place.store.folder(self.rel).is_finished()
 
 
-class Training(Stage):
+class TrainingStage(Stage):
     """A stage with epochs and checkpoints. Its result names the last checkpoint."""
 
     def own_checkpoints(self, folder: Folder, place: Place | None = None) -> "CheckpointFolder":
@@ -316,7 +316,7 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
         if process.is_first:
             _refuse_unlabelled(stage, place, folder)
             place.store.label(stage.rel)
-        if isinstance(stage, Training):
+        if isinstance(stage, TrainingStage):
             _start_training(folder, place)
         result = yield from _watched(stage, place, folder)
         if process.is_first:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from sweeps.stages.stage import Place, Record, Steps, Training
+from sweeps.stages.stage import Place, Record, Steps, TrainingStage
 from sweeps.store.code_version import environment
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, write_config
@@ -34,14 +34,14 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class TrainCam(Training):
+class TrainCam(TrainingStage):
     """A trained CAM network. Settings of the scoring have no effect."""
 
     room: ClassVar[str] = "cams"
     title: ClassVar[str] = "train CAM"
 
     config: RunConfig
-    judge: Callable[[CamNet, int], dict[str, float]] | None = field(default=None, compare=False)
+    assess: Callable[[CamNet, int], dict[str, float]] | None = field(default=None, compare=False)
     """Called with network and epoch after each epoch but the last; its numbers are added to the
     epoch's record. Changes no result."""
 
@@ -85,8 +85,8 @@ class TrainCam(Training):
                     folder.add_epoch(record.to_json())
                     if dead := find_dead_maps(folder.epochs(), config):
                         numbers["dead_maps"] = str(dead)
-                if self.judge and record.epoch < config.train.epochs:
-                    numbers |= self.judge(model, record.epoch)
+                if self.assess and record.epoch < config.train.epochs:
+                    numbers |= self.assess(model, record.epoch)
                     model.train()  # train_cam sets the mode only once, at its start
             yield Record(self, epoch / config.train.epochs, numbers)
         return trained(folder, place)

@@ -1,8 +1,8 @@
 """What a Tune trial does: for tables all scores of one training, for a search one draw.
 
-A search judges its training after each epoch. This reads pixel masks of the search half and changes
-neither the network nor any random stream. Masks of the held-out half are read only at the end of
-the search.
+A search assesses its training after each epoch. This reads pixel masks of the search half and
+changes neither the network nor any random stream. Masks of the held-out half are read only at the
+end of the search.
 
 Runs in one process or on every rank of several; plain torch, no Ray and no MLflow.
 """
@@ -128,7 +128,7 @@ def search_trial(
         images = infer_cams(model, samples, labels, device=place.process.device)
         return collected(count_each(images, dataset, labels), dataset, labels)
 
-    def judge(model: CamNet, epoch: int) -> dict[str, float]:
+    def assess(model: CamNet, epoch: int) -> dict[str, float]:
         score = score_counts(count(model, halves.search), labels)
         best = score.miou_best, score.best_threshold
         fixed = score.miou_fixed, score.fixed_threshold
@@ -136,7 +136,7 @@ def search_trial(
         return {"epoch": float(epoch), "objective": value, "threshold": threshold}
 
     warned: dict[str, Any] = {}
-    for record in complete(TrainCam(config, judge), place):
+    for record in complete(TrainCam(config, assess), place):
         numbers = record.numbers
         if "warning" in numbers:
             warned = {"warning": numbers["warning"]}
@@ -146,7 +146,7 @@ def search_trial(
                 kept = ("epoch", "objective", "threshold")
                 yield {key: numbers[key] for key in kept} | warned
     model = trained_cam(config, place)
-    last: dict[str, Any] = judge(model, config.train.epochs) | warned
+    last: dict[str, Any] = assess(model, config.train.epochs) | warned
     if held_out:
         counts = count(model, halves.held_out)
         at = threshold_index(counts.thresholds, last["threshold"])

@@ -197,7 +197,7 @@ class Ledger:
         self._sign()
         self.folder.push()
 
-    def room(self, trials_at_once: int) -> None:
+    def may_hold(self, trials_at_once: int) -> None:
         """Record how much the sweep may hold at once, from which idle time is computed."""
         self.session.gpus = self.size.gpus * trials_at_once
         self.session.cpus = self.size.cpus * trials_at_once

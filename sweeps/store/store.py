@@ -396,13 +396,13 @@ class Store:
         self.remote.check_writable()
 
 
-def open_store(place: str | Path) -> Store:
+def open_store(address: str | Path) -> Store:
     """Return the store in a folder or at s3://bucket/prefix.
 
     A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>. Raises StoreError for
     any other kind of URL, for a path that is no folder, and if no folder is known for the mirror.
     """
-    text = str(place)
+    text = str(address)
     if "://" not in text and not text.startswith("s3:"):  # as s3://bucket would as a Path
         path = Path(text)
         if not path.is_dir() and (path.exists() or path.is_symlink()):

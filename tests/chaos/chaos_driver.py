@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from sweeps.plan.sweep import make_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep
 from sweeps.run.driver import drive
 from sweeps.run.ray.resources import Resources
-from sweeps.run.subjects.tables import Tables
+from sweeps.run.subjects.tables import DrivenSweep
 from sweeps.stages.guard import HANG_AFTER_SECONDS
 from sweeps.stages.stage import Conduct
 from sweeps.store.store import Store
@@ -45,17 +45,12 @@ def main() -> int:
         rows=tuple(row((rate,), _settings(float(rate)), None) for rate in given.cells),
     )
     sweep, _ = make_sweep(
-        ["chaos"],
-        preset="tiny",
-        data=given.data,
-        weights=None,
-        num_seeds=1,
-        overrides=parse_assignments(given.set),
+        ["chaos"], BaseOptions("tiny", given.data, settings=parse_assignments(given.set))
     )
     resources = Resources(given.address, given.workers, max_concurrent=given.max_concurrent)
     conduct = Conduct(given.hang_after, given.accept_changes)
     wishes = {"retry_failed": given.retry_failed, "budget_hours": given.budget}
-    return drive(Tables(sweep, Store(given.store), conduct, **wishes), resources)
+    return drive(DrivenSweep(sweep, Store(given.store), conduct, **wishes), resources)
 
 
 def _settings(rate: float) -> dict[str, float | None]:

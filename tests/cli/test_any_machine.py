@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from commands import SHRUNK, options, sweeps
-from finished import fill, finished_sweep
-from machines import Machine, environment, stranger
+from made_up.finished import fill, finished_sweep
+from made_up.machines import Machine, environment, stranger
 
 from sweeps.cli.program import reach_local_servers
 from sweeps.run.ray.start import MAX_BYTES, prepare_machine

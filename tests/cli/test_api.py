@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_server import BUCKET
-from finished import fill, finish, finished_sweep
+from made_up.bucket_server import BUCKET
+from made_up.finished import fill, finish, finished_sweep
 
 from sweeps.api import SweepResults, open_results
 from sweeps.store.errors import StoreError

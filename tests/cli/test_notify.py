@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import sweeps
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
 
 from sweeps.run import notify
 from sweeps.run.notify import then_notify

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SHRUNK, options, program, sweeps
-from finished import fill, finished_sweep, tiny_sweep
+from made_up.finished import fill, finished_sweep, tiny_sweep
 from torchvision.models import mobilenet_v2
 
 from sweeps.plan.run_command import run_command
-from sweeps.plan.sweep import make_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep
 from sweeps.store.store import Store
 from wsss.basics.printable import command, own_command, own_words
 from wsss.overrides import parse_assignments
@@ -108,14 +108,8 @@ def test_a_failed_sweep_is_run_again_by_the_command_that_its_status_prints(
     weights = str(tmp_path / "my weights.pt") if preset != "tiny" else None
     if weights:
         torch.save(mobilenet_v2().state_dict(), weights)
-    sweep, _ = make_sweep(
-        ["V", "modules"],
-        preset=preset,
-        data=drawn,
-        weights=weights,
-        num_seeds=seeds,
-        overrides=parse_assignments(list(settings)),
-    )
+    base = BaseOptions(preset, drawn, weights, parse_assignments(list(settings)))
+    sweep, _ = make_sweep(["V", "modules"], base, seeds)
     store = Store(tmp_path / "st")
     fill(store, sweep, lambda trial: None)
     store.run(sweep.plan.trials[0].run_id).fail("died", "no memory", "")

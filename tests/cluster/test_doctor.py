@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET
 from commands import sweeps
+from made_up.bucket_server import BUCKET
 
 from sweeps.cluster.doctor import nodes
 from sweeps.cluster.doctor.check import Check, from_json, to_json

@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
-from bucket_server import BUCKET, client
+from made_up.bucket_server import BUCKET, client
 from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
@@ -24,6 +24,7 @@ from sweeps.cluster.job_address import JobError, UnreachableError
 from sweeps.cluster.job_server import JobServer, RefusedError
 from sweeps.cluster.jobs import (
     Request,
+    RunOptions,
     entry_point,
     excludes,
     make_request,
@@ -37,8 +38,12 @@ from sweeps.tables.own import grid_table
 from wsss.overrides import ConfigError
 
 
-def request(*words: str, tables: Sequence[Any] = ("V",), **options: Any) -> Request:
-    return make_request(tables, list(words), **{"preset": "tiny", **options})
+def request(
+    *words: str, tables: Sequence[Any] = ("V",), files: Sequence[str] = (), **options: Any
+) -> Request:
+    return make_request(
+        tables, list(words), RunOptions(**{"preset": "tiny", **options}), files=files
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-from finished import finish, finished_sweep, made_up_counts
+from made_up.finished import finish, finished_sweep, made_up_counts
 
 from sweeps.evidence.image_counts import (
     PARTS,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
 
 from sweeps.evidence.level import Change, LevelOrShape, level_or_shape
 from sweeps.evidence.verdict import CellEvidence, table_verdicts

@@ -22,9 +22,10 @@ from sweeps.tables.studies import F0, F3, TABLES
 from wsss.data.loading.batches import CropDataset, Loader
 from wsss.data.pictures.mask import write_label_png
 from wsss.gpu_check import __main__ as command
-from wsss.gpu_check import equality, images
 from wsss.gpu_check.bench import Bench, InferenceSpeed, LoadingSpeed, StepSpeed
-from wsss.gpu_check.equality import (
+from wsss.gpu_check.page import WIDTH, Section, render
+from wsss.gpu_check.sections import equality, images
+from wsss.gpu_check.sections.equality import (
     DISTINCT,
     Case,
     Difference,
@@ -35,18 +36,22 @@ from wsss.gpu_check.equality import (
     furthest,
     one_step,
 )
-from wsss.gpu_check.hours import NUM_SEEDS, TRAININGS, hours_of_tables, project
-from wsss.gpu_check.images import judge_loading, loading_rate, measure_inference, measure_loading
-from wsss.gpu_check.page import WIDTH, Section, render
-from wsss.gpu_check.real_training import (
+from wsss.gpu_check.sections.hours import NUM_SEEDS, TRAININGS, hours_of_tables, project
+from wsss.gpu_check.sections.images import (
+    judge_loading,
+    loading_rate,
+    measure_inference,
+    measure_loading,
+)
+from wsss.gpu_check.sections.real_training import (
     Resumed,
     Trained,
     judge_resumed,
     judge_training,
     train_for_real,
 )
-from wsss.gpu_check.steps import CANNOT_RUN, judge_waits, waits_of
-from wsss.gpu_check.subjects import CELLS, PARTS, cam_subject, read_weights
+from wsss.gpu_check.sections.steps import CANNOT_RUN, judge_waits, waits_of
+from wsss.gpu_check.trainings import CELLS, PARTS, cam_case, read_weights
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER, PRESETS, TINY
 from wsss.training.loop import NoMemoryError
@@ -256,16 +261,16 @@ def said_of(monkeypatch: pytest.MonkeyPatch, *cases: Case) -> tuple[list[Differe
 def test_a_wrong_result_is_a_fail_that_names_the_tensor(
     result: str, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject, calls = cam_subject(SMALL, {}), []
+    training, calls = cam_case(SMALL, {}), []
 
     def wrong_on_the_device(*arguments: Any) -> Results:
-        found = one_step(subject, *arguments)
+        found = one_step(training, *arguments)
         calls.append(1)
         if len(calls) == 2:  # first the CPU, then the device, then the CPU with rounding
             found[result].mul_(factor)
         return found
 
-    case = Case("tiny B0", subject.build, wrong_on_the_device)
+    case = Case("tiny B0", training.build, wrong_on_the_device)
     (difference,), section = said_of(monkeypatch, case)
     assert difference.largest == pytest.approx(abs(factor - 1), rel=1e-3)
     assert 0 < difference.rounding < 1e-3

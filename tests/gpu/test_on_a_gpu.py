@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wsss.gpu_check.__main__ import main
-from wsss.gpu_check.subjects import CELLS, cam_subject
+from wsss.gpu_check.trainings import CELLS, cam_case
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
 from wsss.training.execution import Execution
@@ -30,10 +30,10 @@ def test_the_check_finds_no_fault_and_no_step_that_waits(tmp_path: Path) -> None
 
 def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss() -> None:
     config = apply_overrides(SHORT, CELLS["F3"] | {"train.batch_size": 8})
-    subject = cam_subject(config, {})
+    training = cam_case(config, {})
 
     def stepped(execution: Execution) -> tuple[Any, torch.Tensor, int]:
-        step, batch = subject.step(subject.build(), GPU, "fp32", execution), subject.pinned(GPU)
+        step, batch = training.step(training.build(), GPU, "fp32", execution), training.pinned(GPU)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         values = step(batch).cpu()

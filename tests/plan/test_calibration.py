@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from commands import sweeps
-from finished import finish
+from made_up.finished import finish
 from scipy import stats as scipy_stats
 
 from sweeps.cli.service import calibrate as calibrate_cli
@@ -16,7 +16,7 @@ from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, s
 from sweeps.evidence.calibration_checks import DataFacts, ListFacts, Point
 from sweeps.evidence.seeds import prediction_interval
 from sweeps.plan.scale import scale_marks
-from sweeps.plan.sweep import Sweep, make_sweep
+from sweeps.plan.sweep import BaseOptions, Sweep, make_sweep
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
 from sweeps.store.errors import StoreError
@@ -353,9 +353,7 @@ def test_the_data_sets_own_preset_is_irn_for_the_full_voc_alone(
 
 
 def test_the_facts_are_those_of_the_data_on_disk(drawn: Path) -> None:
-    sweep, report = make_sweep(
-        ["calibrate"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={}
-    )
+    sweep, report = make_sweep(["calibrate"], BaseOptions("tiny", drawn))
     facts = calibration_checks.data_facts(sweep, report)
     assert (facts.trained.split, facts.trained.num_images) == ("train_aug", 16)
     assert (facts.scored.split, facts.scored.num_images) == ("train", 10)

@@ -1,13 +1,13 @@
 """The estimate of what is left: only from what was measured, counted once, and told with its base.
 
-A made-up finished trial trains 60 s (8 epochs) and infers 12 s, see finished.py.
+A made-up finished trial trains 60 s (8 epochs) and infers 12 s, see made_up/finished.py.
 """
 
 import dataclasses
 from typing import Any
 
 import pytest
-from finished import finish, finished_sweep
+from made_up.finished import finish, finished_sweep
 
 from sweeps.plan.cost import CostEstimate, TrialCost, estimate_cost, folder_bytes, read_measured
 from sweeps.plan.states import read_states

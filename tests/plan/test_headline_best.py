@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from finished import finished_sweep
+from made_up.finished import finished_sweep
 
 from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
 from sweeps.plan.run_command import run_command

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.plan.sweep import make_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep
 from sweeps.plan.trials import Plan, groups_of, make_plan
 from sweeps.tables.paper import PAPER_TABLES
 from sweeps.tables.studies import TABLES
@@ -168,9 +168,7 @@ def test_settings_of_cells_alone_make_another_sweep_of_the_tables_that_they_chan
     drawn: Path,
 ) -> None:
     def name(table: str, overrides: dict[str, Any]) -> str:
-        return make_sweep(
-            [table], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides=overrides
-        )[0].name
+        return make_sweep([table], BaseOptions("tiny", drawn, settings=overrides))[0].name
 
     changes = [{}, {"transfer.lambda_bs": 0.3}, {"transfer.lambda_bs": 0.4, "train.lr": 0.1}]
     assert len({name("III", change) for change in changes}) == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import sweeps
-from finished import finish, finished_sweep
+from made_up.finished import finish, finished_sweep
 from rich.console import Console
 
 from sweeps.plan.sweep import Sweep

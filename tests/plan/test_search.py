@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from commands import sweeps
-from planned import KEY, SEARCH
-from planned import search_trial as trial
+from made_up.planned import KEY, SEARCH
+from made_up.planned import search_trial as trial
 
 from sweeps.plan.search import (
     DEFAULT_SPACE,
@@ -27,6 +27,7 @@ from sweeps.plan.search import (
     ranking,
     split_halves,
 )
+from sweeps.plan.sweep import BaseOptions
 from sweeps.report.document import Strip
 from sweeps.report.search import search_document, write_search
 from sweeps.run.subjects.search import Closings, Draws
@@ -66,7 +67,7 @@ def task_of(config: RunConfig, data: Path, store: Path, objective: str = "best")
 def planned(data: Path, *words: str, **options: Any) -> Search:
     overrides = {"train.epochs": 9, **options.pop("overrides", {})}
     search, _ = make_search(
-        parse_space(words), preset="tiny", data=data, weights=None, overrides=overrides, **options
+        parse_space(words), BaseOptions("tiny", data, settings=overrides), **options
     )
     return search
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import sweeps
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
 
 from sweeps.cli.service.sweep import chosen_tables
 from sweeps.plan.run_command import run_command

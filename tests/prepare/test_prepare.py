@@ -450,13 +450,14 @@ def test_a_data_set_is_prepared_once_it_is_mended_as_told(
             lambda root: {"with_test": True, "downloads": root / "new"},
             "TEST.tar: has no public address",
         ),
-        (lambda root: {"root": Path(__file__)}, "name an empty folder"),
+        (lambda root: {"root": root / "file"}, "name an empty folder"),
         (lambda root: {"root": Path("/")}, "/: name a folder that is not there yet"),
     ],
 )
 def test_what_cannot_be_prepared_is_refused_before_anything_is_downloaded(
     tmp_path: Path, archives: Archives, change: Callable[[Path], dict[str, Any]], told: str
 ) -> None:
+    (tmp_path / "file").touch()
     known = archives.sources()
     known["test"] = known["test"]._replace(url=None)
     request = replace(PrepareRequest(tmp_path / "voc"), **change(tmp_path))

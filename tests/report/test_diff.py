@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from commands import sweeps
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
 
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_server import BUCKET
-from chain_folders import ChainFolders
-from finished import tiny_sweep
+from made_up.bucket_server import BUCKET
+from made_up.finished import tiny_sweep
+from made_up.planned import planned_headline
+from outcomes import ChainFolders
 from PIL import Image
-from planned import planned_headline
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline

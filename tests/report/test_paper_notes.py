@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import finished_sweep
+from made_up.finished import finished_sweep
 
 from sweeps.report.formats.write import as_text
 from sweeps.report.tables.build import build_report

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import sweeps
-from finished import fill, finish, finished_sweep
+from made_up.finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
 
 from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious

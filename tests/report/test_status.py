@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from commands import sweeps
-from finished import cell, finish, finished_sweep, status_of
+from made_up.finished import cell, finish, finished_sweep, status_of
 from rich.console import Console
 
 from sweeps.plan.cost import CostEstimate, TrialCost

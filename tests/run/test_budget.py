@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from ledgers import FIRST, HOUR, SECOND, Clock, driver
+from made_up.ledgers import FIRST, HOUR, SECOND, Clock, driver
 
 from sweeps.plan.cost import CostEstimate, TrialCost
 from sweeps.run.budget import (

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import targets
-from targets import Piece, Pieces
+from made_up import targets
+from made_up.targets import Piece, Pieces
 
 from sweeps.run.dispatch import End
 from sweeps.run.faults import Break, unexplained

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
 from torch import nn
 
 from sweeps.cli.method.predict import read_network

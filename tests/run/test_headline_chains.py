@@ -12,7 +12,7 @@ from sweeps.run.dispatch import Dispatch
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.headline import Chain, Chains
-from sweeps.stages.stage import Place, Record, Steps, Training
+from sweeps.stages.stage import Place, Record, Steps, TrainingStage
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, Store
 from wsss.config import RunConfig
@@ -28,7 +28,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class ThreeEpochs(Training):
+class ThreeEpochs(TrainingStage):
     """A training that writes an epoch's record, and then its checkpoint."""
 
     room: ClassVar[str] = "segmentations"

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
 
 from sweeps.run.driver import drive
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
-from sweeps.run.subjects.tables import Tables
+from sweeps.run.subjects.tables import DrivenSweep
 from sweeps.store.store import Store
 from wsss.training.execution import SWITCH_VARIABLE
 
@@ -178,7 +178,7 @@ def test_a_reader_of_a_pipe_that_ends_asks_as_a_terminal_that_closes() -> None:
     assert process.returncode == 7
 
 
-class PressesAtOnce(Tables):
+class PressesAtOnce(DrivenSweep):
     def prepare(self, resources: Resources) -> list[str]:
         press_ctrl_c()
         return []

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import targets
-from finished import finished_sweep
+from made_up import targets
+from made_up.finished import finished_sweep
 
 from sweeps.run.faults import MAX_RESTARTS, unexplained
 from sweeps.run.ray.tune import break_of

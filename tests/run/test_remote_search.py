@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, keys
-from planned import SEARCH, search_trial
+from made_up.bucket_server import BUCKET, client, faulty_proxy, keys
+from made_up.planned import SEARCH, search_trial
 
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
@@ -29,7 +29,7 @@ def driven(store: Store) -> Iterator[DrivenSearch]:
     """A search as its driver holds it."""
     subject = DrivenSearch(SEARCH, store, 3, PriorLimits())
     with driving(store, subject.what, "wait for it or end it") as lease:
-        subject.held(lease)
+        subject.begin_alone(lease)
         yield subject
 
 

@@ -20,7 +20,13 @@ from wsss.basics.printable import printable
 from wsss.config import RunConfig
 from wsss.data.prepare.archives import ArchiveError, extract
 from wsss.identity import idle, run_id
-from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
+from wsss.overrides import (
+    ConfigError,
+    Settled,
+    apply_overrides,
+    parse_assignments,
+    read_config_file,
+)
 from wsss.presets import TINY
 from wsss.segmentation_config import PseudoLabelConfig
 
@@ -77,7 +83,7 @@ def test_any_configuration_file_is_read_or_refused_by_name(tmp_path: Path, conte
 @given(st.lists(ANY_TEXT | st.from_regex(r"[a-z._]*=[-0-9.e]*:[-0-9.e]*(:log)?"), max_size=3))
 def test_any_space_is_searched_or_refused(words: list[str]) -> None:
     def use() -> None:
-        check_space(parse_space(words), RunConfig())
+        check_space(parse_space(words), Settled(RunConfig(), None, {}))
 
     _, refusal = value_or_refusal(use, ConfigError)
     assert not refusal or "--space" in refusal

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import finished_sweep
 from fuzzing import ESCAPE, refusal
+from made_up.finished import finished_sweep
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app

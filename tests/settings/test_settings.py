@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from sweeps.cluster.jobs import make_request
+from sweeps.cluster.jobs import RunOptions, make_request
 from sweeps.plan.search import make_search, parse_space
-from sweeps.plan.sweep import make_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep
 from wsss.config import RunConfig, Settings
 from wsss.identity import idle, run_id
 from wsss.overrides import ConfigError, apply_overrides
@@ -77,36 +77,22 @@ def test_what_a_sweep_cannot_do_is_refused_while_it_is_planned(
     drawn: Path, table: str, asked: dict[str, Any], named: str
 ) -> None:
     with pytest.raises((ConfigError, WeightsError, ValueError)) as caught:
-        make_sweep(
-            [table],
-            preset="tiny",
-            data=drawn,
-            weights=None,
-            num_seeds=1,
-            overrides={"train.batch_size": 4} | asked,
-        )
+        make_sweep([table], BaseOptions("tiny", drawn, settings={"train.batch_size": 4} | asked))
     assert named in str(caught.value)
 
 
 def test_what_a_table_sets_to_the_same_value_may_be_asked_for(drawn: Path) -> None:
     asked = {"train.batch_size": 4, "network.channel_attention": True}
-    sweep, _ = make_sweep(
-        ["III"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides=asked
-    )
+    sweep, _ = make_sweep(["III"], BaseOptions("tiny", drawn, settings=asked))
     assert sweep.plan.num_configs == 4
     with pytest.raises(ConfigError, match="table VI varies it"):
-        make_request(["VI"], [], preset="tiny", settings=["network.channel_attention=true"])
+        make_request(["VI"], [], RunOptions("tiny", ["network.channel_attention=true"]))
 
 
 def test_what_a_search_draws_cannot_be_set(tmp_path: Path) -> None:
+    asked = BaseOptions("tiny", tmp_path, settings={"transfer.lambda_s": 0.2})
     with pytest.raises(ConfigError, match=r"--set transfer\.lambda_s: it is drawn from --space"):
-        make_search(
-            parse_space([]),
-            preset="tiny",
-            data=tmp_path,
-            weights=None,
-            overrides={"transfer.lambda_s": 0.2},
-        )
+        make_search(parse_space([]), asked)
 
 
 def test_settings_without_effect_are_known() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_folders import ChainFolders
 from commands import wsss
-from outcomes import stages_in
+from outcomes import ChainFolders, stages_in
 from PIL import Image
 
 from sweeps.cli.method.predict import read_network

@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from chain_folders import ChainFolders
+from outcomes import ChainFolders
 from PIL import Image
 
 from sweeps.plan.chains.chain import ChainConfig

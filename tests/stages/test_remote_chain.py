@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, keys
-from chain_folders import ChainFolders
 from commands import options, sweeps
-from outcomes import CHAIN, EXPLANATORY, pictures
+from made_up.bucket_server import BUCKET, client, keys
+from outcomes import CHAIN, EXPLANATORY, ChainFolders, pictures
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.subjects.headline import bring_results

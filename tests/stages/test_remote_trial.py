@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, keys
+from made_up.bucket_server import BUCKET, client, faulty_proxy, keys
 from outcomes import figures, step_losses
 
 from sweeps.stages.stage import Conduct, Place

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from finished import fill, finish, finished_sweep
+from made_up.finished import fill, finish, finished_sweep
 from outcomes import figures, metrics, step_losses
 from PIL import Image
 
 from sweeps.evidence.image_counts import THRESHOLDS, load_image_counts
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.sweep import make_sweep
+from sweeps.plan.sweep import BaseOptions, make_sweep
 from sweeps.plan.trials import make_plan
 from sweeps.run.driver import NOT_COMPLETE
 from sweeps.run.ray.resources import Resources
-from sweeps.run.subjects.tables import Tables
+from sweeps.run.subjects.tables import DrivenSweep
 from sweeps.stages.score import NUM_INFERENCE_REPORTS
 from sweeps.stages.stage import EndedEarlyError, Place
 from sweeps.stages.trial import run_group, run_trial
@@ -422,9 +422,9 @@ def test_counts_that_are_lost_or_broken_are_inferred_again(
 
 
 def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
-    sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
+    sweep, _ = make_sweep(["V"], BaseOptions("tiny", drawn))
     resources = Resources(execution=Execution(2, micro_batch=3))
-    tables = Tables(sweep, Store(tmp_path))
+    tables = DrivenSweep(sweep, Store(tmp_path))
     assert tables.place(resources).execution == Execution(2, micro_batch=3)
 
 
@@ -432,7 +432,7 @@ def test_a_sweep_that_ends_with_results_missing_is_no_success(tmp_path: Path) ->
     sweep, store = finished_sweep(("VI",), 1), Store(tmp_path)
     missing = sweep.plan.trials[0]
     fill(store, sweep, lambda trial: None if trial == missing else 0.5)
-    tables = Tables(sweep, store)
+    tables = DrivenSweep(sweep, store)
     assert tables.failures() == [NOT_COMPLETE]
     store.run(missing.run_id).fail("diverged", "at iteration 3", "")
     (failed, again) = tables.failures()

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from bucket_server import BUCKET, faulty_proxy
 from commands import sweeps
-from ledgers import FIRST, HOUR, ONE_GPU, SECOND, SWEEP, Clock, driver, play
+from made_up.bucket_server import BUCKET, faulty_proxy
+from made_up.ledgers import FIRST, HOUR, ONE_GPU, SECOND, SWEEP, Clock, driver, play
 
 from sweeps.plan.sweep import save_sweep
 from sweeps.report.live.account import add_up
@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 def test_the_gpus_that_no_attempt_held_were_idle(store: Store, clock: Clock) -> None:
     with driver(store, clock) as ledger:
-        ledger.room(2)
+        ledger.may_hold(2)
         play(ledger, clock, "run 1 epoch=1 1 epoch=2 .5 done")
     account = add_up(ledger.book())
     # 2.5 hours of 2 GPUs; of the 4 GPUs there was room for, the other 2 were idle
@@ -216,7 +216,7 @@ def test_the_command_prints_hours_by_trial_and_as_json(store: Store, clock: Cloc
     empty = sweeps(*call)
     assert "its ledger has no attempts yet" in empty.output
     with driver(store, clock) as ledger:
-        ledger.room(2)
+        ledger.may_hold(2)
         for trial, why in ((FIRST, "done"), (SECOND, "started")):
             play(ledger, clock, f"run 1.5 {why}", trial)
     shown = sweeps(*call, COLUMNS="150")

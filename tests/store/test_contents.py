@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bucket_server import BUCKET
 from click.testing import Result
 from commands import environment, process
 from commands import sweeps as given
-from finished import fill, finished_sweep
+from made_up.bucket_server import BUCKET
+from made_up.finished import fill, finished_sweep
 
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.chains.headline import Headline, make_chains, save_headline

@@ -8,10 +8,10 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from bucket_server import BUCKET
 from click.testing import Result
 from commands import sweeps
-from finished import fill, finished_sweep
+from made_up.bucket_server import BUCKET
+from made_up.finished import fill, finished_sweep
 
 from sweeps.api import open_results
 from sweeps.plan.chains.chain import counts_id

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy
 from filelock import FileLock
+from made_up.bucket_server import BUCKET, FaultyProxy, client, faulty_proxy
 
 from sweeps.store.errors import AlteredError, StoreError
 from sweeps.store.remote.bucket import Times

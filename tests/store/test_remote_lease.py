@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy
 from filelock import Timeout
+from made_up.bucket_server import BUCKET, client, faulty_proxy
 from waiting import wait_for
 
 from sweeps.store.errors import StoreError

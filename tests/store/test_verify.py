@@ -10,19 +10,19 @@ from zipfile import ZipFile
 
 import pytest
 from commands import sweeps
-from finished import fill
+from made_up.finished import fill
 
 from sweeps.archive.manifest import FILE
 from sweeps.archive.write import export_sweep
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.sweep import Sweep, make_sweep
+from sweeps.plan.sweep import BaseOptions, Sweep, make_sweep
 from sweeps.store.store import Store, write_config
 from wsss.data.drawn.folder import draw_voc
 
 
 @pytest.fixture(scope="module")
 def sweep(drawn: Path) -> Sweep:
-    return make_sweep(["VI"], preset="tiny", data=drawn, weights=None, num_seeds=2, overrides={})[0]
+    return make_sweep(["VI"], BaseOptions("tiny", drawn), 2)[0]
 
 
 @pytest.fixture(scope="module")

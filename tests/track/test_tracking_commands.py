@@ -7,9 +7,9 @@ from urllib.parse import unquote
 
 import pytest
 from commands import sweeps
-from finished import fill, finished_sweep
+from made_up.finished import fill, finished_sweep
+from made_up.planned import SEARCH, planned_headline, search_trial
 from mlflow_file import mlflow_runs
-from planned import SEARCH, planned_headline, search_trial
 
 from sweeps.plan.chains.headline import save_headline
 from sweeps.plan.search import History, save_search

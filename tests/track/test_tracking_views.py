@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_server import BUCKET
-from chain_folders import ChainFolders
-from finished import finish, finished_sweep
-from planned import CELL, KEY, SEARCH, planned_headline, search_trial
+from made_up.bucket_server import BUCKET
+from made_up.finished import finish, finished_sweep
+from made_up.planned import CELL, KEY, SEARCH, planned_headline, search_trial
+from outcomes import ChainFolders
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import load_headline, save_headline

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from commands import SHRUNK, options
-from finished import status_of
-from machines import Machine, environment, stranger
+from made_up.finished import status_of
+from made_up.machines import Machine, environment, stranger
 from mlflow_file import MlflowRun, mlflow_runs
 
 from sweeps.evidence.calibration import Outcome, read

@@ -14,7 +14,7 @@ import pytest
 import ray
 from click.testing import Result
 from commands import options, sweeps
-from finished import finish, finished_sweep
+from made_up.finished import finish, finished_sweep
 
 from sweeps.run import probe as probes
 from sweeps.run.probe import (

@@ -11,11 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
-from bucket_server import BUCKET, keys
 from commands import NARROW, SHRUNK, environment, options, process, sweeps
+from made_up.bucket_server import BUCKET, keys
 from mlflow_file import mlflow_runs
 
 from sweeps.plan.search import make_search, parse_space, split_halves
+from sweeps.plan.sweep import BaseOptions
 from sweeps.run.ray.ending import BETWEEN_SECONDS
 from sweeps.run.ray.tune import InOneProcess
 from sweeps.run.subjects.search import Draws
@@ -77,14 +78,9 @@ def trained(store: Path) -> dict[str, list[int]]:
 
 def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
     """Return what this search comes to in one process, without Ray: draw, train, score."""
-    search, _ = make_search(
-        parse_space([]),
-        preset="tiny",
-        data=data,
-        weights=None,
-        overrides=parse_assignments([f"{key}={value}" for key, value in SETTINGS.items()]),
-        rng_seed=int(DRAWS),
-    )
+    settings = parse_assignments([f"{key}={value}" for key, value in SETTINGS.items()])
+    base = BaseOptions("tiny", data, settings=settings)
+    search, _ = make_search(parse_space([]), base, rng_seed=int(DRAWS))
     draws, trials, held_out = Draws(search, Store(store), 3, lambda known: None), [], {}
     for _ in range(4):
         known = draws.next()  # None: and the base

@@ -60,13 +60,7 @@ def check_data(
     ids, report.problems = read_lists(dataset, splits)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
     if need_mask and not dataset.has_masks():  # one problem, not one for each image
-        other = dataset.elsewhere("SegmentationClass", min(need_mask))
-        other = other or dataset.masks_of_another_kind()
-        report.problems.append(
-            f"{dataset.root}: has no masks{other}, but {' and '.join(scored)} is to be scored; "
-            "write SegmentationClass/<id>.png for its images, or train without a score: wsss "
-            "train-cam"
-        )
+        report.problems.append(_without_masks(dataset, scored, min(need_mask)))
         need_mask = set()
     seen: dict[str, CheckedImage] = {}
     for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
@@ -181,6 +175,15 @@ def _contradiction(dataset: VocDataset, sample: Sample, pixels: "NDArray[np.int6
     only = [f"the mask alone has {named(of_mask - of_xml)}"] if of_mask - of_xml else []
     only += [f"its XML alone has {named(of_xml - of_mask)}"] if of_xml - of_mask else []
     return f"{path}: {', '.join(only)}; correct one of the two"
+
+
+def _without_masks(dataset: VocDataset, scored: Collection[str], image_id: str) -> str:
+    """Say that a data set to be scored has no masks. image_id: of an image that needs one."""
+    other = dataset.elsewhere("SegmentationClass", image_id) or dataset.masks_of_another_kind()
+    return (
+        f"{dataset.root}: has no masks{other}, but {' and '.join(scored)} is to be scored; write "
+        "SegmentationClass/<id>.png for its images, or train without a score: wsss train-cam"
+    )
 
 
 def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsss.config import Precision
 from wsss.data.voc import Sample, VocDataset
-from wsss.gpu_check.subjects import Weights
+from wsss.gpu_check.trainings import Weights
 
 PRECISIONS: tuple[Precision, ...] = ("tf32", "bf16", "fp32")
 VOC_SIZE = (500, 375)

@@ -3,7 +3,7 @@
 Legend: B batch on this rank, V views, K foreground classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ from wsss.training.diagnosis.learning import (
     figures_of,
     prior_gap,
 )
-from wsss.training.loop import Forward, Moment, Reading, Step, Training, loader_for
+from wsss.training.loop import EpochSummary, Forward, Moment, Reading, Step, Training, loader_for
 from wsss.training.optim import Poly, build_sgd
 from wsss.training.process import ALONE, Process
 
 PULLS = ("cls", "s", "bs", "cls_s", "cls_bs", "s_bs")
 PRODUCTS = ("g_cls^2", "g_s^2", "g_bs^2", "g_cls.g_s", "g_cls.g_bs", "g_s.g_bs")
 NUM_CALIBRATION_IMAGES = 32
+L_CLS = 1
+"""Which of the terms of a step it is; the first one is the loss."""
 
 
 @dataclass(frozen=True)
@@ -124,32 +126,39 @@ def train_cam(
     watch = PriorWatch(limits or PriorLimits(), prior)
     for found in training.run():
         if isinstance(found, Reading):
-            if warning := watch.look(float(found.values[1]), found.iteration):
+            if warning := watch.look(float(found.values[L_CLS]), found.iteration):
                 yield warning
-            continue
-        means = dict(zip((*training.step.names, "norm"), found.means(), strict=True))
-        views, adjusted = ("original", *config.views.names), bool(config.views.names)
-        # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
-        products = [len(found.steps) * means[name] for name in PRODUCTS if adjusted]
-        gap = prior_gap(means["L_cls"], prior)
-        yield EpochRecord(
-            epoch=found.epoch,
-            loss=means["total"],
-            loss_cls=means["L_cls"],
-            loss_s=means["L_s"] if adjusted else None,
-            loss_bs=means["L_bs"] if adjusted else None,
-            own={f"loss_{name}": means[f"L_{name}"] for name in own_terms(config)},
-            grad_norm=means["norm"],
-            lr=found.lr,
-            prior_gap=gap,
-            collapsed=float(gap < COLLAPSE_MARGIN),
-            dead={view: means[f"dead {view}"] for view in views},
-            area={view: means[f"area {view}"] for view in views},
-            pulls=dict(zip(PULLS, pulls(products), strict=True)) if adjusted else {},
-            images_per_second=found.images_per_second,
-            seconds=found.seconds,
-            step_losses=found.losses(),
-        )
+        else:
+            means = dict(zip((*training.step.names, "norm"), found.means(), strict=True))
+            yield _epoch_record(found, means, config, prior)
+
+
+def _epoch_record(
+    found: EpochSummary, means: Mapping[str, float], config: RunConfig, prior: float
+) -> EpochRecord:
+    """Return the record of an epoch. means: of the terms of its steps by name, and `norm`."""
+    views, adjusted = ("original", *config.views.names), bool(config.views.names)
+    # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
+    products = [len(found.steps) * means[name] for name in PRODUCTS if adjusted]
+    gap = prior_gap(means["L_cls"], prior)
+    return EpochRecord(
+        epoch=found.epoch,
+        loss=means["total"],
+        loss_cls=means["L_cls"],
+        loss_s=means["L_s"] if adjusted else None,
+        loss_bs=means["L_bs"] if adjusted else None,
+        own={f"loss_{name}": means[f"L_{name}"] for name in own_terms(config)},
+        grad_norm=means["norm"],
+        lr=found.lr,
+        prior_gap=gap,
+        collapsed=float(gap < COLLAPSE_MARGIN),
+        dead={view: means[f"dead {view}"] for view in views},
+        area={view: means[f"area {view}"] for view in views},
+        pulls=dict(zip(PULLS, pulls(products), strict=True)) if adjusted else {},
+        images_per_second=found.images_per_second,
+        seconds=found.seconds,
+        step_losses=found.losses(),
+    )
 
 
 def cam_training(

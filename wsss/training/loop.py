@@ -70,6 +70,11 @@ class Reading(NamedTuple):
     values: NDArray[np.float32]
     """[T + 1]: the terms, the loss first, and the gradient norm before clipping."""
 
+    @property
+    def norm(self) -> float:
+        """The gradient norm."""
+        return float(self.values[-1])
+
 
 class Readings:
     """Numbers of steps on their way to the host, in order.

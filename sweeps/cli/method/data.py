@@ -141,29 +141,35 @@ def prepare(
     from rich.console import Console
     from rich.progress import Progress
 
-    from wsss.data.errors import DataError
     from wsss.data.prepare.archives import PrepareRequest
     from wsss.data.prepare.assemble import prepare_voc
 
-    digests = {}
-    for pair in sha256 or []:
-        name, equals, digest = pair.partition("=")
-        if not (name and equals):
-            raise DataError(f"--sha256 {pair}: expected FILENAME=HEX")
-        digests[name] = digest
     local = {"voc": voc, "sbd": sbd, "test": test}
     request = PrepareRequest(
         root=root.resolve(),
         archives={step: path for step, path in local.items() if path},
         mirrors=tuple(mirror or ()),
         downloads=downloads,
-        sha256=digests,
+        sha256=_digests(sha256 or []),
         with_test=with_test,
         allow_partial=allow_partial,
         num_workers=workers,
     )
     with Progress(console=Console(stderr=True)) as progress:
         print(prepare_voc(request, progress=progress).describe())
+
+
+def _digests(pairs: list[str]) -> dict[str, str]:
+    """Return file name -> digest. Raises DataError."""
+    from wsss.data.errors import DataError
+
+    digests = {}
+    for pair in pairs:
+        name, equals, digest = pair.partition("=")
+        if not (name and equals):
+            raise DataError(f"--sha256 {pair}: expected FILENAME=HEX")
+        digests[name] = digest
+    return digests
 
 
 @data_app.command("import", cls=Command)
@@ -232,16 +238,11 @@ def import_(
         print(f"note: {one_line(note)}")
     dataset = VocDataset(dest)
     _check(dataset, [], [], decode=False, as_json=False)
-    num_images, with_masks = made.num_images["train_aug"], dataset.has_masks()
-    print(
-        "note: the next command downloads ImageNet weights once; without a network, add "
-        "--weights none, or --weights FILE"
-    )
-    print(f"next: {_next(dest, num_images, with_masks=with_masks)}")
+    _print_next(dest, made.num_images["train_aug"], with_masks=dataset.has_masks())
 
 
-def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
-    """Return the command to run next: plan a table, or without masks train without a score.
+def _print_next(data: Path, num_images: int, *, with_masks: bool) -> None:
+    """Print the command to give next: plan a table, or without masks train without a score.
 
     Its batch is at most as large as the data set.
     """
@@ -251,9 +252,13 @@ def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
     words = ["--data", data, "--preset", "short"]
     if num_images < SHORT.train.batch_size:
         words += ["--set", f"train.batch_size={num_images}"]
-    if with_masks:
-        return command("sweeps", "plan", "V", *words)
-    return command("wsss", "train-cam", "--run", f"runs/{data.name}", *words)
+    plan = command("sweeps", "plan", "V", *words)
+    train = command("wsss", "train-cam", "--run", f"runs/{data.name}", *words)
+    print(
+        "note: the next command downloads ImageNet weights once; without a network, add "
+        "--weights none, or --weights FILE"
+    )
+    print(f"next: {plan if with_masks else train}")
 
 
 def page(report: "DataReport") -> str:

@@ -28,6 +28,7 @@ from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
     from sweeps.cli.method.run_folder import Run
+    from sweeps.plan.chains.chain import ChainConfig
     from sweeps.run.ray.resources import Resources
     from sweeps.stages.labels import InferCams
     from sweeps.stages.stage import Crew, Place, Record, Stage
@@ -199,45 +200,30 @@ def pseudo_label(
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import WriteLabels, label_score
     from sweeps.stages.segmentation import require_packages
-    from wsss.data.check import require_batch
-    from wsss.data.voc import VocDataset
-    from wsss.overrides import parse_assignments
 
     how = call(execution, given)
     known = recall(run)
     _refuse_file("--out", out)
     known = known.with_images(split or known.config.data.train_split)
-    labels = _labels(refinement, settings or [])
-    plain = labels.model_copy(update={"refinement": "none"})
+    labels, own = _labels(refinement, settings or []), run / "pseudo_labels"
+    wanted = [(labels, out or own / labels.refinement)]
+    if labels.refinement != "none":
+        wanted.insert(0, (labels.model_copy(update={"refinement": "none"}), own / "none"))
     chain = known.chain(labels, split)
-    say_idle(
-        parse_assignments(settings or []),
-        [labels],
-        lambda each: chain.model_copy(update={"labels": each}).labels_id,
-    )
-    if labels.walks:
-        require_batch(
-            len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
-            labels.random_walk.batch_size,
-            setting="--set random_walk.batch_size",
-        )
+    _check_labels(known, chain, labels, settings or [])
     if resources is None:
-        require_packages(
-            chain, known.place(chain, labels=out or run / "pseudo_labels" / labels.refinement)
-        )
+        require_packages(chain, known.place(chain, labels=wanted[-1][1]))
     found: dict[str, SegmentationScore | None] = {}
     with _crew(workers, resources) as crew:
-        for each in [plain, labels] if labels != plain else [labels]:
+        for each, folder in wanted:
             chain = known.chain(each, split)
-            own = run / "pseudo_labels" / each.refinement
-            target = out if out and each == labels else own
-            place = known.place(chain, crew=crew, execution=how, labels=target)
+            place = known.place(chain, crew=crew, execution=how, labels=folder)
             _refuse_unfinished(known, place)
             stage = WriteLabels(chain)
             _complete(stage, place)
             found[each.refinement] = label_score(chain, place)
             maps = counted(place.result(stage)["num_images"], "label map")
-            print(f"{target / 'png'}: {maps}")
+            print(f"{folder / 'png'}: {maps}")
     for name, score in found.items():
         print(f"{name}: {_told(score, labels, known)}")
 
@@ -255,6 +241,27 @@ def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
         )
     named = {} if refinement is None else {"refinement": refinement}
     return apply_overrides(PseudoLabelConfig(), named | asked)
+
+
+def _check_labels(
+    known: "Run", chain: "ChainConfig", labels: "PseudoLabelConfig", settings: list[str]
+) -> None:
+    """Say which settings have no effect. Raises DataError if a walk has too few images."""
+    from wsss.data.check import require_batch
+    from wsss.data.voc import VocDataset
+    from wsss.overrides import parse_assignments
+
+    say_idle(
+        parse_assignments(settings),
+        [labels],
+        lambda each: chain.model_copy(update={"labels": each}).labels_id,
+    )
+    if labels.walks:
+        require_batch(
+            len(VocDataset(known.data).image_ids(chain.label_split)),
+            labels.random_walk.batch_size,
+            setting="--set random_walk.batch_size",
+        )
 
 
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:

@@ -44,31 +44,22 @@ def calibrate(
     from sweeps.evidence.calibration import TABLE, lines, weigh, write
     from sweeps.evidence.calibration_checks import data_facts
     from sweeps.plan.sweep import make_sweep
-    from sweeps.run.subjects.tables import Tables
+    from sweeps.run.subjects.tables import DrivenSweep
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
     from wsss.identity import run_id
-    from wsss.overrides import parse_assignments
 
     may_use = options.reached(options.call(options.resources, given), store, "sweep")
-    root = options.data_folder(data)
-    asked = parse_assignments(settings or [])
-    sweep, report = make_sweep(
-        [TABLE],
-        preset=options.preset_named(preset or default_preset(data, root), "default", data),
-        data=root,
-        weights=weights,
-        num_seeds=seeds,
-        overrides=asked,
-        recheck=recheck,
-    )
-    options.say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
+    chosen = preset or default_preset(data, options.data_folder(data))
+    base = options.base_options(chosen, "default", data, weights, settings, recheck=recheck)
+    sweep, report = make_sweep([TABLE], base, seeds)
+    options.say_idle(base.settings, [trial.config for trial in sweep.plan.trials], run_id)
     facts = data_facts(sweep, report)
     results = open_store(store)
     conduct = Conduct(
         accept_changes=accept_changes, limits=options.call(options.prior_limits, given)
     )
-    subject = Tables(sweep, results, conduct, retry_failed=retry_failed)
+    subject = DrivenSweep(sweep, results, conduct, retry_failed=retry_failed)
 
     def weighed() -> int:
         verdict = weigh(sweep, results, facts)

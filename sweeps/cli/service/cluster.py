@@ -60,22 +60,15 @@ def submit(
     those that look like secrets (.env, keys, tokens). The exit code is the sweep's. Run the same
     command again to attach to a running sweep or to resume an ended one.
     """
-    from sweeps.cluster.jobs import in_project, make_request, submit
+    from sweeps.cluster.jobs import RunOptions, in_project, make_request, submit
 
     root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
     tables = checked_tables(given)
     files = [in_project(root, path) for path in given["table_files"] or ()]
-    request = make_request(
-        tables,
-        words_of(ctx.command, given | {"table_files": files}),
-        preset=call(preset_named, given),
-        settings=given["settings"] or (),
-        data=data,
-        weights=weights,
-        store=store,
-        files=files,
-        probe=given["probe"],
-    )
+    words = words_of(ctx.command, given | {"table_files": files})
+    preset, settings = call(preset_named, given), given["settings"] or ()
+    asked = RunOptions(preset, settings, data, weights, store, given["probe"])
+    request = make_request(tables, words, asked, files=files)
     server = _connect(address)
     found, running = submit(server, request, root=root, job_id=job_id, python=python)
     if running:

@@ -9,8 +9,9 @@ import typer
 from sweeps.cli import options
 
 if TYPE_CHECKING:
+    from sweeps.plan.chains.best_cell import Choice
     from sweeps.plan.chains.headline import Headline
-    from sweeps.plan.sweep import Sweep
+    from sweeps.plan.sweep import BaseOptions, Sweep
     from sweeps.store.store import Store
 
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
@@ -67,41 +68,23 @@ def planned_headline(
     recheck: options.Recheck = False,
 ) -> "tuple[Headline, Store]":
     """Plan a headline and open its store. Raises ForeseenError for wrong options."""
-    from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.chains.headline import Headline, check_sources, make_chains
-    from sweeps.plan.sweep import make_sweep
     from wsss.overrides import apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
-    from wsss.recipes import with_recipe
+    from wsss.recipes import preset_and_recipe
 
     wanted = sources or DEFAULT_SOURCES
     check_sources(wanted)
     exporting = _export_sources(export, export_from, wanted)
-    root = options.data_folder(data)
-    chosen = preset or options.default_preset(data)
-    of_cams = parse_assignments(settings or [])
+    base = options.base_options(preset, recipe, data, weights, settings, recheck=recheck)
     of_labels = _of_labels(label_settings or [])
     of_network = parse_assignments(segmentation_settings or [], option="--set-segmentation")
-
-    def planned_sweep(cell: str) -> "Sweep":
-        return make_sweep(
-            [cell.split("[")[0]],
-            preset=with_recipe(chosen, recipe),
-            data=root,
-            weights=weights,
-            num_seeds=1,
-            overrides=of_cams,
-            recheck=recheck,
-        )[0]
-
     results = options.opened(store)
-    first = cell if cell not in (None, BEST) else DEFAULT_CELL
-    choice = choose_cell(results, planned_sweep(first), cell)
-    sweep = planned_sweep(choice.cell)
-    segmentation = apply_overrides(
-        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | of_network
-    )
-    labels = apply_overrides(LABEL_PRESETS[chosen], of_labels)
+    sweep, choice = _choose_cams(results, base, cell)
+    plain, _ = preset_and_recipe(base.preset)
+    network = {"weights": sweep.base.network.weights} | of_network
+    segmentation = apply_overrides(DEEPLAB_PRESETS[plain], network)
+    labels = apply_overrides(LABEL_PRESETS[plain], of_labels)
     splits = _check_splits(sweep, eval_split, export, recheck=recheck)
     planned = Headline(
         sweep=sweep,
@@ -112,7 +95,7 @@ def planned_headline(
         export=export,
         export_from=exporting,
     )
-    _say_idle(planned, of_cams, of_labels, of_network)
+    _say_idle(planned, base.settings, of_labels, of_network)
     _check_trainings(planned)
     return planned, results
 
@@ -146,6 +129,22 @@ def headline(
     conduct = Conduct(accept_changes=True, limits=options.call(options.prior_limits, given))
     subject = DrivenHeadline(planned, results, conduct, label_workers)
     options.run_to_end(subject, may_use, notify)
+
+
+def _choose_cams(store: "Store", base: "BaseOptions", cell: str | None) -> "tuple[Sweep, Choice]":
+    """Return the cell whose configuration makes the CAMs, and a sweep of its table.
+
+    cell: as asked for. Raises what `make_sweep` and `choose_cell` raise.
+    """
+    from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
+    from sweeps.plan.sweep import make_sweep
+
+    def sweep_of(cell: str) -> "Sweep":
+        return make_sweep([cell.split("[")[0]], base)[0]
+
+    first = cell if cell not in (None, BEST) else DEFAULT_CELL
+    choice = choose_cell(store, sweep_of(first), cell)
+    return sweep_of(choice.cell), choice
 
 
 def _of_labels(assignments: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import typer
 from sweeps.cli import options
 
 if TYPE_CHECKING:
-    from sweeps.report.tables.model import Report
+    from sweeps.report.tables.model import Measure, Report
     from sweeps.store.store import Store
 
 
@@ -127,20 +127,13 @@ def report(
     from sweeps.report.formats.write import write_document
     from sweeps.report.tables.build import build_report
     from sweeps.report.tables.document import sweep_document
-    from sweeps.report.tables.model import Measure
     from sweeps.store.errors import FORBIDDEN
-    from wsss.basics.printable import web_address
-    from wsss.overrides import ConfigError
 
-    if measure not in {m.value for m in Measure}:
-        raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
-    if mlflow_url and web_address(mlflow_url) == "#":
-        raise ConfigError(f"--mlflow-url {mlflow_url}: no address; write it as http://HOST:5000")
+    by = _measure(measure)
+    _require_address(mlflow_url)
     results, found = options.opened_sweep(store, sweep)
     chosen = with_tables(found, tables or (), seeds)
-    built = build_report(
-        chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
-    )
+    built = build_report(chosen, results, measure=by, margin=margin, mlflow_url=mlflow_url)
     document, folder = sweep_document(built), out or report_folder(results, chosen)
     refused = ""
     try:
@@ -156,6 +149,25 @@ def report(
     print("\n".join(map(str, written)))
     if not no_log and chosen.name == found.name:
         _log(results, built, written)
+
+
+def _measure(name: str) -> "Measure":
+    """Return the measure of this name. Raises ConfigError."""
+    from sweeps.report.tables.model import Measure
+    from wsss.overrides import ConfigError
+
+    if name not in {m.value for m in Measure}:
+        raise ConfigError(f"no measure {name!r}; there are: {', '.join(Measure)}")
+    return Measure(name)
+
+
+def _require_address(mlflow_url: str | None) -> None:
+    """Raise ConfigError for a --mlflow-url to which no page can link."""
+    from wsss.basics.printable import web_address
+    from wsss.overrides import ConfigError
+
+    if mlflow_url and web_address(mlflow_url) == "#":
+        raise ConfigError(f"--mlflow-url {mlflow_url}: no address; write it as http://HOST:5000")
 
 
 def _log(store: "Store", report: "Report", files: list[Path]) -> None:

@@ -44,23 +44,14 @@ def search(
     from sweeps.plan.search import make_search, parse_space
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
-    from wsss.overrides import parse_assignments
 
     asked = options.call(options.resources, given | {"workers": 0})
     may_use = options.reached(asked, store, "search")
     results = options.opened(store)
-    search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
-    planned, report = make_search(
-        search_space,
-        preset=options.preset_named(preset, recipe, data),
-        data=options.data_folder(data),
-        weights=weights,
-        overrides=overrides,
-        objective=objective,
-        rng_seed=rng_seed,
-        recheck=recheck,
-    )
-    options.say_idle(overrides, [planned.base], run_id)
+    ranges = parse_space(space or [])
+    base = options.base_options(preset, recipe, data, weights, settings, recheck=recheck)
+    planned, report = make_search(ranges, base, objective=objective, rng_seed=rng_seed)
+    options.say_idle(base.settings, [planned.base], run_id)
     options.say_labels_from_masks(report, planned.base.data.train_split)
     subject = DrivenSearch(planned, results, samples, options.call(options.prior_limits, given))
     options.run_to_end(subject, may_use, notify)

@@ -51,24 +51,14 @@ def planned_sweep(
     """Plan a sweep. Raises ForeseenError for wrong options."""
     from sweeps.plan.sweep import make_sweep
     from wsss.identity import run_id
-    from wsss.overrides import parse_assignments
 
     chosen = chosen_tables(tables, table_files, grid, settings)
-    asked = parse_assignments(settings or [])
-    sweep, report = make_sweep(
-        chosen,
-        preset=options.preset_named(preset, recipe, data),
-        data=options.data_folder(data),
-        weights=weights,
-        num_seeds=seeds,
-        overrides=asked,
-        recheck=recheck,
-    )
+    base = options.base_options(preset, recipe, data, weights, settings, recheck=recheck)
+    sweep, report = make_sweep(chosen, base, seeds)
     configs = [trial.config for trial in sweep.plan.trials]
-    options.say_idle(asked, configs, run_id)
-    options.say_idle(
-        [word.partition("=")[0].strip() for word in grid or []], configs, run_id, "--grid"
-    )
+    options.say_idle(base.settings, configs, run_id)
+    varied = [word.partition("=")[0].strip() for word in grid or []]
+    options.say_idle(varied, configs, run_id, "--grid")
     options.say_labels_from_masks(report, sweep.base.data.train_split)
     return sweep
 
@@ -132,24 +122,21 @@ def run(
     not so, or a training ends within N steps without having learnt, or --prior-fails-after would
     end it.
     """
-    from sweeps.run.subjects.tables import Tables
+    from sweeps.run.subjects.tables import DrivenSweep
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
 
     own = {"retry_failed": retry_failed, "accept_changes": accept_changes}
     _refuse_beside_probe({"probe": probe, "notify": notify, "budget": budget, **own})
-    asked, limits = (
-        options.call(options.resources, given),
-        options.call(options.prior_limits, given),
-    )
-    may_use = options.reached(asked, store, "sweep")
+    may_use = options.reached(options.call(options.resources, given), store, "sweep")
+    limits = options.call(options.prior_limits, given)
     if probe is not None:
         may_use.require_cluster()
     sweep = options.call(planned_sweep, given)
     if probe is not None:
         raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
     conduct = Conduct(hang_after, accept_changes, limits)
-    subject = Tables(
+    subject = DrivenSweep(
         sweep, open_store(store), conduct, retry_failed=retry_failed, budget_hours=budget
     )
     options.run_to_end(subject, may_use, notify)

@@ -93,15 +93,15 @@ def installed(name: str) -> str:
         return "missing"
 
 
-def check_store(place: str) -> list[Check]:
+def check_store(address: str) -> list[Check]:
     """Write into the store, a folder or s3://bucket/prefix; look at a folder's free space."""
     try:
-        open_store(place).check_writable()
+        open_store(address).check_writable()
     except ForeseenError as error:
         return [Check.of(error, "store")]
-    checks = [Check("store", "ok", f"{place}: written and deleted")]
-    if "://" not in place:
-        checks.append(check_disk(shutil.disk_usage(place).free, f" at {place}"))
+    checks = [Check("store", "ok", f"{address}: written and deleted")]
+    if "://" not in address:
+        checks.append(check_disk(shutil.disk_usage(address).free, f" at {address}"))
     return checks
 
 

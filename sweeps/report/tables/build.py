@@ -170,11 +170,13 @@ class _TableEvidence:
         mine, theirs = values[reference], values[baseline]
         mean, sd = mean_sd(list(mine.values()))
         common = sorted(mine.keys() & theirs.keys())
-        against, better = None, None
+        image_difference, better_over_images, better_over_seeds = None, None, None
         if own != base:
             against = results.against([own[s] for s in common], [base[s] for s in common])
+            image_difference, better_over_images = against or (None, None)
             if len(common) > 1:
-                better = float(argmax_stability([(mine[s], theirs[s]) for s in common])[0])
+                shares = argmax_stability([(mine[s], theirs[s]) for s in common])
+                better_over_seeds = float(shares[0])
         trials = self.plan.cell_trials[reference]
         return CellReport(
             reference=reference,
@@ -191,9 +193,9 @@ class _TableEvidence:
             seed_interval=seed_interval(list(mine.values())),
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=self.evidence[results.measure].get(reference),
-            image_difference=against[0] if against else None,
-            better_over_seeds=better,
-            better_over_images=against[1] if against else None,
+            image_difference=image_difference,
+            better_over_seeds=better_over_seeds,
+            better_over_images=better_over_images,
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
                 f"seed {seed}: {failure}"

@@ -282,7 +282,7 @@ def drawn_trial(
 
     config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
-    # Without a watchdog: to judge an epoch may take as long as a whole inference.
+    # Without a watchdog: to assess an epoch may take as long as a whole inference.
     place = replace(place, rank=Process(device=pick_device(cpus)), is_ending=AskedToEnd())
     try:
         for record in search_trial(config, search.objective, place, held_out=held_out):

@@ -153,13 +153,13 @@ class Draws(Source[SearchTrial]):
         return self.store.cam(target.cam_id).path
 
     def reported(self, target: SearchTrial, record: Numbers) -> bool:
-        """Judge a trial by its epoch; decision and epoch are saved together."""
-        if not target.ended:  # else judged before its process died, and now reported again
-            self._judge(target, record)
+        """Assess a trial by its epoch; decision and epoch are saved together."""
+        if not target.ended:  # else assessed before its process died, and now reported again
+            self._assess(target, record)
             self._keep(target)
         return target.status == "stopped"
 
-    def _judge(self, target: SearchTrial, record: Numbers) -> None:
+    def _assess(self, target: SearchTrial, record: Numbers) -> None:
         if "failed" in record:
             target.status, target.message, target.warning = record["failed"], record["message"], ""
         else:
@@ -274,7 +274,7 @@ class DrivenSearch(Subject):
         """Return the numbers of missing trials, and the ids of missing closing scores."""
         return [*range(self.history.missing(self.samples)), *self.history.missing_held_out()]
 
-    def held(self, lock: "Held") -> list[str]:
+    def begin_alone(self, lock: "Held") -> list[str]:
         """Download the history, which nobody else writes from now on."""
         self.lock = lock
         self.store.folder(self.what.path).pull()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.track.view import Tracked
 
 
-class Tables(Subject):
+class DrivenSweep(Subject):
     """A sweep of tables.
 
     retry_failed: whether to try failed trials again; not those that fail at this start.
@@ -97,7 +97,7 @@ class Tables(Subject):
         """Return the command with a sufficient budget."""
         return how_to_continue(self.sweep, self._budget(resources), resources, own_words())
 
-    def held(self, lock: "Held") -> list[str]:
+    def begin_alone(self, lock: "Held") -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
         from sweeps.stages.guard import check_half_trained
 
@@ -105,7 +105,7 @@ class Tables(Subject):
         changed = check_half_trained(self.missing(), self.store, accept_changes=accept)
         return [f"{each}; it continues anyway (--accept-changes)" for each in changed]
 
-    def rounds(self, resources: Resources) -> "Iterator[TuneRound[Training]]":
+    def rounds(self, resources: Resources) -> "Iterator[TuneRound[TrialGroup]]":
         """Yield the missing trials, those of one training together."""
         from ray import tune
 
@@ -177,8 +177,8 @@ class Tables(Subject):
         return [NOT_COMPLETE] if self.missing() else []
 
 
-class Training:
-    """A training and the trials that it serves: what one trial of Tune does."""
+class TrialGroup:
+    """The trials that one training serves: what one trial of Tune does."""
 
     def __init__(self, trials: tuple[Trial, ...]) -> None:
         self.trials = {trial.run_id: trial for trial in trials}
@@ -195,23 +195,23 @@ class Training:
         return self.trial.name
 
 
-class MissingTrials(Source[Training]):
+class MissingTrials(Source[TrialGroup]):
     """Missing trials of tables, grouped by training; none of them is stopped early."""
 
     def __init__(self, store: Store, trials: list[Trial]) -> None:
-        super().__init__(map(Training, groups_of(trials)))
+        super().__init__(map(TrialGroup, groups_of(trials)))
         self.store = store
 
-    def folder(self, target: Training) -> Path:
+    def folder(self, target: TrialGroup) -> Path:
         """Return the folder of the running trial."""
         return self.store.run(target.trial.run_id).path
 
-    def at_work(self, target: Training) -> Trial:
+    def at_work(self, target: TrialGroup) -> Trial:
         """Return the running trial."""
         return target.trial
 
     def events(
-        self, target: Training, status: TargetStatus, record: Numbers | None
+        self, target: TrialGroup, status: TargetStatus, record: Numbers | None
     ) -> Iterator[Event]:
         """Report each trial of the training by itself: its start, its records, its end.
 
@@ -238,7 +238,7 @@ class MissingTrials(Source[Training]):
             target.open.pop(target.trial.run_id, None)
         yield Event(target.trial, status, record, why)
 
-    def ended(self, target: Training) -> End:
+    def ended(self, target: TrialGroup) -> End:
         """Look for the results of the trials that have reported none."""
         self.store.pull_results()
         ends = {run_id: self._end(trial) for run_id, trial in target.open.items()}
@@ -248,7 +248,7 @@ class MissingTrials(Source[Training]):
                 return end
         return End("started" if any(e.status == "started" for e in ends.values()) else "done")
 
-    def gave_up(self, target: Training, note: ErrorNote) -> None:
+    def gave_up(self, target: TrialGroup, note: ErrorNote) -> None:
         """Record why its trials failed, except those that are scored.
 
         Nothing if the store is at fault: the next start tries them again.

@@ -12,7 +12,7 @@ import shutil
 import string
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -262,20 +262,13 @@ def extract(
     so `folder` should be a temporary one.
     """
     written: set[str] = set()
-    total = 0
     description = f"extract {escape(archive.name)}"
     try:
         with (
             progress.open(archive, "rb", description=description) as raw,
             tarfile.open(fileobj=raw, mode="r:*") as tar,
         ):
-            for count, member in enumerate(tar, start=1):
-                total += member.size
-                if count > limits.members or total > limits.total_bytes:
-                    raise ArchiveError(
-                        f"{archive}: over {limits.members:,} members or {limits.total_bytes:,} "
-                        f"bytes at {quoted(member.name)}; VOC and SBD are smaller, get it again"
-                    )
+            for member in _members(archive, tar, limits):
                 _require_safe(archive, member, folder)
                 match = wanted.fullmatch(member.name)
                 if match is None or member.isdir():
@@ -300,6 +293,21 @@ def extract(
     except OSError as error:
         raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None
     return written
+
+
+def _members(
+    archive: Path, tar: Iterable[tarfile.TarInfo], limits: Limits
+) -> Iterator[tarfile.TarInfo]:
+    """Yield the members. Raises ArchiveError at the first that goes beyond `limits`."""
+    total = 0
+    for count, member in enumerate(tar, start=1):
+        total += member.size
+        if count > limits.members or total > limits.total_bytes:
+            raise ArchiveError(
+                f"{archive}: over {limits.members:,} members or {limits.total_bytes:,} bytes at "
+                f"{quoted(member.name)}; VOC and SBD are smaller, get it again"
+            )
+        yield member
 
 
 def _require_safe(archive: Path, member: tarfile.TarInfo, folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.training.cam import build_cam_net, cam_training
+from wsss.training.cam import L_CLS, build_cam_net, cam_training
 from wsss.training.diagnosis.learning import (
     COLLAPSE_MARGIN,
     WINDOW,
@@ -125,8 +125,8 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     try:
         for reading in itertools.islice(readings, options.num_steps):
             times.append(time.perf_counter())
-            norms.append(float(reading.values[-1]))
-            losses.append(float(reading.values[1]))
+            norms.append(reading.norm)
+            losses.append(float(reading.values[L_CLS]))
             watch.look(losses[-1], reading.iteration)
     except (DivergedError, NotLearningError) as error:
         failure, diverged = str(error), isinstance(error, DivergedError)
