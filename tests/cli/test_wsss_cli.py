@@ -303,6 +303,10 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
             ["--weights", "no/such/file.pt"],
             ["no/such/file.pt: No such file", "imagenet_v1, imagenet_v2, none"],
         ),
+        (
+            ["--weights", "https://x.org/y.pth"],
+            ["an address; download the file, and give its path"],
+        ),
         (["--weights", "imagenet_v1"], ["resnet10_narrow has no weights imagenet_v1", "none"]),
         (["--config", "no/such.yaml"], ["no/such.yaml: No such file"]),
         (["--data", "no/such/folder"], ["no/such/folder: no such folder"]),

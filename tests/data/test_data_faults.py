@@ -83,7 +83,19 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
 
 LISTED, NAMED = write(LIST, "a\nb\n"), write(CLASSES, "cup\n")
 CUP, MASKED = write(XML, ANNOTATION.format("cup")), masked(BLANK)
-MAIN, OTHER_MASKS = "ImageSets/Main/train.txt", "SegmentationClassPNG"
+MAIN, ABOVE = "ImageSets/Main/train.txt", "ImageSets/train.txt"
+OTHER_MASKS = "SegmentationClassPNG"
+
+
+def deeper(root: Path) -> None:
+    """Put the masks into a folder below their own."""
+    moved("SegmentationClass", "all")(root)
+    moved("all", "SegmentationClass/all")(root)
+
+
+def raised(root: Path) -> None:
+    for path in (root / "SegmentationClass/all").iterdir():
+        path.rename(root / "SegmentationClass" / path.name)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,7 @@ MAIN, OTHER_MASKS = "ImageSets/Main/train.txt", "SegmentationClassPNG"
         (write(LIST, "a\n/x/b.jpg\n"), "JPEGImages/<id>.jpg", write(LIST, "a\nJPEGImages/b.jpg")),
         (write(LIST, "a\nb\n", "utf-16"), "save it as UTF-8", LISTED),
         (renamed(LIST, "all.txt"), "there are: all; write this one", LISTED),
-        (moved(LIST, MAIN), f"there is {MAIN}", moved(MAIN, LIST)),
+        *((moved(LIST, to), f"there is {to}", moved(to, LIST)) for to in (MAIN, ABOVE)),
         (
             moved("SegmentationClass", OTHER_MASKS),
             f"there is {OTHER_MASKS}/a.png",
@@ -110,13 +122,14 @@ MAIN, OTHER_MASKS = "ImageSets/Main/train.txt", "SegmentationClassPNG"
         (removed(PICTURE), "remove the image from its splits", write(LIST, "a\n")),
         (copied(PICTURE, "b.PNG"), "keep one of them", removed("JPEGImages/b.PNG")),
         (write(PICTURE, "<html>"), "replace the file", copied("JPEGImages/a.jpg", "b.jpg")),
-        (write(XML, ANNOTATION.format("Cup")), "correct it", CUP),
+        (write(XML, ANNOTATION.format("Cup")), "write cup (known", CUP),
         (write(XML, ANNOTATION.format("Background")), "remove the object", CUP),
         (write(XML, '<?xml version="1.0" encoding="gb2312"?><a/>'), "save it as UTF-8", CUP),
-        (write(XML, "<annotation/>"), "needs at least one", CUP),
+        (write(XML, "<annotation/>"), "remove it from its splits", write(LIST, "a\n")),
         (write(XML, "<annotation>"), "replace it", CUP),
         (removed(MASK), "add one as PNG", MASKED),
         (renamed(MASK, "b.jpg"), "no file, but b.jpg", renamed("SegmentationClass/b.jpg", "b.png")),
+        (deeper, "there is SegmentationClass/all/a.png; move all one folder up", raised),
         (masked(BLANK * 2), "allowed are 0..1 and 255", MASKED),
         (masked(BLANK * 255), "write class numbers, where cup is 1", MASKED),
         (masked(BLANK.T), "turn the mask", MASKED),
@@ -143,6 +156,20 @@ def test_the_masks_of_the_supervised_bound_are_found_once_they_lie_as_told(root:
         dataset.mask_paths(["a", "b"])
     (root / "away.png").rename(mask)
     assert mask in dataset.mask_paths(["a", "b"])
+
+
+def test_what_may_not_be_intended_is_noted(root: Path) -> None:
+    def notes() -> list[str]:
+        return check_data(VocDataset(root), ["train"], scored=["train"]).notes
+
+    (note,) = notes()
+    assert note.startswith("in every image: cup; CAMs do not find such a class")
+    for value, expected in ((255, "more than half of the pixels of masks are 255"), (9, "")):
+        for name in "ab":
+            values = BLANK * value
+            values[0, 0] = 1
+            save_mask(root / f"SegmentationClass/{name}.png", values)
+        assert "".join(notes()[1:]).startswith(expected)  # not that there are no masks
 
 
 # Any other content is refused in one line that begins with the file

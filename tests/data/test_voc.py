@@ -118,11 +118,14 @@ def test_a_line_may_name_the_picture_and_its_mask(root: Path, line: str) -> None
     assert VocDataset(root).image_ids("train") == ["a", "2007.png_b"]
 
 
-def test_line_breaks_within_a_name_and_a_byte_order_mark_mean_nothing(root: Path) -> None:
-    (root / "classes.txt").write_text("\ufeffcup\r\nrust spot\r\n", encoding="utf-8")
-    text = annotation("\n  rust\n  spot\n", "cup ").replace("><", ">\r\n<")
+def test_line_breaks_within_a_name_a_byte_order_mark_and_how_accents_are_stored_mean_nothing(
+    root: Path,
+) -> None:
+    names = "\ufeffcup\r\nrust spot\r\ncafe\u0301\r\n\u0915\u0941\u0924\u094d\u0924\u093e\r\n"
+    (root / "classes.txt").write_text(names, encoding="utf-8")  # the last one is Hindi
+    text = annotation("\n  rust\n  spot\n", "cup ", "caf\u00e9").replace("><", ">\r\n<")
     (root / "Annotations/a.xml").write_text(f"\ufeff{text}", encoding="utf-8")
-    assert VocDataset(root).sample("a").labels == (0, 1)
+    assert VocDataset(root).sample("a").labels == (0, 1, 2)
 
 
 def test_senseless_coordinates_change_no_label(root: Path) -> None:

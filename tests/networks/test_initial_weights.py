@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_weights_are_read_from_safetensors(weights: dict[str, Path], tmp_path: P
     save_file({f"model.{k}": v for k, v in torch.load(bare, weights_only=True).items()}, path)
     assert same_start(path, bare)
     path.write_bytes(path.read_bytes()[:-9])
-    assert "not a plain state dict" in refusal("mobilenet_v2", path)
+    assert "cut off or damaged; get it again" in refusal("mobilenet_v2", path)
 
 
 KEY = "features.3.conv.0.0.weight"
@@ -103,6 +104,14 @@ def test_weights_that_do_not_fit_are_refused_with_what_the_file_holds(
     assert re.search(told, message)
 
 
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    return buffer.getvalue()
+
+
 def saved(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
@@ -118,6 +127,11 @@ def saved(value: Any) -> bytes:
         (b"<HTML><body>404</body>", "is a web page"),
         (b"hello\n", "state dict"),
         (b"PK\x03\x04 not a zip", "state dict"),
+        *((zipped(name), "unpack it") for name in ("resnet.pth", "weights/resnet.pth")),
+        (
+            zipped("net/data.pkl", "net/constants.pkl"),
+            "it is a TorchScript program; save it with torch.save",
+        ),
         (b"\x80\x02}q.", "state dict"),
         (pickle.dumps({"model": 1}), "it is not what torch.save writes"),
         (saved(nn.Linear(1, 1)), "needs code to be run: torch.nn.modules.linear.Linear"),

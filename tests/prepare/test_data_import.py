@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def test_a_table_that_is_unclear_is_refused(
         ("C:\\\\mine\\a\\x", "a/x.jpg"),
         ("x.jpg", "x.jpg"),  # rather than a/x.jpg
         ("y.jpg", "b/y.jpg"),
+        ("b\\y.JPG", "b/y.jpg"),
+        ("y.tif", "b/y.jpg"),
         ("a/y.jpg", None),
         ("a", None),
         ("", None),
@@ -175,6 +178,17 @@ def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
     record = json.loads((dataset.root / "imported.json").read_text())
     assert record["pictures"]["t"] == r"b/\xe9t\xe9.jpg"
     assert "left out, pictures that pictures does not label: 2.png, 3.JPG" in result.stdout
+    (pictures / "cafe\u0301").mkdir()  # as macOS writes an accent
+    (pictures / "2.png").rename(pictures / "cafe\u0301/2.png")
+    shutil.rmtree(dataset.root)
+    assert run(pictures).exit_code == 0
+    assert VocDataset(dataset.root).classes == ("a", "b", "caf\u00e9")
+    (pictures / "train").symlink_to("a")  # a class of VOC's
+    shutil.rmtree(dataset.root)
+    assert run(pictures).exit_code == 0
+    (pictures / "test").symlink_to("b")
+    assert "a, b, caf" in (told := run(pictures).stderr)
+    assert "beside the splits test, train; move it elsewhere" in told
     again = image_ids(["a.jpg", "a.png", "\u732b.jpg", "x/a b.jpg", "y/a b.jpg", ".b.jpg"])
     assert [again[name] for name in ("x/a b.jpg", "y/a b.jpg", ".b.jpg")] == ["x_a_b", "y_a_b", "b"]
     assert len(set(again.values())) == 6
@@ -235,6 +249,15 @@ def test_a_mask_has_small_objects_above_large_ones_and_crowds_below(pictures: Pa
     assert labels(dataset) == {"1": ("dog", "cat"), "2": ("cat",)}
 
 
+def test_coco_s_json_of_via_is_read(pictures: Path) -> None:
+    """Ids are numbers here and text there, sizes 0, and an only polygon is not in a list."""
+    dog = DOG | {"image_id": "10", "category_id": 90.0, "segmentation": DOG["segmentation"][0]}
+    images = [{"id": 10, "file_name": "1.jpg", "width": 0, "height": 0}]
+    text = coco(dog, images=images)
+    dataset = imported(pictures, text, "--masks", "--val", "0", name="instances.json")
+    assert dataset.mask("1").sum() == 6 * 4
+
+
 def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None:
     crowd = box(11, 90, 4, 0, 8, 6) | {"iscrowd": 1}
     source = pictures.with_name("instances.json")
@@ -260,7 +283,8 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
         ),
         (coco(box(10, 0, 0, 0, 6, 4)), "'_background_' is no class"),
         (coco(DOG | {"segmentation": []}), "no segmentation of some objects in 1.jpg"),
-        (coco(DOG | {"segmentation": [1, 2, 3, 4]}), "is neither polygons nor run lengths of 8x6"),
+        (coco(DOG | {"segmentation": [1, 2, "x"]}), "is neither polygons nor run lengths of 8x6"),
+        (coco(box(10, 90, 0, 0, 1, 1)), "no polygon has a coordinate above 1, as if in shares"),
         (coco(DOG | {"segmentation": {"size": [6, 8], "counts": [3]}}), "(3 pixels of [6, 8])"),
         (
             coco(DOG, images=[{"id": 10, "file_name": "1.jpg", "width": HEIGHT, "height": WIDTH}]),

@@ -342,11 +342,11 @@ def test_an_archive_with_another_digest_is_refused(tmp_path: Path, archives: Arc
 @pytest.mark.parametrize(
     ("archive", "file", "told"),
     [
-        ("voc", f"JPEGImages/{A}.jpg", f"JPEGImages/{A}.jpg is missing, 1 files in all"),
+        ("voc", f"JPEGImages/{A}.jpg", f"JPEGImages/{A}.jpg is missing, 1 file in all"),
         ("voc", f"SegmentationClass/{D}.png", f"SegmentationClass/{D}.png is missing"),
         ("voc", "ImageSets/Segmentation/train.txt", "get the trainval archive"),
         ("voc", f"JPEGImages/{E}.jpg", f"JPEGImages/{E}.jpg: missing; add"),
-        ("sbd", f"cls/{E}.mat", f"cls/{E}.mat is missing, 1 files in all"),
+        ("sbd", f"cls/{E}.mat", f"cls/{E}.mat is missing, 1 file in all"),
         ("sbd", "val.txt", "val.txt: not in the archive"),
     ],
 )

@@ -289,8 +289,8 @@ def test_a_cut_archive_and_what_is_none_are_refused(tmp_path: Path, mode: str) -
     cut = [whole[: len(whole) // 2], whole[:100], whole[:1], b""]
     for content in (*cut, b"<html>404</html>" * 100, gzip.compress(b"text" * 1000)):
         (tmp_path / "a.tar").write_bytes(content)
-        with pytest.raises(ArchiveError, match=r"a\.tar: not a complete \.tar or \.tar\.gz"):
-            take(tmp_path / "a.tar", tmp_path / "out")
+        told = refusal(lambda: take(tmp_path / "a.tar", tmp_path / "out"), ArchiveError)
+        assert re.search(r"a\.tar: not a complete \.tar or \.tar\.gz \(.*\); get it again$", told)
 
 
 def test_a_gzip_archive_is_checked_by_its_own_checksum(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def check_data(
             seen[image_id] = CheckedImage()
     _count(report, ids, seen)
     _judge_contradictions(report, ids, seen)
-    report.notes += _notes(report, ids, seen, masks_beside=dataset.masks_of_another_kind())
+    report.notes += _notes(report, ids, seen, dataset)
     return report
 
 
@@ -179,10 +179,10 @@ def _contradiction(dataset: VocDataset, sample: Sample, pixels: "NDArray[np.int6
 
 def _without_masks(dataset: VocDataset, scored: Collection[str], image_id: str) -> str:
     """Say that a data set to be scored has no masks. image_id: of an image that needs one."""
-    other = dataset.elsewhere("SegmentationClass", image_id) or dataset.masks_of_another_kind()
     return (
-        f"{dataset.root}: has no masks{other}, but {' and '.join(scored)} is to be scored; write "
-        "SegmentationClass/<id>.png for its images, or train without a score: wsss train-cam"
+        f"{dataset.root}: has no masks{dataset.other_masks(image_id)}, but {' and '.join(scored)} "
+        "is to be scored; write SegmentationClass/<id>.png for its images, or train without a "
+        "score: wsss train-cam"
     )
 
 
@@ -250,13 +250,9 @@ def _notes(
     report: DataReport,
     ids: dict[str, list[str]],
     seen: dict[str, CheckedImage],
-    *,
-    masks_beside: str,
+    dataset: VocDataset,
 ) -> Iterator[str]:
-    """Yield notes on what is allowed, but may not be intended.
-
-    masks_beside: the dataset's `masks_of_another_kind`.
-    """
+    """Yield notes on what is allowed, but may not be intended."""
     assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
     if assumed:
         yield (
@@ -277,12 +273,24 @@ def _notes(
     absent = [name for k, name in enumerate(report.classes) if k not in held]
     if absent and held and not assumed:
         yield f"in no image: {', '.join(absent)}"
-    if seen and not any(report.num_masks.values()):
+    labels = [{*image.labels} for image in seen.values()]
+    if len(labels) > 1 and (always := set.intersection(*labels)):
         yield (
-            f"no image has a mask{masks_beside}: XML is enough for training; a table needs masks "
-            "of the images that it scores"
+            f"in every image: {', '.join(report.classes[k] for k in sorted(always))}; CAMs do not "
+            "find such a class, as a classifier learns from images with and without it"
+        )
+    if seen and not dataset.has_masks():
+        yield (
+            f"no image has a mask{dataset.other_masks(min(seen))}: XML is enough for training; a "
+            "table needs masks of the images that it scores"
         )
         return
+    ignored = sum(counts.ignored_pixels for counts in report.counts.values())
+    if ignored > sum(c.background_pixels + sum(c.pixels) for c in report.counts.values()):
+        yield (
+            f"more than half of the pixels of masks are {IGNORE_INDEX}, which is never scored; "
+            "background is 0, and the first class 1"
+        )
     for split in ids:
         if lacking := sum(bool(seen[i].labels) and not seen[i].mask_digest for i in ids[split]):
             yield (

@@ -1,6 +1,7 @@
 """The class list, palette and label values of PASCAL VOC, and of custom data sets in its layout."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,14 @@ def voc_palette() -> list[int]:
     ]
 
 
+def class_name(text: str) -> str:
+    """Return a class name as it is compared: accents joined with their letters, single spaces.
+
+    macOS separates them in file names, and so in lists made of those.
+    """
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
 def has_class_list(root: Path) -> bool:
     """Return whether there is a classes.txt, even as a broken link; else VOC's are assumed."""
     path = root / CLASS_LIST
@@ -95,7 +104,7 @@ def read_class_list(root: Path) -> tuple[str, ...]:
         return VOC_CLASSES
     path = root / CLASS_LIST
     lines = read_text(path, MAX_LIST_BYTES, ClassListError).splitlines()
-    names = [" ".join(line.split()) for line in lines if line.strip()]
+    names = [class_name(line) for line in lines if line.strip()]
     require_class_names(names, path)
     return tuple(names)
 
@@ -127,7 +136,9 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
                 f"pixels are {IGNORE_INDEX}; remove the line, label or folder: the first class is "
                 "label 1"
             )
-        if not CLASS_NAME.fullmatch(name):
+        # Many scripts write vowels as marks on letters, which are no \w.
+        letters = (char for char in name if not unicodedata.category(char).startswith("M"))
+        if not CLASS_NAME.fullmatch("".join(letters)):
             raise ClassListError(
                 f"{path}: class name {quoted(name)} is not allowed; use letters, digits, spaces, "
                 "'-' and '_', 80 at most"

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from wsss.basics.files import OTHER_ENDINGS, read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.basics.printable import printable, quoted
-from wsss.data.classes import IGNORE_INDEX, has_class_list, is_reserved, read_class_list
+from wsss.data.classes import IGNORE_INDEX, class_name, has_class_list, is_reserved, read_class_list
 from wsss.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class VocDataset:
             other = self.elsewhere("ImageSets/Segmentation", split)
             raise DataError(
                 f"{folder / split}.txt: no such split{other}; there are: {names}; write this one, "
-                "one image id per line, or name another"
+                "one image id per line, or name another (--split, --set data.train_split or "
+                "data.eval_split)"
             )
         lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
         ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
@@ -177,13 +178,21 @@ class VocDataset:
         folders = ("SegmentationClass", "SegmentationClassAug")
         return any(files_of(self.root, folder) for folder in folders)
 
-    def masks_of_another_kind(self) -> str:
-        """Return ` (SegmentationClass has <file>; masks are PNGs)`, "" if it has no other files."""
-        folder = self.root / "SegmentationClass"
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
-        others = {*OTHER_ENDINGS} - {*ENDINGS["SegmentationClass"]}
-        found = next((name for name in names if Path(name).suffix.lower() in others), "")
-        return f" (SegmentationClass has {printable(found)}; masks are PNGs)" if found else ""
+    def other_masks(self, image_id: str) -> str:
+        """Return ` (there is <file>)` for what may be an image's mask elsewhere or of another kind.
+
+        "" if there is nothing. It takes long: for a data set without masks.
+        """
+        if other := self.elsewhere("SegmentationClass", image_id):
+            return other
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            for path in sorted((self.root / folder).glob("[!.]*")):
+                name = printable(path.name)
+                if (path / f"{image_id}.png").exists():
+                    return f" (there is {folder}/{name}/{image_id}.png; move all one folder up)"
+                if path.suffix.lower() in OTHER_ENDINGS:
+                    return f" ({folder} has {name}; masks are PNGs)"
+        return ""
 
     def has_mask(self, image_id: str) -> bool:
         """Return whether there is a mask, even as a broken link."""
@@ -242,12 +251,16 @@ class VocDataset:
             labels = labels_of_mask(self.mask(image_id))
         else:
             raise DataError(
-                f"{self.root}/Annotations/{image_id}.xml: no annotation here, and no mask; an "
-                "image needs one of them for its labels"
+                f"{self.root}/Annotations/{image_id}.xml: no annotation here"
+                f"{self.elsewhere('Annotations', image_id)}, and no mask; an image needs one of "
+                "them for its labels"
             )
         if not labels and not may_be_empty:
             why = "no <object> below the root" if found else f"only 0 or {IGNORE_INDEX}"
-            raise DataError(f"{path}: no class present ({why}); an image needs at least one")
+            raise DataError(
+                f"{path}: no class present ({why}); an image needs at least one: label it, or "
+                "remove it from its splits"
+            )
         picture = self.image_path(image_id)
         return Sample(image_id, picture, labels, "xml" if found else "mask"), found
 
@@ -260,9 +273,11 @@ class VocDataset:
 
         labelme's masks are in SegmentationClassPNG, VOC's other lists in ImageSets/Main.
         """
-        found = sorted((self.root / folder).parent.glob(f"*/{name}{ENDINGS[folder][0]}"))
-        others = [path.relative_to(self.root) for path in found]
-        others = [path for path in others if path.parent.as_posix() not in ENDINGS]
+        parent, file = (self.root / folder).parent, f"{name}{ENDINGS[folder][0]}"
+        found = [*sorted(parent.glob(f"*/{file}")), parent / file, self.root / file]
+        others = [path.relative_to(self.root) for path in found if path.exists()]
+        not_these = {*ENDINGS, "SegmentationObject"}  # VOC's numbers of objects
+        others = [path for path in others if path.parent.as_posix() not in not_these]
         return f" (there is {others[0]})" if others else ""
 
     def has_picture(self, file_name: str) -> bool:
@@ -285,7 +300,7 @@ class VocDataset:
         labels = set()
         for node in root.findall("object"):
             names = node.findall("name")
-            name = " ".join((node.findtext("name") or "").split())
+            name = class_name(node.findtext("name") or "")
             if len(names) != 1 or not name:
                 what = "of several names" if len(names) > 1 else "without a name"
                 raise DataError(f"{path}: an object {what}; name its one class or remove it")
@@ -293,8 +308,10 @@ class VocDataset:
                 raise DataError(f"{path}: {quoted(name)} is no class; remove the object")
             if name not in self.classes:
                 assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
+                meant = [known for known in self.classes if known.casefold() == name.casefold()]
+                remedy = f"write {meant[0]}" if meant else "add it to classes.txt or correct it"
                 raise DataError(
-                    f"{path}: unknown class {quoted(name)}; add it to classes.txt or correct it "
+                    f"{path}: unknown class {quoted(name)}; {remedy} "
                     f"(known: {', '.join(self.classes)}{assumed})"
                 )
             labels.add(self.classes.index(name))

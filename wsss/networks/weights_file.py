@@ -7,13 +7,15 @@ from a file is ever run.
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
 
 from wsss.basics.errors import let_through
+from wsss.basics.files import BROKEN_ZIP
 from wsss.basics.printable import MAX_QUOTED, printable
 from wsss.weights import WeightsError
 
@@ -94,10 +96,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
         let_through(error, path)
-        raise WeightsError(
-            f"{path}: not a plain state dict ({_reason(error)}); save it with "
-            "torch.save(model.state_dict(), file)"
-        ) from None
+        raise WeightsError(f"{path}: not a plain state dict: {_reason(error, path)}") from None
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content
@@ -116,16 +115,31 @@ def _no_weights(start: bytes) -> str:
     return ""
 
 
-def _reason(error: Exception) -> str:
-    """Return in a few words why torch refuses a file."""
-    text = str(error)
-    if code := re.search(r"GLOBAL ([\w.]+)", text):
-        return f"it is a pickle that needs code to be run: {code[1]}"
-    if "PytorchStreamReader" in text:
+def _reason(error: Exception, path: Path) -> str:
+    """Return in a few words why a file is refused, and the remedy."""
+    text, held = str(error), _names_in_zip(path)
+    if ".tar format" in text or not held & {"", "data.pkl"}:
+        return "it is an archive of other files; unpack it"
+    if "PytorchStreamReader" in text or "deserializing header" in text:
         return "it is cut off or damaged; get it again"
-    if "pickle protocol" in text or text.startswith("Weights only load failed"):
-        return "it is not what torch.save writes"
-    return printable((text.splitlines() or [type(error).__name__])[0])[:120]
+    if code := re.search(r"GLOBAL ([\w.]+)", text):
+        why = f"it is a pickle that needs code to be run: {code[1]}"
+    elif "constants.pkl" in held:
+        why = "it is a TorchScript program"
+    elif "pickle protocol" in text or text.startswith("Weights only load failed"):
+        why = "it is not what torch.save writes"
+    else:
+        why = printable((text.splitlines() or [type(error).__name__])[0])[:120]
+    return f"{why}; save it with torch.save(model.state_dict(), file)"
+
+
+def _names_in_zip(path: Path) -> set[str]:
+    """Return the names, without folders, of what a zip holds; {""} if it is none, or damaged."""
+    try:
+        with ZipFile(path) as archive:
+            return {PurePosixPath(name).name for name in archive.namelist()}
+    except BROKEN_ZIP:
+        return {""}
 
 
 def _tensors(

@@ -92,7 +92,10 @@ def _check(
     names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
     names = list(dict.fromkeys([*names, *scored]))
     if not names:
-        raise DataError(f"{dataset.root}: no lists in ImageSets/Segmentation; write train.txt")
+        other = dataset.elsewhere("ImageSets/Segmentation", "train")
+        raise DataError(
+            f"{dataset.root}: no lists in ImageSets/Segmentation{other}; write train.txt"
+        )
     judged = scored or ([DataConfig().eval_split] if dataset.has_masks() else [])
     report = check_data(dataset, names, scored=judged, decode=decode)
     compare_lists(report, dataset, names if split else dataset.split_names())

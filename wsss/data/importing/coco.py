@@ -4,16 +4,16 @@ Legend: H W image size.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
-from wsss.data.classes import IGNORE_INDEX
+from wsss.data.classes import IGNORE_INDEX, class_name
 from wsss.data.errors import DataError
 from wsss.data.importing.foreign import (
     MAX_LABEL_BYTES,
@@ -28,7 +28,8 @@ FINEST, MAX_FINE_PIXELS = 8, 1 << 24
 """A polygon is drawn at 8 times its size (less if it is large) and scaled down: Pillow draws the
 outline as part of it, which makes small objects a quarter too large."""
 
-Id = int | str
+Id = Annotated[int | str, Field(union_mode="left_to_right")]
+"""VIA writes an image's id as a number, and as text in its annotations: both become numbers."""
 
 
 class _Image(BaseModel):
@@ -65,7 +66,7 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
             f"{path}: not COCO's instances ({_first(error)}); give the JSON with the lists images, "
             "annotations and categories"
         ) from None
-    names = {category.id: " ".join(category.name.split()) for category in coco.categories}
+    names = {category.id: class_name(category.name) for category in coco.categories}
     if len(names) < len(coco.categories):
         raise DataError(f"{path}: two categories have the same id; give each its own")
     by_id = {image.id: image for image in coco.images}
@@ -103,7 +104,10 @@ def _first(error: ValidationError) -> str:
 
 
 def require_outlines(foreign: Foreign) -> None:
-    """Raise DataError if an object has no outline: in a mask it would be background."""
+    """Raise DataError if an object has no outline, or if all polygons lie within one pixel.
+
+    In a mask, the first would be background, and the others' pixel too small to be noticed.
+    """
     lacking = [
         image.name
         for image in foreign.images
@@ -114,6 +118,20 @@ def require_outlines(foreign: Foreign) -> None:
             f"{foreign.path}: no segmentation of some objects in {some(lacking)}; add it, or leave "
             "--masks out"
         )
+    outlines = [region.outline for image in foreign.images for region in image.regions]
+    polygons = [outline for outline in outlines if isinstance(outline, list)]
+    if polygons and all(map(_within_a_pixel, polygons)):
+        raise DataError(
+            f"{foreign.path}: no polygon has a coordinate above 1, as if in shares of the "
+            "picture's sides; write pixels"
+        )
+
+
+def _within_a_pixel(polygons: list[Any]) -> bool:
+    try:
+        return bool(np.max(np.hstack(polygons)) <= 1)
+    except (TypeError, ValueError):
+        return False  # `draw_mask` names what cannot be drawn
 
 
 def draw_mask(image: ForeignImage, size: tuple[int, int], foreign: Foreign) -> NDArray[np.uint8]:
@@ -144,6 +162,8 @@ def _shape(outline: Any, size: tuple[int, int]) -> tuple[tuple[int, int], Image.
     """Return where an object's box begins, (x, y), and the object in it: 255, 0 outside."""
     if isinstance(outline, dict):
         return (0, 0), Image.fromarray(_decoded(outline["counts"], outline["size"], size))
+    if not isinstance(outline[0], list):  # one polygon, as VIA writes it
+        outline = [outline]
     polygons = [np.array(polygon, float).reshape(-1, 2) for polygon in outline]
     points = np.concatenate(polygons)
     if min(map(len, polygons)) < 2 or not np.isfinite(points).all():

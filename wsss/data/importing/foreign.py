@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from wsss.basics.files import read_text
 from wsss.basics.printable import counted, first_of, one_line, quoted
+from wsss.data.classes import class_name
 from wsss.data.errors import DataError
 from wsss.data.voc import ENDINGS
 
@@ -127,7 +128,8 @@ class Pictures:
     def find(self, named: str, path: Path) -> str | None:
         """Return the picture that `named` means: one of the two paths is the end of the other.
 
-        Raises DataError, naming `path`, if several fit.
+        Its ending may be another, as after pictures were converted. Raises DataError, naming
+        `path`, if several fit.
         """
         found: list[str] = []
         path_there = named.replace("\\", "/").removeprefix("./").lstrip("/")
@@ -142,6 +144,9 @@ class Pictures:
                 f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; name the "
                 "pictures' folder with --images, or write the picture's path below that folder"
             )
+        stem, ending = os.path.splitext(path_there)  # noqa: PTH122 - of a name in a file
+        if not found and ending.lower() in (*ENDINGS["JPEGImages"], *UNREAD):
+            return self.find(stem, path)
         return found[0] if found else None
 
     def labelled(self, path: Path, classes: list[str], images: dict[str, ForeignImage]) -> Foreign:
@@ -224,7 +229,7 @@ def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign
     if label is None:
         hot = [k for k in range(len(header)) if k not in (image, split)]
         labelled = _one_hot(path, header, rows, hot)
-        classes = [header[k] for k in hot]
+        classes = [class_name(header[k]) for k in hot]
     else:
         separator = _separator(path, [row[label] for _, row in rows], options.separator)
         labelled = [_parts(row[label], separator) for _, row in rows]
@@ -314,7 +319,7 @@ def _one_hot(
             f"{''.join(f' {shlex.quote(name)}' for name in only)}, or write a column of 0 and 1 "
             f"for each class{f' ({other[0]})' if other else ''}"
         )
-    return [[header[k] for k in columns if row[k].casefold() in YES] for _, row in rows]
+    return [[class_name(header[k]) for k in columns if row[k].casefold() in YES] for _, row in rows]
 
 
 def _separator(path: Path, fields: list[str], asked: str | None) -> str:
@@ -335,7 +340,7 @@ def _separator(path: Path, fields: list[str], asked: str | None) -> str:
 
 def _parts(text: str, separator: str) -> list[str]:
     parts = text.split(separator) if separator else [text]
-    return [name for part in parts if (name := " ".join(part.split()))]
+    return [name for part in parts if (name := class_name(part))]
 
 
 def _split(text: str, path: Path, line: int) -> str:
@@ -350,12 +355,16 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
         raise DataError(f"{path}: already in VOC layout; give the folder itself as --data")
     parts = {name: PurePosixPath(name).parts[:-1] for name in pictures.names}
     tops = {folders[0] for folders in parts.values() if folders}
-    depth = int(bool(tops) and all(top.casefold() in SPLITS for top in tops))
+    splits = {top for top in tops if top.casefold() in SPLITS}
+    depth = int(bool(tops) and splits == tops)
+    if not depth and len({SPLITS[top.casefold()] for top in splits}) > 1:  # `train` is VOC's class
+        raise DataError(
+            f"{path}: {some(sorted(tops - splits))} beside the splits {some(sorted(splits))}; move "
+            "it elsewhere, or into one of them"
+        )
     images = {
         name: ForeignImage(
-            name,
-            {" ".join(folders[depth].split()): None},
-            SPLITS[folders[0].casefold()] if depth else "",
+            name, {class_name(folders[depth]): None}, SPLITS[folders[0].casefold()] if depth else ""
         )
         for name, folders in parts.items()
         if len(folders) > depth

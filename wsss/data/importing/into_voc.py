@@ -329,7 +329,7 @@ def _write_image(
     size, classes = image_size(picture), foreign.classes
     shown = [name for name in classes if name in image.labels]
     if request.masks:
-        if None not in image.size and image.size != size:
+        if all(image.size) and image.size != size:  # some tools write 0
             raise DataError(
                 f"{picture}: {size[0]}x{size[1]} pixels upright, {foreign.path.name} says "
                 f"{image.size[0]}x{image.size[1]}; save the picture as it was annotated, without "

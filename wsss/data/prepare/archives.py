@@ -287,8 +287,9 @@ def extract(
     except ArchiveError:
         raise
     except DAMAGED as error:
+        why = str(error).partition(":\n")[0]  # what each of its readers says, in a line of its own
         raise ArchiveError(
-            f"{archive}: not a complete .tar or .tar.gz ({error}); get it again"
+            f"{archive}: not a complete .tar or .tar.gz ({why}); get it again"
         ) from None
     except OSError as error:
         raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None

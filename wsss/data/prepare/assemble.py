@@ -18,6 +18,7 @@ from typing import Any
 from rich.progress import Progress
 
 from wsss.basics.files import write_json
+from wsss.basics.printable import counted
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.errors import DataError
@@ -198,8 +199,8 @@ def _require_files(paths: list[Path], archive: Path) -> None:
     missing = [f"{path.parent.name}/{path.name}" for path in paths if not path.is_file()]
     if missing:
         raise DataError(
-            f"{archive}: {missing[0]} is missing, {len(missing)} files in all, which its lists "
-            "name; get the archive again"
+            f"{archive}: {missing[0]} is missing, {counted(len(missing), 'file')} in all, which "
+            "its lists name; get the archive again"
         )
 
 
