@@ -331,6 +331,15 @@ def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
         print(records_text(Records.of(cells)), end="")
 
 
+def refuse_idle(where: str, context: typer.Context, *names: str) -> None:
+    """Raise ConfigError for options that are given where they have no effect."""
+    from wsss.overrides import ConfigError
+
+    words = words_of(context.command, {name: context.params[name] for name in names})
+    if words:
+        raise ConfigError(f"{' '.join(words)}: no effect {where}; leave it out")
+
+
 def require_one_of(**given: bool) -> None:
     """Raise ConfigError if two of these options are given."""
     from wsss.overrides import ConfigError

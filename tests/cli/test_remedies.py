@@ -210,3 +210,18 @@ def test_files_are_missing_until_the_printed_command_has_written_them(
     (infer,) = re.findall("write it with: (.*)", refused("wsss", "evaluate", "--run", run))
     give(infer)
     assert "at the fixed threshold" in give(command("wsss", "evaluate", "--run", run))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sweeps status --every 3",
+        "sweeps plan V --json --concurrent 2",
+        "sweeps headline --cpus 2",
+        "sweeps headline --gpus 1 --label-workers 999",
+        "wsss pseudo-label --run x --gpus 1",
+        "wsss pseudo-label --run x --address auto --workers 3",
+    ],
+)
+def test_an_option_that_has_no_effect_beside_the_others_is_refused(line: str) -> None:
+    assert "no effect with" in refused(*line.split())

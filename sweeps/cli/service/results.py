@@ -45,6 +45,8 @@ def status(
     options.require_one_of(trials=by_trial, json=as_json, csv=as_csv)
     options.require_one_of(watch=watch, json=as_json, csv=as_csv)
     options.require_one_of(watch=watch, address=bool(address))
+    if not watch:
+        options.refuse_idle("without --watch", ctx, "every")
     if address:
         asked = {"sweep": sweep, "by_trial": by_trial, "as_json": as_json, "as_csv": as_csv}
         words = options.words_of(ctx.command, asked)

@@ -75,6 +75,7 @@ def planned_sweep(
 
 @options.with_options_of(planned_sweep)
 def plan(
+    ctx: typer.Context,
     store: options.StoreOption = "results",
     concurrent: Annotated[
         int, typer.Option(min=1, help="trials at a time, for the estimated time")
@@ -90,6 +91,8 @@ def plan(
 
     from sweeps.report.live.plan_view import PlanView
 
+    if as_json:
+        options.refuse_idle("with --json, which has the time of each trial", ctx, "concurrent")
     options.leave_memory_to_the_system()
     view = PlanView(planned_sweep(**given), options.opened(store))
     if as_json:
