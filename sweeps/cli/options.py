@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from sweeps.tables.table import MAX_SEEDS
+
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
     from sweeps.run.driver import Subject
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Settings")
 T = TypeVar("T")
-
-MAX_SEEDS = 1000
-"""More trainings per configuration are a slip."""
 
 Preset = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli import options
+from sweeps.tables.table import MAX_SEEDS
 
 if TYPE_CHECKING:
     from sweeps.report.tables.model import Report
@@ -26,7 +27,7 @@ def status(
         bool, typer.Option("--watch", help="refresh until all is done or Ctrl-C")
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.2, help="seconds between two refreshes of --watch")
+        float, typer.Option(min=0.2, max=1e9, help="seconds between two refreshes of --watch")
     ] = 5.0,
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
@@ -86,8 +87,7 @@ def report(
     store: options.StoreOption = "results",
     sweep: options.SweepName = None,
     seeds: Annotated[
-        int | None,
-        typer.Option(min=1, max=options.MAX_SEEDS, help="seeds per cell; default: the sweep's"),
+        int | None, typer.Option(min=1, max=MAX_SEEDS, help="seeds per cell; default: the sweep's")
     ] = None,
     measure: Annotated[
         str,

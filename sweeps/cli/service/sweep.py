@@ -115,7 +115,9 @@ def run(
     ] = None,
     hang_after: Annotated[
         float,
-        typer.Option(min=0, help="seconds without progress before a trial is restarted; 0: never"),
+        typer.Option(
+            min=0, max=1e9, help="seconds without progress before a trial is restarted; 0: never"
+        ),
     ] = 1800.0,
     accept_changes: options.AcceptChanges = False,
     probe: options.Probe = None,
