@@ -120,7 +120,8 @@ def _own(target: Path, *, checkpoints: bool) -> set[str]:
     """Return the folders of the local store that are never replaced.
 
     They are finished results, and what was run here: sweeps and searches for which Tune has a
-    folder, and headlines that say so. checkpoints: a training without any does not count, as they are wanted now.
+    folder, and headlines that say so. checkpoints: a training without any does not count, as they
+    are wanted now.
     """
     finished = {
         f"{room}/{path.parent.name}"
