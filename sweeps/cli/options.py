@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from sweeps.tables.table import MAX_SEEDS
+
 if TYPE_CHECKING:
     from sweeps.plan.sweep import BaseOptions, Sweep
     from sweeps.run.driver import Subject
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Settings")
 T = TypeVar("T")
-
-MAX_SEEDS = 1000
-"""More trainings per configuration are a slip."""
 
 Preset = Annotated[
     str | None,
@@ -329,6 +328,15 @@ def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
         print(json.dumps({**about, "cells": cells}))
     else:
         print(records_text(Records.of(cells)), end="")
+
+
+def refuse_idle(where: str, context: typer.Context, *names: str) -> None:
+    """Raise ConfigError for options that are given where they have no effect."""
+    from wsss.overrides import ConfigError
+
+    words = words_of(context.command, {name: context.params[name] for name in names})
+    if words:
+        raise ConfigError(f"{' '.join(words)}: no effect {where}; leave it out")
 
 
 def require_one_of(**given: bool) -> None:

@@ -122,7 +122,8 @@ class Program(TyperGroup):
         have_a_width()
         have_a_home()
         reach_local_servers()
-        return super().main(*args, **options)
+        with explained():  # a full disk, on which the help is to be written
+            return super().main(*args, **options)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command; for one of the other program, exit with 2 and say how to give it."""

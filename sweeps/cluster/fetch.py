@@ -15,7 +15,7 @@ from sweeps.cluster.job_address import JobError
 from sweeps.plan.states import folder_names
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import CHECKPOINTS, Remote
-from sweeps.store.rooms import DONE, RESULTS, STAGES
+from sweeps.store.rooms import DONE, RESULTS, RUN_HERE, STAGES
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
 from wsss.data.building import alone, temporary
@@ -119,8 +119,9 @@ def take_over(came: Path, target: Path, *, checkpoints: bool) -> Fetched:
 def _own(target: Path, *, checkpoints: bool) -> set[str]:
     """Return the folders of the local store that are never replaced.
 
-    They are finished results, and sweeps and searches for which Tune has a folder, so that they
-    were run here. checkpoints: a training without any does not count, as they are wanted now.
+    They are finished results, and what was run here: sweeps and searches for which Tune has a
+    folder, and headlines that say so. checkpoints: a training without any does not count, as they
+    are wanted now.
     """
     finished = {
         f"{room}/{path.parent.name}"
@@ -130,4 +131,6 @@ def _own(target: Path, *, checkpoints: bool) -> set[str]:
     }
     tuned = folder_names(target / "ray")
     run_here = {f"sweeps/{name}" for name in tuned}
-    return finished | run_here | {f"searches/{name.removeprefix('search-')}" for name in tuned}
+    run_here |= {f"searches/{name.removeprefix('search-')}" for name in tuned}
+    run_here |= {f"headline/{path.parent.name}" for path in target.glob(f"headline/*/{RUN_HERE}")}
+    return finished | run_here

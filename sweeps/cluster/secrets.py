@@ -7,6 +7,7 @@ again at any time. cluster.yaml and cluster.onprem.yaml copy the files to the no
 import os
 import secrets
 import stat
+from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -74,5 +75,6 @@ def _create(path: Path, content: str) -> None:
 
 if __name__ == "__main__":
     with explained():
+        ArgumentParser("python -m sweeps.cluster.secrets", description=__doc__).parse_args()
         made = ensure_secrets(Path.home())
-    print(*made, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")
+        print(*made, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")

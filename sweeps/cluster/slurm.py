@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.store.errors import StoreError
+from wsss.basics.files import refuse_pipe
 from wsss.basics.printable import counted
 
 JOB = Path(__file__).parents[2] / "cluster" / "slurm.sbatch"
@@ -73,6 +74,7 @@ def sbatch_script(allocation: Allocation, words: Sequence[str]) -> str:
 
 def write_job(path: Path, script: str) -> None:
     """Write a job script. Raises StoreError if the file exists and is something else."""
+    refuse_pipe(path, StoreError)
     if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         raise StoreError(
             f"{path}: exists, and is not a job of `sweeps slurm`; name another file with --out"

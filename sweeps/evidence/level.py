@@ -53,7 +53,7 @@ def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> L
     sign = _sign(fixed) if fixed.differs else _sign(next(iter(others.values())))
     same = [name for name, other in others.items() if other.differs and _sign(other) == sign]
     figures = ", ".join(
-        f"{name} {evidence.differences.mean:+.2f} ({p_words(evidence.holm_p)})"
+        f"{name} {evidence.differences.mean:+z.2f} ({p_words(evidence.holm_p)})"
         for name, evidence in {"fixed": fixed, **others}.items()
         if evidence.differences.mean is not None and evidence.holm_p is not None
     )

@@ -109,9 +109,9 @@ def judge(
     if interval is None or p_equivalent is None or holm_p is None or mean is None or sd is None:
         none = "no seed was measured for both the cell and its baseline"
         return Verdict(Word.NOT_RESOLVABLE, "one seed: seed noise unknown" if n else none)
-    measured = f"measured {mean:+.2f} ± {sd:.2f} over {n} seeds"
-    expected = f"the paper's {paper:+.2f}"
-    span = f"{100 * (1 - 2 * ALPHA):.0f} % interval {interval.low:+.2f} to {interval.high:+.2f}"
+    measured = f"measured {mean:+z.2f} ± {sd:.2f} over {n} seeds"
+    expected = f"the paper's {paper:+z.2f}"
+    span = f"{100 * (1 - 2 * ALPHA):.0f} % interval {interval.low:+z.2f} to {interval.high:+z.2f}"
     equivalent, differs = p_equivalent < ALPHA, holm_p < ALPHA
     has_sign = abs(paper) > margin + ROUNDING
     outside = interval.low > paper + margin or interval.high < paper - margin

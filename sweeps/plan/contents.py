@@ -16,6 +16,7 @@ from sweeps.store.errors import StoreError
 from sweeps.store.records import AGAIN
 from sweeps.store.rooms import DONE, OF_KIND, STAGES, Driven, Kind
 from sweeps.store.store import Store
+from wsss.basics.files import refuse_pipe
 from wsss.basics.printable import printable
 from wsss.identity import cam_id
 from wsss.recipes import preset_and_recipe
@@ -134,6 +135,7 @@ def _reported_mious(path: Path) -> dict[str, float]:
 
     From a bucket, reports are downloaded but predictions are not. Raises StoreError.
     """
+    refuse_pipe(path, StoreError)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return {

@@ -227,6 +227,8 @@ class Search(BaseModel):
     search_half: list[str]
     """Ids of the images, in file order."""
     held_out_half: list[str]
+    samples: Annotated[int, Field(ge=0)] = 0
+    """Trials that were asked for last, which is no part of the name; 0 in an older description."""
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_description, write_json
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
-from sweeps.tables.table import Table
+from sweeps.tables.table import MAX_SEEDS, Table
 from wsss.basics.printable import command, counted, printable, quoted
 from wsss.config import RunConfig
 from wsss.identity import config_id, idle
@@ -42,7 +42,7 @@ class Sweep:
     """Preset and recipe, as wsss/recipes.py names them."""
     base: RunConfig
     """The preset with data, weights and the user's settings; cells override it."""
-    num_seeds: Annotated[int, Field(alias="seeds", gt=0, strict=True)]
+    num_seeds: Annotated[int, Field(alias="seeds", gt=0, le=MAX_SEEDS, strict=True)]
     data: Path
     weights_file: Path | None
     num_train_images: Annotated[int, Field(alias="train_images", gt=0, strict=True)]

@@ -27,7 +27,7 @@ def number(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """Return a difference in percentage points with its sign; a dash for None."""
-    return DASH if value is None else f"{value:+.2f}"
+    return DASH if value is None else f"{value:+z.2f}"
 
 
 def interval(low_high: tuple[float, float] | None, *, sign: bool = False) -> str:

@@ -1,6 +1,5 @@
 """Why a run failed: the note that its process leaves, and the file that records it for good."""
 
-import json
 import re
 import traceback
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeps.store.errors import StoreError, comes_again
-from sweeps.store.store import write_json
+from sweeps.store.store import read_json, write_json
 
 DIVERGED, NOT_LEARNING = "diverged", "not learning"
 
@@ -91,8 +90,8 @@ def take_note(folder: Path) -> ErrorNote | None:
     """
     path = folder / "error.json"
     try:
-        note = ErrorNote(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):  # a node that is lost may leave half of it
+        note = ErrorNote(**read_json(path))
+    except (StoreError, TypeError):  # there is none, or half of it from a node that is lost
         return None
     except OSError as error:
         return note_of(error)

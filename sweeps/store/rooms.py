@@ -7,6 +7,8 @@ Kind = Literal["sweep", "search", "headline"]
 
 DONE = "done.json"
 STAGE_LOCK, DRIVER_LOCK = "stage.lock", "driver.lock"
+RUN_HERE = ".run-here"
+"""In a headline's folder if it was run in this store; hidden, so that it is not copied."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_SEEDS = 1000
+"""Trainings per configuration; more are a slip."""
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -237,8 +237,13 @@ class _Experiment:
             with self._alone.acquire():
                 known = self.client.get_experiment_by_name(subject.experiment)
                 if known is None:
-                    self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
-                    return
+                    try:
+                        self.id = self.client.create_experiment(subject.experiment, folder, tags)
+                        return
+                    except MlflowException:  # a process of another store may have been faster
+                        known = self.client.get_experiment_by_name(subject.experiment)
+                        if known is None:
+                            raise
         self.id = str(known.experiment_id)
         if not known.experiment_id:
             raise MlflowException("no MLflow: it knows an experiment without an id")

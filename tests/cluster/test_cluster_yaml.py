@@ -216,14 +216,16 @@ def test_a_file_that_cannot_be_read_or_written_is_named(
 
 
 def test_secrets_are_made_once_with_mode_600_and_never_printed(tmp_path: Path) -> None:
-    def run() -> str:
-        command = [sys.executable, "-m", "sweeps.cluster.secrets"]
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "sweeps.cluster.secrets", *words]
         environment = {**os.environ, "HOME": str(tmp_path)}
         done = subprocess.run(
             command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True
         )
         return done.stdout + done.stderr
 
+    assert "usage:" in run("--help")
+    assert list(tmp_path.iterdir()) == []
     first = run()
     files = [tmp_path / ".ray/auth_token", tmp_path / ".config/wsss/mlflow_password"]
     contents = [file.read_text() for file in files]

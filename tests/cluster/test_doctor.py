@@ -29,13 +29,7 @@ from sweeps.cluster.doctor.machine import (
     listening,
     locked_versions,
 )
-from sweeps.cluster.doctor.nodes import (
-    NodeReport,
-    check_report,
-    quick_fingerprint,
-    same_data,
-    try_store,
-)
+from sweeps.cluster.doctor.nodes import NodeReport, check_report, quick_fingerprint, same, try_store
 
 
 @contextmanager
@@ -167,6 +161,7 @@ def report(**change: Any) -> NodeReport:
     same: dict[str, Any] = {
         "versions": {"torch": "2"},
         "data": "",
+        "weights": "",
         "free_bytes": 100 * 2**30,
         "gpus": 0,
         "clock": 10.0,
@@ -178,7 +173,7 @@ def report(**change: Any) -> NodeReport:
 def test_a_node_without_a_home_is_reported_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     for home in ("/nonexistent", "/no/such/home"):
         monkeypatch.setenv("HOME", home)
-        assert nodes._report("n1", [], "", None).free_bytes > 0
+        assert nodes._report("n1", [], "", "", None).free_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -246,19 +241,38 @@ def test_two_may_check_one_store_at_the_same_time(
 
     def ask(*arguments: Any) -> dict[str, Any]:
         monkeypatch.setattr(nodes, "_ask_each", lambda *_: {})
-        nodes.check_nodes({}, "", str(tmp_path))  # the other begins and ends
+        nodes.check_nodes({}, "", "", str(tmp_path))  # the other begins and ends
         return {"n1": report(lost=try_store(arguments[-1], "n1"))}
 
     monkeypatch.setattr(nodes, "_ask_each", ask)
-    assert states(nodes.check_nodes({}, "", str(tmp_path)))["store on nodes"] == "ok"
+    assert states(nodes.check_nodes({}, "", "", str(tmp_path)))["store on nodes"] == "ok"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nodes_with_other_data_are_named() -> None:
-    assert same_data({"a": "1", "b": "1"}).state == "ok"
-    other = same_data({"a": "1", "b": "2", "c": "1"})
+    assert same("data", {"a": "1", "b": "1"}).state == "ok"
+    other = same("data", {"a": "1", "b": "2", "c": "1"})
     assert (other.state, other.found) == ("problem", "1 on a, c; 2 on b")
-    assert same_data({"a": "missing", "b": "missing"}).state == "problem"
+    assert same("data", {"a": "missing", "b": "missing"}).state == "problem"
+
+
+def test_weights_are_looked_for_on_each_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"NodeManagerHostname": "a", "Alive": True, "Resources": {}}
+    monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": name, **there} for name in ("n1", "n2")])
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"1234")
+
+    def ask(ids: list[str], packages: list[str], data: str, weights: str, asked: None) -> Any:
+        first = nodes._report(ids[0], packages, data, weights, asked)
+        file.unlink()
+        return {ids[0]: first, ids[1]: nodes._report(ids[1], packages, data, weights, asked)}
+
+    monkeypatch.setattr(nodes, "_ask_each", ask)
+    check = nodes.check_nodes({}, "", str(file), "")[-1]
+    assert (check.name, check.state) == ("weights on nodes", "problem")
+    assert check.found == "4 bytes on a n1; missing on a n2"
 
 
 def test_the_command_prints_json_and_fails_on_a_problem(

@@ -246,13 +246,16 @@ FILES = {
     "runs/b/done.json": '{"from": "cluster"}',
     "sweeps/n/sweep.json": "{}",
     "sweeps/own/sweep.json": "{}",
+    "headline/own/headline.json": "{}",
 }
 HERE = {
     "runs/a/done.json": '{"from": "here"}',
     "sweeps/own/sweep.json": "here",
     "ray/own/state": "",
+    "headline/own/headline.json": "here",
+    "headline/own/.run-here": "",
 }
-"""What is there before: a finished run, and a sweep that was run there."""
+"""What is there before: a finished run, and a sweep and a headline that were run there."""
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -266,21 +269,22 @@ def bucket(port: int, mirror: Path) -> str:
     """The URL of a store with FILES, which another machine's mirror has uploaded."""
     store = open_store(f"s3://{BUCKET}/fetched")
     write(store.root, FILES)
-    for folder in ("cams", "runs", "sweeps"):
+    for folder in ("cams", "runs", "sweeps", "headline"):
         store.folder(folder).push()
     return store.address
 
 
 def check_fetched(target: Path, fetched: Fetched) -> None:
-    """All is here but weights, and run a and a sweep are as they were here before."""
+    """All is here but weights; run a, a sweep and a headline are as they were here before."""
     assert Store(target).run("a").metrics() == {"from": "here"}
     assert Store(target).run("b").metrics() == {"from": "cluster"}
     assert Store(target).cam("c").epochs() == [{"epoch": 1}]
     assert set(Store(target).sweep_names()) == {"n", "own"}
     assert (target / "sweeps/own/sweep.json").read_text() == "here"
+    assert (target / "headline/own/headline.json").read_text() == "here"
     assert not (target / "cams/c/checkpoints").exists()
-    # epochs/0001.json, done.json, run b, sweep n; run a and the other sweep were here
-    assert (fetched.num_files, fetched.num_kept) == (4, 2)
+    # epochs/0001.json, done.json, run b, sweep n; run a, the other sweep, the headline were here
+    assert (fetched.num_files, fetched.num_kept) == (4, 3)
     came = FILES.keys() - HERE.keys() - {"cams/c/checkpoints/epoch_0001.pt"}
     assert fetched.num_bytes == sum(len(FILES[name]) for name in came)
 
@@ -346,7 +350,7 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
     fetched = copied(str(there), target, cluster_file)
     check_fetched(target, fetched)
     assert {path.name for path in target.iterdir()} == {
-        *("cams", "ray", "runs", "sweeps"),
+        *("cams", "headline", "ray", "runs", "sweeps"),
         "..fetch.lock",
     }
     for store, where in ((there, "there"), (target, "here")):

@@ -66,7 +66,7 @@ def test_a_job_is_a_script_that_bash_can_read(job: Path) -> None:
     [
         (("--gpus", 1), "machines with GPUs (--nodes, --gpus-per-node, --cpus-per-node)"),
         (("--gpus-per-node", 2, "--gpus", 4), "no single machine has room for one"),
-        (("--address", "auto"), "the job starts a Ray of its own"),
+        (("--address", "auto"), "No such option"),
         (("--set", "train.epochz=1"), "train.epochz"),
         (("--partition", "a b"), "not the name of a SLURM partition"),
         (("--micro-batch", "0"), "--micro-batch"),

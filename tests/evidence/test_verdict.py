@@ -6,6 +6,7 @@ from scipy import stats as scipy_stats
 
 from sweeps.evidence.seeds import seed_differences
 from sweeps.evidence.verdict import Verdict, Word, judge, table_verdicts
+from sweeps.report.words import signed
 
 MARGIN = 0.5
 
@@ -140,3 +141,8 @@ def test_without_the_papers_baseline_there_are_differences_but_no_verdicts() -> 
     found = table_verdicts({"A": 49.0, "B0": None}, measured, {"A": "B0"}, MARGIN)["A"]
     assert found.verdict is None
     assert found.differences.mean == 1.5
+
+
+def test_a_difference_that_rounds_to_0_has_no_minus() -> None:
+    assert "-0.00" not in decide([-0.001, 0.001, -0.002], -0.004).reason
+    assert signed(-0.004) == "+0.00"

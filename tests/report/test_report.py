@@ -33,7 +33,7 @@ from sweeps.tables.own import read_tables
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
-from wsss.overrides import apply_overrides
+from wsss.overrides import ConfigError, apply_overrides
 from wsss.recipes import RECIPES
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
@@ -294,6 +294,16 @@ def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> No
     assert "chosen with the pixel ground truth that scores it" in FORMATS["md"](
         sweep_document(best)
     )
+
+
+def test_one_scored_image_has_no_held_out_score_and_nothing_is_missing(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    fill(store, sweep, lambda trial: 0.5, num_images=1)
+    text = FORMATS["txt"](sweep_document(build_report(sweep, store)))
+    assert "mIoU by choice of the threshold" in text or "Level or shape" in text
+    assert "missing" not in text
+    with pytest.raises(ConfigError, match="in one half; score more images"):
+        build_report(sweep, store, measure=Measure.held_out)
 
 
 @pytest.fixture(scope="module")

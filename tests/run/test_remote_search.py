@@ -14,6 +14,7 @@ import pytest
 from made_up.bucket_server import BUCKET, client, faulty_proxy, keys
 from made_up.planned import SEARCH, search_trial
 
+from sweeps.plan.search import load_search
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
 from sweeps.store.errors import StoreError
@@ -51,6 +52,8 @@ def test_the_history_goes_up_with_every_epoch_and_to_the_next_machine(
     with driven(store) as subject:
         assert subject.history.trials() == [search_trial(0, "running", 10.0, 20.0)]
         assert set(subject.history.held_out()) == {"cam0"}
+        subject.write_down()
+        assert load_search(store, SEARCH.name).samples == 3
 
 
 def test_a_bucket_that_is_away_does_not_end_the_search(

@@ -64,6 +64,7 @@ def test_a_sweep_that_is_not_in_the_store_is_refused(name: str, tmp_path: Path) 
         {"tables": [ESCAPE]},
         {"tables": [3]},
         {"seeds": 0},
+        {"seeds": 10**30},
         {"base": {"data": {"name": "../x"}}},
         {"data": None},
     ],

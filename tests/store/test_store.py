@@ -13,9 +13,15 @@ import numpy as np
 import pytest
 from torch import nn
 
+from sweeps.archive.verify import verify
+from sweeps.evidence.image_counts import load_image_counts
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Folder, Store, open_store, read_json, write_json
+from wsss.basics.errors import ForeseenError
+from wsss.evaluation.confusion import ThresholdCounts
+from wsss.labels.cam_files import read_cams
+from wsss.labels.sources import source_in
 from wsss.training.checkpoint import CheckpointFolder
 
 
@@ -190,10 +196,27 @@ def test_a_record_that_we_never_write_is_refused_by_file_and_key(
         (cam.metrics(), cam.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
 
 
-def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(cam: Folder) -> None:
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cam: Folder) -> None:
     cam.path.mkdir(parents=True)
-    os.mkfifo(cam.path / "done.json")
+    for name in ("done.json", "counts.npz", "image_counts.npz", "0001.npz", "V.zip"):
+        os.mkfifo(cam.path / name)
     with pytest.raises(StoreError, match=r"done\.json: a pipe"):
+        cam.result()
+    assert not cam.has_whole("counts.npz")
+    assert source_in(cam.path / "0001.npz") == ""
+    for read in (
+        lambda: load_image_counts(cam, "fixed"),
+        lambda: ThresholdCounts.load(cam.path / "counts.npz"),
+        lambda: read_cams(cam.path / "0001.npz"),
+        lambda: next(verify(cam.path / "V.zip", None)),
+    ):
+        with pytest.raises(ForeseenError, match="a pipe"):
+            read()
+
+
+def test_a_folder_in_the_place_of_a_record_is_to_be_deleted(cam: Folder) -> None:
+    (cam.path / "done.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"done\.json: a folder in the place of a file; delete it"):
         cam.result()
 
 

@@ -520,6 +520,21 @@ def test_two_trackers_that_look_at_the_same_time_make_one_experiment_and_each_ru
     assert [len(logged(store, **key)) for key in ({"parent": "parent"}, {"id": "a"})] == [1, 1]
 
 
+def test_an_experiment_that_another_stores_process_has_just_made_is_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = MlflowClient.create_experiment
+
+    def too_late(*given: Any) -> str:
+        make(*given)
+        return make(*given)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", too_late)
+    tracker = Tracker(store, Made(AT_WORK))
+    assert tracker.sync(), tracker.problem
+    assert len(logged(store, id="a")) == 1
+
+
 class SlowTracker:
     """Takes part in the first synchronisation only when it is let."""
 

@@ -253,6 +253,17 @@ def test_a_drawn_trial_says_how_it_ended(store: Store) -> None:
     assert one == found["1"]
 
 
+def test_a_search_that_is_to_draw_more_has_not_finished(store: Store) -> None:
+    for samples, status in ((0, "FINISHED"), (1, "FINISHED"), (2, "KILLED")):
+        save_search(store, SEARCH.model_copy(update={"samples": samples}))
+        runs = runs_of(store, Driven("search", SEARCH.name))
+        trial = search_trial(0, "finished", 3.0)
+        runs.history.save(trial)
+        for key in (trial.cam_id, cam_id(SEARCH.base)):
+            runs.history.add_held_out(key, {"objective": 3.0, "threshold": 0.2, "held_out": 1.0})
+        assert runs.status() == status
+
+
 def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(store: Store) -> None:
     runs = SearchRuns(store, SEARCH)
     runs.history.save(trial := search_trial(0, "running", 1.0, 2.0, warning="at the prior"))

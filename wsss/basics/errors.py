@@ -51,7 +51,8 @@ def let_through(error: BaseException, path: Path, but: Iterable[int] = ()) -> No
 def explained() -> Iterator[None]:
     """Print a foreseen error as `error: ...` and exit with 2; let any other error through.
 
-    A full disk and a path that cannot be used (another user's, or too long) are foreseen, too.
+    A full disk and a path that cannot be used (another user's, too long, or where nothing can be
+    made, as in /proc) are foreseen, too.
     """
     try:
         yield
@@ -61,7 +62,11 @@ def explained() -> Iterator[None]:
         if error.errno in FULL:
             where = error.filename2 or error.filename or "the disk that is written to"  # of a copy
             _refuse(f"{where}: {error.strerror}; free space and give the same command again")
-        if not error.filename or error.errno not in OF_A_PATH:
+        if error.errno == errno.ENOENT and not error.filename:
+            _refuse("the current folder was deleted; change into another one")
+        if error.errno == errno.EISDIR and error.filename:
+            _refuse(f"{error.filename}: a folder in the place of a file; delete or rename it")
+        if not error.filename or error.errno not in {*OF_A_PATH, errno.ENOENT}:
             raise
         _refuse(
             f"{error.filename}: {error.strerror}; name another path, or have this one made "

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 from wsss.basics.errors import OF_A_PATH, ForeseenError, let_through
@@ -36,6 +36,14 @@ def refuse_pipe(path: Path, refusal: type[ForeseenError]) -> None:
     """Raise `refusal` for a pipe, socket or device, which might never end."""
     if not path.is_file() and path.exists() and not path.is_dir():
         raise refusal(f"{path}: a pipe, socket or device; put a file there")
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that zipfile or NumPy is to read. Raises one of BROKEN_ZIP if it is no file."""
+    refuse_pipe(path, BrokenFileError)
+    with path.open("rb") as file:
+        yield file
 
 
 def read_bytes(path: Path, limit: int, refusal: type[ForeseenError]) -> bytes:
@@ -131,6 +139,8 @@ def read_json(path: Path, remedy: str = "delete it, and give the same command ag
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise BrokenFileError(f"{path}: a folder in the place of a file; {remedy}") from None
     except (ValueError, RecursionError) as error:  # also for nesting too deep, numbers too long
         raise BrokenFileError(f"{path}: not JSON ({error}); {remedy}") from None
 

@@ -21,6 +21,8 @@ data_app = typer.Typer(
 
 WITHOUT_MASKS = "test"
 """VOC's split whose masks stay on its server."""
+MOST_DRAWN = 100_000
+"""Images of a drawn split; more, which take half an hour, are a slip."""
 COLUMN = 18
 """Characters of a column of the printed page."""
 
@@ -31,9 +33,11 @@ def draw(
         Path | None, typer.Argument(help="folder to write; default: data/ and its name")
     ] = None,
     name: Annotated[str, typer.Option(help="drawn | drawn-glare | drawn-dim")] = "drawn",
-    train: Annotated[int, typer.Option(min=1, help="images of train")] = 60,
-    extra: Annotated[int, typer.Option(min=0, help="images of train_aug beyond train")] = 100,
-    val: Annotated[int, typer.Option(min=1, help="images of val")] = 48,
+    train: Annotated[int, typer.Option(min=1, max=MOST_DRAWN, help="images of train")] = 60,
+    extra: Annotated[
+        int, typer.Option(min=0, max=MOST_DRAWN, help="images of train_aug beyond train")
+    ] = 100,
+    val: Annotated[int, typer.Option(min=1, max=MOST_DRAWN, help="images of val")] = 48,
     seed: Annotated[int, typer.Option(min=0, help="another seed gives other pictures")] = 0,
 ) -> None:
     """Draw a small data set in VOC layout; the same seed gives the same files."""

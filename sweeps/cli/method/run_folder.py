@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Place
 from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
+from wsss.basics.files import refuse_pipe
 from wsss.basics.printable import command, first_of
 from wsss.config import RunConfig
 from wsss.data.classes import CLASS_LIST
@@ -182,6 +183,7 @@ def recall(folder: Path) -> Run:
 
 def _read(path: Path) -> Run:
     """Read run.json. Raises ConfigError for a damaged one."""
+    refuse_pipe(path, ConfigError)
     try:
         saved = Run.model_validate_json(path.read_bytes())
         return saved.model_copy(update={"folder": path.parent})

@@ -21,6 +21,7 @@ from sweeps.cli.options import (
     call,
     execution,
     prior_limits,
+    refuse_idle,
     say_idle,
     with_options_of,
 )
@@ -167,6 +168,7 @@ def evaluate(
 
 @with_options_of(execution)
 def pseudo_label(
+    ctx: typer.Context,
     run: RunDir,
     refinement: Annotated[
         str | None, typer.Option(help="none (default) | crf | pamr | random_walk | random_walk_crf")
@@ -182,7 +184,9 @@ def pseudo_label(
     out: Annotated[
         Path | None, typer.Option(help="folder of labels; default: RUN/pseudo_labels/REFINEMENT")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes that refine labels")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=0, help="processes that refine labels without Ray")
+    ] = 1,
     address: Annotated[
         str | None,
         typer.Option(help="share the images among Ray tasks of this cluster; `local` starts one"),
@@ -196,6 +200,10 @@ def pseudo_label(
     CAMs -> (learned affinity -> random walk) -> background by a fixed score, or by IRN's confident
     pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.
     """
+    if address is None:
+        refuse_idle("without --address", ctx, "cpus", "gpus")
+    else:
+        refuse_idle("with --address, whose tasks refine labels", ctx, "workers")
     resources = _resources(address, cpus, gpus)
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import WriteLabels, label_score

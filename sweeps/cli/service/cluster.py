@@ -193,7 +193,7 @@ def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
     return code
 
 
-@with_options_of(run)
+@with_options_of(run, without=("address",))  # the job starts a Ray of its own
 def slurm(
     ctx: typer.Context,
     nodes: Annotated[int, typer.Option(min=1, help="nodes to ask for")] = 1,
@@ -225,8 +225,6 @@ def slurm(
 
     cpus = cpus_per_node or 4 * max(1, gpus_per_node)
     wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
-    if given["address"]:
-        raise ConfigError("--address: the job starts a Ray of its own; leave it out")
     checked_tables(given)
     call(planned_sweep, given)
     # In the job, an address of SLURM's is joined.

@@ -104,6 +104,7 @@ def planned_headline(
     planned_headline, options.resources, options.prior_limits, without=("max_concurrent",)
 )
 def headline(
+    ctx: typer.Context,
     label_workers: Annotated[
         int, typer.Option(min=1, help="processes that refine labels without Ray")
     ] = max(1, (os.cpu_count() or 2) // 2),
@@ -122,6 +123,10 @@ def headline(
     from sweeps.stages.stage import Conduct
 
     one_by_one = options.call(options.resources, given | {"max_concurrent": 1})
+    if one_by_one.address or one_by_one.gpus or not one_by_one.inline:
+        options.refuse_idle("with Ray, whose tasks refine labels", ctx, "label_workers")
+    else:
+        options.refuse_idle("without --address, --workers and --gpus", ctx, "cpus")
     may_use = options.reached(one_by_one, given["store"], "headline")
     from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
 

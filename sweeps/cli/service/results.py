@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli import options
+from sweeps.tables.table import MAX_SEEDS
 
 if TYPE_CHECKING:
     from sweeps.report.tables.model import Measure, Report
@@ -26,7 +27,7 @@ def status(
         bool, typer.Option("--watch", help="refresh until all is done or Ctrl-C")
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.2, help="seconds between two refreshes of --watch")
+        float, typer.Option(min=0.2, max=1e9, help="seconds between two refreshes of --watch")
     ] = 5.0,
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
@@ -45,6 +46,8 @@ def status(
     options.require_one_of(trials=by_trial, json=as_json, csv=as_csv)
     options.require_one_of(watch=watch, json=as_json, csv=as_csv)
     options.require_one_of(watch=watch, address=bool(address))
+    if not watch:
+        options.refuse_idle("without --watch", ctx, "every")
     if address:
         asked = {"sweep": sweep, "by_trial": by_trial, "as_json": as_json, "as_csv": as_csv}
         words = options.words_of(ctx.command, asked)
@@ -84,8 +87,7 @@ def report(
     store: options.StoreOption = "results",
     sweep: options.SweepName = None,
     seeds: Annotated[
-        int | None,
-        typer.Option(min=1, max=options.MAX_SEEDS, help="seeds per cell; default: the sweep's"),
+        int | None, typer.Option(min=1, max=MAX_SEEDS, help="seeds per cell; default: the sweep's")
     ] = None,
     measure: Annotated[
         str,

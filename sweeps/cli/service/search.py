@@ -22,7 +22,7 @@ def search(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=1, help="trials in total; raise it to search further")
+        int, typer.Option(min=1, max=100_000, help="trials in total; raise it to search further")
     ] = 20,
     objective: Annotated[
         str, typer.Option(help="mIoU of the search half at its best threshold, or fixed: at .15")

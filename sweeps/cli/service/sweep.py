@@ -65,6 +65,7 @@ def planned_sweep(
 
 @options.with_options_of(planned_sweep)
 def plan(
+    ctx: typer.Context,
     store: options.StoreOption = "results",
     concurrent: Annotated[
         int, typer.Option(min=1, help="trials at a time, for the estimated time")
@@ -80,6 +81,8 @@ def plan(
 
     from sweeps.report.live.plan_view import PlanView
 
+    if as_json:
+        options.refuse_idle("with --json, which has the time of each trial", ctx, "concurrent")
     options.leave_memory_to_the_system()
     view = PlanView(planned_sweep(**given), options.opened(store))
     if as_json:
@@ -102,7 +105,9 @@ def run(
     ] = None,
     hang_after: Annotated[
         float,
-        typer.Option(min=0, help="seconds without progress before a trial is restarted; 0: never"),
+        typer.Option(
+            min=0, max=1e9, help="seconds without progress before a trial is restarted; 0: never"
+        ),
     ] = 1800.0,
     accept_changes: options.AcceptChanges = False,
     probe: options.Probe = None,

@@ -73,9 +73,16 @@ def _check_nodes(address: str, lock: Path, files: Mapping[str, str]) -> list[Che
     from sweeps.run.ray.start import running_ray
 
     locked = machine.locked_versions(lock) if lock.exists() else {}
+    store, weights = files.get("store", ""), files.get("weights", "")
+    bucket = store if "://" in store else ""
     with running_ray(resources):
-        store = files.get("store", "")
-        return check_nodes(locked, files.get("data", ""), "" if "://" in store else store)
+        checks = check_nodes(
+            locked,
+            files.get("data", ""),
+            "" if weights in NAMES else weights,
+            "" if bucket else store,
+        )
+    return checks + (machine.check_store(bucket) if bucket else [])
 
 
 def _from_the_head(address: str, files: Mapping[str, str], root: Path, python: str) -> list[Check]:

@@ -30,7 +30,8 @@ class NodeReport(NamedTuple):
 
     versions: dict[str, str]
     data: str
-    """Quick fingerprint, or why there is none."""
+    weights: str
+    """Quick fingerprints, or why there is none."""
     free_bytes: int
     gpus: int
     """GPUs that torch sees."""
@@ -42,9 +43,13 @@ class NodeReport(NamedTuple):
 def quick_fingerprint(root: Path) -> str:
     """Digest names and sizes of all files that the layout has, the lists, and every 50th file.
 
+    Of a file, as of weights, it is the size.
+
     Tells copies of a data set apart in seconds. Not the fingerprint of results, which reads every
     file. Returns "missing" if there is nothing at `root`.
     """
+    if root.is_file():
+        return f"{root.stat().st_size} bytes"
     found = {folder: files_of(root, folder).values() for folder in ENDINGS}
     layout = (f"{folder}/{name}" for folder in found for same in found[folder] for name in same)
     files = sorted(path for name in (CLASS_LIST, *layout) if (path := root / name).is_file())
@@ -58,11 +63,11 @@ def quick_fingerprint(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
+def check_nodes(locked: dict[str, str], data: str, weights: str, store: str) -> list[Check]:
     """Ask every node of the connected cluster, and name what differs or fails.
 
-    Run after `ray.init`. locked: packages whose versions should be equal; data, store: absolute
-    paths on all nodes, "" to leave out.
+    Run after `ray.init`. locked: packages whose versions should be equal; data, weights, store:
+    absolute paths on all nodes, "" to leave out.
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     names = {node_id: _name(node) for node_id, node in nodes.items()}
@@ -72,7 +77,7 @@ def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
             asked.parent.mkdir(parents=True, exist_ok=True)
             asked.touch()
     sent = time.time()
-    answers = _ask_each(list(nodes), sorted(locked), data, asked)
+    answers = _ask_each(list(nodes), sorted(locked), data, weights, asked)
     received = time.time()
     checks = [Check("nodes", "ok", f"{len(nodes)} alive: {', '.join(sorted(names.values()))}")]
     reports: dict[str, NodeReport] = {}
@@ -87,7 +92,9 @@ def check_nodes(locked: dict[str, str], data: str, store: str) -> list[Check]:
         logical = int(nodes[node_id]["Resources"].get("GPU", 0))
         checks += check_report(report, own, logical, names[node_id], sent, received)
     if data:
-        checks.append(same_data({names[i]: report.data for i, report in reports.items()}))
+        checks.append(same("data", {names[i]: report.data for i, report in reports.items()}))
+    if weights:
+        checks.append(same("weights", {names[i]: report.weights for i, report in reports.items()}))
     if asked:
         checks.append(_check_store(asked, reports, names))
     return checks
@@ -119,15 +126,17 @@ def check_report(
     return checks
 
 
-def same_data(found: dict[str, str]) -> Check:
-    """Compare the nodes' quick fingerprints; name -> fingerprint."""
+def same(what: str, found: dict[str, str]) -> Check:
+    """Compare the nodes' quick fingerprints of data or weights; name -> fingerprint."""
     groups: dict[str, list[str]] = {}
     for name, fingerprint in sorted(found.items()):
         groups.setdefault(fingerprint, []).append(name)
     if len(groups) == 1 and "missing" not in groups:
-        return Check("data on nodes", "ok", f"equal on {counted(len(found), 'node')}")
+        return Check(f"{what} on nodes", "ok", f"equal on {counted(len(found), 'node')}")
     text = "; ".join(f"{f} on {', '.join(names)}" for f, names in groups.items())
-    return Check("data on nodes", "problem", text, "copy the same data to the same path on each")
+    return Check(
+        f"{what} on nodes", "problem", text, f"copy the same {what} to the same path on each"
+    )
 
 
 def _check_store(asked: Path, reports: dict[str, NodeReport], names: dict[str, str]) -> Check:
@@ -168,7 +177,9 @@ def _ask_each(node_ids: list[str], *arguments: Any) -> dict[str, NodeReport | st
     return answers
 
 
-def _report(node_id: str, packages: list[str], data: str, asked: Path | None) -> NodeReport:
+def _report(
+    node_id: str, packages: list[str], data: str, weights: str, asked: Path | None
+) -> NodeReport:
     import torch
 
     lost = try_store(asked, node_id) if asked else ""
@@ -177,6 +188,7 @@ def _report(node_id: str, packages: list[str], data: str, asked: Path | None) ->
     return NodeReport(
         versions={name: installed(name) for name in packages},
         data=quick_fingerprint(Path(data)) if data else "",
+        weights=quick_fingerprint(Path(weights)) if weights else "",
         free_bytes=shutil.disk_usage(folder).free,
         gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0,
         clock=time.time(),

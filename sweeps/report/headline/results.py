@@ -198,12 +198,12 @@ def findings(results: Results) -> tuple[str, ...]:
             f"{counted(finished[0].figures['eval_images'], 'image')} ({split})."
         )
     gains = {
-        labels.name: f", {labels.gain:+.2f} for its labels on the training images"
+        labels.name: f", {labels.gain:+z.2f} for its labels on the training images"
         for labels in results.labels
         if labels.gain is not None
     }
     sentences += [
-        f"{names[source]} against plain CAM: {miou - weak[PLAIN]:+.2f} points on {split}"
+        f"{names[source]} against plain CAM: {miou - weak[PLAIN]:+z.2f} points on {split}"
         f"{gains.get(names[source], '')}."
         for source, miou in weak.items()
         if PLAIN in weak and source != PLAIN
@@ -261,5 +261,5 @@ def _why(results: Results) -> str:
         return f"{measured}; the paper's {paper:.1f} is on other data or at another scale"
     if results.split != "val":
         return f"{measured}; the paper prints {paper:.1f} for val"
-    apart = f"{fmean(values) - paper:+.2f} from the paper's {paper:.1f}"
+    apart = f"{fmean(values) - paper:+z.2f} from the paper's {paper:.1f}"
     return f"{measured}, {apart}, which has no spread"

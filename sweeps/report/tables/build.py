@@ -32,6 +32,7 @@ from sweeps.store.store import Store, read_record
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
+from wsss.overrides import ConfigError
 from wsss.training.diagnosis.learning import DeadMaps
 
 DEFAULT_MARGIN = 0.5
@@ -52,10 +53,16 @@ def build_report(
     margin: how far, in percentage points, a measured difference may be from the paper's and still
     count as reproduced. mlflow_url: address of the MLflow server, for links to runs; default: where
     they were logged. portable: leave out date, links and the store's path, so that equal results
-    give equal text.
+    give equal text. Raises ConfigError if no finished trial has the measure.
     """
     plan = sweep.plan
     results = Results(store, plan.trials, measure)
+    scored = [mious for mious in results.mious.values() if mious]
+    if scored and not any(measure in mious for mious in scored):
+        raise ConfigError(
+            f"--measure {measure}: no finished trial has it, as all of its scored images are in "
+            "one half; score more images, or give another --measure"
+        )
     pages = {} if portable else _run_pages(store, mlflow_url)
     scale = scale_of(sweep, scored_classes(results.states))
 

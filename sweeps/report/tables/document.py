@@ -43,6 +43,7 @@ from sweeps.report.tables.legend import legend, legend_section
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
     HOW_TO_READ,
+    MISSING,
     interval,
     listed,
     mean_and_sd,
@@ -228,7 +229,11 @@ def _measures(found: TableReport) -> tuple[Block, ...]:
         return ()
     rows = []
     for cell in found.cells.values():
-        figures = (mean_and_sd(*mean_sd(list(values.values()))) for values in cell.mious.values())
+        no_halves = DASH if cell.mious[Measure.fixed] else MISSING  # one or two images scored
+        figures = (
+            mean_and_sd(*mean_sd(list(values.values()))) if values else no_halves
+            for values in cell.mious.values()
+        )
         rows.append(Row(cell.labels, (*figures, level_word(cell))))
     name = f"mIoU by choice of the threshold, table {found.table.name}"
     grid = Grid(name, _label_names(found), _MEASURES, in_one_group(rows), style="evidence")

@@ -210,7 +210,7 @@ def _repeats(table: Table, cells: Cells) -> list[str]:
             result = (
                 "gives the same mIoU, so its noise comes only from the seed"
                 if largest == 0
-                else f"moves mIoU by {largest:+.2f}, so not all noise comes from the seed"
+                else f"moves mIoU by {largest:+z.2f}, so not all noise comes from the seed"
             )
             label = ", ".join(row.labels)
             sentences.append(f"{label}: training seed {common[0]} again {result}.")

@@ -40,7 +40,7 @@ def legend(report: Report) -> tuple[Text, ...]:
         "false difference among all of its cells is at most 5 %.",
         f"Choice of the threshold: fixed is the mIoU at the background score "
         f"{fixed_score(report.sweep)}; held-out, at a threshold chosen on the other half of the "
-        "images; best, at each training's best threshold.",
+        "images, if there are images in both halves; best, at each training's best threshold.",
         "AUC, the area under the threshold curve, is the mean mIoU over all thresholds from "
         f"{low:g} to {high:g}, so that none has to be chosen.",
         *_held_out_above_best(report),

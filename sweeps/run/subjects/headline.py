@@ -28,7 +28,7 @@ from sweeps.stages.export import end_stages, export_of, read_export
 from sweeps.stages.segmentation import TrainDeepLab, require_packages
 from sweeps.stages.stage import Conduct, Crew, EndedEarlyError, Place, Stage, complete
 from sweeps.store.failures import ErrorNote, note_of
-from sweeps.store.rooms import DONE, Driven
+from sweeps.store.rooms import DONE, RUN_HERE, Driven
 from sweeps.store.store import Folder, Store
 from wsss.basics.printable import counted
 from wsss.config import NetworkConfig
@@ -73,8 +73,9 @@ class DrivenHeadline(Subject):
         return [f"{self.headline.choice}.", f"{self.what.title}: {done}, {len(missing)} to run"]
 
     def write_down(self) -> None:
-        """Write the headline's description."""
+        """Write the headline's description, and for `sweeps fetch` that it is this store's."""
         save_headline(self.store, self.headline)
+        (self.folder / RUN_HERE).touch()
 
     def missing(self) -> "list[Chain]":
         """Return the chains that are not finished, or whose files have been lost."""

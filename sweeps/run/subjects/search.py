@@ -255,7 +255,8 @@ class DrivenSearch(Subject):
 
     def __init__(self, search: Search, store: Store, samples: int, limits: PriorLimits) -> None:
         super().__init__(store, Driven("search", search.name))
-        self.search, self.samples, self.limits = search, samples, limits
+        self.search = search.model_copy(update={"samples": samples})
+        self.samples, self.limits = samples, limits
         self.networks = [search.base.network]
         self.history = History(search, store)
         self.lock: Held | None = None

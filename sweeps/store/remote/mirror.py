@@ -31,7 +31,7 @@ from sweeps.store.local_lock import local_lock
 from sweeps.store.remote.bucket import Bucket, ObjectInfo, Times
 from sweeps.store.remote.lease import Lease
 from sweeps.store.rooms import DONE, RESULTS
-from wsss.basics.files import whole_or_absent
+from wsss.basics.files import refuse_pipe, whole_or_absent
 from wsss.training.checkpoint_names import KEPT_CHECKPOINTS, is_checkpoint
 
 NUM_THREADS = 8
@@ -74,6 +74,7 @@ class Remote:
                 if not path.exists():
                     with whole_or_absent(path) as partial:
                         partial.write_text(f"{uuid.uuid4().hex} {self.url}")
+        refuse_pipe(path, StoreError)
         text = path.read_text(encoding="utf-8", errors="replace")
         name, _, url = text.partition(" ")  # earlier versions wrote no URL
         if not re.fullmatch("[0-9a-f]{32}", name):  # an empty one would be that of other machines

@@ -71,9 +71,14 @@ class SearchRuns(Tracked):
             yield self._reference(row)
 
     def left(self) -> list[str | None]:
-        """Return why drawn trials failed that have not ended; None for missing held-out scores."""
-        trials = [trial.message or None for trial in self.history.trials() if not trial.ended]
-        return [*trials, *(None for _ in self.history.missing_held_out())]
+        """Return why drawn trials failed that have not ended.
+
+        None for those still to be drawn, and for missing held-out scores.
+        """
+        trials = self.history.trials()
+        left = [trial.message or None for trial in trials if not trial.ended]
+        undrawn = range(len(trials), self.search.samples)
+        return [*left, *(None for _ in (*undrawn, *self.history.missing_held_out()))]
 
     def progress(self) -> Summary | None:
         """Return the best finished trial so far; the step counts ended trials."""

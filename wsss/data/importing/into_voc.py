@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ValidationError
 from rich.progress import Progress
 
-from wsss.basics.files import write_json
+from wsss.basics.files import refuse_pipe, write_json
 from wsss.basics.printable import counted, one_line
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.classes import CLASS_LIST, require_class_names
@@ -106,6 +106,7 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
 
 
 def _require_same(root: Path, digest: str) -> Record:
+    refuse_pipe(root / RECORD, DataError)
     try:
         record = Record.model_validate_json((root / RECORD).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):

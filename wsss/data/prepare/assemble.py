@@ -5,7 +5,6 @@ asked for, `test`. Each works in a temporary folder on the same disk, renames it
 and adds itself to `prepared.json` last; a step that is listed there is not done again.
 """
 
-import json
 import os
 import re
 import shutil
@@ -13,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
 
-from wsss.basics.files import write_json
+from wsss.basics.files import read_json, write_json
 from wsss.basics.printable import counted
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
@@ -217,11 +215,11 @@ def _read_marker(root: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        saved: Any = json.loads(path.read_text(encoding="utf-8"))
+        saved = read_json(path)
         if saved["version"] != VERSION:
             raise ValueError(f"version {saved['version']}, expected {VERSION}")
         return dict(saved["steps"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); delete it and prepare again") from None
 
 
