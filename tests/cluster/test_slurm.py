@@ -11,8 +11,6 @@ from commands import sweeps
 from sweeps.cluster.slurm import JOB
 from wsss.training.execution import Execution
 
-REPO = Path(__file__).parents[2]
-
 
 def give(*words: object) -> tuple[int, str]:
     done = sweeps("slurm", *words, COLUMNS="200")

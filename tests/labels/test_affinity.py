@@ -11,7 +11,6 @@ from wsss.config import NetworkConfig
 from wsss.data.loading.batches import CropBatch
 from wsss.data.loading.crops import CropPlan, cut_labels
 from wsss.data.voc import Sample, VocDataset
-from wsss.labels.pseudo_label import confident_label, pseudo_label
 from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
 from wsss.segmentation_config import RandomWalkConfig
@@ -25,7 +24,6 @@ from wsss.training.affinity import (
 )
 from wsss.training.loop import DivergedError, Moment
 
-CPU = torch.device("cpu")
 NETWORK = NetworkConfig(backbone="resnet10_narrow", weights="none", frozen_stages=0)
 CONFIG = RandomWalkConfig(
     epochs=3, batch_size=4, crop_size=48, min_long_side=48, max_long_side=80, radius=3, lr=0.1
@@ -85,13 +83,6 @@ def test_the_gradient_of_distances_equals_finite_differences(radius: int) -> Non
 
 
 # Labels
-
-
-def test_confident_labels_by_hand() -> None:
-    cams = np.array([[[0.31, 0.30, 0.05, 0.06, 0.9]], [[0.1, 0.2, 0.0, 0.0, 0.95]]], np.float32)
-    found = confident_label(lambda score: pseudo_label(cams, (2, 7), score), 0.3, 0.05)
-    assert found.tolist() == [[3, 255, 0, 255, 8]]
-    assert found.dtype == np.uint8
 
 
 def test_pair_kinds_equal_a_loop_and_unsure_pixels_teach_nothing() -> None:

@@ -1,20 +1,17 @@
 """Whether IRN's published CAM score comes out: the interval, the verdict and what it rests on."""
 
-import math
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
 import pytest
 from commands import sweeps
 from made_up.finished import finish
-from scipy import stats as scipy_stats
 
 from sweeps.cli.service import calibrate as calibrate_cli
 from sweeps.evidence import calibration, calibration_checks
 from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, sentence, weigh
 from sweeps.evidence.calibration_checks import DataFacts, ListFacts, Point
-from sweeps.evidence.seeds import prediction_interval
 from sweeps.plan.scale import scale_marks
 from sweeps.plan.sweep import BaseOptions, Sweep, make_sweep
 from sweeps.report.live.render import render_tables
@@ -75,14 +72,6 @@ def found(verdict: Calibration, name: str) -> Point:
 
 
 # The interval
-
-
-@pytest.mark.parametrize("num_new", [1, 3])
-def test_a_prediction_interval_is_scipys(num_new: int) -> None:
-    values = [run.miou for run in RUNS]
-    scale = stdev(values) * math.sqrt(1 / len(values) + 1 / num_new)
-    theirs = scipy_stats.t.interval(0.95, len(values) - 1, loc=fmean(values), scale=scale)
-    assert prediction_interval(values, num_new) == pytest.approx(theirs)
 
 
 def test_the_known_runs_are_as_reported_and_give_the_interval_of_the_docs() -> None:

@@ -126,7 +126,7 @@ def test_ids_of_cams_and_counts_in_stores_stay() -> None:
 
 # Label maps
 
-CAMS = np.array([[[0.9, 0.2, 0.04], [0.1, 0.31, 0.3]]], np.float32)
+CAMS = np.array([[[0.9, 0.2, 0.05], [0.1, 0.31, 0.3]]], np.float32)
 BLANK = np.zeros((2, 3, 3), np.uint8)
 
 

@@ -409,7 +409,7 @@ def test_scores_on_the_grid_share_their_counts_and_others_add_a_point_to_it() ->
     assert len(set(ids.values())) == 3
 
 
-@pytest.mark.parametrize("lost", ["counts.npz", "done.json", "broken"])
+@pytest.mark.parametrize("lost", ["done.json", "broken"])
 def test_counts_that_are_lost_or_broken_are_inferred_again(
     config: RunConfig, store: Path, drawn: Path, lost: str
 ) -> None:

@@ -22,11 +22,6 @@ from wsss.training.checkpoint_names import checkpoint_name
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -130,17 +129,6 @@ def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str,
     (line,) = [line for line in output.splitlines() if "checked archive" in line]
     assert line.startswith("CAM: 10 predictions of train")
     assert Path(line.split("checked archive ")[1]).is_file()
-
-
-def test_a_finished_headline_only_prints(killed: dict[str, Any]) -> None:
-    kinds, logged = (".png", ".npz", ".pt", ".json", ".tar"), {"headline", "mlartifacts"}
-    kept = [p for p in killed["store"].rglob("*") if p.suffix in kinds]
-    before = {p: p.stat().st_mtime_ns for p in kept if not logged & set(p.parts)}
-    started = time.time()
-    done = sweeps(*killed["asked"], COLUMNS="160")
-    assert done.exit_code == 0
-    assert "100 %" not in done.stdout
-    assert [p for p in before if p.stat().st_mtime > started] == []
 
 
 def test_mlflow_has_a_run_per_network_with_a_usable_model(killed: dict[str, Any]) -> None:

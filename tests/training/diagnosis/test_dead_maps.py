@@ -26,9 +26,6 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.diagnosis.learning import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
 
-DEAD = DeadMaps(6, "enhanced", 0.46, compared=True)
-WORDS = "46 % of the maps of present classes are empty in the enhanced view (epoch 6)"
-
 
 def training(*original: float, **views: tuple[float, ...]) -> list[dict[str, Any]]:
     """Records of epochs with these dead shares."""
