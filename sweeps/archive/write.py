@@ -20,7 +20,7 @@ from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.errors import let_through
-from wsss.basics.files import BROKEN_ZIP, whole_or_absent
+from wsss.basics.files import BROKEN_ZIP, files_in, whole_or_absent
 from wsss.identity import canonical_json
 
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -132,8 +132,9 @@ def _results(trial: Trial, store: Store, *, checkpoints: bool) -> Members:
     config = f"{json.dumps(json.loads(canonical_json(trial.config)), indent=1)}\n".encode()
     members: Members = {f"runs/{trial.run_id}/config.json": config}
     for folder, patterns in kept.items():
-        for path in (path for pattern in patterns for path in folder.glob(pattern)):
-            members[path.relative_to(store.root).as_posix()] = path
+        for inner, name in (pattern.rpartition("/")[::2] for pattern in patterns):
+            for path in files_in(folder / inner, name):
+                members[path.relative_to(store.root).as_posix()] = path
     return members
 
 
@@ -142,6 +143,11 @@ def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
     info = ZipInfo(name, DATE)
     info.compress_type = ZIP_STORED if name.endswith(PACKED) else ZIP_DEFLATED
     info.external_attr = 0o644 << 16
-    data = content.read_bytes() if isinstance(content, Path) else content
+    try:
+        data = content.read_bytes() if isinstance(content, Path) else content
+    except FileNotFoundError:
+        raise StoreError(
+            f"{content}: removed during the export, or a broken link; run the same command again"
+        ) from None
     archive.writestr(info, data)
     return hashlib.sha256(data).hexdigest()

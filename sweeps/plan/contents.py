@@ -75,7 +75,7 @@ def _read(store: Store, kind: Kind, path: Path, metrics: RunMetrics) -> Entry:
             known = _of_headline(store, path)
     except StoreError as error:
         known = {"problem": str(error)}
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # one that is not accessible, or a folder
         known = {"problem": f"{path}: cannot be read ({type(error).__name__}: {error})"}
     preset, recipe = preset_and_recipe(known.pop("preset", ""))
     return Entry(kind, name, changed, preset=preset, recipe=recipe if preset else "", **known)

@@ -103,14 +103,20 @@ class CostEstimate:
 
 
 def estimate_cost(
-    plan: Plan, store: Store, states: Mapping[str, TrialState], metrics: Metrics | None = None
+    plan: Plan,
+    store: Store,
+    states: Mapping[str, TrialState],
+    metrics: Metrics | None = None,
+    known: dict[str, Measured | None] | None = None,
 ) -> CostEstimate:
     """Estimate the remaining cost of each trial that is neither finished nor failed.
 
     A training or inference shared by several trials counts for the first of them.
-    metrics: as `read_metrics` returned them, if it was called.
+    metrics: as `read_metrics` returned them, if it was called. known: as for `read_measured`.
     """
-    measured, device, processes = read_measured(store, metrics)
+    if all(state.status in ("finished", "failed") for state in states.values()):
+        return CostEstimate({}, 0, "", 0)
+    measured, device, processes = read_measured(store, metrics, known)
     alike: dict[object, list[Measured]] = defaultdict(list)
     for one in measured:
         for key in _keys(one.config):
@@ -189,20 +195,25 @@ def inferred_pixels(config: RunConfig) -> float:
     return sum(scale**2 for scale in config.labels.scales) * (2 if config.labels.flip else 1)
 
 
-def read_measured(store: Store, metrics: Metrics | None = None) -> tuple[list[Measured], str, int]:
+def read_measured(
+    store: Store, metrics: Metrics | None = None, known: dict[str, Measured | None] | None = None
+) -> tuple[list[Measured], str, int]:
     """Return the finished trials on one kind of machine, that of the last one.
 
     Also returns its device and number of processes; ([], "", 0) if none is finished. Runs whose
     settings cannot be read, or that lack a time, are left out, such as those of older versions.
+    known: what was read before, by run id; those are not read again, and new ones are added.
     """
     metrics = read_metrics(store) if metrics is None else metrics
+    known = {} if known is None else known
     machines = {name: _machine(found) for name, found in metrics.items()}
     if not machines:
         return [], "", 0
     finished = {name: store.run(name).path / DONE for name in machines}
     last = machines[max(machines, key=lambda name: finished[name].stat().st_mtime_ns)]
-    found = [_measured(store, name, metrics[name]) for name in metrics if machines[name] == last]
-    return [one for one in found if one], *last
+    alike = [name for name in metrics if machines[name] == last]
+    known |= {name: _measured(store, name, metrics[name]) for name in alike if name not in known}
+    return [one for name in alike if (one := known[name])], *last
 
 
 def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
@@ -222,7 +233,7 @@ def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | 
             cam_bytes=folder_bytes(store.cam(cam_id(config)).path),
             run_bytes=folder_bytes(store.run(run_id).path),
         )
-    except StoreError:
+    except (StoreError, OSError):
         return None
 
 

@@ -69,10 +69,11 @@ def read_metrics(store: Store, known: Metrics | None = None, own: Container[str]
     for name in folder_names(store.root / "runs"):
         try:
             metrics = known.get(name) or store.run(name).metrics()
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             if name in own:
                 raise
-            _warn_once(str(error))
+            remedy = "" if isinstance(error, StoreError) else "; have it made accessible to you"
+            _warn_once(f"{error}{remedy}")
             continue
         if metrics:
             found[name] = metrics

@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 from made_up.finished import finish, finished_sweep
 
-from sweeps.plan.cost import CostEstimate, TrialCost, estimate_cost, folder_bytes, read_measured
-from sweeps.plan.states import read_states
+from sweeps.plan.cost import (
+    CostEstimate,
+    Measured,
+    TrialCost,
+    estimate_cost,
+    folder_bytes,
+    read_measured,
+)
+from sweeps.plan.states import TrialState, read_states
 from sweeps.plan.trials import Plan, Trial, make_plan
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.studies import TABLES
@@ -193,3 +200,16 @@ def test_a_damaged_configuration_is_no_measurement(store: Store) -> None:
     (store.run(cell(plan, "VI[no,no]").run_id).path / "config.json").write_text("{")
     measured, device, processes = read_measured(store)
     assert (len(measured), device, processes) == (1, "cpu", 1)
+
+
+def test_what_was_measured_is_read_once_and_only_for_an_estimate(store: Store) -> None:
+    plan, known = plan_of("VI"), dict[str, Measured | None]()
+    finish(store, cell(plan, "VI[no,no]"), 0.5)
+    states = read_states(store, plan.trials)
+    cost = estimate_cost(plan, store, states, known=known)
+    assert cost.num_measured == 1
+    (store.run(cell(plan, "VI[no,no]").run_id).path / "config.json").unlink()
+    assert estimate_cost(plan, store, states, known=known) == cost
+    over = dict.fromkeys(states, TrialState("finished"))
+    assert not estimate_cost(plan, store, over, known=(unread := {})).trials
+    assert not unread

@@ -16,6 +16,7 @@ from made_up.finished import fill, finished_sweep
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.chains.headline import Headline, make_chains, save_headline
 from sweeps.plan.contents import plan_removal
+from sweeps.plan.cost import read_measured
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
@@ -86,7 +87,7 @@ def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_
 ) -> None:
     run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
     path = store.run(run).path / "done.json"
-    found, before = json.loads(path.read_text()), cost_of(iv, store).num_measured
+    found, before = json.loads(path.read_text()), len(read_measured(store)[0])
     write_json(path, found | {"miou_fixed": "high"})
     newest, oldest = json.loads(sweeps(store, "list", "--json").output)
     assert f"{run}/done.json: miou_fixed: Input should be a valid number" in newest["problem"]
@@ -95,11 +96,24 @@ def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_
     assert (own.exit_code, other.exit_code) == (2, 0), own.output
     for said in (own.output, caplog.text):
         assert f"{run}/done.json: miou_fixed: Input should be a valid number; delete it" in said
-    assert cost_of(iv, store).num_measured == before - 1
+    assert len(read_measured(store)[0]) == before - 1
     with pytest.raises(StoreError, match=rf"{run}/done\.json: miou_fixed"):
         cost_of(vi, store)
     write_json(path, {key: value for key, value in found.items() if key != "train_seconds"})
-    assert cost_of(iv, store).num_measured == before - 1
+    assert len(read_measured(store)[0]) == before - 1
+
+
+def test_a_result_that_the_system_refuses_to_read_is_told_as_a_damaged_one(
+    store: Store, vi: Sweep, iv: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = store.run(vi.plan.cell_trials["VI[no,yes]"][0].run_id).path / "done.json"
+    path.unlink()
+    path.mkdir()
+    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
+    assert str(path) in newest["problem"]
+    assert oldest["problem"] == ""
+    assert [sweeps(store, "status", "--sweep", each.name).exit_code for each in (vi, iv)] == [2, 0]
+    assert f"'{path}'; have it made accessible to you" in caplog.text
 
 
 def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store, iv: Sweep) -> None:

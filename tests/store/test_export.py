@@ -104,6 +104,21 @@ def test_a_file_of_somebody_else_stays(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "VI").exists()
 
 
+def test_hidden_copies_stay_out_and_a_file_that_goes_meanwhile_is_named(
+    store: Store, tmp_path: Path
+) -> None:
+    shutil.copytree(store.root, tmp_path / "copy")
+    folder = tmp_path / "copy" / "cams" / OTHERS[0].cam_id
+    (folder / "epochs" / "._0001.json").write_bytes(b"\0")
+    assert export(Store(tmp_path / "copy"), tmp_path / "a.zip").exit_code == 0
+    with ZipFile(tmp_path / "a.zip") as archive:
+        assert not [name for name in archive.namelist() if "._" in name]
+    (folder / "attempts").mkdir()
+    (folder / "attempts" / "0001.json").symlink_to(tmp_path / "gone")
+    done = export(Store(tmp_path / "copy"), tmp_path / "a.zip")
+    assert (done.exit_code, "removed during the export" in done.output) == (2, True), done.output
+
+
 @pytest.mark.usefixtures("port", "mirror")
 def test_a_sweep_in_a_bucket_is_exported_from_another_machine(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

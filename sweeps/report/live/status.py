@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from sweeps.plan.cost import estimate_cost
+from sweeps.plan.cost import Measured, estimate_cost
 from sweeps.plan.run_command import run_command
 from sweeps.plan.states import (
     Metrics,
@@ -101,6 +101,7 @@ class Status:
     def __init__(self, store: Store, sweep: Sweep) -> None:
         self.store, self.sweep, self.plan = store, sweep, sweep.plan
         self.metrics: Metrics = {}
+        self.measured: dict[str, Measured | None] = {}
         self.problem = ""
         """Why the store may hold more than this."""
         self.read()
@@ -109,7 +110,9 @@ class Status:
         """Read the store again."""
         self.metrics = read_metrics(self.store, self.metrics, self.plan.run_ids)
         self.states = read_states(self.store, self.plan.trials, self.metrics)
-        self.cost = estimate_cost(self.plan, self.store, self.states, self.metrics)
+        self.cost = estimate_cost(
+            self.plan, self.store, self.states, self.metrics, self.measured
+        )
 
     @property
     def is_over(self) -> bool:
