@@ -145,9 +145,10 @@ def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
     info.external_attr = 0o644 << 16
     try:
         data = content.read_bytes() if isinstance(content, Path) else content
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise StoreError(
-            f"{content}: removed during the export, or a broken link; run the same command again"
+            f"{error.filename}: removed during the export, or a broken link; "
+            "run the same command again"
         ) from None
     archive.writestr(info, data)
     return hashlib.sha256(data).hexdigest()
