@@ -12,6 +12,7 @@ import pytest
 from commands import sweeps
 from finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
+from scipy.stats import studentized_range, t
 
 from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
 from sweeps.evidence.seeds import seed_differences
@@ -344,9 +345,8 @@ def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
 
 
 def test_the_legend_calls_a_sure_sign_a_trend_whatever_the_size(floor: Report) -> None:
-    sure = judge(
-        seed_differences({0: 9.0, 1: 9.1}, {0: 0.0, 1: 0.0}), paper=0.68, margin=0.5, holm_p=0.01
-    )
+    differences = seed_differences({0: 9.0, 1: 9.1}, {0: 0.0, 1: 0.0})
+    sure = judge(differences, paper=0.68, margin=0.5, holm_p=0.01, outside_p=0.01)
     assert "lies outside" in sure.reason
     assert sure.word is Word.TREND_ONLY
     told = " ".join(paragraph.text for paragraph in legend(floor))
@@ -390,6 +390,31 @@ def test_a_table_of_one_column_speaks_of_cells_and_contradicts_no_verdict() -> N
     assert text.endswith("no cell can be told from another here.")
     text = table_summary(III, values, (1.0, 8), ["III[yes,yes]"])
     assert text.endswith("within noise as a whole, but III[yes,yes] differs from the baseline.")
+
+
+def test_what_seeds_add_to_all_cells_is_known_from_as_many_values_as_there_are_seeds(
+    tmp_path: Path,
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("V",), 3)
+    rng = np.random.default_rng(0)
+    fill(
+        store,
+        sweep,
+        lambda trial: 0.5 + 0.05 * trial.config.rng_seed + rng.normal(0, 0.001),
+        num_images=4,
+    )
+    table = build_report(sweep, store).tables[0]
+    values = np.array([list(cell.values.values()) for cell in table.cells.values()])  # [16, 3]
+    sd = np.sqrt(values.var(1, ddof=1).mean())
+    left = np.sqrt((values - values.mean(0)).var(1, ddof=1).sum() / 15)
+    told = next(line for line in table.findings if line.startswith("The paper's 16 numbers"))
+    own, shared = (float(found) for found in re.findall(r"up to (\d+\.\d+)", told))
+    # Two degrees of freedom, not the 32 of sixteen cells with seeds of their own.
+    assert own == pytest.approx(studentized_range.isf(0.05, 16, 2) * sd, rel=0.01)
+    assert shared == pytest.approx(studentized_range.isf(0.05, 16, 30) * left, abs=0.01)
+    caption = next(figure.caption for figure in table.figures if "Map" in figure.title)
+    band = t.isf(0.025, 30) * left * np.sqrt(2 / 3)
+    assert f"cells within {band:.2f} points of the best" in caption
 
 
 def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Path) -> None:

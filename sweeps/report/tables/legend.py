@@ -22,9 +22,11 @@ def legend(report: Report) -> tuple[Text, ...]:
         "Paper: as printed by Qin et al., TCSVT 2024.",
         "Small-scale runs do not check the paper. Their verdicts have other names: in agreement "
         "for reproduced, same sign for trend only, in conflict for not reproduced.",
-        "Intervals over seeds show how much another training on the same images would change the "
-        "result; intervals over images (bootstrap, 2,000 resamples), how much other images of this "
-        "kind would change it for the same networks. They are never added up.",
+        "A 95 % interval over seeds shows where the mean of very many trainings on the same images "
+        "lies; one more training is often outside (in one case of three with five seeds). One over "
+        "images (bootstrap, 2,000 resamples) shows where the mIoU of the same networks on very "
+        "many images of this kind lies; from fewer than some 300 images it is too narrow. They are "
+        "never added up.",
         "Above baseline: the share of resamples of seeds, or of images, in which the cell is above "
         "its baseline. Two or three seeds have few different resamples, so that their shares are "
         "coarse and too confident.",
