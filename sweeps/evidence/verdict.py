@@ -56,6 +56,10 @@ class CellEvidence:
     """Seeds that would find the paper's difference at this noise, in a test of this cell alone.
     None without the paper's difference or an SD, and if it takes too many."""
 
+    def has_sign(self, margin: float) -> bool:
+        """Whether the paper's difference is above the margin, so that its sign is checked."""
+        return _has_sign(self.paper_difference or 0.0, margin)
+
 
 def table_verdicts(
     paper: Mapping[str, float | None],
@@ -125,7 +129,7 @@ def judge(
     assert holm_p is not None
     assert outside_p is not None
     equivalent, differs, outside = p_equivalent < ALPHA, holm_p < ALPHA, outside_p < ALPHA
-    has_sign = abs(paper) > margin + ROUNDING
+    has_sign = _has_sign(paper, margin)
     if has_sign and differs:
         if mean * paper < 0:
             reason = f"{measured}, the opposite sign of {expected} (Holm {p_words(holm_p)})"
@@ -157,6 +161,10 @@ def _paper_difference(cell: float | None, baseline: float | None) -> float | Non
     return None if cell is None or baseline is None else round(cell - baseline, 6)
 
 
+def _has_sign(paper: float, margin: float) -> bool:
+    return abs(paper) > margin + ROUNDING
+
+
 def _p_outside(differences: SeedDifferences, paper: float | None, margin: float) -> float | None:
     """Return the two-sided p of "the mean difference is within paper ± margin"; None if untested.
 
@@ -170,7 +178,7 @@ def _p_outside(differences: SeedDifferences, paper: float | None, margin: float)
 def _missing(paper: float, margin: float, sd: float, n: int) -> str:
     """Say how many seeds the two tests of a verdict take at this noise."""
     wanted = [(f"show ± {margin:.2f}", seeds_for_equivalence(margin, sd))]
-    if abs(paper) > margin + ROUNDING:
+    if _has_sign(paper, margin):
         wanted.insert(0, (f"resolve {abs(paper):.2f}", seeds_needed(paper, sd)))
     parts = [
         f"to {aim}: {'too many' if seeds is None else seeds} seeds"

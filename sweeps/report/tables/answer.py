@@ -63,7 +63,7 @@ def answer(
     elif judged or (num_printed > 1 and not scale.other_classes):
         place = "on this data and at this scale" if scale.word else ""
         question = f"Does Table {' '.join(filter(None, (table.name, 'hold', place)))}?"
-        words, tone = _against_the_paper(judged, scale)
+        words, tone = _against_the_paper(judged, scale, margin)
     else:
         question = f"Does any cell of Table {table.name} differ from {table.baseline_name}?"
         words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
@@ -81,8 +81,11 @@ def answer(
     return Strip(question, f"{start}{words}.{lacking}", tone, next_step)
 
 
-def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
+def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: float) -> _Said:
     """Return the counts of the verdicts and their tone.
+
+    A difference that is within the margin in the paper is reproduced by equal cells, too, which the
+    words say.
 
     Open: at least half of the differences are not resolvable. Yes: more than half are reproduced,
     and none is refuted. No: more are refuted than reproduced in size or sign.
@@ -95,6 +98,14 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
     of_all = f" of {counted(len(judged), 'difference')}"
     parts = [(counts[word], named(word, scale)) for word in Word if counts[word]]
     words = ", ".join(f"{n}{'' if at else of_all} {word}" for at, (n, word) in enumerate(parts))
+    unsigned = sum(
+        e.verdict is not None and e.verdict.word is Word.REPRODUCED and not e.has_sign(margin)
+        for e in judged
+    )
+    if unsigned:
+        said = named(Word.REPRODUCED, scale)
+        checked = f"{said} ({unsigned} at most {margin:g} in the paper, sign not checked)"
+        words = words.replace(said, checked, 1)
     if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
         return words, "open"
     refuted = counts[Word.NOT_REPRODUCED]
@@ -138,6 +149,6 @@ def _seeds(evidence: CellEvidence, margin: float) -> int | None:
     if evidence.differences.sd is None:
         return FIRST_SEEDS
     needed = [seeds_for_equivalence(margin, evidence.differences.sd)]
-    if abs(evidence.paper_difference or 0) > margin:
+    if evidence.has_sign(margin):
         needed.append(evidence.seeds_needed)
     return None if None in needed else max(n for n in needed if n is not None)
