@@ -420,6 +420,21 @@ def test_what_seeds_add_to_all_cells_is_known_from_as_many_values_as_there_are_s
     assert table.answer.answer == f"Yes: {said}"
 
 
+def test_two_parts_together_are_compared_with_the_sum_of_each_alone(
+    store: Store, sweep: Sweep, tmp_path: Path
+) -> None:
+    complete, rng = Store(tmp_path), np.random.default_rng(0)
+    fill(complete, sweep, lambda trial: rng.uniform(0.5, 0.7), num_images=4)
+    table = build_report(sweep, complete).tables[0]
+    none, first, second, both = (list(cell.values.values()) for cell in table.cells.values())
+    beyond = [b + n - f - s for n, f, s, b in zip(none, first, second, both, strict=True)]
+    low, high = t.interval(0.95, 2, np.mean(beyond), np.std(beyond, ddof=1) / np.sqrt(3))
+    told = next(line for line in table.findings if line.startswith("M_e and M_d together"))
+    assert f"gain {np.mean(beyond):+.2f} beyond" in told
+    assert told.endswith(f"95 % over 3 seeds [{low:+.2f}, {high:+.2f}]; the paper +0.64.")
+    assert "together" not in " ".join(build_report(sweep, store).tables[0].findings)  # lacks a cell
+
+
 def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("eq2-readings",), 2)
     shared = {t.run_id for t in sweep.plan.cell_trials["eq2-readings[default]"]}

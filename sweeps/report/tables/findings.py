@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import CHANGE_WORDS, Change
 from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
-from sweeps.evidence.seeds import ALPHA, Effect, holm, two_way_anova
+from sweeps.evidence.seeds import ALPHA, Effect, holm, seed_differences, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
-from sweeps.report.words import listed, number
+from sweeps.report.words import interval, listed, number, signed
+from sweeps.tables.paper import NO, YES
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
 
@@ -41,6 +42,7 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
         *_levels(cells),
         *(_noise(cells, pooled) if pooled or not summary else ()),
         *_resolution(once),
+        *_together(table, cells),
         *_repeats(table, cells),
         *(_paper_span(cells, values) if values is not None and len(once) > 1 < len(values) else ()),
         *(_factors(table, values, over) if values is not None and min(values.shape) > 1 else ()),
@@ -207,6 +209,30 @@ def _resolution(cells: Cells) -> list[str]:
         f"Differences between two configurations on the same seed have an SD of {number(spread)}: "
         f"tested alone, as the table's are not, {n} seeds resolve {number(smallest)} at 80 % power "
         f"and 5 % error{price}."
+    ]
+
+
+def _together(table: Table, cells: Cells) -> list[str]:
+    """Compare what two parts gain together with the sum of what each gains alone, by seed."""
+    of = {cell.labels: cell for cell in cells.values()}
+    if of.keys() != {(NO, NO), (YES, NO), (NO, YES), (YES, YES)}:
+        return []
+
+    def summed(one: CellReport, two: CellReport) -> dict[int, float]:
+        return {
+            seed: one.values[seed] + two.values[seed] for seed in one.values.keys() & two.values
+        }
+
+    pairs = (of[YES, YES], of[NO, NO]), (of[YES, NO], of[NO, YES])
+    found = seed_differences(*(summed(*pair) for pair in pairs))
+    if found.interval is None:
+        return []
+    printed = [cell.printed for pair in pairs for cell in pair if cell.printed is not None]
+    paper = sum(printed[:2]) - sum(printed[2:])
+    return [
+        f"{listed(table.row_names)} together gain {signed(found.mean)} beyond the sum of what each "
+        f"gains alone, 95 % over {counted(found.n, 'seed')} {interval(found.interval, sign=True)}"
+        f"{f'; the paper {signed(paper)}' if len(printed) == 4 else ''}."
     ]
 
 
