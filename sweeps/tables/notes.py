@@ -91,9 +91,10 @@ NOTES = (
     ),
     PaperNote(
         ABLATIONS,
-        "The paper does not name the code that scored its pseudo-labels. Puzzle-CAM's public "
-        "evaluate.py starts one of eight shards, so that it scores every eighth image: 183 of "
-        "train's 1,464. A number of that kind is not comparable with one over the whole split.",
+        "The paper does not name the code that scored its pseudo-labels. Until September 2021, "
+        "Puzzle-CAM's public evaluate.py started one of eight shards, so that copies of that time "
+        "score every eighth image: 183 of train's 1,464. A number of that kind is not comparable "
+        "with one over the whole split.",
     ),
     PaperNote(
         ("I", "II"),
