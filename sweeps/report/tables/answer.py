@@ -84,11 +84,9 @@ def answer(
 def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: float) -> _Said:
     """Return the counts of the verdicts and their tone.
 
-    A difference that is within the margin in the paper is reproduced by equal cells, too, which the
-    words say.
-
     Open: at least half of the differences are not resolvable. Yes: more than half are reproduced,
     and none is refuted. No: more are refuted than reproduced in size or sign.
+    A difference within the margin in the paper is reproduced by equal cells, too: these are told.
     """
     if not judged:
         return "no difference to the baseline is measured yet", "open"
@@ -96,16 +94,12 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: flo
         return "one seed per cell", "open"
     counts = Counter(evidence.verdict.word for evidence in judged if evidence.verdict)
     of_all = f" of {counted(len(judged), 'difference')}"
+    unsigned = Counter(e.verdict.word for e in judged if e.verdict and not e.has_sign(margin))
     parts = [(counts[word], named(word, scale)) for word in Word if counts[word]]
+    if n := unsigned[Word.REPRODUCED]:  # the first of the words
+        remark = f"{parts[0][1]} ({n} at most {margin:g} in the paper, sign not checked)"
+        parts[0] = parts[0][0], remark
     words = ", ".join(f"{n}{'' if at else of_all} {word}" for at, (n, word) in enumerate(parts))
-    unsigned = sum(
-        e.verdict is not None and e.verdict.word is Word.REPRODUCED and not e.has_sign(margin)
-        for e in judged
-    )
-    if unsigned:
-        said = named(Word.REPRODUCED, scale)
-        checked = f"{said} ({unsigned} at most {margin:g} in the paper, sign not checked)"
-        words = words.replace(said, checked, 1)
     if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
         return words, "open"
     refuted = counts[Word.NOT_REPRODUCED]
