@@ -38,7 +38,7 @@ NOTES = (
         ("V",),
         "The 16 printed cells span 0.08 mIoU (SD 0.024), and the paper mentions no repeats. "
         "Published repeats of such trainings vary by 0.17 SD or more: 16 equal settings, a seed "
-        "each would then span about 0.60, so one training per cell cannot resolve their order. "
+        "each, would then span about 0.60, so one training per cell cannot resolve their order. "
         "Here each weight changes tenfold; the views whose losses they weigh are printed to gain "
         "+1.74 in Table III.",
     ),
