@@ -30,7 +30,7 @@ class LevelOrShape(NamedTuple):
 
 CHANGE_WORDS = {
     Change.SHAPE: "of shape (same sign however the threshold is chosen)",
-    Change.LEVEL: "of level (only at the fixed score; another threshold would undo it)",
+    Change.LEVEL: "of level (shown only at the fixed score; another threshold may undo it)",
     Change.PARTLY: "partly of shape (only with some choices of the threshold)",
 }
 

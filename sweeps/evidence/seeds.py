@@ -157,7 +157,7 @@ class Effect(NamedTuple):
 
 
 class TwoWayAnova(NamedTuple):
-    """Variance of a grid of cells by rows and columns (seed noise as the residual)."""
+    """Variance of a grid of cells by rows and columns (seed noise)."""
 
     rows: Effect
     columns: Effect
@@ -165,10 +165,11 @@ class TwoWayAnova(NamedTuple):
 
 
 def two_way_anova(grid: FloatArray) -> TwoWayAnova:
-    """Return the analysis of variance of a rows x columns grid, seeds as blocks (seed noise).
+    """Return the analysis of variance of a rows x columns grid, repeated over seeds (seed noise).
 
-    grid: [S, rows, cols] percent, balanced, at least two of each. (fixed effects, randomised
-    complete blocks)
+    grid: [S, rows, cols] percent, balanced, at least two of each. Trainings that share seed and row
+    are more alike than others, so each effect is tested against its own interaction with the seed.
+    (repeated measures)
     """
     from scipy.special import fdtrc
 
@@ -176,9 +177,9 @@ def two_way_anova(grid: FloatArray) -> TwoWayAnova:
     row = centred.mean((0, 2), keepdims=True)  # [1, rows, 1]
     column = centred.mean((0, 1), keepdims=True)  # [1, 1, cols]
     both = centred.mean(0, keepdims=True) - row - column  # [1, rows, cols]
-    block = centred.mean((1, 2), keepdims=True)  # [S, 1, 1]
+    left = centred - centred.mean((1, 2), keepdims=True) - row - column - both
+    left_row, left_column = left.mean(2, keepdims=True), left.mean(1, keepdims=True)
     num_seeds, *sides = grid.shape
-    residual_df = (num_seeds - 1) * (math.prod(sides) - 1)
 
     def sum_of_squares(deviation: FloatArray) -> float:
         """Sum over all values of the grid; 0 if it is rounding error of equal numbers."""
@@ -186,16 +187,20 @@ def two_way_anova(grid: FloatArray) -> TwoWayAnova:
             return 0.0
         return float((np.broadcast_to(deviation, grid.shape) ** 2).sum())
 
-    residual_ss = sum_of_squares(centred - row - column - both - block)
     total_ss = sum_of_squares(centred)
 
-    def effect(deviation: FloatArray, df: int) -> Effect:
-        ss = sum_of_squares(deviation)
+    def effect(deviation: FloatArray, error: FloatArray, df: int) -> Effect:
+        """error: the effect's interaction with the seed, of (S - 1) df degrees of freedom."""
+        ss, error_ss = sum_of_squares(deviation), sum_of_squares(error)
         eta_squared = ss / total_ss if total_ss > 0 else 0.0
-        if residual_ss == 0:
+        if error_ss == 0:
             return Effect(float(ss == 0), eta_squared)
-        f = ss / df / (residual_ss / residual_df)
-        return Effect(float(fdtrc(df, residual_df, f)), eta_squared)
+        f = ss / error_ss * (num_seeds - 1)
+        return Effect(float(fdtrc(df, (num_seeds - 1) * df, f)), eta_squared)
 
     dfs = [side - 1 for side in sides]
-    return TwoWayAnova(effect(row, dfs[0]), effect(column, dfs[1]), effect(both, math.prod(dfs)))
+    return TwoWayAnova(
+        effect(row, left_row, dfs[0]),
+        effect(column, left_column, dfs[1]),
+        effect(both, left - left_row - left_column, math.prod(dfs)),
+    )

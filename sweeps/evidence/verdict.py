@@ -56,6 +56,10 @@ class CellEvidence:
     """Seeds that would find the paper's difference at this noise, in a test of this cell alone.
     None without the paper's difference or an SD, and if it takes too many."""
 
+    def has_sign(self, margin: float) -> bool:
+        """Whether the paper's difference is above the margin, so that its sign is checked."""
+        return _has_sign(self.paper_difference or 0.0, margin)
+
 
 def table_verdicts(
     paper: Mapping[str, float | None],
@@ -67,21 +71,26 @@ def table_verdicts(
 
     paper: reference -> percent as printed; measured: reference -> seed -> percent. baselines: each
     cell to be judged -> the one it is compared with. The p-values of all these cells are
-    adjusted together.
+    adjusted together: those of "no difference", and those of "as in the paper".
     """
     found = [
         seed_differences(measured.get(reference, {}), measured.get(baseline, {}))
         for reference, baseline in baselines.items()
     ]
+    printed = [
+        _paper_difference(paper.get(cell), paper.get(base)) for cell, base in baselines.items()
+    ]
     adjusted = holm([differences.p for differences in found])
+    outside = holm([_p_outside(d, p, margin) for d, p in zip(found, printed, strict=True)])
     evidence = {}
-    for (reference, baseline), differences, holm_p in zip(
-        baselines.items(), found, adjusted, strict=True
+    for reference, differences, expected, holm_p, outside_p in zip(
+        baselines, found, printed, adjusted, outside, strict=True
     ):
-        expected = _paper_difference(paper.get(reference), paper.get(baseline))
         verdict, needed = None, None
         if expected is not None:
-            verdict = judge(differences, paper=expected, margin=margin, holm_p=holm_p)
+            verdict = judge(
+                differences, paper=expected, margin=margin, holm_p=holm_p, outside_p=outside_p
+            )
             if differences.sd is not None:
                 needed = seeds_needed(expected, differences.sd)
         differs = None if holm_p is None else holm_p < ALPHA
@@ -90,31 +99,37 @@ def table_verdicts(
 
 
 def judge(
-    differences: SeedDifferences, *, paper: float, margin: float, holm_p: float | None
+    differences: SeedDifferences,
+    *,
+    paper: float,
+    margin: float,
+    holm_p: float | None,
+    outside_p: float | None,
 ) -> Verdict:
     """Return whether the seeds confirm a difference printed in the paper (seed noise).
 
-    paper: the paper's difference; holm_p: two-sided p of "no difference", adjusted over the table,
-    None only for n < 2.
+    paper: the paper's difference; holm_p: two-sided p of "no difference"; outside_p: of "within the
+    margin of the paper's"; both adjusted over the table, None only for n < 2.
 
     If the paper's difference is above the margin, `reproduced` needs d equivalent to it (TOST) and
     significantly of its sign; the latter alone is `trend only`; `not reproduced` is significantly
-    of the other sign, or a 90 % interval of d wholly outside paper ± margin. If the paper's
-    difference is within the margin, it claims no sign, and only equivalence or that interval
-    decide. Otherwise `not resolvable`. Equivalence and interval are per cell, not adjusted.
+    of the other sign, or of d significantly outside paper ± margin. If the paper's difference is
+    within the margin, it claims no sign, and only equivalence or being outside decide. Otherwise
+    `not resolvable`. Equivalence is per cell, not adjusted.
     """
     n, mean, sd = differences.n, differences.mean, differences.sd
     p_equivalent = tost(differences.values, centre=paper, margin=margin)
     interval = seed_interval(differences.values, level=1 - 2 * ALPHA)
-    if interval is None or p_equivalent is None or holm_p is None or mean is None or sd is None:
+    if interval is None or p_equivalent is None or mean is None or sd is None:
         none = "no seed was measured for both the cell and its baseline"
         return Verdict(Word.NOT_RESOLVABLE, "one seed: seed noise unknown" if n else none)
     measured = f"measured {mean:+z.2f} ± {sd:.2f} over {n} seeds"
     expected = f"the paper's {paper:+z.2f}"
     span = f"{100 * (1 - 2 * ALPHA):.0f} % interval {interval.low:+z.2f} to {interval.high:+z.2f}"
-    equivalent, differs = p_equivalent < ALPHA, holm_p < ALPHA
-    has_sign = abs(paper) > margin + ROUNDING
-    outside = interval.low > paper + margin or interval.high < paper - margin
+    assert holm_p is not None
+    assert outside_p is not None
+    equivalent, differs, outside = p_equivalent < ALPHA, holm_p < ALPHA, outside_p < ALPHA
+    has_sign = _has_sign(paper, margin)
     if has_sign and differs:
         if mean * paper < 0:
             reason = f"{measured}, the opposite sign of {expected} (Holm {p_words(holm_p)})"
@@ -125,9 +140,11 @@ def judge(
             return Verdict(Word.TREND_ONLY, f"{reason}± {margin:.2f} of it ({span})")
     if outside:
         reason = f"{measured}, {span}, wholly outside {expected} ± {margin:.2f}"
+        reason += f" (Holm {p_words(outside_p)})"
         return Verdict(Word.NOT_REPRODUCED, reason)
     if not equivalent:
         reason = f"{measured}, {span}, neither shows nor rules out {expected} ± {margin:.2f}"
+        reason += f" (to rule it out: Holm {p_words(outside_p)})"
     else:
         same = f"within ± {margin:.2f} of {expected} (equivalence {p_words(p_equivalent)})"
         reason = f"{measured}, {same}"
@@ -144,10 +161,24 @@ def _paper_difference(cell: float | None, baseline: float | None) -> float | Non
     return None if cell is None or baseline is None else round(cell - baseline, 6)
 
 
+def _has_sign(paper: float, margin: float) -> bool:
+    return abs(paper) > margin + ROUNDING
+
+
+def _p_outside(differences: SeedDifferences, paper: float | None, margin: float) -> float | None:
+    """Return the two-sided p of "the mean difference is within paper ± margin"; None if untested.
+
+    A 90 % interval, as used for equivalence, lies outside by chance in up to 10 % of cells, where
+    the margin is small beside the noise.
+    """
+    p = None if paper is None else tost(differences.values, centre=paper, margin=margin)
+    return None if p is None else min(1.0, 2 * (1 - p))
+
+
 def _missing(paper: float, margin: float, sd: float, n: int) -> str:
     """Say how many seeds the two tests of a verdict take at this noise."""
     wanted = [(f"show ± {margin:.2f}", seeds_for_equivalence(margin, sd))]
-    if abs(paper) > margin + ROUNDING:
+    if _has_sign(paper, margin):
         wanted.insert(0, (f"resolve {abs(paper):.2f}", seeds_needed(paper, sd)))
     parts = [
         f"to {aim}: {'too many' if seeds is None else seeds} seeds"

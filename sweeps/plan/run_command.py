@@ -44,7 +44,8 @@ def comparison_command(search: "Search", store: Store, num_seeds: int) -> str:
     """Return the `sweeps run` command of a search's best draw and its base, scored as in tables."""
     from sweeps.plan.search import CHEAP_LABELS, comparison_file
 
-    shared = CHEAP_LABELS | {key: search.base.flat()[key] for key in F3}
+    # A table has seeds of its own.
+    shared = CHEAP_LABELS | {key: search.base.flat()[key] for key in (*F3, "rng_seed")}
     usual = apply_overrides(named_config(search.preset), shared)
     words = ["--table", str(comparison_file(search, store)), *_of_settings(search, usual)]
     words += ["--store", store.address, "--seeds", str(num_seeds)]

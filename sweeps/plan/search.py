@@ -479,7 +479,10 @@ def comparison(search: Search, best: SearchTrial) -> Table:
             Row(("base",), (Cell(common, None),)),
             Row((best.name,), (Cell(common | best.settings, None),)),
         ),
-        notes=("The draw was chosen on half of the scored images: its score here is optimistic.",),
+        notes=(
+            "The draw was chosen on half of the scored images, by its training with seed "
+            f"{search.base.rng_seed}: its score here is optimistic, most of all with that seed.",
+        ),
     )
 
 

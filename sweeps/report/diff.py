@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from sweeps.evidence.seeds import seed_differences
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Block, Column, Grid, Row, Text, in_one_group
@@ -17,7 +18,7 @@ from sweeps.store.store import Store, read_config
 from wsss.basics.printable import as_word, counted, printable
 from wsss.identity import cam_id, canonical
 
-PAIRED = "95 % interval over images, paired"
+PAIRED = "95 % over seeds, paired", "95 % over images, paired"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Figure:
     low: float | None = None
     high: float | None = None
     """95 % bootstrap interval of b - a over images, the same ones for both; None without counts."""
+    seed_low: float | None = None
+    seed_high: float | None = None
+    """95 % t interval of b - a over the seeds that both have; None for fewer than two."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,19 @@ def compare(
     measures = {}
     for measure in Measure:
         means = (_mean([fixed.mious[run].get(measure) for run in ids]) for ids in (ids_a, ids_b))
-        found = ends.get(measure)
-        measures[measure.value] = Figure(*means, *(found[0] if found else ()))
+        found, nothing = ends.get(measure), (None, None)
+        by_seed = (
+            {
+                s: miou
+                for s, run in of.items()
+                if (miou := fixed.mious[run].get(measure)) is not None
+            }
+            for of in (seeds_b, seeds_a)
+        )
+        over_seeds = seed_differences(*by_seed).interval
+        measures[measure.value] = Figure(
+            *means, *(found[0] if found else nothing), *(over_seeds or nothing)
+        )
     flat_a, flat_b = (canonical(fixed.trials[ids[0]].config).flat() for ids in (ids_a, ids_b))
     classes_a, classes_b = (_classes(fixed, ids) for ids in (ids_a, ids_b))
     return Difference(
@@ -118,7 +133,7 @@ def difference_blocks(found: Difference) -> Iterator[Block]:
         yield Text("no setting with an effect differs")
     yield _figures("mIoU", found.measures)
     if not found.same_images:
-        yield Text("no interval: they are not scored on the same two images or more")
+        yield Text("no interval over images: they are not scored on the same two images or more")
     met = {name: f for name, f in found.classes.items() if f.a is not None or f.b is not None}
     yield _figures("IoU at the fixed score", met)
     if absent := [name for name in found.classes if name not in met]:
@@ -150,8 +165,11 @@ def _figures(name: str, figures: Mapping[str, Figure]) -> Grid:
     rows = []
     for key, figure in figures.items():
         gain = None if figure.a is None or figure.b is None else figure.b - figure.a
-        ends = None if figure.low is None or figure.high is None else (figure.low, figure.high)
-        entries = number(figure.a), number(figure.b), signed(gain), interval(ends, sign=True)
-        rows.append(Row((key,), entries))
-    columns = tuple(map(Column, ("A", "B", "B - A", PAIRED)))
+        ends = (figure.seed_low, figure.seed_high), (figure.low, figure.high)
+        intervals = (
+            interval(None if low is None or high is None else (low, high), sign=True)
+            for low, high in ends
+        )
+        rows.append(Row((key,), (number(figure.a), number(figure.b), signed(gain), *intervals)))
+    columns = tuple(map(Column, ("A", "B", "B - A", *PAIRED)))
     return Grid(name, (name,), columns, in_one_group(rows))

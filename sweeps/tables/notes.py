@@ -37,10 +37,10 @@ NOTES = (
     PaperNote(
         ("V",),
         "The 16 printed cells span 0.08 mIoU (SD 0.024), and the paper mentions no repeats. "
-        "Published repeats of such trainings vary by 0.17 SD or more: 16 equal settings would then "
-        "span about 0.60, so one training per cell cannot resolve their order. Here each weight "
-        "changes tenfold; the views whose losses they weigh are printed to gain +1.74 in Table "
-        "III.",
+        "Published repeats of such trainings vary by 0.17 SD or more: 16 equal settings, a seed "
+        "each, would then span about 0.60, so one training per cell cannot resolve their order. "
+        "Here each weight changes tenfold; the views whose losses they weigh are printed to gain "
+        "+1.74 in Table III.",
     ),
     PaperNote(
         ("IV", "VI"),
@@ -91,9 +91,10 @@ NOTES = (
     ),
     PaperNote(
         ABLATIONS,
-        "The paper does not name the code that scored its pseudo-labels. Puzzle-CAM's public "
-        "evaluate.py starts one of eight shards, so that it scores every eighth image: 183 of "
-        "train's 1,464. A number of that kind is not comparable with one over the whole split.",
+        "The paper does not name the code that scored its pseudo-labels. Until September 2021, "
+        "Puzzle-CAM's public evaluate.py started one of eight shards, so that copies of that time "
+        "score every eighth image: 183 of train's 1,464. A number of that kind is not comparable "
+        "with one over the whole split.",
     ),
     PaperNote(
         ("I", "II"),

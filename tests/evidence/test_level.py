@@ -122,7 +122,7 @@ def test_the_auc_of_a_report_is_that_of_the_stored_curves(report: Report) -> Non
 
 
 def test_a_report_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
-    said = f"{MOVED} is of level (only at the fixed score; another threshold would undo it)"
+    said = f"{MOVED} is of level (shown only at the fixed score; another threshold may undo it)"
     assert any(said in line for line in report.tables[0].findings)
     document = sweep_document(report)
     assert "Level or shape: mIoU by choice of the threshold" in as_text(document)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pandas import DataFrame
 from scipy import stats as scipy_stats
 from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.anova import AnovaRM, anova_lm
 from statsmodels.stats.weightstats import ttost_paired
 
 from sweeps.evidence.power import range_of_noise
@@ -104,13 +104,21 @@ def test_anova_agrees_with_statsmodels(shape: tuple[int, int, int]) -> None:
     values = np.random.default_rng(sum(shape)).normal(50, 3, shape)
     seed, row, column = (places.ravel() for places in np.indices(shape))
     data = DataFrame({"miou": values.ravel(), "seed": seed, "row": row, "column": column})
-    expected = anova_lm(ols("miou ~ C(seed) + C(row) * C(column)", data).fit())
-    total = expected["sum_sq"].sum()
-    for effect, name in zip(
-        two_way_anova(values), ("C(row)", "C(column)", "C(row):C(column)"), strict=True
-    ):
-        assert effect.p == pytest.approx(expected["PR(>F)"][name])
-        assert effect.eta_squared == pytest.approx(expected["sum_sq"][name] / total)
+    table = AnovaRM(data, "miou", "seed", within=["row", "column"]).fit().anova_table
+    squares = anova_lm(ols("miou ~ C(seed) + C(row) * C(column)", data).fit())["sum_sq"]
+    found = zip(two_way_anova(values), ("row", "column", "row:column"), strict=True)
+    for effect, name in found:
+        assert effect.p == pytest.approx(table["Pr > F"][name])
+        share = squares[":".join(f"C({part})" for part in name.split(":"))] / squares.sum()
+        assert effect.eta_squared == pytest.approx(share)
+
+
+def test_what_a_seed_does_to_rows_is_no_effect_of_rows() -> None:
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(400):
+        values = rng.normal(50, 1, (3, 4, 4)) + rng.normal(0, 1, (3, 4, 1))
+        found += two_way_anova(values).rows.p < 0.05
+    assert found / 400 < 0.09  # .42 against the residual of the whole grid
 
 
 def test_anova_of_equal_or_exactly_additive_cells_neither_crashes_nor_warns() -> None:

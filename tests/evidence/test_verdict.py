@@ -4,19 +4,22 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from sweeps.evidence.seeds import seed_differences
 from sweeps.evidence.verdict import Verdict, Word, judge, table_verdicts
 from sweeps.report.words import signed
 
 MARGIN = 0.5
 
 
-def decide(differences: list[float], paper: float, holm_p: float | None = None) -> Verdict:
-    """Judge a cell that is alone in its table, unless its adjusted p is given."""
-    if holm_p is None and len(differences) > 1:
-        holm_p = float(scipy_stats.ttest_1samp(differences, 0).pvalue)
-    paired = seed_differences(dict(enumerate(differences)), dict.fromkeys(range(9), 0.0))
-    return judge(paired, paper=paper, margin=MARGIN, holm_p=holm_p)
+def decide(
+    differences: list[float], paper: float, holm_p: float | None = None, outside_p: float = 1.0
+) -> Verdict:
+    """Judge a cell that is alone in its table, unless adjusted p-values are given."""
+    measured = {"A": dict(enumerate(differences)), "B0": dict.fromkeys(range(9), 0.0)}
+    alone = table_verdicts({"A": paper, "B0": 0.0}, measured, {"A": "B0"}, MARGIN)["A"]
+    assert alone.verdict is not None
+    if holm_p is None:
+        return alone.verdict
+    return judge(alone.differences, paper=paper, margin=MARGIN, holm_p=holm_p, outside_p=outside_p)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def test_each_word_has_its_case(differences: list[float], paper: float, word: Wo
 @pytest.mark.parametrize(("holm_p", "claimed"), [(0.049, True), (0.05, False), (0.051, False)])
 def test_a_sign_is_claimed_only_for_an_adjusted_p_below_alpha(holm_p: float, claimed: bool) -> None:
     close = decide([1.6, 1.8, 1.7], 1.74, holm_p=holm_p).word
-    smaller = decide([0.5, 0.6, 0.7], 1.74, holm_p=holm_p).word
+    smaller = decide([0.5, 0.6, 0.7], 1.74, holm_p=holm_p, outside_p=0.01).word
     assert close == (Word.REPRODUCED if claimed else Word.NOT_RESOLVABLE)
     assert smaller == (Word.TREND_ONLY if claimed else Word.NOT_REPRODUCED)
 
@@ -79,6 +82,7 @@ def test_reasons_hold_the_figures() -> None:
     assert "measured +0.10 ± 0.10 over 3 seeds" in reason
     assert "wholly outside the paper's +1.74 ± 0.50" in reason
     assert "90 % interval -0.07 to +0.27" in reason  # .1 ± 2.920 * .1 / sqrt 3
+    assert "(Holm p .003)" in reason  # 2 P(T > 1.14 / .1 * sqrt 3), 2 degrees of freedom
     assert "opposite sign" in decide([-0.9, -1.0, -1.1], 1.74).reason
     assert "lies outside ± 0.50" in decide([0.5, 0.6, 0.7], 1.74).reason
     assert "not shown to be within ± 0.50" in decide([1.0, 1.6, 2.3], 1.74).reason
@@ -124,15 +128,18 @@ def test_a_table_pairs_by_seed_and_adjusts_over_its_cells() -> None:
     assert found["D"].verdict.word == Word.NOT_RESOLVABLE
 
 
-def test_of_600_tables_of_noise_at_most_5_percent_show_a_difference() -> None:
-    names, num_tables, shown, unadjusted = "ABCDEFGHI", 600, 0, 0
-    for table in np.random.default_rng(0).normal(50, 0.4, (num_tables, len(names), 4)).tolist():
+def test_of_600_tables_of_noise_at_most_5_percent_show_a_difference_or_refute_the_paper() -> None:
+    names, num_tables, shown, refuted, unadjusted = "ABCDEFGHI", 600, 0, 0, 0
+    paper = dict.fromkeys(names, 50.0)  # which is the truth
+    for table in np.random.default_rng(0).normal(50, 4, (num_tables, len(names), 4)).tolist():
         measured = {name: dict(enumerate(row)) for name, row in zip(names, table, strict=True)}
-        found = table_verdicts({}, measured, dict.fromkeys(names[1:], "A"), MARGIN).values()
+        found = table_verdicts(paper, measured, dict.fromkeys(names[1:], "A"), MARGIN).values()
         shown += any(cell.differs for cell in found)
+        refuted += any(c.verdict and c.verdict.word is Word.NOT_REPRODUCED for c in found)
         unadjusted += any((cell.differences.p or 0) < 0.05 for cell in found)
     sampling_error = 4 * (0.05 * 0.95 / num_tables) ** 0.5
     assert shown / num_tables <= 0.05 + sampling_error
+    assert refuted / num_tables <= 0.05 + sampling_error
     assert unadjusted / num_tables > 0.15  # without Holm's correction: the test can fail
 
 

@@ -8,6 +8,7 @@ import pytest
 from click.testing import Result
 from commands import sweeps
 from made_up.finished import fill, finished_sweep
+from scipy.stats import sem, t
 
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
@@ -51,6 +52,10 @@ def test_cells_differ_by_their_settings_and_their_mean_over_seeds(
     assert fixed["b"] == pytest.approx(fmean(one["miou_fixed"] for one in b))
     assert fixed["low"] < fixed["b"] - fixed["a"] < fixed["high"]
     assert said["measures"]["auc"]["low"] is None
+    for measure, found in (("fixed", "miou_fixed"), ("best", "miou_best")):
+        pairs = [two[found] - one[found] for one, two in zip(a, b, strict=True)]
+        ends = said["measures"][measure]["seed_low"], said["measures"][measure]["seed_high"]
+        assert ends == pytest.approx(t.interval(0.95, 1, fmean(pairs), sem(pairs)))
     assert said["classes"]["dog"]["b"] == pytest.approx(fmean(one["iou_fixed"][12] for one in b))
     shown = diff(store, "VI[no,no]", "VI[no,yes]").output
     assert f"{fixed['b'] - fixed['a']:+.2f}" in shown

@@ -99,7 +99,7 @@ def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
     found = answer(results, made[1])
     assert found.question == "Does the paper's headline hold on this data and at this scale?"
     start = "Cannot tell: the network on CAM + PAMR reaches 43.50 mIoU on val with one seed"
-    assert found.answer.startswith(start)
+    assert found.answer.startswith(f"{start}, the best of 2 networks there; ")
     full = answer(replace(results, scale=Scale((), other_classes=False)), made[1])
     assert "-23.80 from the paper's 67.3, which has no spread" in full.answer
     empty = Store(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 from commands import sweeps
 from made_up.finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
+from scipy.stats import studentized_range, t
 
 from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
 from sweeps.evidence.seeds import seed_differences
@@ -354,9 +355,8 @@ def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
 
 
 def test_the_legend_calls_a_sure_sign_a_trend_whatever_the_size(floor: Report) -> None:
-    sure = judge(
-        seed_differences({0: 9.0, 1: 9.1}, {0: 0.0, 1: 0.0}), paper=0.68, margin=0.5, holm_p=0.01
-    )
+    differences = seed_differences({0: 9.0, 1: 9.1}, {0: 0.0, 1: 0.0})
+    sure = judge(differences, paper=0.68, margin=0.5, holm_p=0.01, outside_p=0.01)
     assert "lies outside" in sure.reason
     assert sure.word is Word.TREND_ONLY
     told = " ".join(paragraph.text for paragraph in legend(floor))
@@ -400,6 +400,49 @@ def test_a_table_of_one_column_speaks_of_cells_and_contradicts_no_verdict() -> N
     assert text.endswith("no cell can be told from another here.")
     text = table_summary(III, values, (1.0, 8), ["III[yes,yes]"])
     assert text.endswith("within noise as a whole, but III[yes,yes] differs from the baseline.")
+
+
+def test_what_seeds_add_to_all_cells_is_known_from_as_many_values_as_there_are_seeds(
+    tmp_path: Path,
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("V",), 3)
+    rng = np.random.default_rng(0)
+    fill(
+        store,
+        sweep,
+        lambda trial: 0.5 + 0.05 * trial.config.rng_seed + rng.normal(0, 0.001),
+        num_images=4,
+    )
+    table = build_report(sweep, store).tables[0]
+    values = np.array([list(cell.values.values()) for cell in table.cells.values()])  # [16, 3]
+    sd = np.sqrt(values.var(1, ddof=1).mean())
+    left = np.sqrt((values - values.mean(0)).var(1, ddof=1).sum() / 15)
+    told = next(line for line in table.findings if line.startswith("The paper's 16 numbers"))
+    own, shared = (float(found) for found in re.findall(r"up to (\d+\.\d+)", told))
+    # Two degrees of freedom, not the 32 of sixteen cells with seeds of their own.
+    assert own == pytest.approx(studentized_range.isf(0.05, 16, 2) * sd, rel=0.01)
+    assert shared == pytest.approx(studentized_range.isf(0.05, 16, 30) * left, abs=0.01)
+    caption = next(figure.caption for figure in table.figures if "Map" in figure.title)
+    band = t.isf(0.025, 30) * left * np.sqrt(2 / 3)
+    assert f"cells within {band:.2f} points of the best" in caption
+    # The paper's differences are below .1: equal cells reproduce them all.
+    said = "15 of 15 differences in agreement here (15 at most 0.5 in the paper, sign not checked)."
+    assert table.answer.answer == f"Yes: {said}"
+
+
+def test_two_parts_together_are_compared_with_the_sum_of_each_alone(
+    store: Store, sweep: Sweep, tmp_path: Path
+) -> None:
+    complete, rng = Store(tmp_path), np.random.default_rng(0)
+    fill(complete, sweep, lambda trial: rng.uniform(0.5, 0.7), num_images=4)
+    table = build_report(sweep, complete).tables[0]
+    none, first, second, both = (list(cell.values.values()) for cell in table.cells.values())
+    beyond = [b + n - f - s for n, f, s, b in zip(none, first, second, both, strict=True)]
+    low, high = t.interval(0.95, 2, np.mean(beyond), np.std(beyond, ddof=1) / np.sqrt(3))
+    told = next(line for line in table.findings if line.startswith("M_e and M_d together"))
+    assert f"gain {np.mean(beyond):+.2f} beyond" in told
+    assert told.endswith(f"95 % over 3 seeds [{low:+.2f}, {high:+.2f}]; the paper +0.64.")
+    assert "together" not in " ".join(build_report(sweep, store).tables[0].findings)  # lacks a cell
 
 
 def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Path) -> None:

@@ -256,7 +256,8 @@ def _why(results: Results) -> str:
     values = list(best.by_seed.values())
     seeds = "with one seed" if len(values) == 1 else f"over {len(values)} seeds"
     reaches = f"reaches {mean_and_sd(*mean_sd(values))} mIoU on {results.split} {seeds}"
-    measured = f"the network on {best.name} {reaches}"
+    chosen = f", the best of {len(found)} networks there" if len(found) > 1 else ""
+    measured = f"the network on {best.name} {reaches}{chosen}"
     if results.scale.word:
         return f"{measured}; the paper's {paper:.1f} is on other data or at another scale"
     if results.split != "val":

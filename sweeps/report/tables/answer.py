@@ -63,7 +63,7 @@ def answer(
     elif judged or (num_printed > 1 and not scale.other_classes):
         place = "on this data and at this scale" if scale.word else ""
         question = f"Does Table {' '.join(filter(None, (table.name, 'hold', place)))}?"
-        words, tone = _against_the_paper(judged, scale)
+        words, tone = _against_the_paper(judged, scale, margin)
     else:
         question = f"Does any cell of Table {table.name} differ from {table.baseline_name}?"
         words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
@@ -81,11 +81,12 @@ def answer(
     return Strip(question, f"{start}{words}.{lacking}", tone, next_step)
 
 
-def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
+def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: float) -> _Said:
     """Return the counts of the verdicts and their tone.
 
     Open: at least half of the differences are not resolvable. Yes: more than half are reproduced,
     and none is refuted. No: more are refuted than reproduced in size or sign.
+    A difference within the margin in the paper is reproduced by equal cells, too: these are told.
     """
     if not judged:
         return "no difference to the baseline is measured yet", "open"
@@ -93,7 +94,11 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
         return "one seed per cell", "open"
     counts = Counter(evidence.verdict.word for evidence in judged if evidence.verdict)
     of_all = f" of {counted(len(judged), 'difference')}"
+    unsigned = Counter(e.verdict.word for e in judged if e.verdict and not e.has_sign(margin))
     parts = [(counts[word], named(word, scale)) for word in Word if counts[word]]
+    if n := unsigned[Word.REPRODUCED]:  # the first of the words
+        remark = f"{parts[0][1]} ({n} at most {margin:g} in the paper, sign not checked)"
+        parts[0] = parts[0][0], remark
     words = ", ".join(f"{n}{'' if at else of_all} {word}" for at, (n, word) in enumerate(parts))
     if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
         return words, "open"
@@ -138,6 +143,6 @@ def _seeds(evidence: CellEvidence, margin: float) -> int | None:
     if evidence.differences.sd is None:
         return FIRST_SEEDS
     needed = [seeds_for_equivalence(margin, evidence.differences.sd)]
-    if abs(evidence.paper_difference or 0) > margin:
+    if evidence.has_sign(margin):
         needed.append(evidence.seeds_needed)
     return None if None in needed else max(n for n in needed if n is not None)

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import CHANGE_WORDS, Change
 from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
-from sweeps.evidence.seeds import ALPHA, Effect, holm, two_way_anova
+from sweeps.evidence.seeds import ALPHA, Effect, holm, seed_differences, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
-from sweeps.report.words import listed, number
+from sweeps.report.words import interval, listed, number, signed
+from sweeps.tables.paper import NO, YES
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
 
@@ -41,8 +42,9 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
         *_levels(cells),
         *(_noise(cells, pooled) if pooled or not summary else ()),
         *_resolution(once),
+        *_together(table, cells),
         *_repeats(table, cells),
-        *(_paper_span(cells, pooled) if pooled else ()),
+        *(_paper_span(cells, values) if values is not None and len(once) > 1 < len(values) else ()),
         *(_factors(table, values, over) if values is not None and min(values.shape) > 1 else ()),
         *(_winner(once, values, results, over) if values is not None and len(once) > 2 else ()),
         *_dead_maps(cells),
@@ -74,7 +76,7 @@ def table_summary(
             f"{number(span)} mIoU may be chance."
         )
     in_sds = f", {span / pooled[0]:.1f} SD of one training" if pooled[0] > 0 else ""
-    sd, df = _residual(values) if len(values) > 1 else pooled
+    sd, df = residual(values) if len(values) > 1 else pooled
     noise = range_of_noise(sd / np.sqrt(len(values)), means.size, df=df)
     start = (
         f"The {what} span {number(span)} mIoU over "
@@ -112,15 +114,29 @@ def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
     ]
 
 
-def _residual(values: NDArray[np.float64]) -> tuple[float, int]:
-    """Return the SD of one training, with seeds as blocks, and its degrees of freedom.
+def residual(values: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the SD of one training among those of its seed, and its degrees of freedom.
 
-    values: [S, ...] percent, S >= 2. What a seed adds to all cells alike does not change the span.
+    values: [S, ...] percent, S >= 2, of two cells or more. What a seed adds to all cells alike does
+    not change their differences, and is left out.
     """
     grid = values.reshape(len(values), -1)  # [S, cells]
     left = grid - grid.mean(0) - grid.mean(1, keepdims=True) + grid.mean()
     df = (grid.shape[0] - 1) * (grid.shape[1] - 1)
     return float(np.sqrt((left**2).sum() / df)), df
+
+
+def with_own_seed(values: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the SD of one training with a seed of its own, and its degrees of freedom.
+
+    values: as of `residual`. What a seed adds to all cells alike is known from S values only, so
+    that there are fewer degrees of freedom than values. (Satterthwaite)
+    """
+    num_seeds, num_cells = len(values), values[0].size
+    (sd, df), common = residual(values), values.reshape(num_seeds, -1).mean(1).var(ddof=1)
+    parts = np.array([common, (1 - 1 / num_cells) * sd**2])
+    variance, spread = parts.sum(), (parts**2 / [num_seeds - 1, df]).sum()
+    return float(np.sqrt(variance)), max(1, int(variance**2 / spread)) if spread else df
 
 
 def _levels(cells: Cells) -> list[str]:
@@ -191,7 +207,32 @@ def _resolution(cells: Cells) -> list[str]:
     price = f"; to resolve {TARGET:g}: {needed:,} seeds" if needed else ""
     return [
         f"Differences between two configurations on the same seed have an SD of {number(spread)}: "
-        f"{n} seeds resolve {number(smallest)} at 80 % power and 5 % error{price}."
+        f"tested alone, as the table's are not, {n} seeds resolve {number(smallest)} at 80 % power "
+        f"and 5 % error{price}."
+    ]
+
+
+def _together(table: Table, cells: Cells) -> list[str]:
+    """Compare what two parts gain together with the sum of what each gains alone, by seed."""
+    of = {cell.labels: cell for cell in cells.values()}
+    if of.keys() != {(NO, NO), (YES, NO), (NO, YES), (YES, YES)}:
+        return []
+
+    def summed(one: CellReport, two: CellReport) -> dict[int, float]:
+        return {
+            seed: one.values[seed] + two.values[seed] for seed in one.values.keys() & two.values
+        }
+
+    pairs = (of[YES, YES], of[NO, NO]), (of[YES, NO], of[NO, YES])
+    found = seed_differences(*(summed(*pair) for pair in pairs))
+    if found.interval is None:
+        return []
+    printed = [cell.printed for pair in pairs for cell in pair if cell.printed is not None]
+    paper = sum(printed[:2]) - sum(printed[2:])
+    return [
+        f"{listed(table.row_names)} together gain {signed(found.mean)} beyond the sum of what each "
+        f"gains alone, 95 % over {counted(found.n, 'seed')} {interval(found.interval, sign=True)}"
+        f"{f'; the paper {signed(paper)}' if len(printed) == 4 else ''}."
     ]
 
 
@@ -217,19 +258,32 @@ def _repeats(table: Table, cells: Cells) -> list[str]:
     return sentences
 
 
-def _paper_span(cells: Cells, pooled: tuple[float, int]) -> list[str]:
-    """Compare the span of the printed numbers with that of cells that differ only by noise."""
+def _paper_span(cells: Cells, values: NDArray[np.float64]) -> list[str]:
+    """Compare the span of the printed numbers with that of cells that differ only by noise.
+
+    values: as `complete_grid` returns them. The paper does not say whether its trainings share a
+    seed.
+    """
     printed = [c.printed for c in cells.values() if c.printed is not None]
     if len(printed) < 3:
         return []
     span = max(printed) - min(printed)
-    noise = range_of_noise(pooled[0], len(printed), df=pooled[1])
-    verdict = "is within" if span <= noise.upper else "exceeds"
+    own, shared = (
+        range_of_noise(sd, len(printed), df=df)
+        for sd, df in (with_own_seed(values), residual(values))
+    )
+    verdict = {
+        (True, True): "is within",
+        (True, False): "is, only if each had its own seed, within",
+        (False, True): "is, only if all had the same seed, within",
+        (False, False): "exceeds",
+    }[span <= own.upper, span <= shared.upper]
     return [
         f"The paper's {len(printed)} numbers span {number(span)}. At the seed noise measured here, "
-        f"the same number of equal cells, one seed each, would span {number(noise.expected)} on "
-        f"average and up to {number(noise.upper)} (95 %): if the paper's trainings are as noisy, "
-        f"its span {verdict} what noise alone explains."
+        f"the same number of equal cells would span {number(own.expected)} on average and up to "
+        f"{number(own.upper)} (95 %) if each had a seed of its own, {number(shared.expected)} and "
+        f"up to {number(shared.upper)} if all had the same one: if the paper's trainings are as "
+        f"noisy, its span {verdict} what noise alone explains."
     ]
 
 

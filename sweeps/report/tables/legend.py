@@ -22,17 +22,22 @@ def legend(report: Report) -> tuple[Text, ...]:
         "Paper: as printed by Qin et al., TCSVT 2024.",
         "Small-scale runs do not check the paper. Their verdicts have other names: in agreement "
         "for reproduced, same sign for trend only, in conflict for not reproduced.",
-        "Intervals over seeds show how much another training on the same images would change the "
-        "result; intervals over images (bootstrap, 2,000 resamples), how much other images of this "
-        "kind would change it for the same networks. They are never added up.",
+        "A 95 % interval over seeds shows where the mean of very many trainings on the same images "
+        "lies; one more training is often outside (in one case of three with five seeds). One over "
+        "images (bootstrap, 2,000 resamples) shows where the mIoU of the same networks on very "
+        "many images of this kind lies; from fewer than some 300 images it is too narrow. They are "
+        "never added up.",
         "Above baseline: the share of resamples of seeds, or of images, in which the cell is above "
-        "its baseline. Two or three seeds have few different resamples, so that their shares are "
-        "coarse and too confident.",
+        "its baseline. Few seeds have few different resamples, so that their shares are coarse and "
+        "too confident: with five, a cell is above or below an equal one in more than 95 % of them "
+        "in one table of five.",
         "A verdict compares the measured difference to the cell's baseline, paired by seed, with "
         f"the paper's. Reproduced: it is the same within ± {report.margin:g} points (two one-sided "
         "t-tests at 5 %) and, if the paper claims more than that, has the same sign after Holm's "
         "correction. Trend only: it only has that sign, even if its size is shown to be another. "
-        "Not reproduced: otherwise shown to be different, even if it cannot be told from 0.",
+        "Not reproduced: otherwise shown to be different, even if it cannot be told from 0. The "
+        "paper prints no spread, so its numbers are taken as exact: verdicts are on the printed "
+        "difference, which may be off by the noise of the authors' own trainings.",
         "Not resolvable: with the noise of these seeds, both the paper's difference and a very "
         "different one are possible. This does not contradict the paper; more seeds may decide.",
         "Holm's correction: among twenty cells without any effect, one would differ at 5 % by "

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.evidence.seeds import LEVEL
 from sweeps.report.document import Picture
 from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
-from sweeps.report.tables.findings import Cells, complete_grid, factors, pooled_sd
+from sweeps.report.tables.findings import Cells, complete_grid, factors, residual
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
 from sweeps.tables.table import Table
@@ -58,7 +59,8 @@ def _differences(table: Table, cells: Cells) -> Iterator[Picture]:
     caption = (
         "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
         "interval that contains 0 shows no difference; one that does not contain the paper's mark "
-        "is evidence against the paper's number."
+        "is evidence against the paper's number. The intervals, unlike the verdicts, are not "
+        "adjusted for the number of cells."
     )
     if rows:
         svg = forest(rows, baseline=table.baseline_name)
@@ -85,7 +87,7 @@ def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
     if values is not None and min(values.shape) > 1:
         shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
         caption = (
-            "Sums of squares of the two-way analysis of variance, seeds as blocks. The first "
+            "Sums of squares of the two-way analysis of variance over seeds. The first "
             "sentence under the table says which factors are significant."
         )
         svg = bars(shares, axis="share of the variance (%)")
@@ -96,15 +98,17 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
     numbers = [(cell.mean, cell.printed) for cell in cells.values()]
     shape = 2, len(table.rows), len(table.columns)
     measured, paper = np.array(numbers, np.float64).T.reshape(shape)
-    pooled = pooled_sd(cells)
+    from scipy.special import stdtrit  # half a second to import
+
+    values = complete_grid(table, cells)
     noise, band = None, "seed noise is unknown, so no band can be drawn"
-    if pooled is not None:
+    if values is not None and len(values) > 1:
         # A cell is the mean over its seeds; the band is for the difference of two such means.
-        num_seeds = min(len(cell.values) for cell in cells.values() if cell.values)
-        noise = 1.96 * pooled[0] * np.sqrt(2 / num_seeds)
+        sd, df = residual(values)
+        noise = float(stdtrit(df, (1 + LEVEL) / 2)) * sd * np.sqrt(2 / len(values))
         band = (
             f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
-            f"cells at the seed noise of this table, {counted(num_seeds, 'seed')}) are marked"
+            f"cells on the same seeds, {counted(len(values), 'seed')}) are marked"
         )
     svg = heatmap(
         measured,
