@@ -162,8 +162,10 @@ def test_what_may_not_be_intended_is_noted(root: Path) -> None:
     def notes() -> list[str]:
         return check_data(VocDataset(root), ["train"], scored=["train"]).notes
 
-    (note,) = notes()
-    assert note.startswith("in every image: cup; CAMs do not find such a class")
+    first, second = notes()
+    assert first.startswith("in every image: cup; CAMs do not find such a class")
+    assert second == "the same picture under several ids: a = b"
+    Image.new("RGB", (6, 4), "red").save(root / PICTURE)
     for value, expected in ((255, "more than half of the pixels of masks are 255"), (9, "")):
         for name in "ab":
             values = BLANK * value
