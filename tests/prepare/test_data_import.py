@@ -284,6 +284,10 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
         (coco(box(10, 0, 0, 0, 6, 4)), "'_background_' is no class"),
         (coco(DOG | {"segmentation": []}), "no segmentation of some objects in 1.jpg"),
         (coco(DOG | {"segmentation": [1, 2, "x"]}), "is neither polygons nor run lengths of 8x6"),
+        (
+            coco(DOG | {"iscrowd": 1}),
+            "no mask in train shows an object: they are crowds (iscrowd 1)",
+        ),
         (coco(box(10, 90, 0, 0, 1, 1)), "no polygon has a coordinate above 1, as if in shares"),
         (coco(DOG | {"segmentation": {"size": [6, 8], "counts": [3]}}), "(3 pixels of [6, 8])"),
         (
@@ -362,3 +366,14 @@ def test_broken_pictures_are_named_together_and_nothing_is_left(pictures: Path) 
     told = run(source, "--images", pictures).stderr
     assert [name in told for name in ("1.jpg: cannot be", "2.png: cannot be")] == [True, True]
     assert not pictures.with_name("made").exists()
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [("", "or a CSV or COCO's JSON"), ("x.xml", "put it into Annotations"), ("t.csv", "or give ")],
+)
+def test_pictures_without_class_folders_are_refused_with_what_to_do(
+    pictures: Path, beside: str, told: str
+) -> None:
+    (pictures / "a" / (beside or "y.jpg")).touch()
+    assert told in run(pictures / "a").stderr
