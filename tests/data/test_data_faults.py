@@ -223,7 +223,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     (XML, "<a>" * 300_000 + "</a>" * 300_000, "no class present"),
     (XML, f"<a>{' ' * (5 << 20)}</a>", "over 4,194,304 bytes"),
     (MASK, encoded("EPS"), "not PNG"),  # Pillow would start Ghostscript
-    (MASK, gigantic(), "decompression bomb"),
+    (MASK, gigantic(), "over 178,956,970 pixels; scale it down"),
     (MASK, encoded("PNG")[:45], "cannot be decoded"),
 ]
 
