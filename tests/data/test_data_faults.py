@@ -87,6 +87,12 @@ MAIN, ABOVE = "ImageSets/Main/train.txt", "ImageSets/train.txt"
 OTHER_MASKS = "SegmentationClassPNG"
 
 
+def binary(root: Path) -> None:
+    """Give b a mask of 0 and 255 and no XML."""
+    masked(BLANK * 255)(root)
+    removed(XML)(root)
+
+
 def deeper(root: Path) -> None:
     """Put the masks into a folder below their own."""
     moved("SegmentationClass", "all")(root)
@@ -125,7 +131,12 @@ def raised(root: Path) -> None:
         (write(XML, ANNOTATION.format("Cup")), "write cup (known", CUP),
         (write(XML, ANNOTATION.format("Background")), "remove the object", CUP),
         (write(XML, '<?xml version="1.0" encoding="gb2312"?><a/>'), "save it as UTF-8", CUP),
-        (write(XML, "<annotation/>"), "remove it from its splits", write(LIST, "a\n")),
+        (write(XML, "<annotation/>"), "remove the image from its splits", write(LIST, "a\n")),
+        (
+            binary,
+            "b.png: no class present (only 0 or 255), and an image needs at least one; write",
+            MASKED,
+        ),
         (write(XML, "<annotation>"), "replace it", CUP),
         (removed(MASK), "add one as PNG", MASKED),
         (renamed(MASK, "b.jpg"), "no file, but b.jpg", renamed("SegmentationClass/b.jpg", "b.png")),

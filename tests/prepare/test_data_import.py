@@ -75,6 +75,7 @@ def labels(dataset: VocDataset) -> dict[str, tuple[str, ...]]:
         ("image,labels\n1.jpg,cat;dog\n2.png,dog\n3.JPG,cat\n", ()),
         ("\ufefffile_name;classes\r\n1.jpg;cat,dog\r\n2.png;dog\r\n3.JPG;cat\r\n", ()),
         ("image,labels\n1.jpg,cat dog\n2.png,dog\n3.JPG,cat\n", ("--separator", "space")),
+        ('image,labels\n1.jpg,"[\'cat\', \'dog\']"\n2.png,[\'dog\']\n3.JPG,"[""cat""]"\n', ()),
         ("id,class,x\n1,cat,7\n  \n1,dog,8\n2,dog,9\npictures/3,cat,1\n", ()),
         ("filename, cat, dog\n1.jpg,1,1\n2.png,0,1.0\n3.JPG,True,\n", ()),
         (

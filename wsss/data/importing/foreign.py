@@ -340,7 +340,8 @@ def _separator(path: Path, fields: list[str], asked: str | None) -> str:
 
 def _parts(text: str, separator: str) -> list[str]:
     parts = text.split(separator) if separator else [text]
-    return [name for part in parts if (name := class_name(part))]
+    # A list of Python's or JSON's is often in a CSV as it is printed.
+    return [name for part in parts if (name := class_name(part.strip(" []'\"")))]
 
 
 def _split(text: str, path: Path, line: int) -> str:
