@@ -371,10 +371,16 @@ def test_broken_pictures_are_named_together_and_nothing_is_left(pictures: Path) 
 
 @pytest.mark.parametrize(
     ("beside", "told"),
-    [("", "or a CSV or COCO's JSON"), ("x.xml", "put it into Annotations"), ("t.csv", "or give ")],
+    [
+        (["y.jpg"], "or a CSV or COCO's JSON"),
+        (["x.xml"], "put it into Annotations"),
+        (["t.csv"], "a/t.csv"),
+        (["v.json", "t.json"], "one of t.json, v.json, and another of them with --val"),
+    ],
 )
 def test_pictures_without_class_folders_are_refused_with_what_to_do(
-    pictures: Path, beside: str, told: str
+    pictures: Path, beside: list[str], told: str
 ) -> None:
-    (pictures / "a" / (beside or "y.jpg")).touch()
+    for name in beside:
+        (pictures / "a" / name).touch()
     assert told in run(pictures / "a").stderr

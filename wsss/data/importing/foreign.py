@@ -371,9 +371,11 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
         if len(folders) > depth
     }
     if not images:
-        labels = [name for name in pictures.others if name.endswith((".json", ".csv", ".tsv"))]
-        hint = f"; or give {path / labels[0]}" if labels else ", or a CSV or COCO's JSON of labels"
-        if not labels and any(name.endswith(".xml") for name in pictures.others):
+        found = sorted(name for name in pictures.others if name.endswith((".json", ".csv", ".tsv")))
+        hint = f"; or give {path / found[0]}" if found else ", or a CSV or COCO's JSON of labels"
+        if len(found) > 1:
+            hint = f"; or give one of {some(found)}, and another of them with --val"
+        elif not found and any(name.endswith(".xml") for name in pictures.others):
             hint = "; VOC's XML needs no import: put it into Annotations, pictures into JPEGImages"
         raise DataError(f"{path}: no folder of a class; make one per class with its pictures{hint}")
     classes = sorted({label for image in images.values() for label in image.labels})
