@@ -253,12 +253,6 @@ def _notes(
     dataset: VocDataset,
 ) -> Iterator[str]:
     """Yield notes on what is allowed, but may not be intended."""
-    assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
-    if assumed:
-        yield (
-            f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
-            "one per line"
-        )
     if others := [(i, name) for i, image in seen.items() if (name := image.other_picture)]:
         yield (
             f"<filename> is that of another picture in {len(others)} of {len(seen)} XML, such as "
@@ -268,6 +262,17 @@ def _notes(
         yield (
             f"<size> is not the picture's in {len(resized)} of {len(seen)} XML, such as "
             "Annotations/{}.xml ({}x{}); only the shapes agree, as if resized".format(*resized[0])
+        )
+    yield from _notes_on_labels(report, seen)
+    yield from _notes_on_masks(report, ids, seen, dataset)
+
+
+def _notes_on_labels(report: DataReport, seen: dict[str, CheckedImage]) -> Iterator[str]:
+    assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
+    if assumed:
+        yield (
+            f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
+            "one per line"
         )
     held = {k for image in seen.values() for k in image.labels}
     absent = [name for k, name in enumerate(report.classes) if k not in held]
@@ -289,6 +294,14 @@ def _notes(
         same[image.digest].append(image_id)
     if twice := [" = ".join(names) for digest, names in same.items() if digest and names[1:]]:
         yield f"the same picture under several ids: {first_of(twice, SHOWN)}"
+
+
+def _notes_on_masks(
+    report: DataReport,
+    ids: dict[str, list[str]],
+    seen: dict[str, CheckedImage],
+    dataset: VocDataset,
+) -> Iterator[str]:
     if seen and not dataset.has_masks():
         yield (
             f"no image has a mask{dataset.other_masks(min(seen))}: XML is enough for training; a "
