@@ -41,6 +41,8 @@ Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 Steps = Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
 """A count that may be 0."""
 Pixels = Annotated[int, Field(ge=1, le=16_384, strict=True)]
+CropSize = Annotated[int, Field(ge=17, le=16_384, strict=True)]
+"""Pixels; 16 would give one value per channel, of which BatchNorm knows no variance."""
 Width = Annotated[int, Field(ge=1, le=16_384, strict=True)]
 """Channels of a layer, or what they are divided by."""
 Dilation = Annotated[int, Field(ge=1, le=1_000, strict=True)]
@@ -307,7 +309,7 @@ class TrainConfig(Settings):
 
     epochs: Count = Field(5, description="(open) IRN: 5; Puzzle-CAM: 15")
     batch_size: Count = Field(16, description="(open) global batch; IRN: 16")
-    crop_size: Pixels = Field(512, description="(open) pixels; IRN: 512")
+    crop_size: CropSize = Field(512, description="(open) pixels; IRN: 512")
     min_long_side: Pixels = Field(320, description="(open) pixels; IRN: 320")
     max_long_side: Pixels = Field(640, description="(open) pixels; IRN: 640")
     resize: Literal["bicubic", "bilinear"] = Field(

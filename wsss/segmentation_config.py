@@ -13,6 +13,7 @@ from wsss.config import (
     NO_MINUS_ZERO,
     NUMBER,
     Count,
+    CropSize,
     Decay,
     Dilation,
     Pixels,
@@ -95,7 +96,7 @@ class RandomWalkConfig(Settings):
     )
     weight_decay: Decay = Field(1e-4, description="IRN: 1e-4")
     batch_size: Count = Field(16, description="IRN: 32")
-    crop_size: Pixels = Field(256, description="pixels (IRN: 512)")
+    crop_size: CropSize = Field(256, description="pixels (IRN: 512)")
     min_long_side: Pixels = Field(250, description="pixels; IRN: half the image")
     max_long_side: Pixels = Field(750, description="pixels; IRN: one and a half times the image")
     precision: Precision = Field("tf32", description="of training and walk; as in TrainConfig")
@@ -165,7 +166,7 @@ class DeepLabConfig(Settings):
     )
     iterations: Count = Field(20_000, description="(open) DeepLabv2: 20,000")
     batch_size: Count = Field(10, description="DeepLabv2: 10")
-    crop_size: Pixels = Field(321, description="DeepLabv2: 321")
+    crop_size: CropSize = Field(321, description="DeepLabv2: 321")
     scale_jitter: Annotated[tuple[Scale, Scale], ASCENDING] = Field(
         (0.5, 1.5), description="DeepLabv2: times the image's own size"
     )

@@ -104,13 +104,17 @@ def test_check_prints_the_fingerprint_and_as_json_the_same_and_no_name_moves_the
 ) -> None:
     root = Path(shutil.copytree(drawn, tmp_path / "a[b]c"))  # no markup of the terminal library
     (root / "JPEGImages/\x1b[2J\n.jpg").write_bytes(b"")
+    first = VocDataset(root).image_ids("val")[0]  # which may have no class, also in trainval
+    (root / f"Annotations/{first}.xml").write_text("<annotation/>")
+    for path in root.glob(f"SegmentationClass*/{first}.png"):
+        path.unlink()
     told = succeed("data", "check", root, "--split", "val", "--split", "train")
-    report = check_data(VocDataset(root), ["val", "train"], scored=["train"])
+    report = check_data(VocDataset(root), ["val", "train"], scored=["train"], may_be_empty=["val"])
     assert told.startswith(f"{root}  [{report.fingerprint}]\n")
     assert "note: JPEGImages: 1 image (\\x1b[2J\\n) in no split" in told
     found = json.loads(succeed("data", "check", "--data", root, "--json"))
     assert (found["num_images"]["val"], found["problems"]) == (3, [])
-    assert found["counts"]["val"]["num_masks"] == 3
+    assert found["counts"]["val"]["num_masks"] == 2
     (root / "SegmentationClass/drawn_000001.png").write_bytes(b"")
     result = wsss("data", "check", root, "--json")
     assert (result.exit_code, len(json.loads(result.stdout)["problems"])) == (2, 1)
@@ -298,6 +302,7 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
         (["--preset", "huge"], ["no preset 'huge'", "tiny, short, paper"]),
         (["--set", "train.learning_rate=1"], ["unknown setting 'train.learning_rate'"]),
         (["--set", "data.train_split=nope"], ["nope.txt: no such split", "train_aug"]),
+        (["--set", "train.crop_size=16"], ["must be greater than or equal to 17"]),
         (["--set", "train.batch_size=64"], ["16 training images", "lower --set train.batch_size"]),
         (
             ["--weights", "no/such/file.pt"],

@@ -87,6 +87,12 @@ MAIN, ABOVE = "ImageSets/Main/train.txt", "ImageSets/train.txt"
 OTHER_MASKS = "SegmentationClassPNG"
 
 
+def binary(root: Path) -> None:
+    """Give b a mask of 0 and 255 and no XML."""
+    masked(BLANK * 255)(root)
+    removed(XML)(root)
+
+
 def deeper(root: Path) -> None:
     """Put the masks into a folder below their own."""
     moved("SegmentationClass", "all")(root)
@@ -125,7 +131,12 @@ def raised(root: Path) -> None:
         (write(XML, ANNOTATION.format("Cup")), "write cup (known", CUP),
         (write(XML, ANNOTATION.format("Background")), "remove the object", CUP),
         (write(XML, '<?xml version="1.0" encoding="gb2312"?><a/>'), "save it as UTF-8", CUP),
-        (write(XML, "<annotation/>"), "remove it from its splits", write(LIST, "a\n")),
+        (write(XML, "<annotation/>"), "remove the image from its splits", write(LIST, "a\n")),
+        (
+            binary,
+            "b.png: no class present (only 0 or 255), and an image needs at least one; write",
+            MASKED,
+        ),
         (write(XML, "<annotation>"), "replace it", CUP),
         (removed(MASK), "add one as PNG", MASKED),
         (renamed(MASK, "b.jpg"), "no file, but b.jpg", renamed("SegmentationClass/b.jpg", "b.png")),
@@ -162,8 +173,10 @@ def test_what_may_not_be_intended_is_noted(root: Path) -> None:
     def notes() -> list[str]:
         return check_data(VocDataset(root), ["train"], scored=["train"]).notes
 
-    (note,) = notes()
-    assert note.startswith("in every image: cup; CAMs do not find such a class")
+    first, second = notes()
+    assert first.startswith("in every image: cup; CAMs do not find such a class")
+    assert second == "the same picture under several ids: a = b"
+    Image.new("RGB", (6, 4), "red").save(root / PICTURE)
     for value, expected in ((255, "more than half of the pixels of masks are 255"), (9, "")):
         for name in "ab":
             values = BLANK * value
@@ -221,7 +234,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     (XML, "<a>" * 300_000 + "</a>" * 300_000, "no class present"),
     (XML, f"<a>{' ' * (5 << 20)}</a>", "over 4,194,304 bytes"),
     (MASK, encoded("EPS"), "not PNG"),  # Pillow would start Ghostscript
-    (MASK, gigantic(), "decompression bomb"),
+    (MASK, gigantic(), "over 178,956,970 pixels; scale it down"),
     (MASK, encoded("PNG")[:45], "cannot be decoded"),
 ]
 

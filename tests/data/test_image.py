@@ -6,6 +6,8 @@ import io
 import os
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +25,7 @@ from wsss.basics.files import read_bytes
 from wsss.config import LabelsConfig, TrainConfig
 from wsss.data.errors import DataError
 from wsss.data.loading.batches import CropDataset, LabelledCrops
-from wsss.data.pictures.image import BROKEN_IMAGE, as_array, image_size, read_image
+from wsss.data.pictures.image import BROKEN_IMAGE, MAX_PIXELS, as_array, image_size, read_image
 from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample
 from wsss.evaluation.figures import draw_gallery
@@ -238,8 +240,19 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, form: str) -> None:
         data = data[:place] + struct.pack(">HH", 65_500, 65_500) + data[place + 4 :]
     path = written(tmp_path / "bomb.jpg", data)
     for read in (read_image, image_size):
-        with pytest.raises(DataError, match=r"bomb\.jpg: cannot be .*decompression bomb"):
+        with pytest.raises(DataError, match=r"bomb\.jpg: over 178,956,970 pixels; scale it"):
             read(path)
+
+
+def test_a_picture_of_nearly_that_size_is_read_without_a_warning(tmp_path: Path) -> None:
+    assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS // 2  # above, Pillow warns
+    Image.new("1", (10_000, 9_500)).save(tmp_path / "large.png")
+    code = "from pathlib import Path; from wsss.data.pictures.image import image_size; "
+    code += "image_size(Path('large.png'))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE])

@@ -75,6 +75,7 @@ def labels(dataset: VocDataset) -> dict[str, tuple[str, ...]]:
         ("image,labels\n1.jpg,cat;dog\n2.png,dog\n3.JPG,cat\n", ()),
         ("\ufefffile_name;classes\r\n1.jpg;cat,dog\r\n2.png;dog\r\n3.JPG;cat\r\n", ()),
         ("image,labels\n1.jpg,cat dog\n2.png,dog\n3.JPG,cat\n", ("--separator", "space")),
+        ('image,labels\n1.jpg,"[\'cat\', \'dog\']"\n2.png,[\'dog\']\n3.JPG,"[""cat""]"\n', ()),
         ("id,class,x\n1,cat,7\n  \n1,dog,8\n2,dog,9\npictures/3,cat,1\n", ()),
         ("filename, cat, dog\n1.jpg,1,1\n2.png,0,1.0\n3.JPG,True,\n", ()),
         (
@@ -284,6 +285,10 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
         (coco(box(10, 0, 0, 0, 6, 4)), "'_background_' is no class"),
         (coco(DOG | {"segmentation": []}), "no segmentation of some objects in 1.jpg"),
         (coco(DOG | {"segmentation": [1, 2, "x"]}), "is neither polygons nor run lengths of 8x6"),
+        (
+            coco(DOG | {"iscrowd": 1}),
+            "no mask in train shows an object: they are crowds (iscrowd 1)",
+        ),
         (coco(box(10, 90, 0, 0, 1, 1)), "no polygon has a coordinate above 1, as if in shares"),
         (coco(DOG | {"segmentation": {"size": [6, 8], "counts": [3]}}), "(3 pixels of [6, 8])"),
         (
@@ -362,3 +367,20 @@ def test_broken_pictures_are_named_together_and_nothing_is_left(pictures: Path) 
     told = run(source, "--images", pictures).stderr
     assert [name in told for name in ("1.jpg: cannot be", "2.png: cannot be")] == [True, True]
     assert not pictures.with_name("made").exists()
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        (["y.jpg"], "or a CSV or COCO's JSON"),
+        (["x.xml"], "put it into Annotations"),
+        (["t.csv"], "a/t.csv"),
+        (["v.json", "t.json"], "one of t.json, v.json, and another of them with --val"),
+    ],
+)
+def test_pictures_without_class_folders_are_refused_with_what_to_do(
+    pictures: Path, beside: list[str], told: str
+) -> None:
+    for name in beside:
+        (pictures / "a" / name).touch()
+    assert told in run(pictures / "a").stderr

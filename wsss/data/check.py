@@ -8,7 +8,7 @@ change by themselves, as on a failing disk; `recheck` reads everything again.
 
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss.basics.files import cache_folder, expanded, read_json, write_json
-from wsss.basics.printable import printable
-from wsss.data.check_splits import VOC_ID, is_official, read_lists
+from wsss.basics.printable import first_of, printable
+from wsss.data.check_splits import SHOWN, VOC_ID, is_official, read_lists
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
 from wsss.data.report import DataReport, MaskCounts
@@ -43,7 +43,7 @@ def check_data(
     splits: list[str],
     *,
     scored: Collection[str],
-    may_be_empty: bool = False,
+    may_be_empty: Collection[str] = (),
     decode: bool = False,
 ) -> DataReport:
     """Read every label, mask and image header of the given splits.
@@ -51,7 +51,7 @@ def check_data(
     Images of `scored` splits and those without XML need a mask; where an image has both, they are
     compared, and so are splits that may not share an image. Problems are collected, not raised: see
     `DataReport.raise_if_broken`.
-    may_be_empty: allow images without any class, which can be segmented, but not trained on.
+    may_be_empty: splits whose images may have no class: they can be segmented, not trained on.
     decode: also decode the pictures, which is needed to find a truncated or damaged JPEG.
     """
     from wsss.data.pictures.decoder_words import decoded_words
@@ -62,6 +62,7 @@ def check_data(
     if need_mask and not dataset.has_masks():  # one problem, not one for each image
         report.problems.append(_without_masks(dataset, scored, min(need_mask)))
         need_mask = set()
+    segmented = {image_id for split in may_be_empty for image_id in ids.get(split, ())}
     seen: dict[str, CheckedImage] = {}
     for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
         try:
@@ -71,7 +72,10 @@ def check_data(
                     "and get it again if parts are grey or displaced"
                 )
             seen[image_id] = _check_image(
-                dataset, image_id, needs_mask=image_id in need_mask, may_be_empty=may_be_empty
+                dataset,
+                image_id,
+                needs_mask=image_id in need_mask,
+                may_be_empty=image_id in segmented,
             )
         except DataError as error:
             report.problems.append(str(error))
@@ -253,12 +257,6 @@ def _notes(
     dataset: VocDataset,
 ) -> Iterator[str]:
     """Yield notes on what is allowed, but may not be intended."""
-    assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
-    if assumed:
-        yield (
-            f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
-            "one per line"
-        )
     if others := [(i, name) for i, image in seen.items() if (name := image.other_picture)]:
         yield (
             f"<filename> is that of another picture in {len(others)} of {len(seen)} XML, such as "
@@ -269,16 +267,45 @@ def _notes(
             f"<size> is not the picture's in {len(resized)} of {len(seen)} XML, such as "
             "Annotations/{}.xml ({}x{}); only the shapes agree, as if resized".format(*resized[0])
         )
+    yield from _notes_on_labels(report, seen)
+    yield from _notes_on_masks(report, ids, seen, dataset)
+
+
+def _notes_on_labels(report: DataReport, seen: dict[str, CheckedImage]) -> Iterator[str]:
+    assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
+    if assumed:
+        yield (
+            f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
+            "one per line"
+        )
     held = {k for image in seen.values() for k in image.labels}
     absent = [name for k, name in enumerate(report.classes) if k not in held]
     if absent and held and not assumed:
         yield f"in no image: {', '.join(absent)}"
-    labels = [{*image.labels} for image in seen.values()]
+    labels = [{*image.labels} for image in seen.values() if image.labels]
     if len(labels) > 1 and (always := set.intersection(*labels)):
         yield (
             f"in every image: {', '.join(report.classes[k] for k in sorted(always))}; CAMs do not "
             "find such a class, as a classifier learns from images with and without it"
         )
+    if empty := [i for i, image in seen.items() if image.digest and not image.labels]:
+        yield (
+            f"no class in {first_of(empty, SHOWN)}: a headline scores such an image; CAMs and "
+            "training need a class"
+        )
+    same = defaultdict[bytes, list[str]](list)
+    for image_id, image in seen.items():
+        same[image.digest].append(image_id)
+    if twice := [" = ".join(names) for digest, names in same.items() if digest and names[1:]]:
+        yield f"the same picture under several ids: {first_of(twice, SHOWN)}"
+
+
+def _notes_on_masks(
+    report: DataReport,
+    ids: dict[str, list[str]],
+    seen: dict[str, CheckedImage],
+    dataset: VocDataset,
+) -> Iterator[str]:
     if seen and not dataset.has_masks():
         yield (
             f"no image has a mask{dataset.other_masks(min(seen))}: XML is enough for training; a "
@@ -304,7 +331,7 @@ def check_data_once(
     splits: list[str],
     *,
     scored: Collection[str],
-    may_be_empty: bool = False,
+    may_be_empty: Collection[str] = (),
     recheck: bool = False,
 ) -> DataReport:
     """Return `check_data`'s report, or the remembered one of the same, unchanged files.
@@ -312,7 +339,7 @@ def check_data_once(
     A broken data set is never remembered, nor one whose files changed during the check. If the
     cache folder cannot be written, the next check takes as long again.
     """
-    about = (VERSION, splits, sorted(scored), may_be_empty)
+    about = (VERSION, splits, sorted(scored), sorted(may_be_empty))
     path = _remembered(dataset, about)
     if path and not recheck:
         with suppress(OSError, ValueError, TypeError):  # none there, or damaged

@@ -256,10 +256,12 @@ class VocDataset:
                 "them for its labels"
             )
         if not labels and not may_be_empty:
-            why = "no <object> below the root" if found else f"only 0 or {IGNORE_INDEX}"
+            why, remedy = f"only 0 or {IGNORE_INDEX}", "write class numbers, the first is 1"
+            if found:
+                why, remedy = "no <object> below the root", "add one"
             raise DataError(
-                f"{path}: no class present ({why}); an image needs at least one: label it, or "
-                "remove it from its splits"
+                f"{path}: no class present ({why}), and an image needs at least one; {remedy}, or "
+                "remove the image from its splits"
             )
         picture = self.image_path(image_id)
         return Sample(image_id, picture, labels, "xml" if found else "mask"), found

@@ -23,6 +23,8 @@ WITHOUT_MASKS = "test"
 """VOC's split whose masks stay on its server."""
 MOST_DRAWN = 100_000
 """Images of a drawn split; more, which take half an hour, are a slip."""
+SEGMENTED = "val"
+"""The split that a headline segments by default: its images may be without a class."""
 COLUMN = 18
 """Characters of a column of the printed page."""
 
@@ -101,7 +103,7 @@ def _check(
             f"{dataset.root}: no lists in ImageSets/Segmentation{other}; write train.txt"
         )
     judged = scored or ([DataConfig().eval_split] if dataset.has_masks() else [])
-    report = check_data(dataset, names, scored=judged, decode=decode)
+    report = check_data(dataset, names, scored=judged, may_be_empty=[SEGMENTED], decode=decode)
     compare_lists(report, dataset, names if split else dataset.split_names())
     if as_json:
         print(json.dumps(report.model_dump(mode="json"), indent=2))

@@ -200,7 +200,9 @@ def _check_splits(
     from wsss.data.voc import VocDataset
 
     dataset, trained = VocDataset(sweep.data), sweep.base.data.train_split
-    report = check_data_once(dataset, [scored], scored=[scored], may_be_empty=True, recheck=recheck)
+    report = check_data_once(
+        dataset, [scored], scored=[scored], may_be_empty=[scored], recheck=recheck
+    )
     report.raise_if_broken()
     ids = {split: dataset.image_ids(split) for split in (trained, scored)}
     if shared := overlaps(ids):

@@ -340,7 +340,8 @@ def _separator(path: Path, fields: list[str], asked: str | None) -> str:
 
 def _parts(text: str, separator: str) -> list[str]:
     parts = text.split(separator) if separator else [text]
-    return [name for part in parts if (name := class_name(part))]
+    # A list of Python's or JSON's is often in a CSV as it is printed.
+    return [name for part in parts if (name := class_name(part.strip(" []'\"")))]
 
 
 def _split(text: str, path: Path, line: int) -> str:
@@ -370,8 +371,12 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
         if len(folders) > depth
     }
     if not images:
-        labels = [name for name in pictures.others if name.endswith((".json", ".csv", ".tsv"))]
-        hint = f"; or give {path / labels[0]}" if labels else ", or a CSV or COCO's JSON of labels"
+        found = sorted(name for name in pictures.others if name.endswith((".json", ".csv", ".tsv")))
+        hint = f"; or give {path / found[0]}" if found else ", or a CSV or COCO's JSON of labels"
+        if len(found) > 1:
+            hint = f"; or give one of {some(found)}, and another of them with --val"
+        elif not found and any(name.endswith(".xml") for name in pictures.others):
+            hint = "; VOC's XML needs no import: put it into Annotations, pictures into JPEGImages"
         raise DataError(f"{path}: no folder of a class; make one per class with its pictures{hint}")
     classes = sorted({label for image in images.values() for label in image.labels})
     return pictures.labelled(path, classes, images)

@@ -299,7 +299,10 @@ def _write(
     if problems:
         raise DataError(in_few_lines(problems))
     if not lists["train"]:
-        raise DataError(f"{foreign.path}: no mask in train shows an object; leave --masks out")
+        raise DataError(
+            f"{foreign.path}: no mask in train shows an object: they are crowds (iscrowd 1), or "
+            "outside the pictures; correct that, or leave --masks out"
+        )
     lists["train_aug"] = lists["train"]
     texts = {f"ImageSets/Segmentation/{split}.txt": members for split, members in lists.items()}
     for path, lines in {**texts, CLASS_LIST: foreign.classes}.items():

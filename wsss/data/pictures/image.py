@@ -5,6 +5,7 @@ is turned. torchvision decodes JPEGs, to the same pixels in half the time. Other
 Pillow, as torchvision's PNG decoder crashes on some damaged files. Legend: H W size, upright.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,9 @@ BROKEN_IMAGE = (
     Image.DecompressionBombError,
 )
 """What Pillow raises for damaged files."""
+MAX_PIXELS = 178_956_970
+"""What Pillow opens, to be safe from small files that unpack to gigabytes."""
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of half as many
 
 FLIPPED_AXES = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
 """By EXIF orientation. From 5 on, rows and columns are exchanged first."""
@@ -96,6 +100,10 @@ def opened(
         kind = "damaged or of another kind" if path.stat().st_size else "an empty file"
         raise DataError(
             f"{path}: cannot be decoded ({kind}, not {' or '.join(formats)}); {remedy}"
+        ) from None
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"{path}: over {MAX_PIXELS:,} pixels; scale it down, or cut it into several"
         ) from None
     except PermissionError as error:
         raise DataError(f"{path}: {error.strerror}; have it made readable for you") from None
