@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from switches import values_of
 
 from wsss.config import Added, RunConfig
-from wsss.gpu_check.subjects import PARTS as PART_NAMES
+from wsss.gpu_check.trainings import PARTS as PART_NAMES
 from wsss.identity import cam_id, canonical, canonical_json, config_id, run_id
 from wsss.method.losses import cam_losses
 from wsss.overrides import apply_overrides
