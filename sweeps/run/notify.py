@@ -29,11 +29,18 @@ STATES = {0: "done", 130: "interrupted"}
 """Exit code of a run -> its state; any other code means failed."""
 
 
-def then_notify(command: str | None, store: Store, what: Driven, work: Callable[[], int]) -> int:
+def then_notify(
+    command: str | None,
+    store: Store,
+    what: Driven,
+    work: Callable[[], int],
+    *,
+    limit_s: float = LIMIT_S,
+) -> int:
     """Do the work on a sweep, search or headline, then run a command; return the work's exit code.
 
-    command: for the shell, run however the work ended; None: nothing is run. If it fails, there is
-    a warning and no more.
+    command: for the shell, run however the work ended; None: nothing is run. If it fails, or takes
+    more than `limit_s`, there is a warning and no more.
     """
     state = "failed"
     try:
@@ -46,7 +53,7 @@ def then_notify(command: str | None, store: Store, what: Driven, work: Callable[
     finally:
         if command:
             try:
-                why = _run(command, _environment(state, store, what, sys.exception()))
+                why = _run(command, _environment(state, store, what, sys.exception()), limit_s)
             except Exception as refused:  # whatever the reason: the work is done
                 why = f"cannot be run ({refused})"
             if why:
@@ -80,15 +87,15 @@ def _summary(entry: Entry) -> str:
     return entry.problem or f"{entry.title}: {entry.done}{total} done{best}"
 
 
-def _run(command: str, environment: dict[str, str]) -> str:
+def _run(command: str, environment: dict[str, str], limit_s: float) -> str:
     """Run a command; return why it failed, "" if it did not."""
     with subprocess.Popen(
         command, shell=True, env=os.environ | environment, stdin=subprocess.DEVNULL, process_group=0
     ) as process:
         try:
-            code = process.wait(LIMIT_S)
+            code = process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            return f"was ended after {LIMIT_S} s"
+            return f"was ended after {limit_s} s"
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # the shell and what it has started

@@ -26,7 +26,7 @@ from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import CountedImage
 from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
-from wsss.evaluation.score import Score as Figures
+from wsss.evaluation.score import Score as Mious
 from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
 from wsss.labels.infer import infer_cams
@@ -91,7 +91,7 @@ class Count(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored(Figures):
+class Scored(Mious):
     """A run's result: its figures and what they were measured on."""
 
     classes: tuple[str, ...]
@@ -130,11 +130,11 @@ class Score(Stage):
         started, config, path = time.monotonic(), self.config, folder.path
         write_config(path / "config.json", config)
         counts = load_threshold_counts(place.store, config)
-        figures = score_counts(counts, config.labels)
+        mious = score_counts(counts, config.labels)
         save_image_counts(
-            path, count_images(counts, fixed=figures.fixed_threshold, best=figures.best_threshold)
+            path, count_images(counts, fixed=mious.fixed_threshold, best=mious.best_threshold)
         )
-        draw_threshold_curve(path / "threshold_curve.png", figures)
+        draw_threshold_curve(path / "threshold_curve.png", mious)
         dataset = VocDataset(place.data)
         samples = dataset.samples(config.data.eval_split)
         draw_gallery(
@@ -146,7 +146,7 @@ class Score(Stage):
             device=place.process.device,
         )
         return Scored(
-            **asdict(figures),
+            **asdict(mious),
             classes=dataset.classes,
             data={
                 "train_images": len(dataset.image_ids(config.data.train_split)),

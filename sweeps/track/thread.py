@@ -26,8 +26,10 @@ class TrackingThread:
     the work ends with an error, the runs are ended as killed.
     """
 
-    def __init__(self, tracker: Tracker, warn: Callable[[str], None]) -> None:
-        self.tracker, self.warn = tracker, warn
+    def __init__(
+        self, tracker: Tracker, warn: Callable[[str], None], *, say_after: float = SAY_SECONDS
+    ) -> None:
+        self.tracker, self.warn, self.say_after = tracker, warn, say_after
         self.notices: queue.SimpleQueue[tuple[str, bool] | None] = queue.SimpleQueue()
         self.pending: dict[str, None] = {}
         """Ids of the runs that changed, the oldest change first."""
@@ -52,7 +54,7 @@ class TrackingThread:
         self.ending.set()
         self.notices.put(None)  # wakes it
         if self.checked.is_set():  # otherwise it has written nothing, and never will
-            self.thread.join(SAY_SECONDS)
+            self.thread.join(self.say_after)
             if self.thread.is_alive():
                 self.warn(f"waiting for tracking at {self.tracker.address}, at most 10 minutes")
                 self.thread.join(MAX_SECONDS)

@@ -57,13 +57,12 @@ def test_a_command_is_told_how_a_run_ended_and_how_far_it_is(
 
 
 def test_a_command_that_fails_or_hangs_is_a_warning(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(notify, "LIMIT_S", 0.2)
     nothing, late = Driven("sweep", "none"), tmp_path / "late"
     hangs = f"(sleep 1; touch {late}) | cat"
     for command, why in (("exit 3", "ended with exit code 3"), (hangs, "ended after 0.2 s")):
-        assert then_notify(command, store, nothing, lambda: 1) == 1
+        assert then_notify(command, store, nothing, lambda: 1, limit_s=0.2) == 1
         assert f"--notify {command}: " in (said := capfd.readouterr().err)
         assert why in said
     with pytest.raises(StoreError, match="gone"):

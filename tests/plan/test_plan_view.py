@@ -10,7 +10,6 @@ from made_up.finished import finish, finished_sweep
 from rich.console import Console
 
 from sweeps.plan.sweep import Sweep
-from sweeps.report.live import plan_view
 from sweeps.report.live.plan_view import PlanView
 from sweeps.store.store import Store, write_json
 
@@ -61,19 +60,17 @@ def test_without_a_measurement_the_time_is_a_question_mark(sweep: Sweep, tmp_pat
     assert "time unknown: no trial has ended yet" in text
 
 
-def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(
-    sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan_view, "MAX_CONFIGURATIONS", 6)
-    text = printed(sweep, store)
-    assert "7 configurations: list them with --all" in text
+def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(store: Store) -> None:
+    many = finished_sweep(("IV", "VI", "readings", "background-score"), 3)
+    text = printed(many, store)
+    assert f"{many.plan.num_configs} configurations: list them with --all" in text
     assert "VI[yes,yes]" not in text
     rows = [line.split() for line in text.splitlines()]
     assert [row for row in rows if row and row[0] in ("IV", "VI")] == [
         ["IV", "4", "4", "1", "1", "9", "1", "12", "min"],
         ["VI", "4", "4", "1", "1", "9", "1", "12", "min"],
     ]
-    assert "VI[yes,yes]" in printed(sweep, store, show_all=True)
+    assert "VI[yes,yes]" in printed(many, store, show_all=True)
 
 
 def test_the_time_at_several_trials_at_a_time_is_told_when_asked(

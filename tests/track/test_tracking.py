@@ -23,7 +23,6 @@ from waiting import wait_for
 
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json
-from sweeps.track import thread as tracking_thread
 from sweeps.track import tracker as tracking
 from sweeps.track.address import tracking_uri
 from sweeps.track.thread import TrackingThread
@@ -561,8 +560,10 @@ class SlowTracker:
         self.is_abandoned = True
 
 
-def thread_of(tracker: SlowTracker, warn: Callable[[str], None] = print) -> TrackingThread:
-    return TrackingThread(cast(Tracker, tracker), warn)
+def thread_of(
+    tracker: SlowTracker, warn: Callable[[str], None] = print, **more: float
+) -> TrackingThread:
+    return TrackingThread(cast(Tracker, tracker), warn, **more)
 
 
 def test_every_trial_is_logged_while_the_sweep_goes_on() -> None:
@@ -578,13 +579,10 @@ def test_every_trial_is_logged_while_the_sweep_goes_on() -> None:
     assert tracker.running[-1] == set(NAMES[1:])
 
 
-def test_a_thread_far_behind_is_waited_for_and_writes_nothing_after_the_sweep_has_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_thread_far_behind_is_waited_for_and_writes_nothing_after_the_sweep_has_ended() -> None:
     """Else it and the last synchronisation would both create the runs of the same trials."""
     tracker, told = SlowTracker(), list[str]()
-    monkeypatch.setattr(tracking_thread, "SAY_SECONDS", 0.1)
-    thread = thread_of(tracker, told.append)
+    thread = thread_of(tracker, told.append, say_after=0.1)
     thread.__enter__()
     thread.notice(NAMES[0], running=True)
     assert tracker.entered.wait(30)  # it is at work on the first one

@@ -48,36 +48,14 @@ def draw_mosaic(
     titles: of the columns from the second one on. smooth: for each column, whether resizing may
     blend pixels (photographs) or must keep their colours (label maps). legend: drawn below.
     """
-    width, height = (round(inches * dots_per_inch) for inches in CELL_INCHES)
-    above, margin = (round(i * dots_per_inch) for i in (TITLE_INCHES, MARGIN_INCHES))
     entries_a_row = max(1, int(CELL_INCHES[0] * len(smooth) / LEGEND_INCHES[0]))
-    below = round(LEGEND_INCHES[1] * -(-len(legend) // entries_a_row) * dots_per_inch)
-    shape = height * len(lines) + margin + below, width * len(smooth)
-    canvas = Image.new("RGB", shape[::-1], "white")
-    figure = Figure(figsize=(shape[1] / dots_per_inch, shape[0] / dots_per_inch))
-
-    def write(text: str, column: int, line: int, size: int) -> None:
-        x, y = (column + 0.5) * width, line * height + above
-        figure.text(
-            x / shape[1],
-            1 - y / shape[0],
-            text,
-            ha="center",
-            va="bottom",
-            size=size,
-            parse_math=False,
-        )
-
-    box = width - 2 * margin, height - above - margin
-    for number, (title, pictures) in enumerate(lines):
-        write(title, 0, number, 7)
-        for column, picture in enumerate(pictures):
-            if picture is not None:
-                fitted = _fit(picture, box, smooth=smooth[column])
-                left = column * width + (width - fitted.width) // 2
-                canvas.paste(fitted, (left, number * height + above + margin))
+    sizes = _sizes(len(lines), len(smooth), -(-len(legend) // entries_a_row), dots_per_inch)
+    height, width = sizes.shape
+    figure = Figure(figsize=(width / dots_per_inch, height / dots_per_inch))
+    for number, line in enumerate(lines):
+        _write(figure, sizes, line.title, 0, number, size=7)
     for column, title in enumerate(titles, 1):
-        write(title, column, 0, 8)
+        _write(figure, sizes, title, column, 0, size=8)
     if legend:
         figure.legend(
             handles=list(legend),
@@ -87,9 +65,59 @@ def draw_mosaic(
             frameon=False,
             borderaxespad=0,
         )
-    figure.figimage(np.asarray(canvas))
+    figure.figimage(np.asarray(_canvas(lines, smooth, sizes)))
     with whole_or_absent(path) as partial:
         figure.savefig(partial, dpi=dots_per_inch, format="png")
+
+
+class _Sizes(NamedTuple):
+    """Of a mosaic, in pixels."""
+
+    width: int
+    """Of a cell."""
+    height: int
+    above: int
+    """Height of a title."""
+    margin: int
+    """Around a picture."""
+    shape: tuple[int, int]
+    """Height and width of all."""
+
+
+def _sizes(num_lines: int, num_columns: int, legend_rows: int, dots_per_inch: int) -> _Sizes:
+    width, height = (round(inches * dots_per_inch) for inches in CELL_INCHES)
+    above, margin = (round(i * dots_per_inch) for i in (TITLE_INCHES, MARGIN_INCHES))
+    below = round(LEGEND_INCHES[1] * legend_rows * dots_per_inch)
+    shape = height * num_lines + margin + below, width * num_columns
+    return _Sizes(width, height, above, margin, shape)
+
+
+def _write(figure: Figure, sizes: _Sizes, text: str, column: int, line: int, *, size: int) -> None:
+    """Write a title above a cell."""
+    x, y = (column + 0.5) * sizes.width, line * sizes.height + sizes.above
+    figure.text(
+        x / sizes.shape[1],
+        1 - y / sizes.shape[0],
+        text,
+        ha="center",
+        va="bottom",
+        size=size,
+        parse_math=False,
+    )
+
+
+def _canvas(lines: Sequence[Line], smooth: Sequence[bool], sizes: _Sizes) -> Image.Image:
+    """Return the pictures in their cells, without words."""
+    width, height, above, margin, shape = sizes
+    canvas = Image.new("RGB", shape[::-1], "white")
+    box = width - 2 * margin, height - above - margin
+    for number, line in enumerate(lines):
+        for column, picture in enumerate(line.pictures):
+            if picture is not None:
+                fitted = _fit(picture, box, smooth=smooth[column])
+                left = column * width + (width - fitted.width) // 2
+                canvas.paste(fitted, (left, number * height + above + margin))
+    return canvas
 
 
 def _fit(picture: NDArray[np.uint8], box: tuple[int, int], *, smooth: bool) -> Image.Image:

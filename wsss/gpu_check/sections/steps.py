@@ -17,7 +17,7 @@ from wsss.presets import PRESETS
 from wsss.training.execution import Execution
 
 GIB = 2**30
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 """Of this project; paths of its files are shown relative to it."""
 CANNOT_RUN = (
     "This training cannot run here at the preset's size.",
