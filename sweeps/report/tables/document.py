@@ -137,7 +137,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
         short=f"Table {table.name}",
         anchor=f"table-{table.name}",
         number=table.name,
-        caption=f"{table.title}: {what}; mean ± SD over seeds."
+        caption=f"{table.title}. {what[0].upper()}{what[1:]}; mean ± SD over seeds."
         + ("" if single or found.scale.other_classes else " In parentheses, the paper."),
         blocks=(
             Only(ALL - ON_PAGES if len(report.tables) == 1 else ALL, (found.answer,)),
