@@ -116,7 +116,7 @@ def export(
     """
     from sweeps.archive.write import export_sweep
     from sweeps.plan.sweep import with_tables
-    from wsss.basics.printable import counted
+    from wsss.basics.printable import command, counted
 
     results, whole = options.opened_sweep(store, sweep)
     found = with_tables(whole, tables or ())
@@ -125,6 +125,7 @@ def export(
     states = Counter(trial.state for trial in manifest.trials)
     trials = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{file}: {found.name}: {size}; trials: {trials}")
+    print(f"next: {command('sweeps', 'verify', file, '--data', whole.data)}")
 
 
 def verify(
