@@ -173,8 +173,8 @@ def test_labels_without_any_mask_are_enough_to_train_on(
     assert "no mask here" in fail("evaluate", "--run", run)
 
 
-def test_cam_files_hold_the_present_classes_in_the_size_of_the_image(
-    trained: tuple[Path, str], evaluated: tuple[str, str], drawn: Path
+def test_cam_files_hold_the_present_classes_in_the_size_of_the_image_and_can_be_looked_at(
+    trained: tuple[Path, str], evaluated: tuple[str, str], drawn: Path, tmp_path: Path
 ) -> None:
     folder = trained[0] / "cams"
     assert "CAMs of 10 images (10 new)" in evaluated[0]
@@ -187,6 +187,14 @@ def test_cam_files_hold_the_present_classes_in_the_size_of_the_image(
             assert cams.shape == (len(sample.labels), image.height, image.width)
         assert tuple(classes) == sample.labels
         assert 0 <= cams.min() <= cams.max() <= 1
+    page = (Path(__file__).parents[2] / "docs" / "using.md").read_text(encoding="utf-8")
+    look = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
+    names = {"runs/b0/cams/2007_000032.npz": folder / f"{samples[0].image_id}.npz"}
+    names["/data/VOC2012/JPEGImages/2007_000032.jpg"] = samples[0].image_path
+    for name, path in names.items():
+        look = look.replace(name, str(path))
+    exec(look.replace("cam.png", str(tmp_path / "cam.png")), {})
+    assert (tmp_path / "cam.png").stat().st_size > 1000
     told = succeed("infer", "--run", trained[0])
     assert told.startswith(f"{folder}: CAMs of 10 images (0 new)\n"), "no line without a bar"
 
