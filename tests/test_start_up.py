@@ -85,6 +85,8 @@ def test_the_help_of_each_command_has_all_its_words_and_options_on_a_narrow_term
     for words, command in commands.items():
         result = runner.invoke(APPS[name].app, [*words.split(), "--help"])
         assert result.exit_code == 0
+        of_python = re.compile(r"<(?:bool|list|str|int|Path)\b|Usage.*(?:\{|\[\[?)[a-z_]")
+        assert of_python.findall(result.output) == []
         shown = " ".join(result.output.replace("│", " ").split())
         texts = [inspect.getdoc(command.callback), *(each.help for each in command.params)]
         for text in filter(None, texts):
