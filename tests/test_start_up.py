@@ -45,17 +45,17 @@ class Ended(NamedTuple):
     """Objects that it leaves to the system instead of taking them apart."""
 
 
-def run_by(name: str, *words: str, folder: Path = REPO) -> Ended:
+def run_by(name: str, *words: str, folder: Path = REPO, code: int = 0) -> Ended:
     """Run a command in a new interpreter."""
-    code = (
+    program = (
         f"import atexit, gc, json, sys\nsys.path.insert(0, {str(REPO)!r})\n"
         "atexit.register(lambda: "
         "print('', json.dumps([sorted(sys.modules), gc.get_freeze_count()]), sep='\\n'))\n"
         f"from {APPS[name].__name__} import app\napp()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=True
-    )
+    start = [sys.executable, "-c", program]
+    done = subprocess.run([*start, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
     modules, num_frozen = json.loads(done.stdout.splitlines()[-1])
     return Ended(set(modules), num_frozen)
 
@@ -135,6 +135,8 @@ def test_the_help_of_the_method_imports_nothing_for_the_work() -> None:
     loaded = run_by("wsss", "--help").modules
     assert {"sweeps.cli.method.stages", "typer"} <= loaded
     assert not loaded & SLOW
+    refused = run_by("wsss", "predict", "a.jpg", "--network", "/nowhere", code=2)
+    assert "torch" not in refused.modules
 
 
 @pytest.fixture(scope="module")
