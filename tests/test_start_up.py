@@ -105,6 +105,13 @@ def test_a_misspelt_command_is_refused_and_the_right_one_named(name: str) -> Non
     assert {"sweeps": "plan", "wsss": "infer"}[name] in result.output
 
 
+@pytest.mark.parametrize("word", ["status", "table", "ledger", "sync"])
+def test_a_table_where_a_sweep_is_named_is_answered_with_the_option(word: str) -> None:
+    result = CliRunner().invoke(sweeps.cli.app, [word, "V"])
+    assert result.exit_code == 2
+    assert "error: V: not taken here; a sweep is named with --sweep" in result.output
+
+
 @pytest.mark.parametrize("name", APPS)
 def test_a_program_says_its_version_and_commit_and_takes_a_short_word_for_help(name: str) -> None:
     app, runner = APPS[name].app, CliRunner()

@@ -82,8 +82,13 @@ class Command(TyperCommand):
         An empty path would be the current folder, `s3://b/x` the folder `s3:` in it; of a repeated
         option, only the last would count.
         """
-        given, _, found = self.make_parser(ctx).parse_args(args=[*args])
+        given, rest, found = self.make_parser(ctx).parse_args(args=[*args])
         with explained():
+            if rest and any("--sweep" in each.opts for each in self.params):
+                raise ForeseenError(
+                    f"{' '.join(rest)}: not taken here; a sweep is named with --sweep, and `sweeps "
+                    "list` shows the names"
+                )
             for each, count in Counter(found).items():
                 option = each if isinstance(each, TyperOption) else None
                 named, value = option.opts[0] if option else "an argument", given[each.name]
