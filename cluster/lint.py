@@ -139,7 +139,7 @@ def _is_spot(node_type: Config) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the findings of each file; 1 if there are any, 2 for what is no cluster file."""
+    """Print each file's findings, if any; return 1 if there are any, 2 for no cluster file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", metavar="FILE")
     any_found = False
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {file}: not like cluster.yaml: {error!r}", file=sys.stderr)
             return 2
         any_found |= bool(found)
-        for finding in found:
+        for finding in found or ["follows all rules"]:
             print(f"{file}: {finding}")
     return int(any_found)
 

@@ -1,7 +1,8 @@
 """The content of an archive, and its manifest.
 
     manifest.json                       this
-    README.txt  requirements.lock       a description; the packages' exact versions
+    README.txt  CITATION.cff            a description; licence, and what to cite
+    requirements.lock                   the packages' exact versions
     report/report.html .md .csv .tex .txt  table.tex     the tables with their evidence
     trials.csv                          a row per trial
     sweeps/<name>/sweep.json            tables and settings

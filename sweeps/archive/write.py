@@ -29,7 +29,7 @@ PACKED = (".npz", ".pt")
 """Suffixes of files that are already compressed."""
 RECORDS = ("*.json", "epochs/*.json", "attempts/*.json")
 """Of a training's folder."""
-LOCK = "requirements.lock"
+LOCK, CITATION = "requirements.lock", "CITATION.cff"
 
 README = """\
 The sweep {name}, as `sweeps export` wrote it.
@@ -37,11 +37,16 @@ The sweep {name}, as `sweeps export` wrote it.
 report/report.html has the tables beside the paper's, with verdicts; trials.csv has a row per trial,
 mIoU and IoU in percent. runs/<id>/ has each trial's configuration and scores, counts/<id>/ the
 counted pixels behind the scores, cams/<id>/ the training with its losses. requirements.lock has the
-exact versions of all packages.
+exact versions of all packages, CITATION.cff the tool's licence, and what to cite.
 
 Check it with:   sweeps verify FILE --data FOLDER
 Repeat it with:  {command}
+One trial:       wsss train-cam --config runs/<id>/config.json --run again --data FOLDER
+                 wsss infer --run again
+                 wsss evaluate --run again
 Code:            {code}
+
+--data is where the data set lies on your machine. The tool is wsss-sweeps.
 """
 
 Members = dict[str, bytes | Path]
@@ -107,7 +112,8 @@ def _documents(sweep: Sweep, store: Store, rows: list[TrialRow]) -> Members:
     )
     members: Members = {name: text.encode() for name, text in texts.items()}
     files = {
-        LOCK: ROOT / LOCK,  # an installed package has none
+        LOCK: ROOT / LOCK,  # an installed package has neither
+        CITATION: ROOT / CITATION,
         f"sweeps/{sweep.name}/calibration.json": store.sweep(sweep.name) / "calibration.json",
     }
     return members | {name: path for name, path in files.items() if path.exists()}

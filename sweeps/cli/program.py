@@ -71,8 +71,10 @@ class Command(TyperCommand):
                 continue
             option.rich_help_panel = headings.get(option.name)
             option.help = _plain(option.help or "")
-            if option.metavar is None:
-                option.metavar = KINDS[_kind(option)]
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return arguments and options as the help shows them."""
+        return _in_words(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse them; exit with 2 for an unknown home, or a word that is refused.
@@ -80,8 +82,13 @@ class Command(TyperCommand):
         An empty path would be the current folder, `s3://b/x` the folder `s3:` in it; of a repeated
         option, only the last would count.
         """
-        given, _, found = self.make_parser(ctx).parse_args(args=[*args])
+        given, rest, found = self.make_parser(ctx).parse_args(args=[*args])
         with explained():
+            if rest and any("--sweep" in each.opts for each in self.params):
+                raise ForeseenError(
+                    f"{' '.join(rest)}: not taken here; a sweep is named with --sweep, and `sweeps "
+                    "list` shows the names"
+                )
             for each, count in Counter(found).items():
                 option = each if isinstance(each, TyperOption) else None
                 named, value = option.opts[0] if option else "an argument", given[each.name]
@@ -124,6 +131,10 @@ class Program(TyperGroup):
         reach_local_servers()
         with explained():  # a full disk, on which the help is to be written
             return super().main(*args, **options)
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the options as the help shows them."""
+        return _in_words(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command; for one of the other program, exit with 2 and say how to give it."""
@@ -187,6 +198,17 @@ def _reflowed(text: str) -> str:
 def _plain(text: str) -> str:
     """Return a help text in which no [word] is taken for markup, which would be hidden."""
     return re.sub(r"(\[[a-z#/@])", r"\\\1", text)
+
+
+def _in_words(parameters: list[Any]) -> list[Any]:
+    """Replace Python's names in the help: types (`<list[str]>`), and arguments in lower case."""
+    for each in parameters:
+        if not isinstance(each, TyperOption):
+            each.display_type_rich = lambda ctx: ""
+        if each.metavar is None:
+            kind = KINDS[_kind(each)]
+            each.metavar = kind if isinstance(each, TyperOption) else each.name.upper()
+    return parameters
 
 
 def _kind(parameter: Any) -> Any:

@@ -103,7 +103,7 @@ def test_in_another_users_store_a_report_is_printed_and_writing_is_refused_by_na
 
 def test_a_network_is_trained_and_a_sweep_is_reported_and_logged_in_odd_paths(odd: Machine) -> None:
     words = ("--data", odd.data, "--preset", "tiny", *options(SHRUNK))
-    assert "trained; now: " in odd.text("wsss", "train-cam", "--run=~/a run", *words)
+    assert "trained; next: " in odd.text("wsss", "train-cam", "--run=~/a run", *words)
     assert (odd.folder / "a run" / "done.json").is_file()
     odd.text("sweeps", "report", "--store", odd.store, "--no-log", "--out=~/out é")
     assert (odd.folder / "out é" / "report.html").is_file()

@@ -76,7 +76,7 @@ def test_the_example_on_the_page_runs_whatever_table_was_started_last(
 ) -> None:
     fill(Store(tmp_path / "results"), finished_sweep((table,), 1), lambda _: 0.5, num_images=6)
     page = (REPO / "docs" / "using.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(example, {})
     said = capsys.readouterr().out

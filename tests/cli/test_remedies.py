@@ -187,8 +187,10 @@ def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path:
     told = refused("wsss", *words, "--set", "train.batch_size=64")
     (remedy,) = re.findall(r"lower --set (train\.batch_size) to 16 or less", told)
     line = command("wsss", *words, "--set", f"{remedy}=16")
-    (infer,) = re.findall("trained; now: (.*)", give(line))
-    assert "CAMs of 10 images (10 new)" in give(infer)
+    (infer,) = re.findall("trained; next: (.*)", give(line))
+    (evaluate,) = re.findall("CAMs of 10 images \\(10 new\\)\nnext: (.*)", give(infer))
+    (label,) = re.findall("next: (.*)", give(evaluate))
+    assert "16 label maps" in give(label)
     before = (run / "run.json").read_bytes()
     assert "other settings; choose another --run" in refused("wsss", *words, "--set", "rng_seed=3")
     assert (run / "run.json").read_bytes() == before

@@ -45,17 +45,17 @@ class Ended(NamedTuple):
     """Objects that it leaves to the system instead of taking them apart."""
 
 
-def run_by(name: str, *words: str, folder: Path = REPO) -> Ended:
+def run_by(name: str, *words: str, folder: Path = REPO, code: int = 0) -> Ended:
     """Run a command in a new interpreter."""
-    code = (
+    program = (
         f"import atexit, gc, json, sys\nsys.path.insert(0, {str(REPO)!r})\n"
         "atexit.register(lambda: "
         "print('', json.dumps([sorted(sys.modules), gc.get_freeze_count()]), sep='\\n'))\n"
         f"from {APPS[name].__name__} import app\napp()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=True
-    )
+    start = [sys.executable, "-c", program]
+    done = subprocess.run([*start, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
     modules, num_frozen = json.loads(done.stdout.splitlines()[-1])
     return Ended(set(modules), num_frozen)
 
@@ -85,6 +85,8 @@ def test_the_help_of_each_command_has_all_its_words_and_options_on_a_narrow_term
     for words, command in commands.items():
         result = runner.invoke(APPS[name].app, [*words.split(), "--help"])
         assert result.exit_code == 0
+        of_python = re.compile(r"<(?:bool|list|str|int|Path)\b|Usage.*(?:\{|\[\[?)[a-z_]")
+        assert of_python.findall(result.output) == []
         shown = " ".join(result.output.replace("│", " ").split())
         texts = [inspect.getdoc(command.callback), *(each.help for each in command.params)]
         for text in filter(None, texts):
@@ -101,6 +103,13 @@ def test_a_misspelt_command_is_refused_and_the_right_one_named(name: str) -> Non
     result = CliRunner().invoke(APPS[name].app, [word])
     assert result.exit_code == 2
     assert {"sweeps": "plan", "wsss": "infer"}[name] in result.output
+
+
+@pytest.mark.parametrize("word", ["status", "table", "ledger", "sync"])
+def test_a_table_where_a_sweep_is_named_is_answered_with_the_option(word: str) -> None:
+    result = CliRunner().invoke(sweeps.cli.app, [word, "V"])
+    assert result.exit_code == 2
+    assert "error: V: not taken here; a sweep is named with --sweep" in result.output
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -133,6 +142,8 @@ def test_the_help_of_the_method_imports_nothing_for_the_work() -> None:
     loaded = run_by("wsss", "--help").modules
     assert {"sweeps.cli.method.stages", "typer"} <= loaded
     assert not loaded & SLOW
+    refused = run_by("wsss", "predict", "a.jpg", "--network", "/nowhere", code=2)
+    assert "torch" not in refused.modules
 
 
 @pytest.fixture(scope="module")

@@ -151,9 +151,9 @@ def test_training_prints_a_line_per_epoch_and_what_comes_next(
 ) -> None:
     folder, printed = trained
     lines = printed.splitlines()
-    assert [line.split(" loss ")[0] for line in lines[:-1]] == ["epoch 1", "epoch 2", "epoch 3"]
-    assert all(line.endswith("of 3 epochs") for line in lines[:-1])
-    assert lines[-1] == f"{folder}: trained; now: {command('wsss', 'infer', '--run', folder)}"
+    epochs = ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3"]
+    assert [line.split(" loss ")[0] for line in lines[:-1]] == epochs
+    assert lines[-1] == f"{folder}: trained; next: {command('wsss', 'infer', '--run', folder)}"
     saved = json.loads((folder / "run.json").read_text())
     assert (saved["data"], saved["config"]["train"]["epochs"]) == (str(drawn), 3)
     state = torch.load(folder / "checkpoints" / "epoch_0003.pt", weights_only=True)
@@ -171,14 +171,14 @@ def test_labels_without_any_mask_are_enough_to_train_on(
     assert "no problem found" in succeed("data", "check", root)
     options = ("--preset", "tiny", "--config", settings_file, "--set", "train.epochs=1")
     succeed("train-cam", "--run", run, "--data", root, *options)
-    succeed("infer", "--run", run)
+    assert f"next: {command('wsss', 'pseudo-label')}" in succeed("infer", "--run", run)
     assert "10 label maps" in (told := succeed("pseudo-label", "--run", run))
     assert "not scored, as the data set has no masks" in told
     assert "no mask here" in fail("evaluate", "--run", run)
 
 
-def test_cam_files_hold_the_present_classes_in_the_size_of_the_image(
-    trained: tuple[Path, str], evaluated: tuple[str, str], drawn: Path
+def test_cam_files_hold_the_present_classes_in_the_size_of_the_image_and_can_be_looked_at(
+    trained: tuple[Path, str], evaluated: tuple[str, str], drawn: Path, tmp_path: Path
 ) -> None:
     folder = trained[0] / "cams"
     assert "CAMs of 10 images (10 new)" in evaluated[0]
@@ -191,7 +191,16 @@ def test_cam_files_hold_the_present_classes_in_the_size_of_the_image(
             assert cams.shape == (len(sample.labels), image.height, image.width)
         assert tuple(classes) == sample.labels
         assert 0 <= cams.min() <= cams.max() <= 1
-    assert "(0 new)" in succeed("infer", "--run", trained[0])
+    page = (Path(__file__).parents[2] / "docs" / "using.md").read_text(encoding="utf-8")
+    look = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
+    names = {"runs/b0/cams/2007_000032.npz": folder / f"{samples[0].image_id}.npz"}
+    names["/data/VOC2012/JPEGImages/2007_000032.jpg"] = samples[0].image_path
+    for name, path in names.items():
+        look = look.replace(name, str(path))
+    exec(look.replace("cam.png", str(tmp_path / "cam.png")), {})
+    assert (tmp_path / "cam.png").stat().st_size > 1000
+    told = succeed("infer", "--run", trained[0])
+    assert told.startswith(f"{folder}: CAMs of 10 images (0 new)\n"), "no line without a bar"
 
 
 def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
@@ -526,7 +535,7 @@ def test_corrected_masks_train_nothing_again(run: Path, voc: Path, settings_file
     corrected.save(path)
     told = succeed(*train, settings_file)
     assert "epoch" not in told
-    assert f"{run}: trained; now" in told
+    assert f"{run}: trained; next" in told
     succeed("infer", "--run", run)
     replace_picture(VocDataset(voc).image_path("drawn_000000"))
     assert "from before its classes, images or labels changed" in fail(*train, settings_file)

@@ -202,13 +202,15 @@ def test_filling_refuses_what_would_not_stay_a_value(values: dict[str, str], mes
         fill.fill((ROOT / "cluster.onprem.yaml").read_text(), values)
 
 
-def test_a_file_that_cannot_be_read_or_written_is_named(
+def test_a_file_is_named_whether_it_is_right_or_cannot_be_read_or_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for text, said in (("a: [b", "expected"), ("a: b", "KeyError('provider')"), ("", "NoneType")):
         (tmp_path / "edited.yaml").write_text(text)
         assert lint.main([str(tmp_path / "edited.yaml")]) == 2
         assert said in capsys.readouterr().err
+    assert lint.main([str(ROOT / "cluster.yaml")]) == 0
+    assert capsys.readouterr().out == f"{ROOT / 'cluster.yaml'}: follows all rules\n"
     values = [f"{name}={value}" for name, value in ONPREM.items()]
     words = [str(ROOT / "cluster.onprem.yaml"), "--output", str(tmp_path / "none" / "x.yaml")]
     assert fill.main([*words, *values]) == 2

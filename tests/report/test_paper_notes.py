@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_up.finished import finished_sweep
 
-from sweeps.report.formats.write import as_text
+from sweeps.report.formats.write import FORMATS
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.store.store import Store
@@ -70,7 +70,7 @@ def test_a_note_stands_in_the_report_of_its_tables_and_in_no_other(
     table: str, tmp_path: Path
 ) -> None:
     report = build_report(finished_sweep((table,), 1), Store(tmp_path))
-    text = as_text(sweep_document(report), width=10_000)
+    text = FORMATS["md"](sweep_document(report)).replace("\\", "")
     shown = {words for words in STANDS_IN if words in text}
     assert shown == {words for words, tables in STANDS_IN.items() if table in tables}
-    assert set(re.findall(r"^ +Table (.*?):", text, re.MULTILINE)) <= {table}
+    assert set(re.findall(r"^- Table (.*?):", text, re.MULTILINE)) <= {table}

@@ -20,8 +20,8 @@ from sweeps.evidence.verdict import Word, judge
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.document import Format, Grid, Pictures, Text, shown
-from sweeps.report.formats.write import FORMATS
+from sweeps.report.document import Facts, Format, Grid, Pictures, Text, shown
+from sweeps.report.formats.write import FORMATS, as_text
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
@@ -523,6 +523,18 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
 
 
 # Formats
+
+
+def test_a_terminal_shows_the_answer_first_and_leaves_what_is_no_result_to_the_page(
+    report: Report, outputs: dict[str, str]
+) -> None:
+    assert outputs["txt"].splitlines()[1].startswith("Does Table III hold on this data")
+    assert outputs["txt"].count("Does Table III hold") == 1
+    for words in ("Eq. 2 (III-B) read literally", "made-up, fingerprint"):
+        assert [words in outputs[name] for name in ("txt", "md", "html")] == [False, True, True]
+    mixed = Facts(("what", "value"), (("torch", "MIXED: 1 (2 trials), 2 (1 trial)"),))
+    other = as_text(sweep_document(replace(report, closing=(("Provenance", mixed),))))
+    assert "torch: MIXED" in other
 
 
 def test_the_page_loads_nothing_and_runs_nothing(outputs: dict[str, str]) -> None:

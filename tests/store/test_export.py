@@ -18,6 +18,7 @@ from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import save_sweep
 from sweeps.report.tables.build import build_report
 from sweeps.store.store import Store, open_store
+from wsss.basics.printable import command
 
 SWEEP = finished_sweep(("III", "VI"), 1)
 FAILED, MISSING, *OTHERS = SWEEP.plan.trials
@@ -49,6 +50,7 @@ def test_an_archive_has_report_rows_configurations_and_a_manifest_of_all(
     done = export(store, tmp_path / "out" / "a.zip")
     assert done.exit_code == 0, done.output
     assert f"{len(OTHERS)} finished" in done.output
+    assert "next: " + command("sweeps", "verify", tmp_path / "out" / "a.zip") in done.output
     with ZipFile(tmp_path / "out" / "a.zip") as archive:
         manifest = json.loads(archive.read("manifest.json"))
         names = {*archive.namelist()} - {"manifest.json"}
@@ -58,7 +60,8 @@ def test_an_archive_has_report_rows_configurations_and_a_manifest_of_all(
         rows = list(csv.DictReader(archive.read("trials.csv").decode().splitlines()))
         readme = archive.read("README.txt").decode()
     report = {f"report/report.{ending}" for ending in ("html", "md", "csv", "tex", "txt")}
-    assert names >= {*report, "report/table.tex", "requirements.lock"}
+    assert names >= {*report, "report/table.tex", "requirements.lock", "CITATION.cff"}
+    assert "wsss train-cam --config runs/<id>/config.json --run again" in readme
     assert names >= {f"runs/{trial.run_id}/config.json" for trial in SWEEP.plan.trials}
     assert names >= {f"counts/{counts_id(trial.config)}/counts.npz" for trial in OTHERS}
     assert not any("checkpoints" in name for name in names)

@@ -1,5 +1,6 @@
 """How descriptions of runs get into MLflow, beside the work, whatever the server does."""
 
+import json
 import os
 import shutil
 import signal
@@ -130,7 +131,8 @@ def test_a_run_is_made_once_under_its_parent_with_settings_and_data(store: Store
     experiment = MlflowClient(tracking_uri(store)).get_experiment(run.info.experiment_id)
     assert experiment.artifact_location == f"file://{store.root}/mlartifacts"
     assert experiment.tags["mlflow.note.content"] == "Runs of a test."
-    assert "metrics.`miou`" in experiment.tags["mlflow.sharedViewState.table"]
+    shown = json.loads(experiment.tags["mlflow.sharedViewState.table"])["selectedColumns"]
+    assert {"metrics.`miou`", "tags.`wsss.cells`", "tags.`wsss.sweep`"} <= {*shown}
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from commands import NARROW, SHRUNK, environment, options, process, sweeps
+from commands import NARROW, SHRUNK, environment, options, process, sweeps, wsss
 from mlflow_file import mlflow_runs
 
 from wsss.data.voc import VocDataset
@@ -129,6 +129,19 @@ def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str,
     (line,) = [line for line in output.splitlines() if "checked archive" in line]
     assert line.startswith("CAM: 10 predictions of train")
     assert Path(line.split("checked archive ")[1]).is_file()
+
+
+def test_the_networks_are_named_for_pictures_of_ones_own(
+    killed: dict[str, Any], drawn: Path, tmp_path: Path
+) -> None:
+    usage, *networks = killed["again"].stdout.split("pictures of your own: ")[1].splitlines()[:3]
+    names = [line.split(": ")[0].strip() for line in networks]
+    assert names == ["CAM", "true masks (supervised bound)"]
+    (*words, folder), picture = shlex.split(usage.partition(", with")[0]), min(drawn.rglob("*.jpg"))
+    assert (words[-3:], folder) == (["predict", "IMAGE", "--network"], "FOLDER")
+    place = ("--network", networks[0].partition(": ")[2], "--out", tmp_path)
+    assert wsss("predict", picture, *place).exit_code == 0
+    assert (tmp_path / f"{picture.stem}_overlay.png").is_file()
 
 
 def test_mlflow_has_a_run_per_network_with_a_usable_model(killed: dict[str, Any]) -> None:

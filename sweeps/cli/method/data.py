@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.program import Command
+from sweeps.cli.program import Command, Program
 from wsss.basics.printable import one_line
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wsss.data.voc import VocDataset
 
 data_app = typer.Typer(
-    no_args_is_help=True, help="Get, import, draw or check a data set in VOC layout."
+    cls=Program, no_args_is_help=True, help="Get, import, draw or check a data set in VOC layout."
 )
 
 WITHOUT_MASKS = "test"

@@ -41,12 +41,13 @@ def predict(
     Pictures that cannot be read are named, and the others are segmented. Exit code: 1 if
     there are any, 2 if nothing could be started.
     """
+    config, classes, stage = read_network(network / "config.json")  # before torch is loaded
+
     from wsss.labels.predict import Prediction, predict_images
     from wsss.training.checkpoint import CheckpointFolder
     from wsss.training.segmentation import load_trained
 
     bad = False
-    config, classes, stage = read_network(network / "config.json")
     checkpoints = CheckpointFolder(network / "checkpoints", owner=stage)
     model = load_trained(checkpoints, config, len(classes))
     for found in predict_images(model, images, out, config, classes):

@@ -5,7 +5,7 @@ Heavy packages are imported by the functions that need them, so that `wsss --hel
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,8 +100,7 @@ def train_cam(**given: Any) -> None:
     warned = False
     for record in _records(TrainCam(chosen.config), place):
         warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
-    again = command("wsss", "infer", "--run", chosen.folder)
-    print(f"{chosen.folder}: trained; now: {again}")
+    print(f"{chosen.folder}: trained; next: {command('wsss', 'infer', '--run', chosen.folder)}")
 
 
 def infer(
@@ -112,6 +111,7 @@ def infer(
     """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import InferCams
+    from wsss.data.voc import VocDataset
     from wsss.segmentation_config import PseudoLabelConfig
 
     known = recall(run)
@@ -124,6 +124,12 @@ def infer(
     _complete(stage, place)
     images = counted(len(stage.image_ids(place)), "image")
     print(f"{out or run / 'cams'}: CAMs of {images} ({new} new)")
+    words: list[object] = ["--split", split] if split != known.config.data.eval_split else []
+    words += ["--cams", out] if out else []
+    if VocDataset(known.data).has_masks():
+        print(f"next: {command('wsss', 'evaluate', '--run', run, *words)}")
+    else:
+        print(f"next: {command('wsss', 'pseudo-label', '--run', run)}")
 
 
 def evaluate(
@@ -164,6 +170,7 @@ def evaluate(
         print(f"note: {unknown} of these CAM files do not say what they were made from")
     score = score_counts(collect(images, thresholds, num_classes + 1), labels)
     _print_score(score, labels, dataset.classes)
+    print(f"next: {command('wsss', 'pseudo-label', '--run', run)}")
 
 
 @with_options_of(execution)
@@ -279,8 +286,8 @@ def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
         print(f"warning: {numbers['warning']}", flush=True)
         return warned
     dead = numbers.pop("dead_maps", None)
-    shown = " ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-    print(f"{shown} of {counted(epochs, 'epoch')}", flush=True)
+    epoch = f"epoch {numbers.pop('epoch'):.0f} of {epochs}"
+    print(epoch, *(f"{key} {value:.4g}" for key, value in numbers.items()), flush=True)
     if dead and not warned:
         print(f"warning: {dead}", flush=True)
     return dead is not None
@@ -308,10 +315,12 @@ def _complete(stage: "Stage", place: "Place") -> None:
     """Complete a stage, with a progress bar for it and for each stage that it needs."""
     from rich.progress import Progress
 
-    with Progress() as bars:
-        tasks: dict[str, Any] = {}
+    bars, tasks = Progress(), dict[str, Any]()
+    with ExitStack() as shown:
         for record in _records(stage, place):
             title = record.stage.title
+            if not tasks:
+                shown.enter_context(bars)  # without a bar it prints an empty line
             if title not in tasks:
                 tasks[title] = bars.add_task(title, total=1.0)
             bars.update(tasks[title], completed=record.progress)

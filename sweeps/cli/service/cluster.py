@@ -22,7 +22,9 @@ DETACHED = 130
 Address = Annotated[
     str, typer.Option(envvar="WSSS_ADDRESS", help="job server, where `ray dashboard` tunnels to")
 ]
-JobId = Annotated[str | None, typer.Argument(help="default: the sweep submitted last")]
+JobId = Annotated[
+    str | None, typer.Argument(help="default: the sweep submitted last", metavar="JOB")
+]
 WorkingDir = Annotated[Path, typer.Option("--working-dir", help="the project's folder")]
 Python = Annotated[
     str, typer.Option(envvar="WSSS_CLUSTER_PYTHON", help="Python interpreter on the head")

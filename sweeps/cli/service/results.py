@@ -183,10 +183,8 @@ def _log(store: "Store", report: "Report", files: list[Path]) -> None:
 
 
 def diff(
-    a: Annotated[
-        str, typer.Argument(help="a cell of the sweep, e.g. 'V[0.5,0.1]', or a run id", metavar="A")
-    ],
-    b: Annotated[str, typer.Argument(help="the same", metavar="B")],
+    a: Annotated[str, typer.Argument(help="a cell of the sweep, e.g. 'V[0.5,0.1]', or a run id")],
+    b: Annotated[str, typer.Argument(help="the same")],
     store: options.StoreOption = "results",
     sweep: options.SweepName = None,
     as_json: options.AllAsJson = False,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rm(
-    name: Annotated[str, typer.Argument(help="as `sweeps list` shows it", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="as `sweeps list` shows it")],
     store: options.StoreOption = "results",
     with_results: Annotated[
         bool, typer.Option("--results", help="also its trainings and scores that nothing else uses")
@@ -98,10 +98,10 @@ def list_(store: options.StoreOption = "results", in_json: options.AllAsJson = F
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="the archive, e.g. V.zip", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="the archive, e.g. V.zip")],
     tables: Annotated[
         list[str] | None,
-        typer.Argument(help="tables to export; default: those of the sweep", metavar="[TABLE...]"),
+        typer.Argument(help="tables to export; default: those of the sweep", metavar="TABLE"),
     ] = None,
     store: options.StoreOption = "results",
     sweep: options.SweepName = None,
@@ -116,7 +116,7 @@ def export(
     """
     from sweeps.archive.write import export_sweep
     from sweeps.plan.sweep import with_tables
-    from wsss.basics.printable import counted
+    from wsss.basics.printable import command, counted
 
     results, whole = options.opened_sweep(store, sweep)
     found = with_tables(whole, tables or ())
@@ -125,10 +125,11 @@ def export(
     states = Counter(trial.state for trial in manifest.trials)
     trials = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{file}: {found.name}: {size}; trials: {trials}")
+    print(f"next: {command('sweeps', 'verify', file, '--data', whole.data)}")
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="what `sweeps export` wrote", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="what `sweeps export` wrote")],
     data: Annotated[
         str | None, typer.Option(help="folder of the data set, to check that it is the same")
     ] = None,

@@ -104,7 +104,7 @@ def mlflow(
         ids = experiment_ids(file)
     except sqlite3.Error as error:
         raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
-    print("the server takes some seconds to start; its pages are:")
+    print("the server takes some seconds to start; Ctrl-C ends it; its pages are:")
     for kind in KINDS:
         if kind.experiment in ids:
             server, found = f"http://{HOST}:{port}", ids[kind.experiment]
@@ -112,11 +112,13 @@ def mlflow(
             print(f"{kind.experiment}: charts {charts}")
             print(f"{kind.experiment}: table {table_page(server, found)}", flush=True)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # would start seven idle processes
+    os.environ["PYTHONWARNINGS"] = "ignore"  # its own code's
     os.execv(
         sys.executable,
         [
             *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
-            *("--workers", "1", "--backend-store-uri", sqlite_uri(file)),
+            *("--workers", "1", "--uvicorn-opts", "--log-level warning"),
+            *("--backend-store-uri", sqlite_uri(file), "--registry-store-uri", sqlite_uri(file)),
             *("--artifacts-destination", str(results.root / "mlartifacts")),
         ],
     )

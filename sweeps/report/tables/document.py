@@ -99,7 +99,7 @@ def sweep_document(report: Report) -> Document:
     return Document(
         title=report.title,
         head=(
-            Only(ON_PAGES, tuple(answers)),
+            Only(ON_PAGES | TERMINAL, tuple(answers)),
             *warning,
             Text(report.sweep.describe()),
             Command("Command", report.command),
@@ -109,7 +109,9 @@ def sweep_document(report: Report) -> Document:
         sections=(
             *(_table_section(report, table) for table in report.tables),
             paper_section(
-                notes, ALL if notes else HTML, Only(HTML, (_printed_table_i(), _printed_table_ii()))
+                notes,
+                ALL - TERMINAL if notes else HTML,
+                Only(HTML, (_printed_table_i(), _printed_table_ii())),
             ),
             _settings_section(report),
             _closing_section(report),
@@ -138,10 +140,10 @@ def _table_section(report: Report, found: TableReport) -> Section:
         short=f"Table {table.name}",
         anchor=f"table-{table.name}",
         number=table.name,
-        caption=f"{table.title}: {what}; mean ± SD over seeds."
+        caption=f"{table.title}. {what[0].upper()}{what[1:]}; mean ± SD over seeds."
         + ("" if single or found.scale.other_classes else " In parentheses, the paper."),
         blocks=(
-            Only(ALL - ON_PAGES if len(report.tables) == 1 else ALL, (found.answer,)),
+            Only(LATEX if len(report.tables) == 1 else ALL, (found.answer,)),
             Bullets((*found.findings, *remarks(found))),
             Only(HTML if single else HTML | LATEX, (_as_printed(found),)),
             Only(ALL - LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
@@ -321,7 +323,8 @@ def _closing_section(report: Report) -> Section:
     if "Failed trials" not in dict(report.closing):
         blocks.append(Text("No trial failed."))
     for heading, facts in report.closing:
-        blocks += [Heading(heading), facts]
+        asked = heading != "Provenance" or any("MIXED" in value for _, value in facts.rows)
+        blocks.append(Only(ALL if asked else ALL - TERMINAL, (Heading(heading), facts)))
     title = "Provenance and costs"
     return Section(title, title, "provenance", tuple(blocks), formats=ALL - LATEX)
 

@@ -8,7 +8,10 @@ from sweeps.report.words import HOW_TO_READ, fixed_score
 def legend_section(report: Report) -> Section:
     """Return the legend as the last section of a report; the HTML page has it at its top."""
     first, *more = legend(report)
-    elsewhere = "report.html and docs/tables.md explain intervals and verdicts."
+    elsewhere = (
+        "report.html has the settings, their provenance and the paper's own figures; it and "
+        "docs/tables.md explain intervals and verdicts."
+    )
     short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), elsewhere))
     blocks = (first, Only(ALL - TERMINAL, tuple(more)), Only(TERMINAL, short))
     return Section(HOW_TO_READ, HOW_TO_READ, "legend", blocks, formats=ALL - HTML)

@@ -30,7 +30,7 @@ from sweeps.stages.stage import Conduct, Crew, EndedEarlyError, Place, Stage, co
 from sweeps.store.failures import ErrorNote, note_of
 from sweeps.store.rooms import DONE, RUN_HERE, Driven
 from sweeps.store.store import Folder, Store
-from wsss.basics.printable import counted
+from wsss.basics.printable import command, counted
 from wsss.config import NetworkConfig
 from wsss.identity import cam_id
 from wsss.training.process import Process, pick_device
@@ -122,14 +122,22 @@ class DrivenHeadline(Subject):
         return headline_document(self.headline, self.store)
 
     def show(self, console: Console) -> None:
-        """Print where the exported archives are, and the report."""
+        """Print where the exported archives are, the report, and how to use the networks."""
+        say = printer(console)
         for chain in self.headline.chains:
             if split := self.headline.exported_by(chain):
                 self.store.folder(export_of(chain, split).rel).pull()
                 if export := read_export(self.store, chain, split):
                     made = f"{export.num_images} predictions of {export.split}"
-                    printer(console)(f"{chain.name}: {made} in the checked archive {export.tar}")
+                    say(f"{chain.name}: {made} in the checked archive {export.tar}")
         print_document(console, self.document)
+        missing = self.missing()
+        if trained := [chain for chain in self.chains if chain not in missing]:
+            words = command("wsss", "predict", "IMAGE", "--network", "FOLDER")
+            say(f"to segment pictures of your own: {words}, with one of")
+            for each in trained:
+                folder = self.store.folder(TrainDeepLab(each.config).rel).path
+                say(f"  {each.name}: {folder}")
 
     def report(self) -> list[str]:
         """Write the report, and attach it to the headline's MLflow run."""
