@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections import Counter
 from importlib import import_module
 from io import TextIOWrapper
@@ -122,6 +123,8 @@ class Program(TyperGroup):
         have_a_width()
         have_a_home()
         reach_local_servers()
+        draw_into_files()
+        let_libraries_warn()
         return super().main(*args, **options)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -175,6 +178,21 @@ def reach_local_servers() -> None:
         return  # nothing goes through the proxy
     both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
+
+
+def draw_into_files() -> None:
+    """Ignore a notebook's MPLBACKEND: where its package is missing, Matplotlib cannot be loaded."""
+    os.environ.pop("MPLBACKEND", None)
+
+
+def let_libraries_warn() -> None:
+    """Take back `error` of PYTHONWARNINGS: MLflow and torchvision warn of what they use."""
+    asked = [option for option in sys.warnoptions if option.startswith("error")]
+    for option in asked:
+        sys.warnoptions.remove(option)  # which processes that this one starts would get
+    if asked:
+        os.environ.pop("PYTHONWARNINGS", None)
+        warnings.filters = [each for each in warnings.filters if each[0] != "error"]
 
 
 def _reflowed(text: str) -> str:

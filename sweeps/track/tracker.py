@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
+from uuid import uuid4
 
 import mlflow
 import requests
@@ -453,7 +454,9 @@ def _make_whole(path: Path) -> None:
             return
         for old in path.parent.glob(f"{path.name}.partial*"):
             old.unlink()
-        partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+        # A new name each time: MLflow keeps its connections to files of failed attempts.
+        partial = path.with_name(f"{path.name}.partial{uuid4().hex}")
+        partial.touch()  # with the rights that the umask leaves a group; SQLite leaves none
         MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # creates all tables
         partial.replace(path)
 

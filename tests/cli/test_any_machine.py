@@ -17,7 +17,8 @@ from sweeps.run.ray.start import MAX_BYTES, prepare_machine
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.errors import explained
-from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded
+from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded, whole_or_absent
+from wsss.data.building import temporary
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,15 @@ def container(drawn: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def odd(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """Every unusual character in all paths, of which some begin with ~; a Latin-1 terminal."""
+    """Every unusual character in all paths, of which some begin with ~; a Latin-1 terminal.
+
+    Variables of a notebook and of a test runner.
+    """
     home = tmp_path_factory.mktemp("it's odd #?%41&=é")
     shutil.copytree(drawn, home / "voc é")
     _with_a_sweep(home / "my store")
     changes = {"HOME": str(home), "PYTHONIOENCODING": "latin-1", "TMPDIR": str(home)}
+    changes |= {"MPLBACKEND": "module://of_a_notebook", "PYTHONWARNINGS": "error"}
     paths = (home, Path("~/my store"), Path("~/voc é"))
     return Machine(*paths, environment(**changes), "latin-1")
 
@@ -197,7 +202,7 @@ def test_a_folder_in_which_ray_cannot_write_is_refused(
 
 
 def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end, explained():
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -206,6 +211,12 @@ def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
         "error: the disk that is written to: No space left on device; free space and give the same "
         "command again\n"
     )
+    for at_work in (whole_or_absent(tmp_path / "a.json"), temporary(tmp_path / ".part")):
+        with pytest.raises(SystemExit), explained(), at_work:
+            raise OSError(errno.ENOSPC, "No space left on device")
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path}/a.json: No space" in said
+    assert f"error: {tmp_path}: No space" in said
     with pytest.raises(SystemExit), explained():
         raise OSError(errno.ENOSPC, "No space left on device", "/source/a.jpg", None, "/copy/a.jpg")
     assert capsys.readouterr().err.startswith("error: /copy/a.jpg: No space left")

@@ -48,6 +48,17 @@ def let_through(error: BaseException, path: Path, but: Iterable[int] = ()) -> No
 
 
 @contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Name a path in the error for a full disk, as the system names none where it writes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def explained() -> Iterator[None]:
     """Print a foreseen error as `error: ...` and exit with 2; let any other error through.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from wsss.basics.errors import OF_A_PATH, ForeseenError, let_through
+from wsss.basics.errors import OF_A_PATH, ForeseenError, full_disk_named, let_through
 
 BROKEN_ZIP = (
     OSError,
@@ -104,15 +104,17 @@ class BrokenFileError(ForeseenError, ValueError):
 def whole_or_absent(path: Path) -> Iterator[Path]:
     """Yield a path to write to; at the end, its file is put on disk and renamed to `path`.
 
-    On an error it is removed. Renamed first, it could be empty after a power cut.
+    On an error it is removed; that for a full disk names `path`. Renamed first, it could be empty
+    after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial{os.getpid()}-{threading.get_ident()}")
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with full_disk_named(path):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
