@@ -125,6 +125,7 @@ class Program(TyperGroup):
         reach_local_servers()
         draw_into_files()
         let_libraries_warn()
+        share_this_environment()
         return super().main(*args, **options)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -193,6 +194,14 @@ def let_libraries_warn() -> None:
     if asked:
         os.environ.pop("PYTHONWARNINGS", None)
         warnings.filters = [each for each in warnings.filters if each[0] != "error"]
+
+
+def share_this_environment() -> None:
+    """Let Ray's workers run in this environment, under `uv run`, too.
+
+    There, Ray would have uv make another one for them, in a copy of the current folder.
+    """
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
 def _reflowed(text: str) -> str:

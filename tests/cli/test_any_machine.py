@@ -2,7 +2,10 @@
 
 import errno
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +181,29 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
     monkeypatch.setenv("TMPDIR", "/" + "x" * 100)
     prepare_machine()
     assert (os.environ["RAY_TMPDIR"], os.environ["TMPDIR"]) == (str(short), str(short))
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    monkeypatch.setenv("TMPDIR", "here")
+    monkeypatch.chdir(short)
+    prepare_machine()
+    assert "RAY_TMPDIR" not in os.environ
+    assert os.environ["TMPDIR"] == str(short / "here")
+
+
+RUNTIME = """
+from sweeps.cli.program import share_this_environment
+share_this_environment()
+from ray._private.worker import _maybe_modify_runtime_env
+print(_maybe_modify_runtime_env({}, False))
+"""
+
+
+def test_under_uv_rays_workers_run_in_the_same_environment(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text(shlex.join([sys.executable, "-c", RUNTIME]) + "\nexit\n")
+    words, bash = ["uv", "run"], shutil.which("bash")  # Ray looks for such a process
+    done = subprocess.run(
+        words, executable=bash, cwd=tmp_path, env=environment(), capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == "{}"
 
 
 def test_a_folder_in_which_ray_cannot_write_is_refused(
@@ -217,6 +243,9 @@ def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
     said = capsys.readouterr().err
     assert f"error: {tmp_path}/a.json: No space" in said
     assert f"error: {tmp_path}: No space" in said
+    with pytest.raises(SystemExit), explained(), whole_or_absent(tmp_path / "a.json") as partial:
+        raise OSError(errno.EACCES, "Permission denied", str(partial))
+    assert f"error: {tmp_path}/a.json: Permission" in capsys.readouterr().err
     with pytest.raises(SystemExit), explained():
         raise OSError(errno.ENOSPC, "No space left on device", "/source/a.jpg", None, "/copy/a.jpg")
     assert capsys.readouterr().err.startswith("error: /copy/a.jpg: No space left")

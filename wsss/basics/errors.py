@@ -48,12 +48,12 @@ def let_through(error: BaseException, path: Path, but: Iterable[int] = ()) -> No
 
 
 @contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Name a path in the error for a full disk, as the system names none where it writes."""
+def named_in_errors(path: Path, partial: str = "") -> Iterator[None]:
+    """Name a path in the system's error for a full disk, which names none, or for `partial`."""
     try:
         yield
     except OSError as error:
-        if error.errno in FULL and not error.filename:
+        if (error.errno in FULL and not error.filename) or (partial and error.filename == partial):
             error.filename = str(path)
         raise
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from wsss.basics.errors import OF_A_PATH, ForeseenError, full_disk_named, let_through
+from wsss.basics.errors import OF_A_PATH, ForeseenError, let_through, named_in_errors
 
 BROKEN_ZIP = (
     OSError,
@@ -104,13 +104,13 @@ class BrokenFileError(ForeseenError, ValueError):
 def whole_or_absent(path: Path) -> Iterator[Path]:
     """Yield a path to write to; at the end, its file is put on disk and renamed to `path`.
 
-    On an error it is removed; that for a full disk names `path`. Renamed first, it could be empty
-    after a power cut.
+    On an error, which names `path`, it is removed. Renamed first, it could be empty after a power
+    cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial{os.getpid()}-{threading.get_ident()}")
     try:
-        with full_disk_named(path):
+        with named_in_errors(path, str(partial)):
             yield partial
             with partial.open("rb") as file:
                 os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from wsss.basics.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY, full_disk_named
+from wsss.basics.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY, named_in_errors
 from wsss.data.errors import DataError
 
 
@@ -42,7 +42,7 @@ def temporary(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
-        with full_disk_named(folder.parent):
+        with named_in_errors(folder.parent):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
