@@ -125,7 +125,7 @@ class Program(TyperGroup):
         reach_local_servers()
         draw_into_files()
         let_libraries_warn()
-        share_this_environment()
+        use_ray_as_tested()
         return super().main(*args, **options)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -196,11 +196,15 @@ def let_libraries_warn() -> None:
         warnings.filters = [each for each in warnings.filters if each[0] != "error"]
 
 
-def share_this_environment() -> None:
-    """Let Ray's workers run in this environment, under `uv run`, too.
+def use_ray_as_tested() -> None:
+    """Take back what other projects tell Ray by variables, and what it does under `uv run`.
 
-    There, Ray would have uv make another one for them, in a copy of the current folder.
+    Tune refuses the folders of older versions, and the older Ray Train lacks what is used here.
+    Under uv, Ray would have it make another environment for workers, in a copy of this folder.
     """
+    for name in ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"):
+        os.environ.pop(name, None)
+    os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 

@@ -427,6 +427,11 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
     return MlflowClient(uri)
 
 
+def check_served(path: Path) -> None:
+    """Raise MLflow's error for a database that its server would refuse, as of another version."""
+    MlflowClient(sqlite_uri(path)).search_experiments(max_results=1)
+
+
 def _require_answer(uri: str, limit: float) -> None:
     """Raise an error of a timeout if nothing answers at the address of a server.
 

@@ -190,20 +190,25 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
 
 
 RUNTIME = """
-from sweeps.cli.program import share_this_environment
-share_this_environment()
+import os
+from sweeps.cli.program import use_ray_as_tested
+use_ray_as_tested()
 from ray._private.worker import _maybe_modify_runtime_env
-print(_maybe_modify_runtime_env({}, False))
+from ray.train import UserCallback  # only the newer Ray Train has it
+print(_maybe_modify_runtime_env({}, False), os.environ.get("TUNE_RESULT_DIR"))
 """
 
 
-def test_under_uv_rays_workers_run_in_the_same_environment(tmp_path: Path) -> None:
+def test_ray_is_used_as_tested_under_uv_and_with_variables_of_other_projects(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "run").write_text(shlex.join([sys.executable, "-c", RUNTIME]) + "\nexit\n")
     words, bash = ["uv", "run"], shutil.which("bash")  # Ray looks for such a process
+    others = environment(RAY_TRAIN_V2_ENABLED="0", TUNE_RESULT_DIR="/old")
     done = subprocess.run(
-        words, executable=bash, cwd=tmp_path, env=environment(), capture_output=True, check=True
+        words, executable=bash, cwd=tmp_path, env=others, capture_output=True, check=True
     )
-    assert done.stdout.decode().strip() == "{}"
+    assert done.stdout.decode().split() == ["{}", "None"]
 
 
 def test_a_folder_in_which_ray_cannot_write_is_refused(

@@ -1,7 +1,10 @@
 """The commands sync and mlflow, on stores with made-up results."""
 
 import os
+import shutil
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -100,6 +103,15 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     ]
     (words,) = started
     assert f"sqlite:///{store.root}/mlflow.db" in words
+
+    other = tmp_path / "of_another_mlflow"
+    other.mkdir()
+    shutil.copy(store.root / "mlflow.db", other)
+    with closing(sqlite3.connect(other / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '0123abcd'")
+    done = sweeps("mlflow", "--store", other, "--port", port)
+    assert done.exit_code == 2
+    assert "another version of MLflow (schema 0123abcd); if by an older one, copy" in done.stderr
 
 
 def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Path) -> None:
