@@ -34,7 +34,6 @@ def sync(
     from wsss.basics.errors import ForeseenError
 
     results = opened(store)
-    results.check_writable()
     known = known_subjects(results)
     wanted = [each for each in known if name in (None, each.name)]
     if not wanted:
@@ -42,6 +41,7 @@ def sync(
             f"{results.address}: no sweep, search or headline {name or 'at all'}; there are: "
             f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
         )
+    results.check_writable()
     pages = set[str]()
     left: list[str] = []
     for each in wanted:
