@@ -232,6 +232,15 @@ def test_a_folder_in_which_ray_cannot_write_is_refused(
     assert "/ray: another user's" in told(short)
 
 
+def test_a_deleted_current_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = sweeps("status", "--store", "here")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: the current folder has been deleted")
+
+
 def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

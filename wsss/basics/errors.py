@@ -72,6 +72,8 @@ def explained() -> Iterator[None]:
         if error.errno in FULL:
             where = error.filename2 or error.filename or "the disk that is written to"  # of a copy
             _refuse(f"{where}: {error.strerror}; free space and give the same command again")
+        if error.errno == errno.ENOENT and not error.filename:  # only of the current folder
+            _refuse("the current folder has been deleted; change to another, and try again")
         if not error.filename or error.errno not in OF_A_PATH:
             raise
         _refuse(
