@@ -36,6 +36,18 @@ OWN_STORE = $(or $(WSSS_STORE),results)
 # A word for the shell, whatever is in it.
 quote = '$(subst ','\'',$(1))'
 
+# In a moved or copied checkout, the programs in .venv are those of the old place.
+MADE_IN := $(shell cat $(STAMP) 2> /dev/null)
+MOVED := $(if $(MADE_IN),$(shell test $(call quote,$(MADE_IN)) -ef . || echo yes))
+ifdef MOVED
+.PHONY: $(STAMP)
+endif
+
+# A slip, as SEED=3, would change nothing without a word.
+KNOWN := WSSS_STORE $(shell sed -n 's/^\([A-Z_]*\) ?=.*/\1/p' $(firstword $(MAKEFILE_LIST)))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+$(foreach name,$(filter-out $(KNOWN),$(GIVEN)),$(warning $(name) is none of the variables here, see `make help`))
+
 DATA_OPTIONS = --data $(call quote,$(DATA)) $(STORE_OPTION) \
 	$(if $(PRESET),--preset $(PRESET)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(WEIGHTS),--weights $(call quote,$(WEIGHTS))) \
 	$(foreach setting,$(SET),--set $(call quote,$(setting)))
@@ -78,11 +90,12 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11; give another with PYTHON=python3.11"; exit 2; }
 	@echo "making $(VENV): 6 GB of packages, most of it torch; some minutes, the first time"
+	$(if $(MOVED),$(if $(filter /%,$(VENV)),,rm -rf $(VENV)))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	@touch $(STAMP)
+	@echo $(call quote,$(CURDIR)) > $(STAMP)
 
 ##@ The paper's tables; each command, given again, goes on where it was
 

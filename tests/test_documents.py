@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,36 @@ def test_every_option_that_make_passes_exists() -> None:
         *("--dist", "--no-loadscope-reorder", "--check", "--four", "--large"),
     }
     assert options - foreign <= known
+
+
+def test_a_moved_or_copied_checkout_gets_its_own_environment(tmp_path: Path) -> None:
+    """The programs in a copied .venv would run the code of the original."""
+    stamp = tmp_path / ".venv" / ".installed"
+    stamp.parent.mkdir()
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(REPO / name, tmp_path)
+
+    def shown(made_in: object, *words: str) -> str:
+        stamp.write_text(f"{made_in}\n", encoding="utf-8")
+        dry = ["make", "-n", "setup", *words]
+        return subprocess.run(dry, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "Nothing to be done" in shown(tmp_path)
+    assert "Nothing to be done" in shown("")  # as older versions left it
+    assert "rm -rf .venv\n" in (moved := shown("/elsewhere"))
+    assert moved.index("rm -rf") < moved.index("--editable") < moved.index(f"echo '{tmp_path}' >")
+    shared = shown("/elsewhere", f"VENV={stamp.parent}")
+    assert "--editable" in shared
+    assert "rm -rf" not in shared
+
+
+def test_make_names_a_variable_that_it_does_not_have() -> None:
+    def said(*words: str) -> str:
+        dry = ["make", "-n", "help", *words]
+        return subprocess.run(dry, cwd=REPO, capture_output=True, text=True, check=True).stderr
+
+    assert "SEED is none of the variables here" in said("SEED=3", "SEEDS=3")
+    assert said(*(f"{name}=x" for name in VARIABLES), "WSSS_STORE=x") == ""
 
 
 def test_make_takes_the_store_that_the_programs_take() -> None:

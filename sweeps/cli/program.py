@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections import Counter
 from importlib import import_module
 from io import TextIOWrapper
@@ -129,6 +130,9 @@ class Program(TyperGroup):
         have_a_width()
         have_a_home()
         reach_local_servers()
+        draw_into_files()
+        let_libraries_warn()
+        use_ray_as_tested()
         with explained():  # a full disk, on which the help is to be written
             return super().main(*args, **options)
 
@@ -187,6 +191,33 @@ def reach_local_servers() -> None:
         return  # nothing goes through the proxy
     both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
+
+
+def draw_into_files() -> None:
+    """Ignore a notebook's MPLBACKEND: where its package is missing, Matplotlib cannot be loaded."""
+    os.environ.pop("MPLBACKEND", None)
+
+
+def let_libraries_warn() -> None:
+    """Take back `error` of PYTHONWARNINGS: MLflow and torchvision warn of what they use."""
+    asked = [option for option in sys.warnoptions if option.startswith("error")]
+    for option in asked:
+        sys.warnoptions.remove(option)  # which processes that this one starts would get
+    if asked:
+        os.environ.pop("PYTHONWARNINGS", None)
+        warnings.filters = [each for each in warnings.filters if each[0] != "error"]
+
+
+def use_ray_as_tested() -> None:
+    """Take back what other projects tell Ray by variables, and what it does under `uv run`.
+
+    Tune refuses the folders of older versions, and the older Ray Train lacks what is used here.
+    Under uv, Ray would have it make another environment for workers, in a copy of this folder.
+    """
+    for name in ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"):
+        os.environ.pop(name, None)
+    os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
 def _reflowed(text: str) -> str:

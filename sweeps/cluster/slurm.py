@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.store.errors import StoreError
-from wsss.basics.files import refuse_pipe
+from wsss.basics.files import refuse_pipe, whole_or_absent
 from wsss.basics.printable import counted
 
 JOB = Path(__file__).parents[2] / "cluster" / "slurm.sbatch"
@@ -79,8 +79,8 @@ def write_job(path: Path, script: str) -> None:
         raise StoreError(
             f"{path}: exists, and is not a job of `sweeps slurm`; name another file with --out"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script, encoding="utf-8")
+    with whole_or_absent(path) as partial:
+        partial.write_text(script, encoding="utf-8")
 
 
 def wait_for_nodes(address: str, number: int) -> None:

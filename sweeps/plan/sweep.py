@@ -1,6 +1,7 @@
 """A sweep: which tables, from which preset, on which data. Saved before anything runs."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -247,7 +248,8 @@ def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
 
 def data_name(root: Path) -> str:
     """Return a data set's name: its folder's, with unusual characters replaced by '-'."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.absolute().name).strip("-._")
+    folder = Path(os.path.normpath(root.absolute()))  # `..` is a folder with a name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")
     return name[:80] or "data"
 
 

@@ -32,10 +32,12 @@ def code_version() -> str:
 def commit(root: Path = ROOT) -> str:
     """Return the sources' commit from git, else from the variable COMMIT, else "".
 
-    Installed sources may be in a folder of another repository, which does not track them.
+    Installed sources may be in a folder of another repository, which does not track them. A
+    container's user often does not own the checkout, of which git otherwise tells nothing.
     """
-    tracked = ["git", "ls-files", "--error-unmatch", "sweeps"]
-    described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    git = ["git", "-c", f"safe.directory={root.resolve()}"]
+    tracked = [*git, "ls-files", "--error-unmatch", "sweeps"]
+    described = [*git, "describe", "--always", "--dirty", "--exclude=*"]
     try:
         for command in (tracked, described):
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
+from uuid import uuid4
 
 import mlflow
 import requests
@@ -431,6 +432,11 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
     return MlflowClient(uri)
 
 
+def check_served(path: Path) -> None:
+    """Raise MLflow's error for a database that its server would refuse, as of another version."""
+    MlflowClient(sqlite_uri(path)).search_experiments(max_results=1)
+
+
 def _require_answer(uri: str, limit: float) -> None:
     """Raise an error of a timeout if nothing answers at the address of a server.
 
@@ -458,7 +464,9 @@ def _make_whole(path: Path) -> None:
             return
         for old in path.parent.glob(f"{path.name}.partial*"):
             old.unlink()
-        partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+        # A new name each time: MLflow keeps its connections to files of failed attempts.
+        partial = path.with_name(f"{path.name}.partial{uuid4().hex}")
+        partial.touch()  # with the rights that the umask leaves a group; SQLite leaves none
         MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # creates all tables
         partial.replace(path)
 

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +20,8 @@ from sweeps.run.ray.start import MAX_BYTES, prepare_machine
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.errors import explained
-from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded
+from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded, whole_or_absent
+from wsss.data.building import temporary
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +41,15 @@ def container(drawn: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def odd(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """Every unusual character in all paths, of which some begin with ~; a Latin-1 terminal."""
+    """Every unusual character in all paths, of which some begin with ~; a Latin-1 terminal.
+
+    Variables of a notebook and of a test runner.
+    """
     home = tmp_path_factory.mktemp("it's odd #?%41&=é")
     shutil.copytree(drawn, home / "voc é")
     _with_a_sweep(home / "my store")
     changes = {"HOME": str(home), "PYTHONIOENCODING": "latin-1", "TMPDIR": str(home)}
+    changes |= {"MPLBACKEND": "module://of_a_notebook", "PYTHONWARNINGS": "error"}
     paths = (home, Path("~/my store"), Path("~/voc é"))
     return Machine(*paths, environment(**changes), "latin-1")
 
@@ -173,6 +181,34 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
     monkeypatch.setenv("TMPDIR", "/" + "x" * 100)
     prepare_machine()
     assert (os.environ["RAY_TMPDIR"], os.environ["TMPDIR"]) == (str(short), str(short))
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    monkeypatch.setenv("TMPDIR", "here")
+    monkeypatch.chdir(short)
+    prepare_machine()
+    assert "RAY_TMPDIR" not in os.environ
+    assert os.environ["TMPDIR"] == str(short / "here")
+
+
+RUNTIME = """
+import os
+from sweeps.cli.program import use_ray_as_tested
+use_ray_as_tested()
+from ray._private.worker import _maybe_modify_runtime_env
+from ray.train import UserCallback  # only the newer Ray Train has it
+print(_maybe_modify_runtime_env({}, False), os.environ.get("TUNE_RESULT_DIR"))
+"""
+
+
+def test_ray_is_used_as_tested_under_uv_and_with_variables_of_other_projects(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run").write_text(shlex.join([sys.executable, "-c", RUNTIME]) + "\nexit\n")
+    words, bash = ["uv", "run"], shutil.which("bash")  # Ray looks for such a process
+    others = environment(RAY_TRAIN_V2_ENABLED="0", TUNE_RESULT_DIR="/old")
+    done = subprocess.run(
+        words, executable=bash, cwd=tmp_path, env=others, capture_output=True, check=True
+    )
+    assert done.stdout.decode().split() == ["{}", "None"]
 
 
 def test_a_folder_in_which_ray_cannot_write_is_refused(
@@ -196,8 +232,17 @@ def test_a_folder_in_which_ray_cannot_write_is_refused(
     assert "/ray: another user's" in told(short)
 
 
+def test_a_deleted_current_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = sweeps("status", "--store", "here")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: the current folder was deleted")
+
+
 def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end, explained():
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -206,6 +251,15 @@ def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
         "error: the disk that is written to: No space left on device; free space and give the same "
         "command again\n"
     )
+    for at_work in (whole_or_absent(tmp_path / "a.json"), temporary(tmp_path / ".part")):
+        with pytest.raises(SystemExit), explained(), at_work:
+            raise OSError(errno.ENOSPC, "No space left on device")
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path}/a.json: No space" in said
+    assert f"error: {tmp_path}: No space" in said
+    with pytest.raises(SystemExit), explained(), whole_or_absent(tmp_path / "a.json") as partial:
+        raise OSError(errno.EACCES, "Permission denied", str(partial))
+    assert f"error: {tmp_path}/a.json: Permission" in capsys.readouterr().err
     with pytest.raises(SystemExit), explained():
         raise OSError(errno.ENOSPC, "No space left on device", "/source/a.jpg", None, "/copy/a.jpg")
     assert capsys.readouterr().err.startswith("error: /copy/a.jpg: No space left")

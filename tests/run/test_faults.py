@@ -273,6 +273,8 @@ def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
     assert commit(tmp_path) == ""
     subprocess.run([*git, "add", "sweeps"], check=True)
     assert commit(tmp_path).endswith("-dirty")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as in a container
+    assert commit(tmp_path).endswith("-dirty")
 
 
 def test_a_half_trained_network_of_other_packages_needs_a_persons_word(tmp_path: Path) -> None:

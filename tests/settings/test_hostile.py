@@ -30,6 +30,7 @@ def test_no_setting_takes_a_name_that_leads_out_of_its_folder(name: str) -> None
     ("folder", "name"),
     [
         ("/data/VOC2012", "VOC2012"),
+        ("/data/VOC2012/JPEGImages/..", "VOC2012"),
         ("/data/../..", "data"),
         ("/", "data"),
         ("/x/.hidden", "hidden"),

@@ -295,6 +295,14 @@ def test_a_command_s_first_question_to_a_server_that_is_away_has_fewer_tries(
             ask()
 
 
+def test_an_address_of_a_server_without_http_is_refused_with_the_forms_that_fit(
+    here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "minio:9000")
+    with pytest.raises(StoreError, match=r"AWS_ENDPOINT_URL=minio:9000: no .* http://HOST:PORT"):
+        Remote(here.url, here.mirror, QUICK).require_answer()
+
+
 def test_a_command_s_first_question_to_a_server_that_is_silent_ends_before_any_other_would(
     here: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:

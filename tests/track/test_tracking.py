@@ -1,5 +1,6 @@
 """How descriptions of runs get into MLflow, beside the work, whatever the server does."""
 
+import errno
 import json
 import os
 import shutil
@@ -451,6 +452,27 @@ def test_a_database_whose_maker_was_killed_can_be_used(tmp_path: Path) -> None:
     run = client.create_run("0")
     assert open_client(uri).get_run(run.info.run_id).info.status == "RUNNING"
     assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_a_database_is_made_after_a_failed_try_of_the_same_process_for_the_group_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, make = f"sqlite:///{tmp_path / 'mlflow.db'}", MlflowClient.search_experiments
+
+    def fill_the_disk(client: MlflowClient, **how: Any) -> None:
+        make(client, **how)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = os.umask(0o002)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "search_experiments", fill_the_disk)
+            with pytest.raises(OSError, match="No space"):
+                open_client(uri)
+        open_client(uri).create_run("0")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == 0o664
 
 
 def _size(folder: Path) -> int:

@@ -1,7 +1,10 @@
 """The commands sync and mlflow, on stores with made-up results."""
 
 import os
+import shutil
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -101,11 +104,27 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     (words,) = started
     assert {f"sqlite:///{store.root}/mlflow.db", "--log-level warning"} <= {*words}
 
+    other = tmp_path / "of_another_mlflow"
+    other.mkdir()
+    shutil.copy(store.root / "mlflow.db", other)
+    with closing(sqlite3.connect(other / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '0123abcd'")
+    done = sweeps("mlflow", "--store", other, "--port", port)
+    assert done.exit_code == 2
+    assert "another version of MLflow (schema 0123abcd); if by an older one, copy" in done.stderr
+
 
 def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Path) -> None:
     done = sweeps("mlflow", "--store", tmp_path, MLFLOW_TRACKING_URI="http://me:pw@host")
     assert done.exit_code == 2
     assert "no such file; runs are logged to http://host" in done.stderr
+
+
+def test_a_store_that_is_not_there_is_not_made_by_a_sync(tmp_path: Path) -> None:
+    done = sweeps("sync", "--store", tmp_path / "typo")
+    assert done.exit_code == 2
+    assert "no sweep, search or headline at all" in done.stderr
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_sync_that_can_never_work_is_refused_with_its_remedy(tmp_path: Path) -> None:

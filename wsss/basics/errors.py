@@ -48,6 +48,17 @@ def let_through(error: BaseException, path: Path, but: Iterable[int] = ()) -> No
 
 
 @contextmanager
+def named_in_errors(path: Path, partial: str = "") -> Iterator[None]:
+    """Name a path in the system's error for a full disk, which names none, or for `partial`."""
+    try:
+        yield
+    except OSError as error:
+        if (error.errno in FULL and not error.filename) or (partial and error.filename == partial):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def explained() -> Iterator[None]:
     """Print a foreseen error as `error: ...` and exit with 2; let any other error through.
 

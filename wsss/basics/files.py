@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
-from wsss.basics.errors import OF_A_PATH, ForeseenError, let_through
+from wsss.basics.errors import OF_A_PATH, ForeseenError, let_through, named_in_errors
 
 BROKEN_ZIP = (
     OSError,
@@ -112,15 +112,17 @@ class BrokenFileError(ForeseenError, ValueError):
 def whole_or_absent(path: Path) -> Iterator[Path]:
     """Yield a path to write to; at the end, its file is put on disk and renamed to `path`.
 
-    On an error it is removed. Renamed first, it could be empty after a power cut.
+    On an error, which names `path`, it is removed. Renamed first, it could be empty after a power
+    cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial{os.getpid()}-{threading.get_ident()}")
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with named_in_errors(path, str(partial)):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from wsss.basics.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY
+from wsss.basics.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY, named_in_errors
 from wsss.data.errors import DataError
 
 
@@ -42,7 +42,8 @@ def temporary(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
-        yield folder
+        with named_in_errors(folder.parent):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sqlite3
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +34,6 @@ def sync(
     from wsss.basics.errors import ForeseenError
 
     results = opened(store)
-    results.check_writable()
     known = known_subjects(results)
     wanted = [each for each in known if name in (None, each.name)]
     if not wanted:
@@ -43,6 +41,7 @@ def sync(
             f"{results.address}: no sweep, search or headline {name or 'at all'}; there are: "
             f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
         )
+    results.check_writable()
     pages = set[str]()
     left: list[str] = []
     for each in wanted:
@@ -96,13 +95,15 @@ def mlflow(
     from sweeps.track.database import experiment_ids
     from sweeps.track.faults import diagnose
     from sweeps.track.subjects import KINDS
+    from sweeps.track.tracker import check_served
 
     results = open_store(store)
     file = results.root / "mlflow.db"
     _check_servable(results, port)
     try:
         ids = experiment_ids(file)
-    except sqlite3.Error as error:
+        check_served(file)
+    except Exception as error:  # MLflow raises many kinds
         raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
     print("the server takes some seconds to start; Ctrl-C ends it; its pages are:")
     for kind in KINDS:

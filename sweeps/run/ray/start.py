@@ -128,8 +128,12 @@ def prepare_machine() -> None:
     # Ray writes a token that it lacks into ~/.ray, which may be read-only. With it there, every
     # `ray start` of this user would ask for that token.
     os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
+    for each in ("RAY_TMPDIR", "TMPDIR"):
+        # A relative one, or an empty one, would be another folder for each of Ray's processes.
+        if value := os.environ.pop(each, ""):
+            os.environ[each] = str(Path(value).absolute())
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
-    folder = os.environ.get(name) or SHORT
+    folder = os.environ.get(name, SHORT)
     if _is_long(folder):
         if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
             raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ class Bucket:
         from botocore.config import Config
 
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and not re.match("https?://.", endpoint):
+            raise StoreError(
+                f"AWS_ENDPOINT_URL={endpoint}: no address; write http://HOST:PORT or https://HOST"
+            )
         session = boto3.session.Session()
         return session.client(
             "s3",
