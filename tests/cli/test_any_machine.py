@@ -17,7 +17,7 @@ from sweeps.run.ray.start import MAX_BYTES, prepare_machine
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.errors import explained
-from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded
+from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded, write_json
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +194,16 @@ def test_a_folder_in_which_ray_cannot_write_is_refused(
     prepare_machine()
     monkeypatch.setattr(os, "access", lambda path, _mode: path != short / "ray")
     assert "/ray: another user's" in told(short)
+
+
+def test_a_folder_in_the_place_of_a_file_to_write_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(SystemExit), explained():
+        write_json(tmp_path / "run.json", {})
+    told = f"error: {tmp_path}/run.json: a folder in the place of a file; delete or rename it\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
