@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from zipfile import ZipFile
@@ -102,6 +103,18 @@ def test_a_file_of_somebody_else_stays(store: Store, tmp_path: Path) -> None:
     done = export(store, tmp_path / "VI")
     assert (done.exit_code, "a file that ends in .zip" in done.output) == (2, True)
     assert not (tmp_path / "VI").exists()
+
+
+def test_a_pipe_in_the_place_of_a_result_is_not_waited_for(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    fill_some(store)
+    counts = next(store.root.glob("counts/*/counts.npz"))
+    counts.unlink()
+    os.mkfifo(counts)
+    done = export(store, tmp_path / "V.zip")
+    assert done.exit_code == 2
+    assert f"{counts}: a pipe" in done.stderr
+    assert not (tmp_path / "V.zip").exists()
 
 
 @pytest.mark.usefixtures("port", "mirror")
