@@ -20,7 +20,7 @@ from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.errors import let_through
-from wsss.basics.files import BROKEN_ZIP, files_in, whole_or_absent
+from wsss.basics.files import BROKEN_ZIP, files_in, open_zip, refuse_pipe, whole_or_absent
 from wsss.identity import canonical_json
 
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -89,7 +89,7 @@ def _check_replaceable(path: Path) -> None:
     if path.suffix != ".zip":  # a table's name, perhaps
         raise StoreError(f"{path}: name the archive first, a file that ends in .zip")
     try:
-        with ZipFile(path) as archive:
+        with open_zip(path) as file, ZipFile(file) as archive:
             archive.getinfo(FILE)
     except FileNotFoundError:
         pass
@@ -150,11 +150,13 @@ def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
     info.compress_type = ZIP_STORED if name.endswith(PACKED) else ZIP_DEFLATED
     info.external_attr = 0o644 << 16
     try:
-        data = content.read_bytes() if isinstance(content, Path) else content
+        if isinstance(content, Path):
+            refuse_pipe(content, StoreError)
+            content = content.read_bytes()
     except FileNotFoundError as error:
         raise StoreError(
             f"{error.filename}: removed during the export, or a broken link; "
             "run the same command again"
         ) from None
-    archive.writestr(info, data)
-    return hashlib.sha256(data).hexdigest()
+    archive.writestr(info, content)
+    return hashlib.sha256(content).hexdigest()

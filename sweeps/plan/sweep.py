@@ -80,10 +80,12 @@ class Sweep:
         if changed:
             all_tables = find_tables(self.table_names, self.own_tables)
             plain = apply_overrides(self.base, {key: usual[key] for key in changed})
-            if _cells(all_tables, self.base) != _cells(all_tables, plain):
+            if _cells(all_tables, self.plan) != _cells(all_tables, make_plan(all_tables, plain, 1)):
                 tables = all_tables
         if tables:
-            cells = f"{digest} {_cells(tables, self.base)}"
+            is_planned = {table.name for table in tables} <= {*self.table_names}
+            plan = self.plan if is_planned else make_plan(tables, self.base, 1)
+            cells = f"{digest} {_cells(tables, plan)}"
             digest = hashlib.sha256(cells.encode()).hexdigest()
         return digest
 
@@ -106,10 +108,10 @@ class Sweep:
         )
 
 
-def _cells(tables: Sequence[Table], base: RunConfig) -> list[tuple[str, str]]:
-    """Return (cell, run_id of its first seed) of all cells."""
-    plan = make_plan(tables, base, 1)
-    return sorted((cell, trials[0].run_id) for cell, trials in plan.cell_trials.items())
+def _cells(tables: Sequence[Table], plan: Plan) -> list[tuple[str, str]]:
+    """Return (cell, run_id of its first seed) of all cells of some of a plan's tables."""
+    names = (name for table in tables for name, _ in table.cells())
+    return sorted((name, plan.cell_trials[name][0].run_id) for name in names)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,9 @@ class Crew:
         return stage.do_shared(place, image_ids, num_workers=self.num_workers)
 
 
+ENDED_EARLY = "ended when asked to; the same command resumes it"
+
+
 class EndedEarlyError(ForeseenError):
     """Work that was asked to end has saved what it had; it is no failure."""
 
@@ -134,7 +137,7 @@ class Place:
         Ray Train then ends the others, which hold nothing.
         """
         if self.process.is_first and self.is_ending():
-            raise EndedEarlyError("ended when asked to; the same command resumes it")
+            raise EndedEarlyError(ENDED_EARLY)
 
     def first(self, ask: Callable[[], T]) -> T:
         """Return on every rank the first rank's answer."""

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from zipfile import ZipFile
 
@@ -382,11 +383,10 @@ class Store:
 
     def check_writable(self) -> None:
         """Raise StoreError if nothing can be written under the root, or into the bucket."""
-        probe = self.root / f".probe{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            with TemporaryFile(dir=self.root):  # without a name, so that no kill leaves it there
+                pass
         except OSError as error:
             option = "WSSS_MIRROR" if self.remote.url else "--store"
             raise StoreError(

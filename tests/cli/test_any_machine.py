@@ -20,7 +20,14 @@ from sweeps.run.ray.start import MAX_BYTES, prepare_machine
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.errors import explained
-from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded, whole_or_absent
+from wsss.basics.files import (
+    NO_HOME,
+    PathError,
+    cache_folder,
+    expanded,
+    whole_or_absent,
+    write_json,
+)
 from wsss.data.building import temporary
 
 
@@ -239,6 +246,16 @@ def test_a_deleted_current_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     done = sweeps("status", "--store", "here")
     assert done.exit_code == 2
     assert done.stderr.startswith("error: the current folder was deleted")
+
+
+def test_a_folder_in_the_place_of_a_file_to_write_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(SystemExit), explained():
+        write_json(tmp_path / "run.json", {})
+    told = f"error: {tmp_path}/run.json: a folder in the place of a file; delete or rename it\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(

@@ -32,6 +32,7 @@ from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.headline import DrivenHeadline
 from sweeps.stages.stage import Conduct
 from sweeps.store.remote.mirror import Remote
+from sweeps.store.rooms import RUN_HERE
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.pictures.mask import write_label_png
@@ -132,6 +133,8 @@ def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_nex
     elsewhere = DrivenHeadline(headline, Store(there.mirror, there), Conduct(), 0)
     elsewhere.prepare(Resources())
     assert answer(read_results(headline, elsewhere.store), store).answer == found.answer
+    elsewhere.write_down()
+    assert (elsewhere.folder / RUN_HERE).exists()  # for `sweeps fetch`
     written = markdown(headline_document(headline, elsewhere.store))
     assert f"| store | {there.url} |" in written
 

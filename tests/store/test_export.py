@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from zipfile import ZipFile
@@ -120,6 +121,18 @@ def test_hidden_copies_stay_out_and_a_file_that_goes_meanwhile_is_named(
     (folder / "attempts" / "0001.json").symlink_to(tmp_path / "gone")
     done = export(Store(tmp_path / "copy"), tmp_path / "a.zip")
     assert (done.exit_code, "removed during the export" in done.output) == (2, True), done.output
+
+
+def test_a_pipe_in_the_place_of_a_result_is_not_waited_for(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    fill_some(store)
+    counts = next(store.root.glob("counts/*/counts.npz"))
+    counts.unlink()
+    os.mkfifo(counts)
+    done = export(store, tmp_path / "V.zip")
+    assert done.exit_code == 2
+    assert f"{counts}: a pipe" in done.stderr
+    assert not (tmp_path / "V.zip").exists()
 
 
 @pytest.mark.usefixtures("port", "mirror")

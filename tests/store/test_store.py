@@ -229,8 +229,12 @@ def test_a_record_that_is_sent_to_a_worker_still_tells_what_it_lacks(cam: Folder
         found["kind"]
 
 
-def test_a_store_is_writable_where_no_file_is_in_its_way(tmp_path: Path) -> None:
-    Store(tmp_path / "new" / "store").check_writable()
+def test_a_store_is_writable_where_no_file_is_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:  # before it can remove anything
+        killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        Store(tmp_path / "new" / "store").check_writable()
     assert list((tmp_path / "new" / "store").iterdir()) == []
     (tmp_path / "taken").write_text("a file")
     for root in (tmp_path / "taken", tmp_path / "taken" / "results"):

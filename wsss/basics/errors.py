@@ -70,18 +70,18 @@ def explained() -> Iterator[None]:
     except ForeseenError as error:
         _refuse(str(error))
     except OSError as error:
+        where = error.filename2 or error.filename  # the second one is a copy's, or a new name
         if error.errno in FULL:
-            where = error.filename2 or error.filename or "the disk that is written to"  # of a copy
+            where = where or "the disk that is written to"
             _refuse(f"{where}: {error.strerror}; free space and give the same command again")
-        if error.errno == errno.ENOENT and not error.filename:
+        if error.errno == errno.ENOENT and not where:
             _refuse("the current folder was deleted; change into another one")
-        if error.errno == errno.EISDIR and error.filename:
-            _refuse(f"{error.filename}: a folder in the place of a file; delete or rename it")
-        if not error.filename or error.errno not in {*OF_A_PATH, errno.ENOENT}:
+        if error.errno == errno.EISDIR and where:
+            _refuse(f"{where}: a folder in the place of a file; delete or rename it")
+        if not where or error.errno not in {*OF_A_PATH, errno.ENOENT}:
             raise
         _refuse(
-            f"{error.filename}: {error.strerror}; name another path, or have this one made "
-            "accessible to you"
+            f"{where}: {error.strerror}; name another path, or have this one made accessible to you"
         )
 
 

@@ -142,7 +142,8 @@ def read_json(path: Path, remedy: str = "delete it, and give the same command ag
     except FileNotFoundError:
         return None
     except IsADirectoryError:
-        raise BrokenFileError(f"{path}: a folder in the place of a file; {remedy}") from None
+        first = "" if remedy.startswith("delete") else "delete it, and "
+        raise BrokenFileError(f"{path}: a folder in the place of a file; {first}{remedy}") from None
     except (ValueError, RecursionError) as error:  # also for nesting too deep, numbers too long
         raise BrokenFileError(f"{path}: not JSON ({error}); {remedy}") from None
 

@@ -13,7 +13,16 @@ from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
 from sweeps.run.ray.train import fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
-from sweeps.stages.stage import Crew, PerImage, Place, Record, Stage, attempt
+from sweeps.stages.stage import (
+    ENDED_EARLY,
+    Crew,
+    EndedEarlyError,
+    PerImage,
+    Place,
+    Record,
+    Stage,
+    attempt,
+)
 from sweeps.stages.train_cam import TrainCam
 from wsss.training.process import Process, pick_device
 
@@ -30,7 +39,7 @@ SHARDS_PER_SLOT = 4
 
 def split_shards(image_ids: list[str], num_slots: int) -> list[list[str]]:
     """Return the images in shards of equal length, a few per slot."""
-    size = max(MIN_SHARD, -(-len(image_ids) // max(1, SHARDS_PER_SLOT * num_slots)))
+    size = max(MIN_SHARD, -(-len(image_ids) // (SHARDS_PER_SLOT * max(1, num_slots))))
     return [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
 
 
@@ -89,12 +98,12 @@ def _streaming(function: Callable[..., Iterator[Any]], needs: Resources) -> Any:
 
 
 def _num_slots(needs: Resources) -> int:
-    """Return how many tasks the cluster can run at a time now, at least one."""
+    """Return how many tasks the cluster can run at a time now."""
     have = ray.cluster_resources()
     slots = have.get("CPU", 0) // needs.cpus if needs.cpus else have.get("CPU", 0)
     if needs.gpus:
         slots = min(slots, have.get("GPU", 0) // needs.gpus)
-    return max(1, int(slots))
+    return int(slots)
 
 
 @dataclass(frozen=True)
@@ -131,24 +140,31 @@ class Cluster(Crew):
             yield from attempt(stage, place)
             return
         sent, progress = self._sent(stage, place), 0.0
+        needs: Resources | None = None  # `fit` itself hears of the end
         if isinstance(stage, TrainCam | TrainDeepLab) and not self.resources.inline:
             records = self._fit(sent)
         else:
-            records = _answers([_streaming(_attempt, self._needs(stage)).remote(sent)])
+            needs = self._needs(stage)
+            records = _answers([_streaming(_attempt, needs).remote(sent)])
         for record in records:
-            self._pass_on(place)
+            self._pass_on(place, needs)
             progress = record.progress if record else progress
             yield record or Record(stage, progress)
 
     def images(self, stage: PerImage, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Process the images in shards, a Ray task each."""
         sent, needs = self._sent(stage, place), self._needs(stage)
-        return map_shards(_do_images, sent, image_ids, needs, lambda: self._pass_on(place))
+        return map_shards(_do_images, sent, image_ids, needs, lambda: self._pass_on(place, needs))
 
-    def _pass_on(self, place: Place) -> None:
-        """Ask the tasks to end, once that is asked of this process."""
+    def _pass_on(self, place: Place, needs: Resources | None) -> None:
+        """Ask the tasks to end, once that is asked of this process.
+
+        Raises EndedEarlyError if no node is left that could run one: none would hear of it.
+        """
         if self.word is None and place.is_ending():
             self.word = ask_to_end()
+        if self.word is not None and needs and not _num_slots(needs):
+            raise EndedEarlyError(ENDED_EARLY)
 
     def _sent(self, stage: Stage, place: Place) -> _Sent:
         place = replace(place, crew=Crew(), is_ending=AskedToEnd())

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from sweeps.run.ray.ending import AskedToEnd
 from sweeps.run.ray.resources import Resources
+from sweeps.stages.stage import ENDED_EARLY, EndedEarlyError
 from sweeps.store.errors import comes_again
 from wsss.basics.errors import ForeseenError
 from wsss.training.execution import keep_freed_memory
@@ -24,6 +26,11 @@ Loop = Callable[[Any, Process], Iterator[dict[str, Any]]]
 
 CHECK_SECONDS = 2.0
 """Between two looks at whether the raylet lives."""
+ROOM_SECONDS = "15"
+"""Ray Train's time limit to get room for its workers; after it, it is started again."""
+NO_ROOM, NOT_STARTED = "WorkerGroupStartupTimeoutError", "WorkerGroupStartupFailedError"
+"""Ray Train's errors, which it does not export, if nodes have no room for the workers, and if one
+of them dies at its start."""
 
 
 def fit(
@@ -38,13 +45,15 @@ def fit(
     """Run `loop(item, process)` on every worker, until it ends everywhere.
 
     folder: Ray Train's own, the same whenever the same training is started again. Checkpoints are
-    the loop's business: after a failure it is called anew and continues from its own. Raises a
+    the loop's business: after a failure it is called anew and continues from its own. Waits for
+    room, as long as the driver does not ask for the end; then raises EndedEarlyError. Raises a
     foreseen error of a worker, at once if it would come again, and Ray's TrainingFailedError when
     the workers fail more often than `max_failures`.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ROOM_SECONDS)
     each = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     trainer = TorchTrainer(
         _worker,
@@ -58,16 +67,24 @@ def fit(
             storage_path=str(folder.parent),
             callbacks=[_ends_at_once(), *callbacks],
             failure_config=ray.train.FailureConfig(
-                max_failures=max_failures, controller_failure_limit=max_failures
+                max_failures=max_failures, controller_failure_limit=0
             ),
         ),
     )
-    try:
-        trainer.fit()
-    except ray.train.ControllerError as error:
-        raise _foreseen([error.controller_failure]) or error from None
-    except ray.train.WorkerGroupError as error:
-        raise _foreseen(error.worker_failures.values()) or error from None
+    is_ending, not_started = AskedToEnd(), 0
+    while True:
+        try:
+            trainer.fit()
+            return
+        except ray.train.ControllerError as error:
+            kind = type(error.controller_failure).__name__
+            not_started += kind == NOT_STARTED
+            if kind not in (NO_ROOM, NOT_STARTED) or not_started > max_failures:
+                raise _foreseen([error.controller_failure]) or error from None
+        except ray.train.WorkerGroupError as error:
+            raise _foreseen(error.worker_failures.values()) or error from None
+        if is_ending():
+            raise EndedEarlyError(ENDED_EARLY)
 
 
 def _foreseen(errors: Iterable[BaseException]) -> ForeseenError | None:

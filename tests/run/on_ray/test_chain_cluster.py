@@ -28,7 +28,8 @@ from sweeps.run.ray.ending import AskedToEnd, ask_to_end
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import start_ray
 from sweeps.stages.segmentation import Predict
-from sweeps.stages.stage import Crew, Place, complete
+from sweeps.stages.stage import Crew, EndedEarlyError, Place, complete
+from sweeps.stages.train_cam import TrainCam
 from sweeps.store.store import Store, open_store
 from wsss.basics.errors import ForeseenError
 
@@ -174,6 +175,15 @@ def test_tasks_that_are_asked_to_end_are_waited_for_and_what_they_did_is_told(
 
     done = list(map_shards(stay_until_asked, str(tmp_path), IDS, Resources(), ask))
     assert sorted(done) == sorted(IDS[::8]), "the first image of each shard"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_task_for_which_there_is_no_node_is_not_waited_for_once_the_end_is_asked_for(
+    tmp_path: Path, drawn: Path, tiny_chain: ChainConfig
+) -> None:
+    place = Place(Store(tmp_path), drawn, is_ending=lambda: True)
+    with pytest.raises(EndedEarlyError):
+        list(Cluster(Resources(cpus=1000)).work(TrainCam(tiny_chain.run), place))
 
 
 @pytest.mark.usefixtures("cluster")

@@ -279,6 +279,18 @@ def test_workers_start_again_after_a_foreseen_error_only_if_it_may_be_mended(
     assert len(list(tmp_path.glob("1-*"))) == starts
 
 
+@pytest.mark.usefixtures("_one_gpu_left")
+def test_workers_wait_for_a_node_until_the_end_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([False, True])
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+    monkeypatch.setattr("sweeps.run.ray.train.AskedToEnd", lambda: lambda: next(asked))
+    with pytest.raises(EndedEarlyError):
+        fit(work, {}, Resources(workers=1, gpus=2, cpus=2), folder=tmp_path / "waits")
+    assert list(asked) == []
+
+
 @pytest.mark.usefixtures("address")
 def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits(
     small: RunConfig, drawn: Path, tmp_path: Path
