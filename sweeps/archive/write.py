@@ -143,11 +143,15 @@ def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
     info = ZipInfo(name, DATE)
     info.compress_type = ZIP_STORED if name.endswith(PACKED) else ZIP_DEFLATED
     info.external_attr = 0o644 << 16
-    try:
-        data = content.read_bytes() if isinstance(content, Path) else content
-    except FileNotFoundError:
-        raise StoreError(
-            f"{content}: removed during the export, or a broken link; run the same command again"
-        ) from None
+    data = content if isinstance(content, bytes) else _read(content)
     archive.writestr(info, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise StoreError(
+            f"{path}: removed during the export, or a broken link; run the same command again"
+        ) from None

@@ -110,9 +110,7 @@ class Status:
         """Read the store again."""
         self.metrics = read_metrics(self.store, self.metrics, self.plan.run_ids)
         self.states = read_states(self.store, self.plan.trials, self.metrics)
-        self.cost = estimate_cost(
-            self.plan, self.store, self.states, self.metrics, self.measured
-        )
+        self.cost = estimate_cost(self.plan, self.store, self.states, self.metrics, self.measured)
 
     @property
     def is_over(self) -> bool:
