@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsss.basics.errors import ForeseenError, explained
+from wsss.basics.files import expanded
 
 NODE_ENV_TEMPLATE = """\
 # Shell variables for every node of a cluster; copied to ~/.config/wsss/node.env (mode 600) there.
@@ -56,7 +57,7 @@ def _ensure(path: Path, make: Callable[[], str]) -> str:
     found = path.stat()
     if found.st_uid != os.getuid():
         raise SecretError(f"{path} belongs to user id {found.st_uid}; move it away, and run again")
-    if found.st_size == 0:
+    if not path.read_bytes().strip():  # as from `echo $UNSET`
         raise SecretError(f"{path} is empty, which would mean no secret; remove it, and run again")
     if stat.S_IMODE(found.st_mode) != 0o600:
         path.chmod(0o600)
@@ -74,5 +75,5 @@ def _create(path: Path, content: str) -> None:
 
 if __name__ == "__main__":
     with explained():
-        made = ensure_secrets(Path.home())
+        made = ensure_secrets(Path(expanded("~")))
     print(*made, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")

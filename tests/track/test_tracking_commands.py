@@ -1,7 +1,10 @@
 """The commands sync and mlflow, on stores with made-up results."""
 
 import os
+import shutil
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -100,6 +103,16 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     ]
     (words,) = started
     assert f"sqlite:///{store.root}/mlflow.db" in words
+
+    (copy := tmp_path / "older" / "mlflow.db").parent.mkdir()
+    shutil.copy(store.root / "mlflow.db", copy)
+    with closing(sqlite3.connect(copy)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'older'")
+    done = sweeps("mlflow", "--store", copy.parent, "--port", port)
+    assert (done.exit_code, len(started)) == (2, 1)
+    assert "made by another version of MLflow (schema older)" in done.stderr
+    copy.write_bytes(b"")
+    assert f"move {copy} away" in sweeps("mlflow", "--store", copy.parent, "--port", port).stderr
 
 
 def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sqlite3
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +88,8 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
     """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""
+    from mlflow import MlflowClient
+
     from sweeps.report.mlflow_pages import charts_page, table_page
     from sweeps.store.errors import StoreError
     from sweeps.store.store import open_store
@@ -101,8 +102,9 @@ def mlflow(
     file = results.root / "mlflow.db"
     _check_servable(results, port)
     try:
-        ids = experiment_ids(file)
-    except sqlite3.Error as error:
+        ids = experiment_ids(file)  # at once for a broken file, which MLflow tries for two minutes
+        MlflowClient(sqlite_uri(file)).search_experiments(max_results=1)
+    except Exception as error:  # also of another version's tables: a traceback of the server
         raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
     print("the server takes some seconds to start; its pages are:")
     for kind in KINDS:
