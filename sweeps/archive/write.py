@@ -149,14 +149,16 @@ def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
     info = ZipInfo(name, DATE)
     info.compress_type = ZIP_STORED if name.endswith(PACKED) else ZIP_DEFLATED
     info.external_attr = 0o644 << 16
+    data = content if isinstance(content, bytes) else _read(content)
+    archive.writestr(info, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    refuse_pipe(path, StoreError)
     try:
-        if isinstance(content, Path):
-            refuse_pipe(content, StoreError)
-            content = content.read_bytes()
-    except FileNotFoundError as error:
+        return path.read_bytes()
+    except FileNotFoundError:
         raise StoreError(
-            f"{error.filename}: removed during the export, or a broken link; "
-            "run the same command again"
+            f"{path}: removed during the export, or a broken link; run the same command again"
         ) from None
-    archive.writestr(info, content)
-    return hashlib.sha256(content).hexdigest()

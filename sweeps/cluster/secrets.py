@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsss.basics.errors import ForeseenError, explained
+from wsss.basics.files import expanded
 
 NODE_ENV_TEMPLATE = """\
 # Shell variables for every node of a cluster; copied to ~/.config/wsss/node.env (mode 600) there.
@@ -57,7 +58,7 @@ def _ensure(path: Path, make: Callable[[], str]) -> str:
     found = path.stat()
     if found.st_uid != os.getuid():
         raise SecretError(f"{path} belongs to user id {found.st_uid}; move it away, and run again")
-    if found.st_size == 0:
+    if not path.read_bytes().strip():  # as from `echo $UNSET`
         raise SecretError(f"{path} is empty, which would mean no secret; remove it, and run again")
     if stat.S_IMODE(found.st_mode) != 0o600:
         path.chmod(0o600)
@@ -76,5 +77,5 @@ def _create(path: Path, content: str) -> None:
 if __name__ == "__main__":
     with explained():
         ArgumentParser("python -m sweeps.cluster.secrets", description=__doc__).parse_args()
-        made = ensure_secrets(Path.home())
-        print(*made, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")
+        made = ensure_secrets(Path(expanded("~")))
+    print(*made, "Commands on this machine need: export RAY_AUTH_MODE=token", sep="\n")

@@ -18,6 +18,7 @@ from sweeps.plan.sweep import Sweep
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.irn_runs import PUBLISHED, RUNS
+from wsss.basics.files import whole_or_absent
 from wsss.basics.strict import Strict
 
 TABLE = "calibrate"
@@ -185,9 +186,8 @@ def write(store: Store, sweep: Sweep, calibration: Calibration) -> bool:
     if read_json(folder / "calibration.json") == value:
         return False
     text = "\n".join([calibration.description, *lines(calibration), ""])
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "calibration.txt").write_text(text, encoding="utf-8")
+    with disk_errors(folder), whole_or_absent(folder / "calibration.txt") as partial:
+        partial.write_text(text, encoding="utf-8")
     write_json(folder / "calibration.json", value)
     return True
 

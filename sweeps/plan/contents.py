@@ -1,6 +1,7 @@
 """What a store holds: an entry per sweep, search and headline; and what removing one deletes."""
 
 import csv
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +19,7 @@ from sweeps.store.rooms import DONE, OF_KIND, STAGES, Driven, Kind
 from sweeps.store.store import Store
 from wsss.basics.files import refuse_pipe
 from wsss.basics.printable import printable
-from wsss.identity import cam_id
+from wsss.identity import ID_LENGTH, cam_id
 from wsss.recipes import preset_and_recipe
 
 OF_A_TRIAL = ("runs", "counts", "cams")
@@ -206,6 +207,7 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     counts = {
         name
         for name in folder_names(store.root / "counts")
+        if re.fullmatch(f"[0-9a-f]{{{ID_LENGTH}}}", name)  # no folder or link of anything else
         if store.folder(f"counts/{name}").result() is None  # or half removed: of use to nobody
         or _training_of(store, f"counts/{name}") in trainings
     }

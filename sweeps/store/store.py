@@ -361,7 +361,9 @@ class Store:
         for name in sorted(names, key=turn):
             (self.root / name).unlink(missing_ok=True)
             self.remote.delete(name)
-        if (self.root / rel).exists():
+        if (self.root / rel).is_symlink():  # on another disk
+            (self.root / rel).unlink()
+        elif (self.root / rel).exists():
             shutil.rmtree(self.root / rel)
 
     @property

@@ -201,7 +201,7 @@ class Tracker:
         The run keeps its status.
         """
         runs = self._connect()
-        for file in files:
+        for file in filter(Path.is_file, files):  # of a pipe, MLflow would wait for the end
             runs.client.log_artifact(self._parent_id, str(file), "report")
         if said is not None:
             runs.log_summary(self._parent_id, said)

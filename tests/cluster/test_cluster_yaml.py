@@ -243,12 +243,26 @@ def test_secrets_are_made_once_with_mode_600_and_never_printed(tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / ".ray").iterdir()) == ["auth_token"]
 
 
+def test_without_a_home_there_is_no_place_for_secrets() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.cluster.secrets"],
+        env={**os.environ, "HOME": "/nonexistent"},
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: ~: no home folder is known" in done.stderr
+
+
 def test_an_empty_or_linked_secret_is_refused(tmp_path: Path) -> None:
     token = tmp_path / ".ray/auth_token"
     token.parent.mkdir()
-    token.touch()
-    with pytest.raises(SecretError, match="is empty"):
-        ensure_secrets(tmp_path)
+    for nothing in ("", "\n"):
+        token.write_text(nothing)
+        with pytest.raises(SecretError, match="is empty"):
+            ensure_secrets(tmp_path)
     token.unlink()
     token.symlink_to("/etc/hostname")
     with pytest.raises(SecretError, match="not a plain file"):

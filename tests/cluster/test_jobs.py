@@ -18,6 +18,7 @@ from made_up.bucket_server import BUCKET, client
 from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
+from sweeps.cli.service import cluster as commands
 from sweeps.cluster.fetch import Fetched, fetch_by_rsync, fetch_from_bucket
 from sweeps.cluster.follow import exit_code, follow
 from sweeps.cluster.job_address import JobError, UnreachableError
@@ -193,6 +194,17 @@ def test_a_log_that_grows_is_printed_once_by_whole_lines_over_a_lost_connection(
 def test_a_log_is_followed_from_its_last_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert follow(Cluster("one\ntwo\n", "one\ntwo\nthree\n"), "job", tail=1, poll_s=0.01) == 7
     assert capsys.readouterr().out == "two\nthree\n"
+
+
+def test_a_log_is_printed_once_and_with_a_closed_output_nowhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = SimpleNamespace(submission_id="job", metadata={"wsss-sweep": "0"}, start_time=0)
+    monkeypatch.setattr(commands, "_connect", lambda address: Cluster(whole="one\n", jobs=[ours]))
+    commands.logs()
+    assert capsys.readouterr().out == "one\n"
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it then
+    commands.logs()
 
 
 def test_a_job_that_the_cluster_forgot_is_no_longer_followed() -> None:

@@ -1,5 +1,6 @@
 """Whether IRN's published CAM score comes out: the interval, the verdict and what it rests on."""
 
+import os
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -264,7 +265,11 @@ def test_an_unfinished_sweep_has_no_verdict(tmp_path: Path) -> None:
 # What it leaves
 
 
-def test_a_verdict_is_written_once_and_read_again_as_it_was(tmp_path: Path) -> None:
+def test_a_verdict_is_written_once_and_read_again_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk = set[int]()
+    monkeypatch.setattr(os, "fsync", lambda file: on_disk.add(os.fstat(file).st_ino))
     store, sweep = Store(tmp_path), sweep_of(2)
     verdict = weighed(store, [48.2, 48.4], sweep=sweep)
     assert calibration.read(store, sweep.name) is None
@@ -273,6 +278,8 @@ def test_a_verdict_is_written_once_and_read_again_as_it_was(tmp_path: Path) -> N
     assert calibration.read(store, sweep.name) == verdict
     text = (store.sweep(sweep.name) / "calibration.txt").read_text()
     assert text.splitlines() == [sweep.describe(), *lines(verdict)]
+    left = [path.stat().st_ino for path in store.sweep(sweep.name).glob("calibration.*")]
+    assert (len(left), on_disk.issuperset(left)) == (2, True), "also after a power cut"
 
 
 def test_a_broken_verdict_is_refused_by_name(tmp_path: Path) -> None:

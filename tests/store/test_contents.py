@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from commands import sweeps as given
 from made_up.bucket_server import BUCKET
 from made_up.finished import fill, finished_sweep
 
+from sweeps.cli.service.store import rm
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.chains.headline import Headline, make_chains, save_headline
 from sweeps.plan.contents import plan_removal
@@ -166,6 +168,23 @@ def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
     }
 
 
+def test_removing_results_keeps_folders_and_links_that_are_no_stages(
+    store: Store, vi: Sweep, iv: Sweep, tmp_path: Path
+) -> None:
+    counts = store.root / "counts"
+    (counts / "mine").mkdir()
+    (counts / "mine" / "notes.txt").touch()
+    (counts / "up").symlink_to("..")  # so that the whole store is below it
+    moved = counts / counts_id(vi.plan.cell_trials["VI[no,yes]"][0].config)
+    moved.rename(tmp_path / "disk")
+    moved.symlink_to(tmp_path / "disk")
+    done = sweeps(store, "rm", vi.name, "--results", "--yes")
+    assert done.exit_code == 0, done.output
+    assert (counts / "up" / "counts" / "mine" / "notes.txt").exists()
+    assert not moved.is_symlink()
+    assert store.sweep_names() == [iv.name]
+
+
 def test_a_removal_that_is_killed_can_be_repeated_or_the_sweep_run_again(
     store: Store, vi: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +242,14 @@ def test_nothing_goes_unasked(
     found = sweeps(store, "rm", vi.name, *words)
     assert (found.exit_code, said in found.output) == (code, True)
     assert sorted(store.root.rglob("*")) == before
+
+
+def test_with_its_input_closed_nobody_is_asked(
+    store: Store, vi: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it then
+    with pytest.raises(StoreError, match="give --yes to delete it"):
+        rm(vi.name, store=str(store.root))
 
 
 @pytest.mark.parametrize(("answer", "code", "is_kept"), [("n", 1, True), ("y", 0, False)])

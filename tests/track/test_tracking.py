@@ -379,7 +379,8 @@ def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) 
         assert Tracker(store, Made()).finish()
     page = store.root / "report.html"
     page.touch()
-    assert Tracker(store, Made()).log_report([page], Summary({"verdicts/reproduced": 3}))
+    os.mkfifo(pipe := page.with_name("pipe"))
+    assert Tracker(store, Made()).log_report([page, pipe], Summary({"verdicts/reproduced": 3}))
     assert the_run(store, parent="parent").data.metrics["verdicts/reproduced"] == 3
     assert the_run(store, parent="parent").info.status == (status or "KILLED")
     assert artifacts(store, "report", parent="parent") == ["report/report.html"]

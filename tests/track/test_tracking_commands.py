@@ -113,6 +113,10 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     assert done.exit_code == 2
     assert "another version of MLflow (schema 0123abcd); if by an older one, copy" in done.stderr
 
+    (copy := tmp_path / "empty" / "mlflow.db").parent.mkdir()
+    copy.write_bytes(b"")
+    assert f"move {copy} away" in sweeps("mlflow", "--store", copy.parent, "--port", port).stderr
+
 
 def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Path) -> None:
     done = sweeps("mlflow", "--store", tmp_path, MLFLOW_TRACKING_URI="http://me:pw@host")

@@ -1,7 +1,6 @@
 """Clusters: the commands submit, attach, logs, stop, jobs and fetch, slurm, and doctor."""
 
 import shlex
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,7 +107,7 @@ def logs(
     from sweeps.cluster.jobs import find_job
 
     text = server.log(find_job(server, job_id).submission_id)
-    sys.stdout.write(text if tail is None else last_lines(text, tail))
+    print(text if tail is None else last_lines(text, tail), end="")
 
 
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:

@@ -43,7 +43,7 @@ def rm(
     print("\n".join(_what_goes(results, removal)))
     if dry_run:
         return
-    if not yes and not sys.stdin.isatty():
+    if not yes and not (sys.stdin and sys.stdin.isatty()):
         raise StoreError(f"{name}: no terminal to ask for consent; give --yes to delete it")
     if not yes and not typer.confirm("Delete this?"):
         options.say("nothing was deleted")

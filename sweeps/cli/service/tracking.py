@@ -88,6 +88,7 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
     """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""
+
     from sweeps.report.mlflow_pages import charts_page, table_page
     from sweeps.store.errors import StoreError
     from sweeps.store.store import open_store
