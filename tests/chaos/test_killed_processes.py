@@ -95,14 +95,3 @@ def test_a_second_signal_stops_at_once(pictures: Path, tmp_path: Path) -> None:
         kill(driver.process.pid, signal.SIGINT)
         assert driver.wait(200) == 130, driver.output()
     assert "resumes from here" in driver.output()
-
-
-def test_a_second_driver_is_told_who_runs_the_sweep(pictures: Path, tmp_path: Path) -> None:
-    store, words = tmp_path / "store", command(pictures, tmp_path / "store")
-    with started(words, tmp_path / "log") as driver:
-        driver.until(lambda: list(store.glob("sweeps/*/.driver.json")), "the lock")
-        second = run(words)
-        assert second.returncode == 2
-        assert f"process {driver.process.pid} on " in second.stderr
-        assert "sweeps status --watch" in second.stderr
-        kill(driver.process.pid, signal.SIGKILL)

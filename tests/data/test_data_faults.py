@@ -224,6 +224,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     (CLASSES, "\n".join(f"c{n}" for n in range(255)), "255 classes; write 1 to 254 names"),
     (CLASSES, "cup\ndog\nCup\n", "'cup' and 'Cup' differ only in upper and lower case"),
     (CLASSES, b"a" * (2**20 + 1), "over 1,048,576 bytes"),
+    (CLASSES, b"caf\xe9\n", "not as Latin-1"),
     (XML, ANNOTATION.format("mug"), "unknown class 'mug'; add it to classes.txt"),
     (XML, ANNOTATION.format("\n "), "an object without a name"),
     (XML, ANNOTATION.format("cup</name><name>cup"), "an object of several names"),
@@ -231,6 +232,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     (XML, '<!DOCTYPE a SYSTEM "http://127.0.0.1:9/x.dtd"><a/>', "DOCTYPE"),
     (XML, ANNOTATION.format("x" * 900_000), "unknown class"),
     (XML, ANNOTATION.format(ESCAPE[1:4]), "unknown class"),
+    (XML, '<?xml version="1.0" encoding="klingon"?><a/>', "unknown encoding: klingon"),
     (XML, "<a>" * 300_000 + "</a>" * 300_000, "no class present"),
     (XML, f"<a>{' ' * (5 << 20)}</a>", "over 4,194,304 bytes"),
     (MASK, encoded("EPS"), "not PNG"),  # Pillow would start Ghostscript

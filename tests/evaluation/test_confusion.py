@@ -1,4 +1,4 @@
-"""Threshold curves against a pass per threshold and pixel, and against torchmetrics."""
+"""Threshold curves against a pass per threshold and pixel."""
 
 import hashlib
 from pathlib import Path
@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import LabelsConfig
 from wsss.data.errors import DataError
@@ -17,12 +15,11 @@ from wsss.evaluation.confusion import (
     ThresholdCounts,
     collect,
     count_image,
-    iou_per_label,
     mean_iou,
     threshold_grid,
     threshold_index,
 )
-from wsss.evaluation.score import cross_fitted, score_counts
+from wsss.evaluation.score import score_counts
 
 Image = tuple[np.ndarray, tuple[int, ...], np.ndarray]
 """CAMs [P, H, W], the P classes, mask [H, W]."""
@@ -69,27 +66,6 @@ def test_the_grid_holds_every_hundredth_and_the_fixed_score() -> None:
         assert grid.dtype == np.float32
         assert grid.tolist() == sorted([*hundredths, np.float32(score)])
         assert grid[threshold_index(grid, score)] == np.float32(score)
-
-
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.99])
-def test_miou_and_iou_equal_torchmetrics(threshold: float) -> None:
-    images = [random_image(seed, num_labels=9) for seed in range(3)]
-    counts = count(images, threshold_grid(0.15), 9)
-    matrix = counts.confusions()[threshold_index(counts.thresholds, threshold)]
-    truth = torch.cat([torch.from_numpy(mask).long().flatten() for *_, mask in images])
-    predicted = torch.cat(
-        [
-            torch.from_numpy(reference.label_map(cams, labels, np.float32(threshold))).flatten()
-            for cams, labels, _ in images
-        ]
-    )
-    each = MulticlassJaccardIndex(9, ignore_index=255, average="none", zero_division=-1)
-    mean = MulticlassJaccardIndex(9, ignore_index=255, average="macro")
-    expected = each(predicted, truth).double().numpy()
-    found = iou_per_label(matrix)
-    np.testing.assert_allclose(np.nan_to_num(found, nan=-1), expected, rtol=1e-6)
-    assert np.isnan(found).any(), "no label is absent, so that the case is not covered"
-    assert float(mean_iou(matrix)) == pytest.approx(float(mean(predicted, truth)), rel=1e-6)
 
 
 def test_cams_of_another_size_than_the_mask_and_those_of_broken_weights_are_refused() -> None:
@@ -272,11 +248,3 @@ def test_the_held_out_figure_scores_each_half_at_the_threshold_of_the_other() ->
     score = score_counts(named_counts(names, thresholds), labels)
     assert score.miou_held_out == pytest.approx(sum(expected) / 2)
     assert score.held_out_thresholds == pytest.approx([t / 100 for t in chosen])
-
-
-def test_without_a_second_half_there_is_no_held_out_figure() -> None:
-    thresholds = threshold_grid(0.15)
-    one = named_counts(["only"], thresholds)
-    assert cross_fitted(one, LabelsConfig()) == []
-    score = score_counts(one, LabelsConfig())
-    assert (score.miou_held_out, score.held_out_thresholds) == (None, [])

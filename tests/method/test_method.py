@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from wsss.config import TrainConfig, TransferConfig, ViewsConfig
-from wsss.method.cam import activate_cam, background_map, belongs_to, merge_cams, normalise_cam
-from wsss.method.losses import cam_losses, l1_distance, merged_cam, transfer_weight
+from wsss.method.cam import activate_cam, background_map, belongs_to, normalise_cam
+from wsss.method.losses import cam_losses, merged_cam, transfer_weight
 from wsss.method.views import network_inputs
 from wsss.training.optim import Poly, build_sgd, clip_gradients, set_lr
 
@@ -156,19 +156,6 @@ def test_belonging_is_strict_and_ties_go_to_background_then_to_the_lower_class()
     assert by_threshold.int().tolist() == [[0, 1, 0, 1, 0], [0, 1, 0, 1, 0], [0, 1, 0, 1, 0]]
 
 
-def test_the_merge_rule_follows_its_four_cases() -> None:
-    # One pixel per case: both, one above .5, one at .5 or below, neither.
-    enhanced = torch.tensor([0.2, 0.6, 0.5, 0.9])[None, None, None]
-    decreased = torch.tensor([0.3, 0.1, 0.4, 0.8])[None, None, None]
-    belongs_e = torch.tensor([True, True, True, False])[None, None, None]
-    belongs_d = torch.tensor([True, False, False, False])[None, None, None]
-    halves = torch.maximum(enhanced, decreased) > 0.5
-    merged = merge_cams(enhanced, decreased, belongs_e, belongs_d, halves)
-    torch.testing.assert_close(merged.flatten(), torch.tensor([0.3, 0.6, 0.0, 0.0]))
-    swapped = merge_cams(decreased, enhanced, belongs_d, belongs_e, halves)
-    assert torch.equal(swapped, merged)
-
-
 @pytest.mark.parametrize("activation", ["relu_max", "raw", "sigmoid"])
 @pytest.mark.parametrize("rule", ["argmax", "threshold"])
 @pytest.mark.parametrize("half_of", ["cam", "sigmoid"])
@@ -214,20 +201,6 @@ def test_the_background_map_keeps_the_strongest_class_alone() -> None:
 
 
 # Eq. 4 to 8
-
-
-def test_l1_distance_counts_present_classes_as_its_reduction_says() -> None:
-    first, second = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
-    second[0, 0] = 1.0  # present: 4 pixels x 1
-    second[0, 1] = 100.0  # absent
-    second[0, 2, 0, 0] = -2.0  # present: 1 pixel x 2
-    second[1] = 7.0  # the second image holds no class
-    present = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    by = {
-        reduction: float(l1_distance(first, second, present, reduction=reduction))
-        for reduction in ("present", "all", "sum")
-    }
-    assert by == {"present": (6 / 8) / 2, "all": (6 / 12) / 2, "sum": 6 / 2}
 
 
 @pytest.mark.parametrize("views", VIEWS)

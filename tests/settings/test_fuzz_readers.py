@@ -12,32 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from sweeps.plan.search import check_space, parse_space
 from sweeps.report.formats.csv_file import safe
 from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.markdown import escape as markdown_escape
 from wsss.basics.printable import printable
 from wsss.config import RunConfig
 from wsss.data.prepare.archives import ArchiveError, extract
-from wsss.identity import idle, run_id
-from wsss.overrides import (
-    ConfigError,
-    Settled,
-    apply_overrides,
-    parse_assignments,
-    read_config_file,
-)
+from wsss.overrides import ConfigError, apply_overrides, read_config_file
 from wsss.presets import TINY
-from wsss.segmentation_config import PseudoLabelConfig
 
 ANY_TEXT = st.text(max_size=60)
-SETTINGS = st.builds(
-    "{}={}".format,
-    st.sampled_from(list(RunConfig().flat())),
-    st.sampled_from(
-        ["0", "-1", "1e400", "true", "null", "[]", "{}", "[1, 2]", "none", "nan", "''"]
-    ),
-)
 WHOLE = yaml.safe_dump(TINY.model_dump(mode="json")).encode()
 YAML_LIKE = st.lists(
     st.sampled_from(
@@ -55,17 +39,6 @@ YAML_LIKE = st.lists(
 
 
 @fuzz
-@given(st.lists(ANY_TEXT | SETTINGS | YAML_LIKE.map("train.lr={}".format), max_size=3))
-def test_any_words_are_settings_or_refused(words: list[str]) -> None:
-    def use() -> None:
-        overrides = parse_assignments(words)
-        value_or_refusal(lambda: apply_overrides(PseudoLabelConfig(), overrides), ConfigError)
-        assert set(idle(apply_overrides(RunConfig(), overrides), overrides, run_id)) <= {*overrides}
-
-    value_or_refusal(use, ConfigError)
-
-
-@fuzz
 @given(
     st.binary(max_size=60)
     | (ANY_TEXT | YAML_LIKE).map(lambda t: t.encode(errors="replace"))
@@ -77,16 +50,6 @@ def test_any_configuration_file_is_read_or_refused_by_name(tmp_path: Path, conte
     _, refusal = value_or_refusal(lambda: read_config_file(path), ConfigError)
     assert not refusal or refusal.startswith(f"{path}: ")
     value_or_refusal(lambda: apply_overrides(RunConfig(), read_config_file(path)), ConfigError)
-
-
-@fuzz
-@given(st.lists(ANY_TEXT | st.from_regex(r"[a-z._]*=[-0-9.e]*:[-0-9.e]*(:log)?"), max_size=3))
-def test_any_space_is_searched_or_refused(words: list[str]) -> None:
-    def use() -> None:
-        check_space(parse_space(words), Settled(RunConfig(), None, {}))
-
-    _, refusal = value_or_refusal(use, ConfigError)
-    assert not refusal or "--space" in refusal
 
 
 # Files

@@ -266,6 +266,7 @@ def test_a_file_of_settings_that_is_none_is_refused_and_not_waited_for(tmp_path:
     "value",
     [
         *("!!bool x", "!!int x", "!!int 0x10", "!!float x", "!!timestamp x", "!!binary x"),
+        "!!float " + ":".join("1" * 200),
         *("9" * 5000, "[" * 5000, "&a [*a]", "{[1]: 2}", "\ud800", "[1" + ESCAPE),
         "!!python/object/apply:os.system [id]",
     ],

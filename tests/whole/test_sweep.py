@@ -186,6 +186,7 @@ def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: P
         sync_all = sweeps("sync", "--store", store)
     assert more.exit_code == sync.exit_code == 2
     assert f"another process runs sweep {TABLE}-tiny" in more.stderr
+    assert "status --watch" in more.stderr
     assert sync_all.exit_code == 0
     for each in (sync, sync_all):
         assert "it logs its results itself" in each.stderr

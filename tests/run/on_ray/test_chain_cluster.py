@@ -10,15 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import torch
-import yaml
-from commands import wsss
 from made_up.bucket_server import BUCKET
 from outcomes import CHAIN, ChainFolders, pictures, stages_in
 
@@ -96,32 +93,6 @@ def test_on_a_store_without_a_bucket_tasks_and_two_workers_do_what_one_process_d
     ours, theirs = (torch.load(path, weights_only=True)["model"] for path in newest)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
-
-
-@pytest.mark.usefixtures("cluster")
-def test_tasks_write_the_labels_of_a_training_on_the_command_line_as_one_process_does(
-    tmp_path: Path, drawn: Path, tiny_chain: ChainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def succeed(*words: str | Path) -> None:
-        done = wsss(*words)
-        assert done.exit_code == 0, done.output
-
-    settings = tiny_chain.run.model_dump(mode="json", include={"network", "train", "labels"})
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(settings))
-    one, other = tmp_path / "one", tmp_path / "other"
-    words = ("--data", drawn, "--preset", "tiny", "--config", tmp_path / "small.yaml")
-    succeed("train-cam", "--run", one, *words)
-    shutil.copytree(one, other)
-    # Ray runs already.
-    monkeypatch.setattr("sweeps.run.ray.start.running_ray", lambda resources: nullcontext())
-    succeed("pseudo-label", "--run", one, "--workers", "0")
-    succeed("pseudo-label", "--run", other, "--address", "local")
-    found, expected = (
-        {path.name: path.read_bytes() for path in (run / "pseudo_labels/none/png").iterdir()}
-        for run in (other, one)
-    )
-    assert found == expected
-    assert len(found) == 16
 
 
 IDS = [f"picture{number}" for number in range(40)]
