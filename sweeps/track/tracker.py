@@ -426,6 +426,11 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
     return MlflowClient(uri)
 
 
+def check_tables(uri: str) -> None:
+    """Raise what MLflow raises for a database with the tables of another version."""
+    MlflowClient(uri).search_experiments(max_results=1)
+
+
 def _require_answer(uri: str, limit: float) -> None:
     """Raise an error of a timeout if nothing answers at the address of a server.
 

@@ -88,8 +88,6 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
     """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""
-    from mlflow import MlflowClient
-
     from sweeps.report.mlflow_pages import charts_page, table_page
     from sweeps.store.errors import StoreError
     from sweeps.store.store import open_store
@@ -97,13 +95,14 @@ def mlflow(
     from sweeps.track.database import experiment_ids
     from sweeps.track.faults import diagnose
     from sweeps.track.subjects import KINDS
+    from sweeps.track.tracker import check_tables
 
     results = open_store(store)
     file = results.root / "mlflow.db"
     _check_servable(results, port)
     try:
         ids = experiment_ids(file)  # at once for a broken file, which MLflow tries for two minutes
-        MlflowClient(sqlite_uri(file)).search_experiments(max_results=1)
+        check_tables(sqlite_uri(file))
     except Exception as error:  # also of another version's tables: a traceback of the server
         raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
     print("the server takes some seconds to start; its pages are:")
