@@ -88,7 +88,6 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
     """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""
-
     from sweeps.report.mlflow_pages import charts_page, table_page
     from sweeps.store.errors import StoreError
     from sweeps.store.store import open_store
@@ -102,7 +101,7 @@ def mlflow(
     file = results.root / "mlflow.db"
     _check_servable(results, port)
     try:
-        ids = experiment_ids(file)
+        ids = experiment_ids(file)  # at once for a broken file, which MLflow tries for two minutes
         check_served(file)
     except Exception as error:  # MLflow raises many kinds
         raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
