@@ -20,7 +20,7 @@ from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.errors import let_through
-from wsss.basics.files import BROKEN_ZIP, files_in, open_zip, refuse_pipe, whole_or_absent
+from wsss.basics.files import BROKEN_ZIP, files_in, open_file, refuse_pipe, whole_or_absent
 from wsss.identity import canonical_json
 
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -89,7 +89,7 @@ def _check_replaceable(path: Path) -> None:
     if path.suffix != ".zip":  # a table's name, perhaps
         raise StoreError(f"{path}: name the archive first, a file that ends in .zip")
     try:
-        with open_zip(path) as file, ZipFile(file) as archive:
+        with open_file(path) as file, ZipFile(file) as archive:
             archive.getinfo(FILE)
     except FileNotFoundError:
         pass

@@ -17,7 +17,7 @@ from sweeps.plan.chains.chain import counts_id
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, Store
 from wsss.basics.errors import let_through
-from wsss.basics.files import BROKEN_ZIP, open_zip, whole_or_absent
+from wsss.basics.files import BROKEN_ZIP, open_file, whole_or_absent
 from wsss.config import RunConfig
 from wsss.evaluation.confusion import ThresholdCounts
 
@@ -92,6 +92,6 @@ def load_image_counts(run: Folder, threshold: Threshold) -> tuple[tuple[str, ...
     path = run.path / FILE_NAME
     if not path.exists() and run.metrics() is None:
         raise StoreError(f"{run.path}: not finished; run its table first")
-    with _readable(path), open_zip(path) as file, np.load(file, allow_pickle=False) as data:
+    with _readable(path), open_file(path) as file, np.load(file, allow_pickle=False) as data:
         counts = ImageCounts(*(data[f"{threshold}_{part}"] for part in PARTS))
         return tuple(data["image_ids"].tolist()), counts

@@ -226,7 +226,7 @@ class Folder:
         Raises OSError if it cannot be read, as it may be whole.
         """
         try:
-            with files.open_zip(self.path / name) as file, ZipFile(file) as archive:
+            with files.open_file(self.path / name) as file, ZipFile(file) as archive:
                 return archive.testzip() is None
         except FileNotFoundError:
             return self.remote.has_file(self.path / name)

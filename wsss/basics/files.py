@@ -39,8 +39,8 @@ def refuse_pipe(path: Path, refusal: type[ForeseenError]) -> None:
 
 
 @contextmanager
-def open_zip(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that zipfile or NumPy is to read. Raises one of BROKEN_ZIP if it is no file."""
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for a library to read. Raises BrokenFileError for a pipe, which would block."""
     refuse_pipe(path, BrokenFileError)
     with path.open("rb") as file:
         yield file

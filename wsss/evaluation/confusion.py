@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.basics.files import open_zip, whole_or_absent
+from wsss.basics.files import open_file, whole_or_absent
 from wsss.data.errors import DataError
 
 Counts = NDArray[np.int64]
@@ -177,7 +177,7 @@ class ThresholdCounts:
     @classmethod
     def load(cls, path: Path) -> "ThresholdCounts":
         """Read what `save` wrote."""
-        with open_zip(path) as file, np.load(file, allow_pickle=False) as data:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as data:
             found = {field.name: data[field.name] for field in fields(cls)}
         found |= {"num_labels": int(found["num_labels"])}
         return cls(**found | {"image_ids": tuple(map(str, found["image_ids"]))})

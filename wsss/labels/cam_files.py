@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.basics.errors import let_through
-from wsss.basics.files import BROKEN_ZIP, open_zip, whole_or_absent
+from wsss.basics.files import BROKEN_ZIP, open_file, whole_or_absent
 from wsss.data.errors import DataError
 
 
@@ -44,7 +44,7 @@ def write_cams(
 def read_cams(path: Path) -> CamFile:
     """Read what `write_cams` wrote, to within 2^-11. Raises DataError for a broken file."""
     try:
-        with open_zip(path) as file, np.load(file, allow_pickle=False) as data:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as data:
             return CamFile(
                 path,
                 data["cams"].astype(np.float32),

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from wsss.basics.errors import let_through
-from wsss.basics.files import BROKEN_ZIP, open_zip
+from wsss.basics.files import BROKEN_ZIP, open_file
 from wsss.data.pictures.image import BROKEN_IMAGE
 from wsss.data.voc import VocDataset
 
@@ -46,9 +46,9 @@ def source_in(path: Path) -> str:
     """
     try:
         if path.suffix == ".npz":
-            with open_zip(path) as file, np.load(file, allow_pickle=False) as data:
+            with open_file(path) as file, np.load(file, allow_pickle=False) as data:
                 return str(data["source"]) if "source" in data else ""
-        with open_zip(path) as file, Image.open(file, formats=("PNG",)) as image:
+        with open_file(path) as file, Image.open(file, formats=("PNG",)) as image:
             return str(image.info.get("source", ""))
     except (*BROKEN_ZIP, *BROKEN_IMAGE) as error:
         let_through(error, path)

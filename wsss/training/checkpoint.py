@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from wsss.basics.errors import ForeseenError, let_through
-from wsss.basics.files import files_in, open_zip, whole_or_absent
+from wsss.basics.files import files_in, open_file, whole_or_absent
 from wsss.training.checkpoint_names import KEPT_CHECKPOINTS, checkpoint_name, checkpoints_in
 
 NOT_BROKEN = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
@@ -146,6 +146,6 @@ def _require_fitting(path: Path, found: dict[str, Any], own: dict[str, Any]) -> 
 
 def _check_sums(path: Path) -> None:
     """Raise ValueError or BadZipFile for altered content, which torch's reader does not check."""
-    with open_zip(path) as file, ZipFile(file) as archive:
+    with open_file(path) as file, ZipFile(file) as archive:
         if name := archive.testzip():
             raise ValueError(f"altered: the checksum of {name} is wrong")
