@@ -14,6 +14,7 @@ from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
 from wsss.networks.cam_net import CamNet
+from wsss.networks.random_weights import DRAWING
 from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.diagnosis.learning import PriorWarning, find_dead_maps
 
@@ -120,7 +121,8 @@ def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
     folder.pull_training()
     # The checkpoint replaces all initial weights and statistics.
     network = config.network.model_copy(update={"weights": "none"})
-    model = CamNet(network, num_classes).to(memory_format=torch.channels_last)
+    with DRAWING:
+        model = CamNet(network, num_classes).to(memory_format=torch.channels_last)
     epochs = TrainCam(config).own_checkpoints(folder).restore(model).epoch
     if epochs < config.train.epochs:
         raise LostNetworkError(

@@ -17,6 +17,7 @@ from wsss.method.views import network_inputs
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import build_deeplab
+from wsss.networks.random_weights import drawn_from
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS
 from wsss.training.affinity import AffinityStep, build_affinity_net
@@ -103,8 +104,8 @@ def cam_case(config: RunConfig, weights: Weights) -> TrainingCase:
     batch = made_up_batch(config.train.batch_size, config.train.crop_size)
 
     def build() -> CamNet:
-        torch.manual_seed(config.rng_seed)
-        model = CamNet(config.network, NUM_CLASSES, weights_file=file)
+        with drawn_from(config.rng_seed):
+            model = CamNet(config.network, NUM_CLASSES, weights_file=file)
         model = model.to(memory_format=torch.channels_last)
         if model.frozen_norm and model.new_norms:
             with model.calibrating():

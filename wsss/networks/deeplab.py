@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wsss.config import NetworkConfig
 from wsss.networks.backbone import OnBackbone, build_backbone
 from wsss.networks.parts.conv_norm import batch_norms
+from wsss.networks.random_weights import drawn_from
 from wsss.segmentation_config import DeepLabConfig
 
 HEAD_DEVIATION = 0.01
@@ -83,6 +84,6 @@ def build_deeplab(
     config: DeepLabConfig, num_classes: int, *, weights_file: Path | None = None
 ) -> DeepLab:
     """Build the network with new layers drawn from `rng_seed`, equal on every rank."""
-    torch.manual_seed(config.rng_seed)
-    model = DeepLab(config, num_classes, weights_file=weights_file)
+    with drawn_from(config.rng_seed):
+        model = DeepLab(config, num_classes, weights_file=weights_file)
     return model.to(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from wsss.data.voc import Sample
 from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
 from wsss.method.views import network_inputs
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
+from wsss.networks.random_weights import drawn_from
 from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
@@ -59,8 +60,8 @@ def build_affinity_net(
 
     Only the backbone, its weights and the frozen stages of `network` are used.
     """
-    torch.manual_seed(config.rng_seed)
-    model = AffinityNet(network, config, weights_file=weights_file)
+    with drawn_from(config.rng_seed):
+        model = AffinityNet(network, config, weights_file=weights_file)
     return model.to(memory_format=torch.channels_last)
 
 

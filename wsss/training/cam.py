@@ -19,6 +19,7 @@ from wsss.method.losses import CamLosses, cam_losses, transfer_weight
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet, CamOutput
 from wsss.networks.parts.pixel_correlation import Refinement, correlation_loss
+from wsss.networks.random_weights import drawn_from
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import (
     COLLAPSE_MARGIN,
@@ -92,8 +93,8 @@ def build_cam_net(
 
     All ranks build the same network. Raises WeightsError for initial weights that do not fit.
     """
-    torch.manual_seed(config.rng_seed)
-    model = CamNet(config.network, num_classes, weights_file=weights_file)
+    with drawn_from(config.rng_seed):
+        model = CamNet(config.network, num_classes, weights_file=weights_file)
     model = model.to(memory_format=torch.channels_last)
     if model.frozen_norm and model.new_norms:
         crops = CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed)

@@ -92,6 +92,7 @@ class CheckpointFolder:
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Position:
         """Load the newest readable checkpoint into place; Position(0, 0) if there is none.
 
+        optimizer: of a training that continues; only then torch's random stream is restored, too.
         A broken file is logged and renamed to `*.broken`; the one before it is used instead.
         Raises OtherNetworkError for an intact checkpoint of another training, OSError for one that
         cannot be read, which may be whole.
@@ -103,9 +104,9 @@ class CheckpointFolder:
                 position = Position(*state["position"])
                 _require_owner(path, state.get("owner", ""), self.owner)
                 _require_fitting(path, state["model"], model.state_dict())
-                torch.set_rng_state(state["torch_rng"])
-                if optimizer is not None:  # it changes nothing if it refuses a state
-                    optimizer.load_state_dict(state["optimizer"])
+                if optimizer is not None:
+                    torch.set_rng_state(state["torch_rng"])  # of all threads
+                    optimizer.load_state_dict(state["optimizer"])  # or refuses it, unchanged
                 model.load_state_dict(state["model"])  # last, as it must fit now
             except (OtherNetworkError, *NOT_BROKEN):
                 raise

@@ -21,6 +21,7 @@ from wsss.data.voc import Sample
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import resized_map
 from wsss.networks.deeplab import DeepLab
+from wsss.networks.random_weights import DRAWING
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
@@ -187,7 +188,8 @@ def load_trained(checkpoints: CheckpointFolder, config: DeepLabConfig, num_class
 
     Raises NotTrainedError if it cannot be read, or the training has not ended.
     """
-    model = DeepLab(config.model_copy(update={"weights": "none"}), num_classes)
+    with DRAWING:
+        model = DeepLab(config.model_copy(update={"weights": "none"}), num_classes)
     done = checkpoints.restore(model).iteration
     if done < config.iterations:
         raise NotTrainedError(

@@ -95,11 +95,11 @@ def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
 
 
 def _heatmap(table: Table, cells: Cells) -> Picture:
+    from scipy.special import stdtrit  # half a second to import
+
     numbers = [(cell.mean, cell.printed) for cell in cells.values()]
     shape = 2, len(table.rows), len(table.columns)
     measured, paper = np.array(numbers, np.float64).T.reshape(shape)
-    from scipy.special import stdtrit  # half a second to import
-
     values = complete_grid(table, cells)
     noise, band = None, "seed noise is unknown, so no band can be drawn"
     if values is not None and len(values) > 1:
