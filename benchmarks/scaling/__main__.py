@@ -33,10 +33,8 @@ from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board
 from sweeps.run.dispatch import Dispatch, Listener
 from sweeps.run.driver import run_missing
-from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.tune import Records
-from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.tables import DrivenSweep, MissingTrials
 from sweeps.store.store import Store
 from sweeps.track.runs.sweep import SweepRuns
@@ -145,8 +143,8 @@ def replay_figures(num_trials: int, concurrent: int, *, track: bool, profile: bo
         trials: list[Trial] = list(sweep.plan.trials)
         write = trial_writer(store.root, write_template(store.root / "template"))
         with watched(sweep, store, track=track) as found, ProcessMeter() as process:
-            source, end = MissingTrials(store, trials), OrderlyEnd(Interrupts())
-            dispatch = Dispatch[Any](source, found.listeners, end, print)
+            source = MissingTrials(store, trials)
+            dispatch = Dispatch[Any](source, found.listeners, lambda: None, print)
             with profiled(profile):
                 hooks = replay(dispatch, trials, concurrent, write)
         figures: Figures = {"trials": num_trials, "concurrent": concurrent, "hook_seconds": hooks}

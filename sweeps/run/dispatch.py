@@ -10,10 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, decide, num_breaks
-from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.faults import MAX_RESTARTS, Break, Decision, decide, num_alike
 from sweeps.stages.guard import num_hangs
 from sweeps.store.attempts import Reason, Target
 from sweeps.store.errors import StoreError
@@ -27,6 +26,10 @@ Numbers = dict[str, Any]
 WARNINGS = ("warning", "dead_maps")
 """Of a training at the label prior, and of one whose maps are dead."""
 
+ORDERLY = (
+    "{why}: starting no more {noun}s. Those running, if any, save a checkpoint and end; another "
+    "signal stops all at once, and work since the last checkpoint is repeated."
+)
 
 T = TypeVar("T", bound=Target)
 T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
@@ -60,6 +63,9 @@ class Event(NamedTuple):
 
 class Source(ABC, Generic[T]):
     """Provides targets, by default a fixed list, and records their results."""
+
+    noun: ClassVar[str] = "trial"
+    """What a target is called."""
 
     def __init__(self, waiting: Iterable[T] = ()) -> None:
         self.waiting = list(waiting)
@@ -114,6 +120,7 @@ class CommonError(NamedTuple):
 class Dispatch(Generic[T]):
     """The running targets, and the decisions about them.
 
+    why_end: returns why nothing more may start, a signal or a spent budget; None if it may.
     say: prints a line. note_end: is told (run id, why) of attempts whose end no listener is told
     of, for the ledger.
     """
@@ -122,11 +129,11 @@ class Dispatch(Generic[T]):
         self,
         source: Source[T],
         listeners: list[Listener[T]],
-        orderly_end: OrderlyEnd,
-        say: Callable[[str], None],
+        why_end: Callable[[], str | None],
+        say: Callable[[str], object],
         note_end: Callable[[str, Reason], None] | None = None,
     ) -> None:
-        self.source, self.listeners, self.orderly_end = source, listeners, orderly_end
+        self.source, self.listeners, self.why_end = source, listeners, why_end
         self.say, self.note_end = say, note_end or (lambda run_id, why: None)
         self.again: list[T] = []
         """Targets whose attempt broke off; they are handed out before any other."""
@@ -159,12 +166,11 @@ class Dispatch(Generic[T]):
         """
         if self.common_error is not None:
             return True
-        if self.orderly_end.reason() is None:
-            return False
-        if not self.is_end_said:
+        why = self.why_end()
+        if why and not self.is_end_said:
             self.is_end_said = True
-            self.say(self.orderly_end.words())
-        return True
+            self.say(ORDERLY.format(why=why, noun=self.source.noun))
+        return why is not None
 
     def has_ended(self) -> bool:
         """Whether nothing may start any more, and nothing runs."""
@@ -215,11 +221,11 @@ class Dispatch(Generic[T]):
 
     def raised(self, run_id: str, note: ErrorNote) -> None:
         """The attempt at a target met an error in this process."""
-        self._decide(self.out.pop(run_id), Break(run_id, "error", note))
+        self._decide(self.out.pop(run_id), Break(run_id, "failed", note))
 
     def _decide(self, target: T, broke: Break) -> None:
         self.running.discard(target.run_id)
-        self.note_end(self.source.at_work(target).run_id, LEDGER_REASONS[broke.cause])
+        self.note_end(self.source.at_work(target).run_id, broke.cause)
         if self.common_error is not None:  # all are being stopped
             return
         decision = decide(self.breaks, broke)
@@ -241,44 +247,36 @@ class Dispatch(Generic[T]):
 
     def _again(self, target: T, broke: Break, decision: Decision) -> None:
         """Queue a target again, unless nothing may start any more."""
-        if self.orderly_end.reason() is not None:
-            self.say(f"{target.name}: {broke.words}; it resumes at the next start")
+        if self.is_ending():
             self._tell(target, "started")
-            return
-        self.again.append(target)
-        if decision is Decision.GO_ON:
-            self.say(f"{target.name}: {broke.words}; it resumes on another node")
-            return
-        count = num_breaks(self.breaks, target.run_id, lost=False)
-        self.say(
-            f"{target.name}: {broke.words}; restart {count} of {MAX_RESTARTS}, from its last "
-            "checkpoint"
-        )
+            then = "it resumes at the next start"
+        elif decision is Decision.GO_ON:
+            self.again.append(target)
+            then = "it resumes on another node"
+        else:
+            self.again.append(target)
+            count = num_alike(self.breaks, broke)
+            then = f"restart {count} of {MAX_RESTARTS}, from its last checkpoint"
+        self.say(f"{target.name}: {broke.words}; {then}")
 
     def _why(self, target: T, broke: Break) -> Break:
         """Find out why a target's process ended; its note is removed."""
-        if broke.cause == "lost node":
+        if broke.cause == "preempted":
             return broke
-        folder = self.source.folder(target)
-        if note := take_note(folder):
-            return Break(target.run_id, "error", note)
-        if self._hung(target):
-            words = f"made no progress and was ended; see {folder}/stack.txt"
-            note = replace(broke.note, kind="hung", message=words)
-            return replace(broke, cause="hang", note=note)
+        if note := take_note(self.source.folder(target)):
+            return Break(target.run_id, "failed", note)
+        if hung := self._hung(target):
+            return Break(target.run_id, "hang", replace(broke.note, kind="hung", message=hung))
         return broke
 
-    def _hung(self, target: T) -> bool:
-        """Whether a watchdog has acted since the last call; if so, say it."""
+    def _hung(self, target: T) -> str:
+        """Return what a watchdog has done since the last call; "" if nothing."""
         folder = self.source.folder(target)
         now = num_hangs(folder)
         known, self.hangs[folder] = self.hangs.get(folder, now), now
-        if now > known:
-            self.say(
-                f"{target.name}: made no progress; its process was ended. The stacks of its "
-                f"threads are in {folder}/stack.txt"
-            )
-        return now > known
+        if now == known:
+            return ""
+        return f"made no progress; its process was ended (see {folder}/stack.txt)"
 
     def _tell(self, target: T, status: TargetStatus, record: Numbers | None = None) -> None:
         (self.running.add if status == "running" else self.running.discard)(target.run_id)
@@ -287,5 +285,6 @@ class Dispatch(Generic[T]):
                 listener.update(event.trial, status=event.status, record=event.record)
             if event.why:
                 self.say(f"{event.trial.name}: {event.why}")
-        if status == "running":
-            self._hung(target)  # Ray Train may restart a worker that hung without telling Tune
+        # Ray Train may restart a worker that hung without telling Tune.
+        if status == "running" and (hung := self._hung(target)):
+            self.say(f"{target.name}: {hung}")

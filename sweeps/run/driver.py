@@ -23,7 +23,6 @@ from sweeps.plan.states import DRIVER_FILE
 from sweeps.report.formats.terminal import as_rich
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Round
-from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
@@ -51,6 +50,11 @@ NOT_COMPLETE = "not complete; give the same command again to try what failed"
 LOST = (
     "Ray's head at {} does not answer any more; a minute after its loss Ray ends this process. "
     "What is saved is kept. Once Ray runs again, this resumes:\n{}"
+)
+STOPPED = (
+    "stopped: several {noun}s met the same error, so the others would too: {error}\n"
+    "traceback: {file}\n"
+    "fix its cause and give the same command again; what is finished is kept"
 )
 
 Say = Callable[..., None]
@@ -193,19 +197,19 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     """Return the exit code; None if it was interrupted."""
     subject.store.check_writable()
     say(*subject.prepare(resources))
-    was_missing, ending = bool(subject.missing()), Ending()
-    if was_missing:
+    ending, mlflow_page = Ending(), ""
+    if subject.missing():
         resources.require_cluster()
         ending = _run_tracked(subject, resources, console, say)
     else:
         subject.write_down()
-    mlflow_page = "" if was_missing else _tracked_page(subject)
+        mlflow_page = _tracked_page(subject)
     was_tracked = bool(mlflow_page)
     if not was_tracked:
         with held_back():  # otherwise an MLflow run could stay RUNNING for ever
             mlflow_page = _track(subject, say)
-    if ending.common_error:
-        _say_stopped(ending.common_error, subject.noun, say)
+    if error := ending.common_error:
+        say(STOPPED.format(noun=subject.noun, error=error.note, file=error.traceback_file))
     is_missing = bool(subject.missing())
     is_spent = ending.over_budget and is_missing and not ending.interrupted
     if is_spent:
@@ -227,15 +231,6 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     failures = subject.failures()
     say(*failures)
     return FAILED if failures or ending.common_error else 0
-
-
-def _say_stopped(error: CommonError, noun: str, say: Say) -> None:
-    """Say that an error of several pieces of work stopped all. noun: what a piece is called."""
-    say(
-        f"stopped: several {noun}s met the same error, so the others would too: {error.note}",
-        f"traceback: {error.traceback_file}",
-        "fix its cause and give the same command again; what is finished is kept",
-    )
 
 
 def printer(console: Console) -> Say:
@@ -298,7 +293,7 @@ def run_missing(
     with ExitStack() as stack:
         lock = stack.enter_context(driving(subject.store, subject.what, subject.while_driven))
         budget = stack.enter_context(subject.accounts(resources))
-        if budget and budget.exhausted():
+        if budget and budget.reason():
             return Ending(over_budget=True)
         for line in subject.begin_alone(lock):
             say(line)
@@ -314,17 +309,21 @@ def run_missing(
         if ledger:
             ledger.may_hold(at_once)
             listeners = [*listeners, ledger]
-        end = OrderlyEnd(interrupts, budget, subject.noun)
+
+        def why_end() -> str | None:
+            return interrupts.requested or (budget.reason() if budget else None)
+
         common_error = None
         for each in subject.rounds(resources):
-            dispatch = Dispatch(each.source, listeners, end, say, ledger.ended if ledger else None)
+            dispatch = Dispatch(
+                each.source, listeners, why_end, say, ledger.ended if ledger else None
+            )
             each.run(dispatch, at_once)
             common_error = dispatch.common_error
-            if common_error or end.reason():
+            if common_error or why_end():
                 break
-        return Ending(
-            interrupts.requested is not None, common_error, bool(budget and budget.exhausted())
-        )
+        is_spent = budget is not None and budget.reason() is not None
+        return Ending(interrupts.requested is not None, common_error, is_spent)
 
 
 def download_weights(networks: Iterable[NetworkConfig]) -> None:
@@ -366,7 +365,7 @@ def _track(subject: Subject, say: Say) -> str:
         )
         return ""
     if not subject.missing():
-        write_json(_tracking_file(subject), _tracking_state(subject) | {"page": tracker.page})
+        write_json(_tracking_file(subject), _tracking_state(subject, tracker.page))
     say(*(f"MLflow: {note}" for note in tracker.notes))
     say(f"MLflow: {tracker.address} is up to date")
     return tracker.page
@@ -380,14 +379,14 @@ def sync_command(store: Store) -> str:
 def _tracked_page(subject: Subject) -> str:
     """Return the MLflow page of these very results; "" if MLflow lacks some of them."""
     saved = read_json(_tracking_file(subject))
-    known = saved if isinstance(saved, dict) else {}  # or anything, and MLflow is asked again
-    page = str(known.pop("page", ""))
-    return page if known == _tracking_state(subject) else ""
+    page = str(saved.get("page", "")) if isinstance(saved, dict) else ""  # or anything
+    return page if saved == _tracking_state(subject, page) else ""
 
 
 def _tracking_file(subject: Subject) -> Path:
     return subject.folder / "tracking.json"
 
 
-def _tracking_state(subject: Subject) -> dict[str, Any]:
-    return {"uri": without_password(tracking_uri(subject.store)), "results": subject.results()}
+def _tracking_state(subject: Subject, page: str) -> dict[str, Any]:
+    uri = without_password(tracking_uri(subject.store))
+    return {"uri": uri, "results": subject.results(), "page": page}

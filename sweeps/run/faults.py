@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-from sweeps.store.attempts import Reason
 from sweeps.store.failures import ErrorNote
 
 MAX_RESTARTS = 2
@@ -22,15 +21,8 @@ MAX_LOST_NODES = 50
 SAME_ERROR_STOPS = 3
 """Number of distinct trials whose common error stops all. One trial may meet it repeatedly."""
 
-Cause = Literal["error", "hang", "death", "lost node"]
-
-LEDGER_REASONS: dict[Cause, Reason] = {
-    "error": "failed",
-    "hang": "hang",
-    "death": "killed",
-    "lost node": "preempted",
-}
-"""The ledger's word for each cause."""
+Cause = Literal["failed", "hang", "killed", "preempted"]
+"""In the ledger's words. failed: by an error; preempted: its node was lost."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Break:
     @property
     def words(self) -> str:
         """One line for a person."""
-        return str(self.note) if self.cause == "error" else self.note.message
+        return str(self.note) if self.cause == "failed" else self.note.message
 
 
 def unexplained(run_id: str, cause: Cause, words: str, details: str = "") -> Break:
@@ -64,23 +56,23 @@ class Decision(Enum):
 
 def decide(history: tuple[Break, ...], broke: Break) -> Decision:
     """Decide what to do; history: all earlier breaks of this start, of any trial."""
-    breaks = (*history, broke)
     if broke.note.comes_again:
         return Decision.GIVE_UP
-    if broke.cause == "error":
-        errors = [each for each in breaks if each.cause == "error"]
-        met = {each.run_id for each in errors if each.note.signature == broke.note.signature}
-        if len(met) >= SAME_ERROR_STOPS:
-            return Decision.STOP_ALL
-    if broke.cause == "lost node":
-        is_patient = num_breaks(breaks, broke.run_id, lost=True) <= MAX_LOST_NODES
-        return Decision.GO_ON if is_patient else Decision.GIVE_UP
-    if num_breaks(breaks, broke.run_id, lost=False) <= MAX_RESTARTS:
-        return Decision.RESTART
-    return Decision.GIVE_UP
+    met = {
+        each.run_id
+        for each in (*history, broke)
+        if each.cause == broke.cause == "failed" and each.note.signature == broke.note.signature
+    }
+    if len(met) >= SAME_ERROR_STOPS:
+        return Decision.STOP_ALL
+    count = num_alike(history, broke) + 1
+    if broke.cause == "preempted":
+        return Decision.GO_ON if count <= MAX_LOST_NODES else Decision.GIVE_UP
+    return Decision.RESTART if count <= MAX_RESTARTS else Decision.GIVE_UP
 
 
-def num_breaks(breaks: tuple[Break, ...], run_id: str, *, lost: bool) -> int:
-    """Return how often a trial broke off: because its node was lost, or for all other causes."""
-    causes = [each.cause for each in breaks if each.run_id == run_id]
-    return sum((cause == "lost node") == lost for cause in causes)
+def num_alike(breaks: tuple[Break, ...], broke: Break) -> int:
+    """Return how often its trial lost its node; if it did not, how often it broke off otherwise."""
+    is_lost = broke.cause == "preempted"
+    own = [each for each in breaks if each.run_id == broke.run_id]
+    return sum((each.cause == "preempted") == is_lost for each in own)

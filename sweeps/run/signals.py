@@ -1,7 +1,7 @@
 """The signals that ask the driver for an end: SIGINT, SIGTERM and SIGHUP.
 
-The first one asks for an orderly end (orderly_end.py), a second one ends at once. Python allows
-handlers in the main thread alone; in any other, none of this heeds them.
+The first one asks for an orderly end (`Dispatch.is_ending`), a second one ends at once. Python
+allows handlers in the main thread alone; in any other, none of this heeds them.
 """
 
 import os

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.run.dispatch import Dispatch, End, Numbers, Source, TargetStatus
-from sweeps.run.orderly_end import OrderlyEnd
-from sweeps.run.signals import Interrupts
+from sweeps.run.faults import Cause, unexplained
 from sweeps.store.attempts import Target
 from sweeps.store.failures import ErrorNote
 from sweeps.store.store import Store
@@ -54,16 +53,25 @@ class Scene:
     """A driver of targets, and all that it says of them; a listener."""
 
     def __init__(self, root: Path, source: Source[Any]) -> None:
-        self.store, self.interrupts = Store(root), Interrupts()
+        self.store = Store(root)
+        self.why_end: str | None = None
+        """Why nothing may start any more."""
         self.heard: list[tuple[str, str, float | None]] = []
         """(which target, status, its epoch) of all that listeners were told."""
         self.said: list[str] = []
         self.ends: list[tuple[str, str]] = []
         """(which target, why its attempt ended) of all that the ledger was told."""
-        end = OrderlyEnd(self.interrupts)
         self.dispatch: Dispatch[Any] = Dispatch(
-            source, [self], end, self.said.append, lambda *end: self.ends.append(end)
+            source,
+            [self],
+            lambda: self.why_end,
+            self.said.append,
+            lambda *end: self.ends.append(end),
         )
+
+    def breaks(self, run_id: str, cause: Cause = "killed", words: str = "The actor died") -> None:
+        """Let a process end without a note of an error; words: Ray's."""
+        self.dispatch.broke(unexplained(run_id, cause, words))
 
     def update(self, trial: Target, *, status: str, record: Numbers | None = None) -> None:
         self.heard.append((trial.run_id, status, record and record["epoch"]))

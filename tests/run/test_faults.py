@@ -119,15 +119,15 @@ ROWS = [
 
 
 def error(run_id: str, message: str, *, elsewhere: bool = False) -> Break:
-    return Break(run_id, "error", raised(message, elsewhere=elsewhere))
+    return Break(run_id, "failed", raised(message, elsewhere=elsewhere))
 
 
 def foreseen(run_id: str, error: Exception) -> Break:
-    return Break(run_id, "error", note_of(error))
+    return Break(run_id, "failed", note_of(error))
 
 
 def died(run_id: str) -> Break:
-    return unexplained(run_id, "death", "The actor died")
+    return unexplained(run_id, "killed", "The actor died")
 
 
 def hung(run_id: str) -> Break:
@@ -135,7 +135,7 @@ def hung(run_id: str) -> Break:
 
 
 def lost(run_id: str) -> Break:
-    return unexplained(run_id, "lost node", "its node was lost")
+    return unexplained(run_id, "preempted", "its node was lost")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ import pytest
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.orderly_end import OrderlyEnd
-from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.headline import Chain, Chains
 from sweeps.stages.stage import Place, Record, Steps, TrainingStage
 from sweeps.store.errors import StoreError
@@ -70,13 +68,10 @@ class Scene:
 
     def __init__(self, root: Path, *stages: ThreeEpochs) -> None:
         self.store, self.stages, self.said = Store(root), stages, list[str]()
-        self.interrupt_at, self.interrupts = 99.0, Interrupts()
+        self.interrupt_at = 99.0
 
-    def interrupt(self) -> None:
-        self.interrupts.requested = "SIGINT"
-
-    def start(self) -> Dispatch[Chain]:
-        self.interrupts = Interrupts()
+    def start(self) -> None:
+        signals: list[str] = []
         place = Place(self.store, Path("nowhere"))
         segmentations = (
             apply_overrides(TINY_DEEPLAB, {"rng_seed": seed}) for seed in range(len(self.stages))
@@ -92,12 +87,14 @@ class Scene:
         class Ear:
             def update(ear, trial: Chain, *, status: str, record: Any = None) -> None:  # noqa: N805
                 if record and record.get("epoch", 0.0) >= self.interrupt_at:
-                    self.interrupt()
+                    signals.append("SIGINT")
 
         source = Chains(chains, place)
-        dispatch = Dispatch(source, [Ear()], OrderlyEnd(self.interrupts), self.said.append)
-        source.run(dispatch, 1)
-        return dispatch
+
+        def why_end() -> str | None:
+            return next(iter(signals), None)
+
+        source.run(Dispatch(source, [Ear()], why_end, self.said.append), 1)
 
     def epochs(self) -> list[int]:
         """Return how many epochs of each stage have been trained."""

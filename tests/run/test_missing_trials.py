@@ -6,7 +6,7 @@ import pytest
 from made_up import targets
 from made_up.finished import finished_sweep
 
-from sweeps.run.faults import MAX_RESTARTS, unexplained
+from sweeps.run.faults import MAX_RESTARTS
 from sweeps.run.ray.tune import break_of
 from sweeps.run.subjects.tables import MissingTrials
 from sweeps.store.errors import StoreError
@@ -84,7 +84,7 @@ def test_a_restart_goes_on_with_the_first_score_that_is_missing(tmp_path: Path) 
     scene.start()
     scene.finish(0)
     scene.report(1, 3)
-    scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
+    scene.breaks(KEY)
     assert scene.ends == [(IDS[1], "killed")]
     scene.start()
     assert scene.heard[-1] == (IDS[1], "running", None)
@@ -97,7 +97,7 @@ def test_the_error_of_a_later_score_is_looked_for_in_its_own_folder(tmp_path: Pa
     scene.report(1, 3)
     folder = scene.store.run(IDS[1]).path
     write_note(folder, note_of(KeyError("gallery")))
-    scene.dispatch.broke(unexplained(KEY, "death", "Ray's words"))
+    scene.breaks(KEY)
     assert scene.ends == [(IDS[1], "failed")]
     assert scene.said[-1].startswith(f"{SCORES[1].name}: KeyError: 'gallery'")
 
@@ -111,13 +111,13 @@ def test_a_hang_of_a_later_score_is_told_from_a_death(tmp_path: Path, is_restart
     scene.start()
     scene.finish(0)
     if is_restarted:
-        scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
+        scene.breaks(KEY)
         scene.start()
     scene.report(1, 3)
     assert not any("made no progress" in line for line in scene.said), "that was long ago"
     with (folder / "stack.txt").open("a") as file:
         file.write("Timeout (0:30:00)!\n")
-    scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
+    scene.breaks(KEY)
     assert scene.ends[-1] == (IDS[1], "hang")
     assert f"see {folder}/stack.txt" in scene.said[-1]
 
@@ -131,7 +131,7 @@ def test_giving_up_fails_the_scores_that_are_missing_and_no_other(
         scene.start()
         if attempt == 0:
             scene.finish(0, here=here)
-        scene.dispatch.broke(unexplained(KEY, "death", "The actor died"))
+        scene.breaks(KEY)
     failures = [scene.store.run(score.run_id).failure() for score in SCORES]
     assert [failure and failure["kind"] for failure in failures] == [None, "died", "died"]
     assert scene.heard[-2:] == [(IDS[1], "failed", None), (IDS[2], "failed", None)]

@@ -165,14 +165,14 @@ def break_of(run_id: str, error: BaseException | None) -> Break:
     """Return what an error of Ray's says of the end of a trial's process."""
     details = str(error or "")
     if lost_its_node(error):
-        return unexplained(run_id, "lost node", "its node was lost", details)
+        return unexplained(run_id, "preempted", "its node was lost", details)
     if comes_again(cause := getattr(error, "cause", None)):  # the process may leave no note here
-        return Break(run_id, "error", replace(note_of(cause), traceback=details))
+        return Break(run_id, "failed", replace(note_of(cause), traceback=details))
     if isinstance(cause, StoreError):  # of which no process leaves a note
-        return Break(run_id, "death", replace(note_of(cause), traceback=details))
+        return Break(run_id, "killed", replace(note_of(cause), traceback=details))
     lines = (details or "the process ended without an error").strip().splitlines()
     words = lines[0 if isinstance(error, RayActorError) else -1]
-    return unexplained(run_id, "death", words, details)
+    return unexplained(run_id, "killed", words, details)
 
 
 def lost_its_node(error: BaseException | None) -> bool:

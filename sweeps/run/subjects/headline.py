@@ -191,6 +191,8 @@ class Chain:
 class Chains(Source[Chain]):
     """The chains to run, in this process or on the crew of their place: a round of its own."""
 
+    noun = "chain"
+
     def __init__(self, chains: list[Chain], place: Place) -> None:
         super().__init__(chains)
         self.store, self.place, self.source = place.store, place, self

@@ -13,7 +13,7 @@ from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
 from sweeps.report.live.progress import Board
 from sweeps.report.live.render import print_tables
-from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
+from sweeps.run.budget import Budget, cost_of, hours_left, size_of
 from sweeps.run.dispatch import End, Event, Listener, Numbers, Source, TargetStatus
 from sweeps.run.driver import NOT_COMPLETE, Subject
 from sweeps.run.ray.resources import Resources
@@ -70,7 +70,7 @@ class DrivenSweep(Subject):
         cost = cost_of(self.sweep, self.store)
         is_known = cost.trials and hours_left(cost, resources) is not None
         left = time_left(cost) if is_known else UNKNOWN_TIME
-        return [f"{done}; {left}", *forecast(cost, self._budget(resources), resources)]
+        return [f"{done}; {left}", *self._budget(resources).forecast(cost, resources)]
 
     def write_down(self) -> None:
         """Write the sweep's description."""
@@ -95,7 +95,8 @@ class DrivenSweep(Subject):
 
     def how_to_continue(self, resources: Resources) -> list[str]:
         """Return the command with a sufficient budget."""
-        return how_to_continue(self.sweep, self._budget(resources), resources, own_words())
+        cost = cost_of(self.sweep, self.store)
+        return self._budget(resources).how_to_continue(cost, resources, own_words())
 
     def begin_alone(self, lock: "Held") -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""

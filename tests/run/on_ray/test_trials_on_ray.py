@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,13 +25,11 @@ from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
 
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.ending import AskedToEnd
 from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import started
 from sweeps.run.ray.train import fit
 from sweeps.run.ray.tune import InOneProcess, Records, TuneRound
-from sweeps.run.signals import Interrupts
 from sweeps.stages.stage import EndedEarlyError
 from sweeps.store.errors import StoreError
 from wsss.basics.errors import ForeseenError
@@ -134,7 +131,7 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     numbers = range(2)
     resources = Resources(address=address, cpus=0.5, gpus=0.5)
     source = Pieces(tmp_path, [f"{number}" for number in numbers])
-    dispatch = Dispatch[Piece](source, [], OrderlyEnd(Interrupts()), print)
+    dispatch = Dispatch[Piece](source, [], lambda: None, print)
     space = {"folder": str(tmp_path), "gpus": resources.gpus, "at_once": len(numbers)}
     TuneRound[Piece](
         source,
@@ -162,12 +159,12 @@ def run_in_one_process(
     *,
     at_once: int,
     stopped_at: float = 99.0,
-    interrupts: Interrupts | None = None,
+    why_end: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Run two trials; end each that reports this epoch."""
     source = Pieces(folder, ["0", "1"])
     source.stopped_at = stopped_at
-    dispatch = Dispatch[Piece](source, [], OrderlyEnd(interrupts or Interrupts()), print)
+    dispatch = Dispatch[Piece](source, [], why_end, print)
     TuneRound[Piece](
         source,
         tune.with_parameters(InOneProcess, generate=generate),
@@ -228,14 +225,10 @@ def works_until_asked(space: dict[str, Any]) -> Records:
 def test_a_trial_in_the_middle_of_an_epoch_is_asked_to_end_and_waited_for(
     address: str, tmp_path: Path
 ) -> None:
-    interrupts = Interrupts()
+    def why_end() -> str | None:
+        return "SIGINT" if (tmp_path / "begun0.json").exists() else None
 
-    def interrupt() -> None:
-        wait_for(tmp_path / "begun0.json")
-        interrupts.requested = "SIGINT"
-
-    threading.Thread(target=interrupt).start()
-    run_in_one_process(works_until_asked, address, tmp_path, at_once=1, interrupts=interrupts)
+    run_in_one_process(works_until_asked, address, tmp_path, at_once=1, why_end=why_end)
     assert [path.name for path in tmp_path.glob("ended*")] == ["ended0.json"]
 
 
