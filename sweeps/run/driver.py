@@ -358,7 +358,7 @@ def _run_tracked(subject: Subject, resources: Resources, console: Console, say: 
 def _track(subject: Subject, say: Say) -> str:
     """Bring MLflow up to date and remember for which results; return their page, "" on failure."""
     tracker = subject.tracker()
-    if not (tracker.sync() and tracker.finish()):
+    if not tracker.finish():
         say(
             f"MLflow: {tracker.address} is not up to date: {tracker.problem}; then give "
             f"{sync_command(subject.store)}"

@@ -35,20 +35,20 @@ def without_password(uri: str) -> str:
     return re.sub(r"(://|^)([^/\s]*@|[^/@\s:]*:(?!\d*(/|$))\S*@)", r"\1", uri)
 
 
-def scheme_of(uri: str) -> str | None:
-    """Return the scheme of an address in lower case; None without one."""
-    found = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", uri)
-    return found[1].lower() if found else None
+def scheme_of(uri: str) -> tuple[str, str]:
+    """Return the scheme of an address and the driver behind its +, in lower case; "" without."""
+    found = re.match(r"([a-z][a-z0-9.-]*)(\+[a-z0-9.-]+)?:", uri.lower())
+    return (found[1], found[2] or "") if found else ("", "")
 
 
 def is_database(uri: str) -> bool:
     """Whether an address is that of a database; then this process names the artifact folder."""
-    return (scheme_of(uri) or "").partition("+")[0] in DATABASES
+    return scheme_of(uri)[0] in DATABASES
 
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite address; None for any other address or for memory."""
-    if (scheme_of(uri) or "").partition("+")[0] != "sqlite":
+    if scheme_of(uri)[0] != "sqlite":
         return None
     path = uri.partition(":///")[2].partition("?")[0]
     return None if path in ("", ":memory:") else Path(unquote(path))

@@ -155,15 +155,20 @@ def diagnose(error: BaseException, uri: str) -> str:
 
 def check_address(uri: str) -> None:
     """Raise TrackingError for an address at which MLflow cannot keep runs, without connecting."""
-    scheme = scheme_of(uri) or ""
-    name, plugins = scheme.partition("+")[0], entry_points(group="mlflow.tracking_store").names
-    known = {*DATABASES, *plugins, "file", "databricks"}
+    (scheme, driver), plugins = scheme_of(uri), entry_points(group="mlflow.tracking_store").names
     if scheme in ("http", "https"):
         if not _has_host(uri):
             raise TrackingError(f"no valid host or port; {FORMS}")
-    elif name == "sqlite":
-        _check_sqlite(uri)
-    elif not {uri, name, scheme} & known:
+    elif scheme == "sqlite":
+        if sqlite_file(uri) is None:
+            raise TrackingError(f"no file of a database; {FORMS}")
+        path = uri.partition(":///")[2]
+        if not driver and (unquote(path) != path or "/" in path.partition("?")[2]):
+            raise TrackingError(
+                "MLflow opens another file if a path has `?`, or `%` as in `%20`; write "
+                f"{sqlite_uri(Path(path))} in {VARIABLE}"
+            )
+    elif not {uri, scheme, scheme + driver} & {*DATABASES, *plugins, "file", "databricks"}:
         raise TrackingError(f"an address without a scheme that MLflow knows; {FORMS}")
 
 
@@ -173,16 +178,3 @@ def _has_host(uri: str) -> bool:
         return bool(parts.hostname) and parts.port != 0  # reading the port checks it
     except ValueError:
         return False
-
-
-def _check_sqlite(uri: str) -> None:
-    """Raise TrackingError for no file, or for one in whose place MLflow would open another."""
-    if sqlite_file(uri) is None:
-        raise TrackingError(f"no file of a database; {FORMS}")
-    path = uri.partition(":///")[2]
-    is_quoted = unquote(path) != path or "/" in path.partition("?")[2]
-    if scheme_of(uri) == "sqlite" and is_quoted:
-        raise TrackingError(
-            "MLflow opens another file if a path has `?`, or `%` as in `%20`; write "
-            f"{sqlite_uri(Path(path))} in {VARIABLE}"
-        )

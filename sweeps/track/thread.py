@@ -101,7 +101,7 @@ class TrackingThread:
                 continue
             child = next(iter(self.pending))
             del self.pending[child]
-            if not self.tracker.sync([child], running=self.running):
+            if not self.tracker.sync([child], self.running):
                 self._failed()
 
     def _failed(self) -> None:

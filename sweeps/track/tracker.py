@@ -12,8 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -33,7 +32,6 @@ from sweeps.track.address import (
     VARIABLE,
     is_database,
     is_own,
-    scheme_of,
     sqlite_file,
     sqlite_uri,
     tracking_uri,
@@ -142,56 +140,40 @@ class Tracker:
         open_client(self.uri).get_experiment_by_name(self.subject.experiment)
 
     @_never_fatal
-    def sync(
-        self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
-    ) -> None:
-        """Log what MLflow lacks of these children, or of all; `running` are those running now.
+    def sync(self, children: Collection[str], running: Collection[str]) -> None:
+        """Log what MLflow lacks of these children; `running` are those running now.
 
-        The parent runs as long as they do.
+        The parent runs from then on until `finish`.
         """
         runs = self._connect()
         if running and not self._at_work:
             runs.client.update_run(self._parent_id, status="RUNNING")
             self._at_work = True
-        with nullcontext() if running else self._killed_by_damage(runs):
-            for view in self.subject.children(children, running):
-                known = self._addresses.get(view.id)
-                run_id = runs.update(view, {PARENT: self._parent_id}, known)
-                if run_id is not None:
-                    self._addresses[view.id] = run_id
-            progress = self.subject.progress()
-            if progress is not None and progress != self._said:
-                runs.log_summary(self._parent_id, progress)
-                self._said = progress
+        self._log_children(runs, children, running)
 
     @_never_fatal
     def finish(self) -> None:
-        """Log the subject's closing summary, and end the parent run."""
+        """Log what MLflow lacks of all children and the closing summary; end the parent run.
+
+        If a record in the store cannot be read, the parent is ended as killed.
+        """
         runs = self._connect()
-        with self._killed_by_damage(runs):
-            runs.log_summary(self._parent_id, self.subject.closing())
-            self._end(runs, self.subject.status())
-        if self.subject.addresses and self._addresses:
-            found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
-            write_json(self.subject.addresses, found)
-
-    @contextmanager
-    def _killed_by_damage(self, runs: "_Experiment") -> Iterator[None]:
-        """End the parent as killed if a record in the store cannot be read."""
         try:
-            yield
+            self._log_children(runs, None, ())
+            runs.log_summary(self._parent_id, self.subject.closing())
+            status = self.subject.status()
         except ForeseenError:
-            self._end(runs, "KILLED")
+            runs.client.set_terminated(self._parent_id, "KILLED")
             raise
-
-    def _end(self, runs: "_Experiment", status: str) -> None:
         runs.client.set_terminated(self._parent_id, status)
         self._at_work = False
+        if self.subject.addresses:
+            found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
+            write_json(self.subject.addresses, found)
 
     def abandon(self) -> None:
         """End runs that are marked as running, after an error or Ctrl-C."""
         if self._at_work:
-            self.sync()
             self.finish()
 
     @_never_fatal
@@ -205,6 +187,19 @@ class Tracker:
             runs.client.log_artifact(self._parent_id, str(file), "report")
         if said is not None:
             runs.log_summary(self._parent_id, said)
+
+    def _log_children(
+        self, runs: "_Experiment", children: Collection[str] | None, running: Collection[str]
+    ) -> None:
+        for view in self.subject.children(children, running):
+            known = self._addresses.get(view.id)
+            run_id = runs.update(view, {PARENT: self._parent_id}, known)
+            if run_id is not None:
+                self._addresses[view.id] = run_id
+        progress = self.subject.progress()
+        if progress is not None and progress != self._said:
+            runs.log_summary(self._parent_id, progress)
+            self._said = progress
 
     def _connect(self) -> "_Experiment":
         """Return the experiment's runs, with the parent among them."""
@@ -235,16 +230,13 @@ class _Experiment:
         }
         if known is None:
             folder = store.artifact_location if is_database(self.uri) else None  # servers have one
-            with self._alone.acquire():
+            try:
+                self.id = self.client.create_experiment(subject.experiment, folder, tags)
+                return
+            except MlflowException:  # another process may have been faster
                 known = self.client.get_experiment_by_name(subject.experiment)
                 if known is None:
-                    try:
-                        self.id = self.client.create_experiment(subject.experiment, folder, tags)
-                        return
-                    except MlflowException:  # a process of another store may have been faster
-                        known = self.client.get_experiment_by_name(subject.experiment)
-                        if known is None:
-                            raise
+                    raise
         self.id = str(known.experiment_id)
         if not known.experiment_id:
             raise MlflowException("no MLflow: it knows an experiment without an id")
@@ -377,17 +369,13 @@ class _Experiment:
         run_id, values = run.info.run_id, at_end.values
         if complete:
             values = {k: v for k, v in values.items() if _metric_name(k) not in run.data.metrics}
-        folder = database.local_folder(run.info.artifact_uri)
-        # They may be gone from this machine, as in a partial copy.
-        has_files = not is_database(self.uri) or folder is None or folder.exists()
-        for path, place in () if complete and has_files else at_end.artifacts:
+        for path, place in () if complete else at_end.artifacts:
             if path.exists():
                 self.client.log_artifact(run_id, str(path), place or None)
             else:
                 self.notes.append(f"{run.info.run_name} is logged without {path}, which is gone")
         self._log(run_id, _metrics(values, step=0), {} if complete else at_end.tags)
-        has_network = has_files and run.outputs is not None and run.outputs.model_outputs
-        if at_end.network is None or has_network:
+        if at_end.network is None or (run.outputs is not None and run.outputs.model_outputs):
             return
         try:
             network = at_end.network()
@@ -427,7 +415,7 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
         database.check_file(path)
     elif is_database(uri):
         within(answer_within, functools.partial(database.check_server, uri))
-    elif scheme_of(uri) in ("http", "https"):
+    elif uri.lower().startswith("http"):
         _require_answer(uri, answer_within)
     return MlflowClient(uri)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,7 +32,6 @@ from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import AtEnd, RunView, Summary, Tracked
 from wsss.basics.errors import ForeseenError
-from wsss.basics.printable import command
 from wsss.config import DataConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -86,10 +86,10 @@ def store(mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Store(tmp_path)
 
 
-def sync(store: Store, *runs: RunView, name: str = "parent") -> Tracker:
+def sync(store: Store, *runs: RunView, name: str = "parent", running: str = "") -> Tracker:
     """As another process would do it."""
-    tracker = Tracker(store, Made(*runs, name=name))
-    assert tracker.sync(), tracker.problem
+    tracker = Tracker(store, made := Made(*runs, name=name))
+    assert tracker.sync(made.runs, running), tracker.problem
     return tracker
 
 
@@ -152,21 +152,6 @@ def test_more_epochs_than_a_request_takes_are_all_logged(store: Store) -> None:
     assert the_run(store).data.metrics["train/epoch"] == 100
 
 
-def test_a_tracker_says_where_a_browser_shows_the_charts(store: Store) -> None:
-    tracker = Tracker(store, Made(AT_WORK))
-    assert tracker.page == ""
-    assert tracker.sync(), tracker.problem
-    page = (
-        "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
-        "&searchFilter=tags.%60wsss.role%60%20%3D%20%27trial%27&orderByKey=metrics.%60miou%60"
-        "&orderByAsc=false&compareRunsMode=CHART"
-    )
-    serve = command("sweeps", "mlflow", "--store", store.root)
-    assert tracker.page == f"charts, while `{serve}` runs: {page}"
-    tracker.address = "https://host/mlflow/"
-    assert tracker.page == f"charts: {page.replace('http://127.0.0.1:5000', 'https://host/mlflow')}"
-
-
 def test_what_has_not_started_gets_no_run(store: Store) -> None:
     sync(store, replace(AT_WORK, started=False))
     assert logged(store, id="a") == []
@@ -179,35 +164,25 @@ def delete_for_good(client: MlflowClient, run_id: str) -> None:
 
 
 def test_what_was_deleted_in_the_ui_is_restored_and_what_is_gone_made_anew(store: Store) -> None:
-    sync(store, AT_WORK)
-    client, before = MlflowClient(tracking_uri(store)), the_run(store)
-    parent = before.data.tags["mlflow.parentRunId"]
+    tracker, before = sync(store, AT_WORK), the_run(store)
+    client, parent = MlflowClient(tracker.uri), before.data.tags["mlflow.parentRunId"]
     client.delete_run(parent)
     client.delete_experiment(before.info.experiment_id)
     assert sync(store, AT_WORK).notes == ["restored the experiment made, which had been deleted"]
-    client.delete_run(parent)
-    sync(store, AT_WORK)
-    assert the_run(store).info.run_id == before.info.run_id
     assert the_run(store, parent="parent").info.run_id == parent
+    client.delete_run(before.info.run_id)
+    assert tracker.sync(["a"], ()), tracker.problem
+    assert tracker.notes == ["restored the run run a, which had been deleted"]
+    assert the_run(store).info.run_id == before.info.run_id
     delete_for_good(client, parent)
     sync(store, AT_WORK)
     again = the_run(store, parent="parent").info.run_id
-    assert again != parent
-    assert the_run(store).data.tags["mlflow.parentRunId"] == again
-
-
-def test_a_run_that_is_deleted_while_a_tracker_works_is_restored_or_made_anew(store: Store) -> None:
-    tracker = sync(store, AT_WORK)
-    gone = the_run(store).info.run_id
-    MlflowClient(tracker.uri).delete_run(gone)
-    assert tracker.sync(["a"]), tracker.problem
-    assert tracker.notes == ["restored the run run a, which had been deleted"]
-    assert the_run(store).info.run_id == gone
-    delete_for_good(MlflowClient(tracker.uri), gone)
-    assert not tracker.sync()
+    assert the_run(store).data.tags["mlflow.parentRunId"] == again != parent
+    delete_for_good(client, before.info.run_id)
+    assert not tracker.sync(["a"], ())
     assert "has been deleted; run the same command again" in tracker.problem
-    assert tracker.sync(), tracker.problem
-    assert the_run(store).info.run_id != gone
+    assert tracker.sync(["a"], ()), tracker.problem
+    assert the_run(store).info.run_id != before.info.run_id
 
 
 @pytest.fixture
@@ -240,15 +215,11 @@ def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_with_it(
     assert sorted(store.root.rglob("*")) == before
 
 
-def test_a_store_reached_by_a_link_stays_as_it_is_and_lost_files_are_logged_again(
-    store: Store, done: RunView
-) -> None:
+def test_a_store_reached_by_a_link_stays_as_it_is(store: Store, done: RunView) -> None:
     sync(store, done)
-    shutil.rmtree(store.root / "mlartifacts")
     link = store.root / "link"
     link.symlink_to(store.root)
     assert sync(Store(link), done).notes == []
-    assert artifacts(store) == ["metrics.json"]
     assert history(store, "miou") == [(0, 50.0)]
 
 
@@ -351,11 +322,9 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
     subject = Made(AT_WORK)
     subject.addresses = store.root / "mlflow.json"
     tracker = Tracker(store, subject)
-    assert tracker.finish()
-    assert not subject.addresses.exists(), "no address is better than none of the runs"
     for best in (1.0, 1.0, 2.0):
         subject.said = Summary({"so_far": best}, step=int(best))
-        assert tracker.sync(running={"a"})
+        assert tracker.sync(["a"], {"a"})
     assert the_run(store, parent="parent").info.status == "RUNNING"
     subject.runs["a"] = replace(AT_WORK, status="FINISHED")
     assert tracker.finish()
@@ -363,7 +332,7 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["closed"] == "yes"
     assert history(store, "so_far", parent="parent") == [(1, 1.0), (2, 2.0)]
-    assert history(store, "best", parent="parent") == [(0, 5.0), (0, 5.0)]
+    assert history(store, "best", parent="parent") == [(0, 5.0)]
     assert artifacts(store, parent="parent") == ["table.txt"]
     found = read_json(subject.addresses)
     assert found["runs"] == {"a": the_run(store).info.run_id}
@@ -374,9 +343,9 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
 def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) -> None:
     """None: MLflow has no such run yet, so what it holds was not finished under its eyes."""
     if status is not None:
-        assert Tracker(store, Made()).sync(running={"a"})
+        tracker = sync(store, running="a")
     if status == "FINISHED":
-        assert Tracker(store, Made()).finish()
+        assert tracker.finish()
     page = store.root / "report.html"
     page.touch()
     os.mkfifo(pipe := page.with_name("pipe"))
@@ -413,9 +382,9 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, step, once_more)
-        assert not tracker.sync()
+        assert not tracker.finish()
         assert tracker.problem.startswith("the server does not answer; ")
-    assert tracker.sync()
+    assert tracker.finish()
     assert tracker.problem == ""
     run = the_run(store)
     assert (run.info.status, len(run.data.params)) == ("FINISHED", 2)
@@ -436,29 +405,20 @@ def test_a_server_chooses_where_artifacts_lie(
         create_experiment=lambda name, folder, tags: asked.append(folder),
     )
     monkeypatch.setattr(tracking, "MlflowClient", lambda uri: server)
-    Tracker(Store(tmp_path), Made()).sync()
+    Tracker(Store(tmp_path), Made()).finish()
     assert asked == [None]
 
 
-def test_a_database_whose_maker_was_killed_can_be_used(tmp_path: Path) -> None:
+def test_a_database_is_made_whole_after_tries_that_were_killed_or_failed_for_the_group_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At 100 kB, MLflow would find some of its tables and refuse to make the others."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri, make = f"sqlite:///{tmp_path / 'mlflow.db'}", MlflowClient.search_experiments
     with subprocess.Popen([sys.executable, "-c", OPEN, uri], stderr=subprocess.DEVNULL) as process:
         while _size(tmp_path) < 100_000:
             assert process.poll() is None
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
-    assert not (tmp_path / "mlflow.db").exists()
-    client = open_client(uri)
-    run = client.create_run("0")
-    assert open_client(uri).get_run(run.info.run_id).info.status == "RUNNING"
-    assert not list(tmp_path.glob("*.partial*"))
-
-
-def test_a_database_is_made_after_a_failed_try_of_the_same_process_for_the_group_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri, make = f"sqlite:///{tmp_path / 'mlflow.db'}", MlflowClient.search_experiments
 
     def fill_the_disk(client: MlflowClient, **how: Any) -> None:
         make(client, **how)
@@ -470,10 +430,14 @@ def test_a_database_is_made_after_a_failed_try_of_the_same_process_for_the_group
             patch.setattr(MlflowClient, "search_experiments", fill_the_disk)
             with pytest.raises(OSError, match="No space"):
                 open_client(uri)
-        open_client(uri).create_run("0")
+        assert not (tmp_path / "mlflow.db").exists()
+        client = open_client(uri)
     finally:
         os.umask(before)
+    run = client.create_run("0")
+    assert open_client(uri).get_run(run.info.run_id).info.status == "RUNNING"
     assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == 0o664
+    assert not list(tmp_path.glob("*.partial*"))
 
 
 def _size(folder: Path) -> int:
@@ -484,34 +448,26 @@ def _size(folder: Path) -> int:
     return found
 
 
-NAMES = [f"trial {number}" for number in range(40)]
-
-
 def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Store) -> None:
-    tracker, other = (Tracker(store, Made(AT_WORK)) for _ in range(2))
-    assert tracker.sync(running={"a"})
+    tracker, other = sync(store, AT_WORK, running="a"), Tracker(store, Made(AT_WORK))
     other.abandon()
     assert the_run(store, parent="parent").info.status == "RUNNING"
     tracker.abandon()
     assert the_run(store, parent="parent").info.status == "KILLED"
 
 
+@pytest.mark.parametrize("broken", ["children", "closing"])
 def test_a_record_that_is_damaged_while_children_run_leaves_no_parent_running(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, broken: str
 ) -> None:
     def damaged(*given: object) -> Any:
         raise StoreError("epochs/0001.json: not JSON")
 
-    for broken in ("children", "closing"):
-        tracker, subject = Tracker(store, Made(AT_WORK)), Made(AT_WORK)
-        assert tracker.sync(running={"a"})
-        assert the_run(store, parent="parent").info.status == "RUNNING"
-        with monkeypatch.context() as patch:
-            patch.setattr(subject, broken, damaged)
-            last = Tracker(store, subject)
-            assert not (last.sync() and last.finish())
-        assert last.problem == "epochs/0001.json: not JSON"
-        assert the_run(store, parent="parent").info.status == "KILLED"
+    tracker = sync(store, AT_WORK, running="a")
+    setattr(tracker.subject, broken, damaged)
+    assert not tracker.finish()
+    assert tracker.problem == "epochs/0001.json: not JSON"
+    assert the_run(store, parent="parent").info.status == "KILLED"
 
 
 def test_two_trackers_that_look_at_the_same_time_make_one_experiment_and_each_run_once(
@@ -534,29 +490,14 @@ def test_two_trackers_that_look_at_the_same_time_make_one_experiment_and_each_ru
     monkeypatch.setattr(tracking._Experiment, "find", together(tracking._Experiment.find))
     by_name = together(MlflowClient.get_experiment_by_name)
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", by_name)
-    threads = [threading.Thread(target=each.sync) for each in trackers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPool(2) as pool:
+        pool.map(lambda tracker: tracker.sync(["a"], ()), trackers)
     monkeypatch.undo()
     assert [each.problem for each in trackers] == ["", ""]
     assert [len(logged(store, **key)) for key in ({"parent": "parent"}, {"id": "a"})] == [1, 1]
 
 
-def test_an_experiment_that_another_stores_process_has_just_made_is_used(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make = MlflowClient.create_experiment
-
-    def too_late(*given: Any) -> str:
-        make(*given)
-        return make(*given)
-
-    monkeypatch.setattr(MlflowClient, "create_experiment", too_late)
-    tracker = Tracker(store, Made(AT_WORK))
-    assert tracker.sync(), tracker.problem
-    assert len(logged(store, id="a")) == 1
+# The thread
 
 
 class SlowTracker:
@@ -564,22 +505,23 @@ class SlowTracker:
 
     address = "nowhere"
 
-    def __init__(self, problem: str = "", *, answers: bool = True) -> None:
-        self.problem, self.works, self.answers = problem, not problem, answers
-        self.is_abandoned = False
+    def __init__(self, problem: str = "", *, answers: bool = True, waits: bool = False) -> None:
+        self.problem, self.answers, self.is_abandoned = problem, answers, False
         self.entered, self.go = threading.Event(), threading.Event()
         self.synced: list[str] = []
-        self.running: list[set[str]] = []
+        self.running: set[str] = set()
+        if not waits:
+            self.go.set()
 
     def check(self) -> bool:
         return self.answers
 
-    def sync(self, children: Collection[str] = ("all",), *, running: Collection[str] = ()) -> bool:
+    def sync(self, children: Collection[str], running: Collection[str]) -> bool:
         self.entered.set()
         assert self.go.wait(30)
         self.synced += children
-        self.running.append(set(running))
-        return self.works
+        self.running = set(running)
+        return not self.problem
 
     def abandon(self) -> None:
         self.is_abandoned = True
@@ -591,30 +533,33 @@ def thread_of(
     return TrackingThread(cast(Tracker, tracker), warn, **more)
 
 
-def test_every_trial_is_logged_while_the_sweep_goes_on() -> None:
-    tracker = SlowTracker()
-    tracker.go.set()
+NAMES = [f"trial {number}" for number in range(40)]
+
+
+def test_every_trial_is_logged_while_the_sweep_goes_on_and_once_if_its_notices_pile_up() -> None:
+    tracker = SlowTracker(waits=True)
     with thread_of(tracker) as thread:
-        for name in NAMES:
+        thread.notice(NAMES[0], running=True)
+        assert tracker.entered.wait(30)  # it is at work on the first one
+        for name in (*NAMES, *NAMES):
             thread.notice(name, running=True)
-        wait_for(lambda: len(tracker.synced) >= len(NAMES))
-        assert set(tracker.synced) == set(NAMES)
-        thread.notice(NAMES[0], running=False)
+        tracker.go.set()
         wait_for(lambda: len(tracker.synced) > len(NAMES))
-    assert tracker.running[-1] == set(NAMES[1:])
+        assert tracker.synced == [NAMES[0], *NAMES]
+        thread.notice(NAMES[0], running=False)
+        wait_for(lambda: tracker.running == set(NAMES[1:]))
+    assert not tracker.is_abandoned
 
 
 def test_a_thread_far_behind_is_waited_for_and_writes_nothing_after_the_sweep_has_ended() -> None:
     """Else it and the last synchronisation would both create the runs of the same trials."""
-    tracker, told = SlowTracker(), list[str]()
-    thread = thread_of(tracker, told.append, say_after=0.1)
-    thread.__enter__()
-    thread.notice(NAMES[0], running=True)
-    assert tracker.entered.wait(30)  # it is at work on the first one
-    for name in NAMES:
-        thread.notice(name, running=True)
-    threading.Timer(0.5, tracker.go.set).start()
-    thread.__exit__(None, None, None)
+    tracker, told = SlowTracker(waits=True), list[str]()
+    with thread_of(tracker, told.append, say_after=0.1) as thread:
+        thread.notice(NAMES[0], running=True)
+        assert tracker.entered.wait(30)  # it is at work on the first one
+        for name in NAMES:
+            thread.notice(name, running=True)
+        threading.Timer(0.5, tracker.go.set).start()
     assert not thread.thread.is_alive()
     assert tracker.synced == [NAMES[0]]
     assert told == ["waiting for tracking at nowhere, at most 10 minutes"]
@@ -622,38 +567,20 @@ def test_a_thread_far_behind_is_waited_for_and_writes_nothing_after_the_sweep_ha
 
 def driven_wrong(tracker: SlowTracker) -> None:
     """A driver that starts a trial and then meets an error of its own."""
-    tracker.go.set()
     with thread_of(tracker) as thread:
         thread.notice(NAMES[0], running=True)
         wait_for(lambda: bool(tracker.synced))
         raise ZeroDivisionError
 
 
-def test_runs_are_ended_after_an_error_of_the_driver_alone() -> None:
-    tracker = SlowTracker()
+def test_runs_are_ended_after_an_error_of_the_driver() -> None:
     with pytest.raises(ZeroDivisionError):
-        driven_wrong(tracker)
+        driven_wrong(tracker := SlowTracker())
     assert tracker.is_abandoned
-    with thread_of(well := SlowTracker()):
-        well.go.set()
-    assert not well.is_abandoned
-
-
-def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:
-    tracker = SlowTracker()
-    with thread_of(tracker) as thread:
-        thread.notice(NAMES[0], running=True)
-        assert tracker.entered.wait(30)
-        for _ in range(50):
-            thread.notice(NAMES[1], running=True)
-        tracker.go.set()
-        wait_for(lambda: NAMES[1] in tracker.synced)
-        assert tracker.synced == NAMES[:2]
 
 
 def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> None:
     tracker, told = SlowTracker("no route; wait"), list[str]()
-    tracker.go.set()
     with thread_of(tracker, told.append) as thread:
         thread.notice(NAMES[0], running=True)
         wait_for(lambda: bool(told))
@@ -664,11 +591,19 @@ def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> Non
         thread.notice(NAMES[2], running=True)
         wait_for(lambda: NAMES[2] in tracker.synced)
     assert tracker.synced == [NAMES[0], NAMES[2]]
-    assert tracker.running[-1] == set(NAMES[:3])
+    assert tracker.running == set(NAMES[:3])
     assert told == [
         "tracking at nowhere fails: no route; wait; the work continues, and all results are in the "
         "store"
     ]
+
+
+def test_a_fault_that_stays_is_told_before_anything_runs_with_its_remedy() -> None:
+    tracker, told = SlowTracker("no scheme; write http://", answers=False), list[str]()
+    with thread_of(tracker, told.append):
+        wait_for(lambda: bool(told))
+    assert told[0].startswith("tracking at nowhere fails: no scheme; write http://; the work")
+    assert tracker.synced == []
 
 
 @pytest.mark.parametrize("where", ["check", "sync"])
@@ -677,7 +612,7 @@ def test_an_unexpected_error_of_the_thread_is_told_and_the_end_does_not_wait_for
 ) -> None:
     tracker, told = SlowTracker(), list[str]()
 
-    def broken(*_: object, **__: object) -> bool:
+    def broken(*_: object) -> bool:
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(tracker, where, broken)
@@ -687,12 +622,3 @@ def test_an_unexpected_error_of_the_thread_is_told_and_the_end_does_not_wait_for
         assert not thread.thread.is_alive()
     (line,) = told
     assert line.startswith("tracking at nowhere has ended (ZeroDivisionError: by nothing); the wor")
-
-
-def test_a_fault_that_stays_is_told_before_anything_runs_with_its_remedy() -> None:
-    told = list[str]()
-    tracker = SlowTracker("no scheme; write http://here", answers=False)
-    with thread_of(tracker, told.append):
-        wait_for(lambda: bool(told))
-    assert told[0].startswith("tracking at nowhere fails: no scheme; write http://here; the work")
-    assert tracker.synced == []

@@ -77,7 +77,7 @@ def _sync(store: "Store", each: "Driven") -> "tuple[Tracker, bool]":
         runs = runs_of(store, each)
         tracker = Tracker(store, runs)
         say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
-        logged = tracker.sync() and tracker.finish()
+        logged = tracker.finish()
         if logged and runs.report and runs.report.is_dir():
             logged = tracker.log_report(runs.report.iterdir(), runs.report_says())
     return tracker, logged
