@@ -137,7 +137,7 @@ def test_every_figure_that_was_measured_is_there(checked: tuple[int, dict[str, A
     assert all(0 < t["miou"] < 100 for t in sections["real_training"]["trainings"])
     assert sections["real_training"]["resumed"]["after"] >= 3
     assert sections["real_training"]["resumed"]["change"] == 0
-    assert sections["projection"]["hours"] == []  # small steps are not taken for the paper's
+    assert "hours" not in sections["projection"]  # small steps are not taken for the paper's
 
 
 def test_a_section_that_breaks_is_a_fail_and_the_others_go_on(
@@ -164,29 +164,27 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
-def test_a_time_limit_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for minutes in ("nan", "-1"):
-        assert "--minutes" in refused(capsys, f"--minutes={minutes}")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_what_to_do(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     said = refused(capsys, f"--out={tmp_path}")
-    assert said.startswith("error: ")
     assert "sees no GPU" in said
     assert "--device cpu --small" in said
 
 
 def test_wrong_options_end_with_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    on_cpu = ("--device=cpu", f"--out={tmp_path}")
-    assert "JPEGImages" in refused(capsys, *on_cpu, f"--data={tmp_path}")
     weights = tmp_path / "weights.pt"
     torch.save({"layer": torch.zeros(1)}, weights)
-    assert "no weights of" in refused(capsys, *on_cpu, f"--weights={weights}")
-    assert "give the file of the weights" in refused(capsys, *on_cpu, "--weights=imagenet_v1")
-    assert "invalid choice" in refused(capsys, *on_cpu, "--preset=large")
+    for option, said in {
+        "--minutes=nan": "--minutes",
+        "--minutes=-1": "--minutes",
+        f"--data={tmp_path}": "JPEGImages",
+        f"--weights={weights}": "no weights of",
+        "--weights=imagenet_v1": "give the file of the weights",
+        "--preset=large": "invalid choice",
+    }.items():
+        assert said in refused(capsys, "--device=cpu", f"--out={tmp_path}", option)
 
 
 def test_the_command_hands_its_options_over(tmp_path: Path) -> None:
@@ -310,8 +308,8 @@ def test_what_rounding_would_explain_in_a_step_is_a_fail_in_maps() -> None:
         return {"maps": torch.tensor([1.0 + 0.002 * len(calls)])}
 
     case = Case("maps", torch.nn.Identity, compute, is_step=False)
-    assert compare(case, CPU)[0].verdict == "FAIL"
-    assert compare(case._replace(is_step=True), CPU)[0].verdict == "LOOK"
+    assert compare(case, CPU).verdict == "FAIL"
+    assert compare(case._replace(is_step=True), CPU).verdict == "LOOK"
 
 
 def test_a_case_that_ends_in_an_error_is_a_fail_and_the_next_is_tried(
@@ -371,7 +369,7 @@ def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
     assert (line.verdict, line.found) == ("FAIL", "16 images do not fit the GPU's memory")
     assert "--micro-batch" in line.remedy
     judge_loading(bench_with(), 4, section)
-    assert section.skipped == {"what the step needs": "no step was measured"}
+    assert section.skipped == {"what the step needs": "no step, or no loader, was measured"}
 
 
 @pytest.mark.parametrize(
@@ -447,7 +445,7 @@ def test_a_training_is_judged_by_its_loss_and_by_the_label_prior() -> None:
     def verdict(first: float, last: float, *, epochs: int = 8, small: bool = False) -> str:
         section = new_section()
         one = Trained("B0", epochs, 10.0, first, last, prior=0.2)
-        judge_training(one, bench_with(small=small), section)
+        judge_training(one, section, small=small)
         return section.lines()[0].verdict
 
     assert verdict(0.6, 0.1) == "PASS"
@@ -475,7 +473,7 @@ def measured(**other: Any) -> Bench:
         StepSpeed(cell, "tf32", 16, 16, 16 / seconds)
         for cell, seconds in (("B0", 0.1), ("F0", 0.2), ("F3", 0.6))
     ]
-    inferred = [InferenceSpeed("tf32", 8, 10.0, 0.0, 0.0)]
+    inferred = [InferenceSpeed("tf32", 8, 10.0, 0.0)]
     return bench_with(
         steps=steps, inferred=inferred, **{"loaded": [LoadingSpeed(4, 1600)], **other}
     )
@@ -505,7 +503,7 @@ def test_hours_are_projected_in_what_was_measured_but_not_from_small_steps() -> 
     section = new_section()
     project(measured(), section)
     assert [one.precision for one in section.numbers["hours"]] == ["tf32"]
-    assert [line.verdict for line in section.lines()] == ["INFO", "INFO", "SKIP"]
+    assert [line.verdict for line in section.lines()] == ["SKIP"]
     assert "hours in bf16" in section.skipped
 
 

@@ -14,10 +14,11 @@ import torch
 
 from wsss.basics.errors import ForeseenError, explained
 from wsss.basics.files import expanded
+from wsss.basics.printable import printable
 from wsss.data.drawn.folder import draw_voc
 from wsss.data.voc import VocDataset
 from wsss.gpu_check.bench import DRAWN, NUM_ENLARGED, Bench, enlarged, split_of
-from wsss.gpu_check.page import Section, line_text, write
+from wsss.gpu_check.page import Section, section_text, write
 from wsss.gpu_check.sections.equality import check_equality
 from wsss.gpu_check.sections.hours import project
 from wsss.gpu_check.sections.images import measure_inference, measure_loading
@@ -146,14 +147,13 @@ def check(bench: Bench) -> int:
     started = time.monotonic()
     end = started + 60 * PLANNED * bench.minutes
     for name, section in sections.items():
-        print(f"{section.title} ...", flush=True)
+        print(f"\n{section.title} ...", flush=True)
         to_come = sum(other.share for key, other in sections.items() if key not in done)
         now = time.monotonic()
         section.end = now + (end - now) * section.share / to_come
         done[name] = section
         section.attempt("this section", partial(section.measure, bench, section))
-        for line in section.lines():
-            print(line_text(line), flush=True)
+        print(printable(section_text(len(done), section)), flush=True)
         write(bench, done, time.monotonic() - started, len(sections))
     out = bench.out
     print(f"\n{out / 'gpu_check.txt'}: the page; gpu_check.json: its numbers")

@@ -20,7 +20,12 @@ DRAWN = "drawn pictures"
 
 
 @dataclass(frozen=True)
-class StepSpeed:
+class Record:
+    """A row of a table of the page: its fields are the columns."""
+
+
+@dataclass(frozen=True)
+class StepSpeed(Record):
     """One cell in one precision."""
 
     cell: str
@@ -35,7 +40,7 @@ class StepSpeed:
 
 
 @dataclass(frozen=True)
-class LoadingSpeed:
+class LoadingSpeed(Record):
     """The loader with some worker processes; with none, the training process loads itself."""
 
     workers: int
@@ -43,15 +48,14 @@ class LoadingSpeed:
 
 
 @dataclass(frozen=True)
-class InferenceSpeed:
+class InferenceSpeed(Record):
     """Inference of F3 in one precision, with `at_once` images per forward."""
 
     precision: str
     at_once: int
     images_per_second: float
-    largest_change: float
-    """Of a normalised CAM at any pixel, against fp32."""
     mean_change: float
+    """Of a normalised CAM, against fp32."""
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic_core import to_json
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import whole_or_absent
 from wsss.basics.printable import first_of, printable
-from wsss.gpu_check.bench import Bench
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from wsss.gpu_check.bench import Bench, Record
 
 WIDTH = 100
 OUT_OF_TIME = "not measured: out of time"
@@ -68,8 +65,8 @@ class Section:
     end: float = math.inf
     """When it should end, by time.monotonic(); checked before each of its parts."""
     said: list[Line] = field(default_factory=list)
-    tables: list[tuple["Sequence[DataclassInstance]", str]] = field(default_factory=list)
-    """Records of one kind, whose fields are the columns, and a note."""
+    tables: list[tuple[Sequence[Record], str]] = field(default_factory=list)
+    """Records of one kind, and a note."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """Its part of gpu_check.json: dataclasses, lists and numbers by name."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -81,7 +78,7 @@ class Section:
         """Add a judgement."""
         self.said.append(Line(verdict, what, found, meaning, remedy))
 
-    def show(self, name: str, records: "Sequence[DataclassInstance]", note: str) -> None:
+    def show(self, name: str, records: Sequence[Record], note: str) -> None:
         """Add records to the page and, by name, to the numbers; the list may still grow."""
         self.numbers[name] = records
         self.tables.append((records, note))
@@ -161,14 +158,18 @@ def render(device: str, progress: str, sections: Sequence[Section]) -> str:
         f"{judged}; {progress}",
         LEGEND,
         f"To do:{attention}" if attention else "Nothing to do.",
+        *(section_text(number, section) for number, section in enumerate(sections, start=1)),
     ]
-    for number, section in enumerate(sections, start=1):
-        title = f"{number}. {section.title}"
-        texts = [title, "-" * len(title), textwrap.fill(section.asks, WIDTH)]
-        texts += map(line_text, section.lines())
-        texts += [table_text(records, note) for records, note in section.tables if records]
-        parts.append("\n".join(texts))
     return printable("\n\n".join(parts) + "\n")
+
+
+def section_text(number: int, section: Section) -> str:
+    """Return a section's title, question, judgements and tables."""
+    title = f"{number}. {section.title}"
+    texts = [title, "-" * len(title), textwrap.fill(section.asks, WIDTH)]
+    texts += map(line_text, section.lines())
+    texts += [table_text(records, note) for records, note in section.tables if records]
+    return "\n".join(texts)
 
 
 def line_text(line: Line) -> str:
@@ -179,7 +180,7 @@ def line_text(line: Line) -> str:
     return "\n".join(_wrapped(start, text) for start, text in parts if text)
 
 
-def table_text(records: "Sequence[DataclassInstance]", note: str) -> str:
+def table_text(records: Sequence[Record], note: str) -> str:
     """Return the records' fields in aligned columns, under a note."""
     names = [column.name for column in fields(records[0])]
     lines = [[name.replace("_", " ") for name in names]]

@@ -6,16 +6,16 @@ weights changed by one unit in the last place. Some networks are that sensitive.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from wsss.config import Precision, RunConfig
-from wsss.gpu_check.bench import Bench
+from wsss.config import LabelsConfig, RunConfig
+from wsss.gpu_check.bench import Bench, Record
 from wsss.gpu_check.page import Section, Verdict
 from wsss.gpu_check.trainings import (
     CELLS,
@@ -28,11 +28,13 @@ from wsss.gpu_check.trainings import (
 from wsss.labels.infer import multi_scale_cams
 from wsss.labels.refine.pamr import pamr
 from wsss.labels.segment import multi_scale_probs
+from wsss.networks.cam_net import CamNet
+from wsss.networks.deeplab import DeepLab
 from wsss.networks.parts.association import associate
 from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, PRESETS
-from wsss.segmentation_config import PamrConfig
+from wsss.segmentation_config import DeepLabConfig, PamrConfig
 from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")
@@ -45,8 +47,8 @@ SMALLEST_SHARE = 1e-3
 but for rounding (a bias before a batch norm) would have a relative difference of 1."""
 NOT_COMPUTED = ("horizontal_flip", "resize", "precision")
 """Settings of `train` that a step does not use."""
-LOSS, GRADIENT = "loss", "gradient of "
-"""The name of a step's loss, and how that of a parameter's gradient begins."""
+GRADIENT = "gradient of "
+"""How the name of a parameter's gradient begins."""
 WRONG = (
     "The device's results differ from the CPU's: they would be wrong.",
     "do not train here; try another version of torch or of the driver, and report it with "
@@ -64,9 +66,7 @@ MANY_PIXELS = 384
 """Crop size whose map of 24 x 24 makes context association work by blocks."""
 
 Results = dict[str, Tensor]
-"""What the page calls a result -> a tensor on the CPU: the LOSS, gradients, maps."""
-Compute = Callable[[nn.Module, torch.device, Precision], Results]
-"""Computes with a network that it may change."""
+"""What the page calls a result -> a tensor on the CPU: the loss, gradients, maps."""
 
 
 class Case(NamedTuple):
@@ -74,15 +74,14 @@ class Case(NamedTuple):
 
     name: str
     build: Callable[[], nn.Module]
-    compute: Compute
+    compute: Callable[[nn.Module, torch.device], Results]
+    """Computes in fp32, with a network that it may change."""
     is_step: bool = True
     """Of a training, whose gradients rounding may change a lot."""
-    precisions: tuple[Precision, ...] = ()
-    """To be compared with fp32, for information."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Record):
     """How far the device's results are from the CPU's in one case; all numbers are relative."""
 
     case: str
@@ -101,33 +100,13 @@ class Difference:
         return "LOOK" if self.largest <= TIMES_ROUNDING * self.rounding else "FAIL"
 
 
-@dataclass(frozen=True)
-class PrecisionDistance:
-    """Relative difference of a precision from fp32 on the device: information, not a fault."""
-
-    case: str
-    precision: str
-    loss: float
-    gradients: float
-    """Of all together."""
-
-
 def check_equality(bench: Bench, section: Section) -> None:
     """Compare all cases, as far as time allows."""
     differences: list[Difference] = []
-    distances: list[PrecisionDistance] = []
     section.numbers["differences"] = differences
-    section.show(
-        "precisions",
-        distances,
-        "Relative difference of tf32 and bf16 from fp32 on this device, in the first step. Not a "
-        "fault: both have fewer digits (tf32 11 bits, bf16 8), and the gradients of a random "
-        "network change by tenths in bf16. Only trainings show whether it trains as well.",
-    )
     for case in all_cases(bench):
         if found := section.part(case.name, partial(compare, case, bench.device), WRONG):
-            differences.append(found[0])
-            distances += found[1]
+            differences.append(found)
     passed = [one for one in differences if one.verdict == "PASS"]
     if passed:
         worst = max(passed, key=lambda one: one.largest)
@@ -135,7 +114,6 @@ def check_equality(bench: Bench, section: Section) -> None:
             "PASS",
             f"{len(passed)} of {len(differences)} cases",
             f"differ by at most {worst.largest:.1e} ({worst.case}); allowed: {TOLERANCE:.0e}",
-            "Losses, gradients and the optimiser's step are as on the CPU, in fp32.",
         )
     for one in sorted(differences, key=lambda one: one.verdict, reverse=True):
         if one.verdict != "PASS":
@@ -148,27 +126,19 @@ def check_equality(bench: Bench, section: Section) -> None:
             )
 
 
-def compare(case: Case, device: torch.device) -> tuple[Difference, list[PrecisionDistance]]:
+def compare(case: Case, device: torch.device) -> Difference:
     """Compute a case on the CPU and on the device, and compare the results."""
     model = case.build()
-    expected = case.compute(copy.deepcopy(model), CPU, "fp32")
-    found = case.compute(copy.deepcopy(model), device, "fp32")
-    difference = Difference(case.name, *furthest(found, expected))
-    if case.is_step and not difference.largest <= TOLERANCE:
-        moved = copy.deepcopy(model)
-        with torch.no_grad():
-            for parameter in moved.parameters():
-                sign = torch.where(torch.rand_like(parameter) < 0.5, -1.0, 1.0)
-                parameter.mul_(1 + sign * torch.finfo(torch.float32).eps)
-        rounding, _ = furthest(case.compute(moved, CPU, "fp32"), expected)
-        difference = replace(difference, rounding=rounding)
-    distances = []
-    for precision in case.precisions:
-        rough = case.compute(copy.deepcopy(model), device, precision)
-        loss = distance(rough[LOSS], found[LOSS])
-        gradients = distance(_all_gradients(rough), _all_gradients(found))
-        distances.append(PrecisionDistance(case.name, precision, loss, gradients))
-    return difference, distances
+    expected = case.compute(copy.deepcopy(model), CPU)
+    largest, result = furthest(case.compute(copy.deepcopy(model), device), expected)
+    if not case.is_step or largest <= TOLERANCE:
+        return Difference(case.name, largest, result)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            sign = torch.where(torch.rand_like(parameter) < 0.5, -1.0, 1.0)
+            parameter.mul_(1 + sign * torch.finfo(torch.float32).eps)
+    rounding, _ = furthest(case.compute(model, CPU), expected)
+    return Difference(case.name, largest, result, rounding)
 
 
 def furthest(found: Results, expected: Results) -> tuple[float, str]:
@@ -189,41 +159,27 @@ def distance(found: Tensor, expected: Tensor, smallest_norm: float = 0) -> float
     return float(difference) / max(float(expected.norm()), smallest_norm, 1e-30)
 
 
-def _flat(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([tensor.double().flatten() for tensor in tensors])
-
-
-def _all_gradients(results: Results) -> Tensor:
-    return _flat(one for name, one in results.items() if name.startswith(GRADIENT))
-
-
 def all_cases(bench: Bench) -> Iterator[Case]:
     """Yield all cases: every network and inference first, then parts and readings."""
     crop = 64 if bench.small else 128
     small = {"train.crop_size": crop, "train.batch_size": 2}
-    rough: tuple[Precision, ...] = ("tf32", "bf16") if bench.on_gpu else ("bf16",)
 
-    def step(name: str, training: TrainingCase, precisions: tuple[Precision, ...] = ()) -> Case:
-        taken = partial(one_step, training)
-        return Case(name, training.build, taken, precisions=precisions)
-
-    def cam(config: RunConfig, overrides: dict[str, Any]) -> TrainingCase:
-        return cam_case(apply_overrides(config, small | overrides), bench.weights)
+    def cam(name: str, config: RunConfig, overrides: dict[str, Any]) -> Case:
+        config = apply_overrides(config, small | overrides)
+        return step_case(name, cam_case(config, bench.weights))
 
     for preset, config in PRESETS.items():
         for cell, overrides in CELLS.items():
-            is_rough = cell != "F0" and (preset == "tiny" or not bench.small)
-            yield step(f"{preset} {cell}", cam(config, overrides), rough if is_rough else ())
+            yield cam(f"{preset} {cell}", config, overrides)
     many = CELLS["F3"] | {"train.crop_size": MANY_PIXELS, "train.batch_size": 1}
-    yield step(f"tiny F3 of {MANY_PIXELS} px", cam(PRESETS["tiny"], many))
+    yield cam(f"tiny F3 of {MANY_PIXELS} px", PRESETS["tiny"], many)
     for preset in DISTINCT:
         for name, training in other_cases(preset, crop, bench.weights).items():
-            is_rough = name == "DeepLab" and not bench.small
-            yield step(f"{name} {preset}", training, rough if is_rough else ())
+            yield step_case(f"{name} {preset}", training)
     yield from inference_cases(bench)
     tiny = apply_overrides(PRESETS["tiny"], CELLS["F3"])
     for name, overrides in readings(tiny):
-        yield step(f"tiny F3, {name}", cam(tiny, overrides))
+        yield cam(f"tiny F3, {name}", tiny, overrides)
 
 
 def readings(config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -238,19 +194,34 @@ def readings(config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{section}.{name}={value}", {f"{section}.{name}": value}
 
 
-def one_step(
-    training: TrainingCase, model: nn.Module, device: torch.device, precision: Precision
-) -> Results:
+def step_case(name: str, training: TrainingCase) -> Case:
+    """Return a step of a training as a case."""
+    return Case(name, training.build, partial(one_step, training))
+
+
+def one_step(training: TrainingCase, model: nn.Module, device: torch.device) -> Results:
     """Take a step with a network on the CPU, which it moves and changes."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     whole = Execution(micro_batch=len(training.batch.pixels))
-    loss = training.step(model, device, precision, whole)(training.batch)[0].cpu()
-    learnt = {name: p for name, p in model.named_parameters() if p.grad is not None}
-    return {
-        LOSS: loss,
-        **{GRADIENT + name: p.grad.cpu() for name, p in learnt.items() if p.grad is not None},
-        "optimiser's step": _flat(p.detach().cpu() - before[name] for name, p in learnt.items()),
-    }
+    loss = training.step(model, device, "fp32", whole)(training.batch)[0].cpu()
+    results, moves = {"loss": loss}, list[Tensor]()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            results[GRADIENT + name] = parameter.grad.cpu()
+            moves.append((parameter.detach().cpu() - before[name]).flatten())
+    return results | {"optimiser's step": torch.cat(moves)}
+
+
+def map_case(
+    name: str, build: Callable[[], Any], infer: Callable[[Any, torch.device], Tensor]
+) -> Case:
+    """Return an inference as a case."""
+
+    def compute(model: nn.Module, device: torch.device) -> Results:
+        with products("fp32"), torch.inference_mode():
+            return {"maps": infer(model.to(device).eval(), device).cpu()}
+
+    return Case(name, build, compute, is_step=False)
 
 
 def inference_cases(bench: Bench) -> Iterator[Case]:
@@ -260,33 +231,28 @@ def inference_cases(bench: Bench) -> Iterator[Case]:
     image, masks = images[0].float(), images[1].float() / 255
     features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
 
-    def maps(name: str, infer: Callable[..., Tensor], build: Callable[[], Any]) -> Case:
-        def compute(model: nn.Module, device: torch.device, precision: Precision) -> Results:
-            with products(precision), torch.inference_mode():
-                return {"maps": infer(model.to(device).eval(), device).cpu()}
+    def cams(labels: LabelsConfig, model: CamNet, device: torch.device) -> Tensor:
+        return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
 
-        return Case(name, build, compute, is_step=False)
+    def probs(config: DeepLabConfig, model: DeepLab, device: torch.device) -> Tensor:
+        return multi_scale_probs(model, images[0], config, device=device)
+
+    def associated(temperature: float | None, _: nn.Module, device: torch.device) -> Tensor:
+        return associate(features.to(device), temperature=temperature)
+
+    def refined(_: nn.Module, device: torch.device) -> Tensor:
+        return pamr(image.to(device), masks.to(device), PamrConfig())
 
     small = {"train.crop_size": 64, "train.batch_size": 2, "labels.precision": "fp32"}
     for preset in PRESETS:
         config = apply_overrides(PRESETS[preset], CELLS["F3"] | small)
-
-        def cams(model: Any, device: torch.device, labels: Any = config.labels) -> Tensor:
-            return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
-
-        yield maps(f"CAMs of {preset} F3", cams, cam_case(config, bench.weights).build)
+        build = cam_case(config, bench.weights).build
+        yield map_case(f"CAMs of {preset} F3", build, partial(cams, config.labels))
     for preset in DISTINCT:
         deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"precision": "fp32"})
-
-        def probs(model: Any, device: torch.device, config: Any = deeplab) -> Tensor:
-            return multi_scale_probs(model, images[0], config, device=device)
-
         build = other_cases(preset, 64, bench.weights)["DeepLab"].build
-        yield maps(f"DeepLab {preset}, probabilities", probs, build)
-    yield maps("PAMR", lambda _, to: pamr(image.to(to), masks.to(to), PamrConfig()), nn.Identity)
-    for name, temperature in (("ReLU", None), ("softmax", 0.1)):
-
-        def associated(_: Any, device: torch.device, value: Any = temperature) -> Tensor:
-            return associate(features.to(device), temperature=value)
-
-        yield maps(f"context association of 32 x 32, {name}", associated, nn.Identity)
+        yield map_case(f"DeepLab {preset}, probabilities", build, partial(probs, deeplab))
+    yield map_case("PAMR", nn.Identity, refined)
+    for kind, temperature in (("ReLU", None), ("softmax", 0.1)):
+        name = f"context association of 32 x 32, {kind}"
+        yield map_case(name, nn.Identity, partial(associated, temperature))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from wsss.config import Precision
-from wsss.gpu_check.bench import PRECISIONS, Bench, most
+from wsss.gpu_check.bench import PRECISIONS, Bench, Record, most
 from wsss.gpu_check.page import Section
 from wsss.presets import PAPER
 
@@ -19,7 +19,7 @@ NUM_TRAININGS = NUM_SEEDS * sum(TRAININGS.values())
 
 
 @dataclass(frozen=True)
-class Hours:
+class Hours(Record):
     """What Tables III to VI take on this GPU in one precision, with NUM_SEEDS seeds."""
 
     precision: str
@@ -38,9 +38,8 @@ def hours_of_tables(bench: Bench, precision: Precision) -> Hours | None:
     rate = most(one for one in bench.inferred if one.precision == precision)
     cells = (bench.step(cell, precision) for cell in ("B0", "F0", "F3"))
     bare, module, views = (cell and cell.batch / cell.images_per_second for cell in cells)
-    if not (bare and views and rate):
+    if not (bare and module and views and rate):
         return None
-    module = module or bare
     steps = {
         kind: (module if kind[1] else bare) + kind[0] / 2 * (views - module) for kind in TRAININGS
     }
@@ -57,35 +56,24 @@ def hours_of_tables(bench: Bench, precision: Precision) -> Hours | None:
 
 
 def project(bench: Bench, section: Section) -> None:
-    """Report the hours as configured, and in the fastest precision."""
-    hours: list[Hours] = []
-    section.show(
-        "hours",
-        hours,
-        f"{NUM_TRAIN:,} training and {NUM_SCORED:,} scored images, {NUM_SEEDS} x "
-        f"{sum(TRAININGS.values())} trainings. bf16 is another experiment than tf32.",
-    )
+    """Report the hours in every precision that was measured."""
     if bench.preset != "paper" or bench.small or not bench.inferred:
         section.skipped["hours of Tables III to VI"] = (
             "they need steps of --preset paper at full size (no --small)"
         )
         return
+    hours: list[Hours] = []
+    section.show(
+        "hours",
+        hours,
+        f"{NUM_TRAIN:,} training and {NUM_SCORED:,} scored images, {NUM_TRAININGS} trainings "
+        f"({NUM_SEEDS} seeds), one after the other. bf16 is another experiment than tf32.",
+    )
     for precision in PRECISIONS:
         if found := hours_of_tables(bench, precision):
             hours.append(found)
         else:
             section.skipped[f"hours in {precision}"] = "its steps or CAMs were not measured"
-    said = [("as configured", one) for one in hours if one.precision == PAPER.train.precision]
-    if hours:
-        fastest = min(hours, key=lambda one: one.training + one.inference)
-        said.append(("in the fastest precision", fastest))
-    for what, one in said:
-        section.say(
-            "INFO",
-            f"Tables III to VI, {NUM_SEEDS} seeds, {what}",
-            f"{one.training + one.inference:,.1f} hours on this GPU ({one.precision})",
-            f"{NUM_TRAININGS} trainings and their scores, one after the other.",
-        )
     if any(one.bound_by_loading for one in hours):
         section.say(
             "LOOK",

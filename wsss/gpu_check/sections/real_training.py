@@ -20,7 +20,7 @@ from wsss.data.errors import DataError
 from wsss.data.voc import Sample
 from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
-from wsss.gpu_check.bench import DRAWN, Bench, split_of
+from wsss.gpu_check.bench import DRAWN, Bench, Record, split_of
 from wsss.gpu_check.page import MORE_TIME, Section, first_line
 from wsss.gpu_check.trainings import CELLS, RANDOM
 from wsss.labels.infer import infer_cams
@@ -52,7 +52,7 @@ FAILED = ("The training failed.", "if section 2 passes, try --device cpu: does i
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Record):
     """One training."""
 
     cell: str
@@ -80,23 +80,24 @@ class Resumed:
     """The same for two uninterrupted trainings, which need not be equal on a GPU."""
 
 
+Start = Callable[..., Training]
+"""(configuration, samples, checkpoints=None) -> the training at its start, or its checkpoint."""
+
+
 def train_for_real(bench: Bench, section: Section) -> None:
     """Train B0 and F3, score them, and resume F3 within an epoch."""
-    small = bench.small
     preset = "tiny" if bench.source == DRAWN else "short"
+    samples = bench.training[: 32 if bench.small else MOST_IMAGES]
     name, file = bench.weights.get(PRESETS[preset].network.backbone, RANDOM)
-    base = apply_overrides(PRESETS[preset], {"network.weights": name} | (SMALLER if small else {}))
-    samples = bench.training[: 32 if small else MOST_IMAGES]
+    settings = {"network.weights": name} | (SMALLER if bench.small else {})
+    base = apply_overrides(PRESETS[preset], settings)
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
-    num_classes, process = (
-        len(bench.dataset.classes),
-        Process(device=bench.device, execution=EVERY_STEP),
-    )
+    process = Process(device=bench.device, execution=EVERY_STEP)
 
     def start(
         config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
     ) -> Training:
-        model = build_cam_net(config, samples, num_classes, weights_file=file)
+        model = build_cam_net(config, samples, len(bench.dataset.classes), weights_file=file)
         return cam_training(model, config, samples, process=process, checkpoints=checkpoints)
 
     trained: list[Trained] = []
@@ -105,7 +106,9 @@ def train_for_real(bench: Bench, section: Section) -> None:
         trained,
         f"Preset {preset} on {bench.source}, "
         f"{'random weights' if name == 'none' else f'weights of {file}'}, shortened"
-        f"{' and made smaller' if small else ''}; loading included.",
+        f"{' and made smaller' if bench.small else ''}; loading included. The "
+        "mIoU of the CAMs shows that training, inference and scoring work together. It is not a "
+        "result, and cannot be compared with published numbers.",
     )
     if not section.is_late("resumed within an epoch"):
         config = apply_overrides(base, CELLS["F3"] | {"train.epochs": 1})
@@ -114,19 +117,19 @@ def train_for_real(bench: Bench, section: Section) -> None:
         judge_resumed(resumed, section)
     for cell in ("B0", "F3"):
         config = apply_overrides(base, CELLS[cell])
-        train = partial(train_and_score, bench, section, cell, config, samples, start)
+        train = partial(train_and_score, bench, section, cell, start, config, samples)
         if found := section.part(f"training of {cell}", train, FAILED):
             trained.append(found)
-            judge_training(found, bench, section)
+            judge_training(found, section, small=bench.small)
 
 
 def train_and_score(
     bench: Bench,
     section: Section,
     cell: str,
+    start: Start,
     config: RunConfig,
     samples: list[Sample],
-    start: Callable[..., Training],
 ) -> Trained:
     """Train to the end, or as long as time allows, and score the CAMs if there are masks."""
     training, losses, started = start(config, samples), list[float](), time.perf_counter()
@@ -137,22 +140,21 @@ def train_and_score(
     if training.iteration < training.num_iterations:
         section.is_late(f"the last epochs of {cell}")
     seconds = time.perf_counter() - started
-    prior = configured_prior(config, samples, len(bench.dataset.classes))
-    own = Trained(cell, len(losses), seconds, losses[0], losses[-1], prior)
     dataset, labels = bench.dataset, config.labels
+    prior = configured_prior(config, samples, len(dataset.classes))
+    own = Trained(cell, len(losses), seconds, losses[0], losses[-1], prior)
     model: Any = training.model
     try:
         scored = dataset.samples(split_of(dataset, "train", "val"))[: 8 if bench.small else 64]
         inferred = infer_cams(model, scored, labels, device=bench.device)
         counts = collected(count_each(inferred, dataset, labels), dataset, labels)
-        miou = score_counts(counts, labels).miou_fixed
     except DataError as error:
         section.skipped[f"score of {cell}"] = f"no masks: {first_line(error)}"
         return own
-    return replace(own, miou=miou, num_scored=len(scored))
+    return replace(own, miou=score_counts(counts, labels).miou_fixed, num_scored=len(scored))
 
 
-def judge_training(one: Trained, bench: Bench, section: Section) -> None:
+def judge_training(one: Trained, section: Section, *, small: bool) -> None:
     """Report whether a training's loss falls, and below that of the label frequencies."""
     what = f"{one.cell} learns"
     told = (
@@ -164,7 +166,7 @@ def judge_training(one: Trained, bench: Bench, section: Section) -> None:
         section.say("SKIP", what, "a single epoch is too little", remedy=MORE_TIME)
     elif falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
         section.say("PASS", what, told)
-    elif falls and bench.small:
+    elif falls and small:
         section.say("INFO", what, told, "The loss falls; more is not expected in so few steps.")
     else:
         section.say(
@@ -174,15 +176,6 @@ def judge_training(one: Trained, bench: Bench, section: Section) -> None:
             "A network that answers with the label frequencies has not learnt from the pictures. "
             "From random weights, learning may take longer; from ImageNet's it should not.",
             "give --weights, --data and more --minutes; else compare with --device cpu",
-        )
-    if one.miou is not None:
-        section.say(
-            "INFO",
-            f"{one.cell}, small-scale score",
-            f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {bench.source} after {one.epochs} "
-            "epochs",
-            "It shows that training, inference and scoring work together. It is not a result, and "
-            "cannot be compared with published numbers.",
         )
 
 

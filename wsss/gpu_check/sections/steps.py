@@ -66,14 +66,8 @@ def measure_steps(bench: Bench, section: Section) -> None:
         measure = partial(step_speed, cell, precision, trainings[cell], bench, how)
         if found := section.part(name, measure, CANNOT_RUN):
             bench.steps.append(found)
-    if bench.on_gpu:
-        judge_steps(bench, section)
-
-
-def judge_steps(bench: Bench, section: Section) -> None:
-    """Report bf16's gain, and how a batch is cut."""
     tf32, bf16 = (bench.step("F3", precision) for precision in ("tf32", "bf16"))
-    if tf32 and bf16:
+    if bench.on_gpu and tf32 and bf16:
         gain = bf16.images_per_second / tf32.images_per_second
         section.say(
             "INFO",
@@ -81,16 +75,6 @@ def judge_steps(bench: Bench, section: Section) -> None:
             f"{gain:.2f} x as fast (F3)",
             "bf16 is a setting of the experiment: it changes results and has its own ids.",
             "" if gain < 1.2 else 'to use it: SET="train.precision=bf16 labels.precision=bf16"',
-        )
-    if tf32:
-        whole = tf32.micro_batch == tf32.batch
-        section.say(
-            "PASS" if whole else "LOOK",
-            "micro-batch `auto`, F3 in tf32",
-            f"{tf32.micro_batch} of {tf32.batch} images per forward",
-            "The batch does not fit at once; its parts' gradients are added up, which gives the "
-            "same result a little more slowly.",
-            "nothing; with bf16 or a larger GPU more images fit",
         )
 
 
