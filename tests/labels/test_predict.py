@@ -126,7 +126,7 @@ def test_a_network_beside_other_settings_is_refused_and_kept(
 ) -> None:
     for name, classes, fault in (
         ("fewer", ("cat",), "classifiers.0.bias is (3,), and (2,)"),
-        ("twice", ("cat", "cat"), "listed twice: cat"),
+        ("twice", ("cat", "cat"), "'cat' and 'cat' differ at most in"),
         ("swapped", CLASSES, "of another training (segmentations/a, not segmentations/b)"),
     ):
         save_network(tmp_path / name, classes, "b" if name == "swapped" else "a")

@@ -9,7 +9,7 @@ change by themselves, as on a failing disk; `recheck` reads everything again.
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from wsss.basics.files import cache_folder, expanded, read_json, write_json
 from wsss.basics.printable import first_of, printable
-from wsss.data.check_splits import SHOWN, VOC_ID, is_official, read_lists
+from wsss.data.check_splits import SHOWN, VOC_ID, read_lists
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
 from wsss.data.report import DataReport, MaskCounts
-from wsss.data.voc import ENDINGS, Annotation, Sample, VocDataset
+from wsss.data.voc import ENDINGS, Annotation, VocDataset, labels_of_mask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ None of 632 of VOC's own does. In 14 % of these pictures the XML names a class o
 objects, which SBD's annotators may have left out: hence about twice that."""
 SIZE_SLACK = 2
 """Pixels by which rounding and some annotation tools change a side: labelImg's issue 445."""
-VERSION = 8
+VERSION = 9
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
@@ -59,9 +59,12 @@ def check_data(
     report = DataReport(root=dataset.root, classes=dataset.classes)
     ids, report.problems = read_lists(dataset, splits)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
-    if need_mask and not dataset.has_masks():  # one problem, not one for each image
-        report.problems.append(_without_masks(dataset, scored, min(need_mask)))
-        need_mask = set()
+    if need_mask and not dataset.has_masks():
+        report.problems.append(
+            f"{dataset.root}: has no masks, but {' and '.join(scored)} is to be scored; write "
+            "SegmentationClass/<id>.png for its images, or train without a score: wsss train-cam"
+        )
+        need_mask = {min(need_mask)}  # whose error says what is there instead
     segmented = {image_id for split in may_be_empty for image_id in ids.get(split, ())}
     seen: dict[str, CheckedImage] = {}
     for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
@@ -81,30 +84,28 @@ def check_data(
             report.problems.append(str(error))
             seen[image_id] = CheckedImage()
     _count(report, ids, seen)
-    _judge_contradictions(report, ids, seen)
-    report.notes += _notes(report, ids, seen, dataset)
+    _judge_contradictions(report, seen)
+    report.notes += _notes_on_xml(seen)
+    report.notes += _notes_on_labels(report, seen)
+    report.notes += _notes_on_masks(report, ids, seen)
     return report
 
 
 @dataclass
 class CheckedImage:
-    """What the check found in one image, its mask and its labels."""
+    """What the check found in one image, its mask and its labels; empty for a broken one."""
 
     labels: tuple[int, ...] = ()
-    label_source: str = ""
+    annotation: Annotation | None = None
     digest: bytes = b""
     """Of its labels and its picture's file."""
     mask_digest: bytes = b""
     pixels: "NDArray[np.int64] | None" = None
     """By value of its mask, [256]; None without a mask."""
     contradiction: str = ""
-    """How the mask contradicts the XML; "" if it does not, or if there is only one of them."""
-    is_sbd: bool = False
-    """Whether the mask is SBD's, drawn by other annotators than the XML."""
-    other_picture: str = ""
-    """File name of another picture that the XML names as its own; "" if it does not."""
-    resized_from: tuple[int, int] | None = None
-    """(width, height) of the XML, if its picture has another size of about the same shape."""
+    """How mask and XML differ in their classes."""
+    is_resized: bool = False
+    """Whether the XML tells another size of about the same shape."""
 
 
 def _check_image(
@@ -121,73 +122,42 @@ def _check_image(
         require_size(dataset.mask_path(image_id), mask, size)
     sample, annotation = dataset.annotated(image_id, may_be_empty=may_be_empty)
     digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
-    found = CheckedImage(sample.labels, sample.label_source, digest.digest())
+    found = CheckedImage(sample.labels, annotation, digest.digest())
     if annotation:
-        found.resized_from = _other_size(annotation, sample.image_path, size)
-        told = annotation.file_name
-        if told != sample.image_path.name and told.rpartition(".")[0] != image_id:
-            found.other_picture = told if dataset.has_picture(told) else ""
+        found.is_resized = _is_resized(annotation, size)
     if mask is not None:
         found.mask_digest = hashlib.sha256(mask.tobytes()).digest()
         found.pixels = np.bincount(mask.ravel(), minlength=256)
-        found.is_sbd = dataset.mask_path(image_id).parent.name == "SegmentationClassAug"
-        if annotation:
-            found.contradiction = _contradiction(dataset, sample, found.pixels)
+        in_mask = labels_of_mask(mask)
+        if annotation and in_mask != sample.labels:
+            found.contradiction = (
+                f"{dataset.mask_path(image_id)}: the classes of the mask are "
+                f"{_named(in_mask, dataset)}, those of its XML {_named(sample.labels, dataset)}; "
+                f"correct one of the two: in masks {dataset.classes[0]} is 1, and {IGNORE_INDEX} "
+                "is ignored"
+            )
     return found
 
 
-def _other_size(
-    annotation: Annotation, picture: Path, size: tuple[int, int]
-) -> tuple[int, int] | None:
-    """Return the XML's (width, height) if its picture was resized since; None if it is equal.
+def _named(labels: Iterable[int], dataset: VocDataset | DataReport) -> str:
+    return ", ".join(dataset.classes[k] for k in sorted(labels)) or "none"
 
-    size: the picture's, upright. Raises DataError for another shape: it may be another picture.
+
+def _is_resized(annotation: Annotation, size: tuple[int, int]) -> bool:
+    """Return whether a picture of `size` (width, height) had another one when it was annotated.
+
+    Raises DataError for another shape: it may be another picture.
     """
-    from wsss.data.pictures.image import is_turned
-
     told = annotation.size
     if told is None or told == size:
-        return None
-    width, height = told
-    if abs(width * size[1] - height * size[0]) <= SIZE_SLACK * max(*told, *size):
-        return told
-    why = "is it the XML of another picture? Put its own there"
-    if (height, width) == size and is_turned(picture):
-        why = "that is before its EXIF tag turns it, and here pictures are used upright. Swap them"
-    raise DataError(
-        f"{annotation.path}: <size> says {width}x{height} pixels, {picture.name} has "
-        f"{size[0]}x{size[1]}: {why}, or remove <size>"
-    )
-
-
-def _contradiction(dataset: VocDataset, sample: Sample, pixels: "NDArray[np.int64]") -> str:
-    """Return how mask and XML differ in their classes; "" if they do not."""
-    of_mask, of_xml = {*pixels[1:IGNORE_INDEX].nonzero()[0].tolist()}, {*sample.labels}
-    if of_mask == of_xml:
-        return ""
-
-    def named(labels: set[int]) -> str:
-        return ", ".join(dataset.classes[k] for k in sorted(labels))
-
-    path = dataset.mask_path(sample.image_id)
-    if not of_mask:
-        ignored = f" but {IGNORE_INDEX}, which is ignored" if pixels[IGNORE_INDEX] else ""
-        return (
-            f"{path}: all background{ignored}, though its XML names {named(of_xml)}; "
-            f"write class numbers, where {dataset.classes[0]} is 1"
+        return False
+    if abs(told[0] * size[1] - told[1] * size[0]) > SIZE_SLACK * max(*told, *size):
+        raise DataError(
+            f"{annotation.path}: <size> says {told[0]}x{told[1]} pixels, its picture has "
+            f"{size[0]}x{size[1]} when its EXIF tag has turned it upright: is it the XML of "
+            "another picture? Put its own there, or correct or remove <size>"
         )
-    only = [f"the mask alone has {named(of_mask - of_xml)}"] if of_mask - of_xml else []
-    only += [f"its XML alone has {named(of_xml - of_mask)}"] if of_xml - of_mask else []
-    return f"{path}: {', '.join(only)}; correct one of the two"
-
-
-def _without_masks(dataset: VocDataset, scored: Collection[str], image_id: str) -> str:
-    """Say that a data set to be scored has no masks. image_id: of an image that needs one."""
-    return (
-        f"{dataset.root}: has no masks{dataset.other_masks(image_id)}, but {' and '.join(scored)} "
-        "is to be scored; write SegmentationClass/<id>.png for its images, or train without a "
-        "score: wsss train-cam"
-    )
+    return True
 
 
 def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:
@@ -212,7 +182,9 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
         report.fingerprints[split] = own.hexdigest()[:16]
         report.num_images[split], report.num_masks[split] = len(images), len(masks)
         report.images_per_class[split] = [per_class[k] for k in range(len(report.classes))]
-        report.labels_from_mask[split] = sum(image.label_source == "mask" for image in images)
+        report.labels_from_mask[split] = sum(
+            bool(image.digest) and not image.annotation for image in images
+        )
         report.counts[split] = MaskCounts(
             num_images=len(images),
             num_masks=len(masks),
@@ -224,51 +196,39 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
     report.fingerprint = whole.hexdigest()[:16]
 
 
-def _judge_contradictions(
-    report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]
-) -> None:
+def _judge_contradictions(report: DataReport, seen: dict[str, CheckedImage]) -> None:
     """Report masks that contradict their XML as problems, but a few of VOC's or SBD's as a note.
 
     The user cannot correct those: SBD's masks and VOC's XML are two opinions of one picture.
     """
-    of_voc: set[str] = set()
-    if report.classes == VOC_CLASSES:
-        for split, image_ids in ids.items():
-            official = is_official(split, image_ids)
-            of_voc |= {i for i in image_ids if VOC_ID.fullmatch(i) and (official or seen[i].is_sbd)}
-    compared = [i for i in of_voc if seen[i].mask_digest and seen[i].label_source == "xml"]
-    odd = sorted(i for i in compared if seen[i].contradiction)
-    if odd and len(odd) <= MAX_ODD * len(compared):
+    both = [i for i, image in seen.items() if image.annotation and image.mask_digest]
+    odd = [i for i in both if seen[i].contradiction]
+    is_voc = report.classes == VOC_CLASSES and all(map(VOC_ID.fullmatch, odd))
+    if odd and is_voc and len(odd) <= MAX_ODD * len(both):
         report.notes.append(
-            f"{len(odd)} of {len(compared)} masks of VOC and SBD hold other classes than their "
-            f"XML, such as {odd[0]}; training uses the XML"
+            f"{len(odd)} of {len(both)} masks of VOC and SBD hold other classes than their XML, "
+            f"such as {odd[0]}; training uses the XML"
         )
     else:
-        odd = []
-    report.problems += [
-        image.contradiction for i, image in seen.items() if image.contradiction and i not in odd
-    ]
+        report.problems += [seen[i].contradiction for i in odd]
 
 
-def _notes(
-    report: DataReport,
-    ids: dict[str, list[str]],
-    seen: dict[str, CheckedImage],
-    dataset: VocDataset,
-) -> Iterator[str]:
-    """Yield notes on what is allowed, but may not be intended."""
-    if others := [(i, name) for i, image in seen.items() if (name := image.other_picture)]:
+def _notes_on_xml(seen: dict[str, CheckedImage]) -> Iterator[str]:
+    """Yield notes on what is allowed in XML, but may not be intended."""
+    annotations = {i: image.annotation for i, image in seen.items() if image.annotation}
+    others = [(i, xml.picture) for i, xml in annotations.items() if xml.picture in {*seen} - {i}]
+    if others:
         yield (
-            f"<filename> is that of another picture in {len(others)} of {len(seen)} XML, such as "
-            "Annotations/{}.xml ({}); does each XML lie beside its own picture?".format(*others[0])
+            f"<filename> is that of another picture in {len(others)} of {len(annotations)} XML, "
+            "such as Annotations/{}.xml ({}); does each XML lie beside its own picture?".format(
+                *others[0]
+            )
         )
-    if resized := [(i, *size) for i, image in seen.items() if (size := image.resized_from)]:
+    if resized := [i for i in annotations if seen[i].is_resized]:
         yield (
-            f"<size> is not the picture's in {len(resized)} of {len(seen)} XML, such as "
-            "Annotations/{}.xml ({}x{}); only the shapes agree, as if resized".format(*resized[0])
+            f"<size> is not the picture's in {len(resized)} of {len(annotations)} XML, such as "
+            f"Annotations/{resized[0]}.xml; only the shapes agree, as if resized"
         )
-    yield from _notes_on_labels(report, seen)
-    yield from _notes_on_masks(report, ids, seen, dataset)
 
 
 def _notes_on_labels(report: DataReport, seen: dict[str, CheckedImage]) -> Iterator[str]:
@@ -278,14 +238,13 @@ def _notes_on_labels(report: DataReport, seen: dict[str, CheckedImage]) -> Itera
             f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
             "one per line"
         )
-    held = {k for image in seen.values() for k in image.labels}
-    absent = [name for k, name in enumerate(report.classes) if k not in held]
-    if absent and held and not assumed:
-        yield f"in no image: {', '.join(absent)}"
     labels = [{*image.labels} for image in seen.values() if image.labels]
+    absent = {*range(len(report.classes))}.difference(*labels)
+    if absent and labels and not assumed:
+        yield f"in no image: {_named(absent, report)}"
     if len(labels) > 1 and (always := set.intersection(*labels)):
         yield (
-            f"in every image: {', '.join(report.classes[k] for k in sorted(always))}; CAMs do not "
+            f"in every image: {_named(always, report)}; CAMs do not "
             "find such a class, as a classifier learns from images with and without it"
         )
     if empty := [i for i, image in seen.items() if image.digest and not image.labels]:
@@ -301,17 +260,8 @@ def _notes_on_labels(report: DataReport, seen: dict[str, CheckedImage]) -> Itera
 
 
 def _notes_on_masks(
-    report: DataReport,
-    ids: dict[str, list[str]],
-    seen: dict[str, CheckedImage],
-    dataset: VocDataset,
+    report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]
 ) -> Iterator[str]:
-    if seen and not dataset.has_masks():
-        yield (
-            f"no image has a mask{dataset.other_masks(min(seen))}: XML is enough for training; a "
-            "table needs masks of the images that it scores"
-        )
-        return
     ignored = sum(counts.ignored_pixels for counts in report.counts.values())
     if ignored > sum(c.background_pixels + sum(c.pixels) for c in report.counts.values()):
         yield (
@@ -322,7 +272,7 @@ def _notes_on_masks(
         if lacking := sum(bool(seen[i].labels) and not seen[i].mask_digest for i in ids[split]):
             yield (
                 f"{split}: {lacking} of {len(ids[split])} images have no mask; XML is enough for "
-                "training, not for scoring"
+                "training, a table needs masks of the images that it scores"
             )
 
 

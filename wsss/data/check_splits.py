@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from wsss.basics.printable import command, counted, first_of, one_line
+from wsss.basics.printable import counted, first_of, one_line
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.report import DataReport
@@ -65,22 +65,18 @@ def compare_lists(report: DataReport, dataset: VocDataset, splits: Iterable[str]
     An altered list is a problem, as are shared images; files that no split uses are noted.
     """
     ids, problems = read_lists(dataset, splits)
-    for split in ids if dataset.classes == VOC_CLASSES else ():
-        if split not in OFFICIAL_SPLITS:
-            continue
+    for split in filter(OFFICIAL_SPLITS.get, ids) if dataset.classes == VOC_CLASSES else ():
         report.official[split] = is_official(split, ids[split])
-        if not report.official[split] and all(map(VOC_ID.fullmatch, ids[split])):
-            num_official = OFFICIAL_SPLITS[split].num_images
-            if len(ids[split]) == num_official:
-                anew = dataset.root.absolute().with_name(f"{dataset.root.absolute().name}-anew")
-                problems.append(
-                    f"{split}: as many ids as VOC 2012's list ({num_official}), but not the same; "
-                    "use the list of another copy, such as that of: "
-                    f"{command('wsss', 'data', 'prepare', anew)}"
-                )
-            else:
-                have = counted(len(ids[split]), "image")
-                report.notes.append(f"{split}: {have}, VOC 2012 has {num_official:,}")
+        if report.official[split] or not all(map(VOC_ID.fullmatch, ids[split])):
+            continue
+        have, num_official = len(ids[split]), OFFICIAL_SPLITS[split].num_images
+        if have == num_official:
+            problems.append(
+                f"{split}: as many ids as VOC 2012's list ({have:,}), but not the same; use the "
+                "list of another copy, such as `wsss data prepare` makes in a new folder"
+            )
+        else:
+            report.notes.append(f"{split}: {counted(have, 'image')}, VOC 2012 has {num_official:,}")
     report.problems += [problem for problem in problems if problem not in report.problems]
     outside = sorted({*ids.get("train", ())} - {*ids.get(TRAINED, ids.get("train", ()))})
     if outside:

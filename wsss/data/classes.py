@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,8 +116,7 @@ def is_reserved(name: str) -> bool:
 def require_class_names(names: Sequence[str], path: Path) -> None:
     """Raise ClassListError unless these are 1 to 254 different class names, without background.
 
-    path: the file they come from. Names that differ only in case are refused, as they are probably
-    one class in two spellings.
+    path: the file they come from. Names that differ only in case are probably one class.
     """
     if not names or len(names) > MAX_CLASSES:
         raise ClassListError(
@@ -145,12 +143,9 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
             )
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(name.casefold(), name)
-        if other != name:
+        if name.casefold() in seen:
             raise ClassListError(
-                f"{path}: {quoted(other)} and {quoted(name)} differ only in upper and lower case; "
-                "spell one class in one way, or give two classes different names"
+                f"{path}: {quoted(seen[name.casefold()])} and {quoted(name)} differ at most in "
+                "upper and lower case; keep one of them, or give two classes different names"
             )
-    if len(seen) < len(names):
-        twice = sorted(name for name, count in Counter(names).items() if count > 1)
-        raise ClassListError(f"{path}: listed twice: {', '.join(twice)}; keep each name once")
+        seen[name.casefold()] = name

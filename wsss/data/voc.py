@@ -13,14 +13,13 @@ starts fast.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from wsss.basics.files import OTHER_ENDINGS, read_bytes, read_text, refuse_pipe, what_is_there
+from wsss.basics.files import read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.basics.printable import printable, quoted
-from wsss.data.classes import IGNORE_INDEX, class_name, has_class_list, is_reserved, read_class_list
+from wsss.data.classes import IGNORE_INDEX, class_name, has_class_list, read_class_list
 from wsss.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,12 +39,9 @@ ENDINGS = {
     "ImageSets/Segmentation": (".txt",),
 }
 """Folder -> endings of its files in lower case, VOC's own first."""
-PICTURE_PATH = re.compile(r"(?:.*/)?JPEGImages/([^/]+)")
 PICTURE_FOLDER = re.compile(r"^(?:.*/)?JPEGImages/")
 MASK_PATH = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/([^/]+)\.png", re.IGNORECASE)
 """PSA's and IRN's lists have lines such as `/JPEGImages/x.jpg /SegmentationClass/x.png`."""
-SEPARATOR = re.compile(r"[\s,;]+")
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 MAX_XML_BYTES = 4 << 20
 """Of one annotation; VOC's longest has 12 kB."""
 
@@ -68,8 +64,8 @@ class Annotation(NamedTuple):
     """Foreground class indices, 0-based, ascending."""
     size: tuple[int, int] | None
     """(width, height) in pixels; None where it is not told, or not in positive numbers."""
-    file_name: str
-    """Of its picture, without folders; "" where it is not told."""
+    picture: str
+    """Name of its picture, without folders and ending; "" where it is not told."""
 
 
 class VocDataset:
@@ -124,41 +120,15 @@ class VocDataset:
 
     def _listed_id(self, path: Path, line: str) -> str:
         """Return the id in a line of a list, which may name the image's files instead."""
-        first, *rest = SEPARATOR.split(line)
-        named = PICTURE_PATH.fullmatch(first)
-        name = self._without_ending(named[1] if named else first)
-        if not IMAGE_ID.fullmatch(name):
-            path_or_id = "a path outside JPEGImages" if "/" in first else "not an image id"
-            folder, slash, _ = PICTURE_FOLDER.sub("", first).partition("/")
-            if (
-                slash
-                and IMAGE_ID.fullmatch(folder)
-                and (self.root / "JPEGImages" / folder).is_dir()
-            ):
-                path_or_id = (
-                    "in a folder below JPEGImages; move its files up, as those are not read"
-                )
-            raise DataError(
-                f"{path}: {quoted(first)} is {path_or_id}; use letters, digits, '.', '_', '-', "
-                "200 at most, or JPEGImages/<id>.jpg"
-            )
-        if not rest:
+        first, *rest = re.split(r"[\s,;]+", line)
+        name = self._without_ending(PICTURE_FOLDER.sub("", first))
+        masks = [found and found[1] for found in map(MASK_PATH.fullmatch, rest)]
+        if IMAGE_ID.fullmatch(name) and masks in ([], [name]):
             return name
-        mask = MASK_PATH.fullmatch(rest[0])
-        if mask and len(rest) == 1:
-            if mask[1] == name:
-                return name
-            raise DataError(f"{path}: {quoted(line)} names two images; give each its own line")
-        if self._without_ending(line) in files_of(self.root, "JPEGImages"):
-            raise DataError(
-                f"{path}: {quoted(line)} is no valid image id; rename its files and this line: "
-                "use letters, digits, '.', '_', '-', no spaces"
-            )
-        labels = all(NUMBER.fullmatch(word) for word in rest)
-        what = "an id with labels after it" if labels else "more than an id"
         raise DataError(
-            f"{path}: {quoted(line)} is {what}; keep the id alone, one per line: labels come from "
-            "Annotations or masks"
+            f"{path}: {quoted(line)} is no image id; write one alone per line, without labels "
+            "(they come from Annotations or masks), spaces or folders: letters, digits, '.', '_', "
+            "'-', 200 at most, or JPEGImages/<id>.jpg"
         )
 
     def _without_ending(self, name: str) -> str:
@@ -177,22 +147,6 @@ class VocDataset:
         """Return whether there is any mask at all."""
         folders = ("SegmentationClass", "SegmentationClassAug")
         return any(files_of(self.root, folder) for folder in folders)
-
-    def other_masks(self, image_id: str) -> str:
-        """Return ` (there is <file>)` for what may be an image's mask elsewhere or of another kind.
-
-        "" if there is nothing. It takes long: for a data set without masks.
-        """
-        if other := self.elsewhere("SegmentationClass", image_id):
-            return other
-        for folder in ("SegmentationClass", "SegmentationClassAug"):
-            for path in sorted((self.root / folder).glob("[!.]*")):
-                name = printable(path.name)
-                if (path / f"{image_id}.png").exists():
-                    return f" (there is {folder}/{name}/{image_id}.png; move all one folder up)"
-                if path.suffix.lower() in OTHER_ENDINGS:
-                    return f" ({folder} has {name}; masks are PNGs)"
-        return ""
 
     def has_mask(self, image_id: str) -> bool:
         """Return whether there is a mask, even as a broken link."""
@@ -242,13 +196,12 @@ class VocDataset:
 
         may_be_empty: allow an image without a label.
         """
-        path, found = self._file("Annotations", image_id), None
-        if path is not None:
-            found = self._annotation(path)
+        path = self._file("Annotations", image_id)
+        found = self._annotation(path) if path else None
+        if found:
             labels = found.labels
         elif self.has_mask(image_id):
-            path = self.mask_path(image_id)
-            labels = labels_of_mask(self.mask(image_id))
+            path, labels = self.mask_path(image_id), labels_of_mask(self.mask(image_id))
         else:
             raise DataError(
                 f"{self.root}/Annotations/{image_id}.xml: no annotation here"
@@ -256,12 +209,10 @@ class VocDataset:
                 "them for its labels"
             )
         if not labels and not may_be_empty:
-            why, remedy = f"only 0 or {IGNORE_INDEX}", "write class numbers, the first is 1"
-            if found:
-                why, remedy = "no <object> below the root", "add one"
+            remedy = "add an <object>" if found else "write class numbers, the first is 1"
             raise DataError(
-                f"{path}: no class present ({why}), and an image needs at least one; {remedy}, or "
-                "remove the image from its splits"
+                f"{path}: no class present, and an image needs at least one; {remedy}, or remove "
+                "the image from its splits"
             )
         picture = self.image_path(image_id)
         return Sample(image_id, picture, labels, "xml" if found else "mask"), found
@@ -282,46 +233,32 @@ class VocDataset:
         others = [path for path in others if path.parent.as_posix() not in not_these]
         return f" (there is {others[0]})" if others else ""
 
-    def has_picture(self, file_name: str) -> bool:
-        """Return whether there is a picture of this name, with its ending."""
-        path = self.root / "JPEGImages" / file_name
-        return bool(IMAGE_ID.fullmatch(file_name)) and path.is_file()
-
     def _annotation(self, path: Path) -> Annotation:
+        content = read_bytes(path, MAX_XML_BYTES, DataError)
         try:
-            parser = ElementTree.XMLParser(target=_PlainTree())
-            root = ElementTree.fromstring(read_bytes(path, MAX_XML_BYTES, DataError), parser)
-        except DataError:
-            raise
-        except ElementTree.ParseError as error:
-            raise DataError(f"{path}: not well-formed XML ({error}); replace it") from None
-        except (LookupError, ValueError) as error:
+            root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_PlainTree()))
+        except (ElementTree.ParseError, LookupError, ValueError) as error:
             raise DataError(
-                f"{path}: unsupported XML ({error}); save it as UTF-8, without a document type"
+                f"{path}: not well-formed XML, or of an unsupported kind ({error}); replace it, or "
+                "save it as UTF-8 without a document type"
             ) from None
-        labels = set()
-        for node in root.findall("object"):
-            names = node.findall("name")
-            name = class_name(node.findtext("name") or "")
-            if len(names) != 1 or not name:
-                what = "of several names" if len(names) > 1 else "without a name"
-                raise DataError(f"{path}: an object {what}; name its one class or remove it")
-            if is_reserved(name):
-                raise DataError(f"{path}: {quoted(name)} is no class; remove the object")
-            if name not in self.classes:
-                assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
-                meant = [known for known in self.classes if known.casefold() == name.casefold()]
-                remedy = f"write {meant[0]}" if meant else "add it to classes.txt or correct it"
-                raise DataError(
-                    f"{path}: unknown class {quoted(name)}; {remedy} "
-                    f"(known: {', '.join(self.classes)}{assumed})"
-                )
-            labels.add(self.classes.index(name))
-        told = (root.findtext("filename") or "").strip()
+        labels = {self._label(path, node) for node in root.findall("object")}
         size = _number(root.findtext("size/width")), _number(root.findtext("size/height"))
-        return Annotation(
-            path, tuple(sorted(labels)), size if all(size) else None, re.split(r"[/\\]", told)[-1]
-        )
+        picture = PureWindowsPath((root.findtext("filename") or "").strip()).stem  # of any system
+        return Annotation(path, tuple(sorted(labels)), size if all(size) else None, picture)
+
+    def _label(self, path: Path, node: ElementTree.Element) -> int:
+        """Return the class of an <object>."""
+        names = [class_name(name.text or "") for name in node.findall("name")]
+        if len(names) != 1 or not names[0]:
+            raise DataError(f"{path}: an object without one name; name its class or remove it")
+        if names[0] not in self.classes:
+            assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
+            raise DataError(
+                f"{path}: unknown class {quoted(names[0])}; correct it, remove the object, or add "
+                f"it to classes.txt (known: {', '.join(self.classes)}{assumed})"
+            )
+        return self.classes.index(names[0])
 
     def _mask_path(self, image_id: str) -> Path | None:
         own = self._file("SegmentationClass", image_id)
@@ -383,12 +320,3 @@ def labels_of_mask(mask: "NDArray[np.uint8]") -> tuple[int, ...]:
 
     counts = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)
     return tuple(int(k) for k in np.flatnonzero(counts[1:IGNORE_INDEX]))
-
-
-def label_vector(labels: Iterable[int], num_classes: int) -> "NDArray[np.float32]":
-    """Return image-level labels as a 0/1 vector [K]."""
-    import numpy as np
-
-    vector = np.zeros(num_classes, dtype=np.float32)
-    vector[list(labels)] = 1
-    return vector

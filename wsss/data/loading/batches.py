@@ -22,7 +22,7 @@ from wsss.data.loading.crops import CropPlan, cut_crop, cut_labels, plan_crop, s
 from wsss.data.loading.processes import has_little_shared_memory, loader_context, start_loading
 from wsss.data.pictures.image import read_image
 from wsss.data.pictures.mask import REPLACE, read_mask, require_size
-from wsss.data.voc import Sample, label_vector
+from wsss.data.voc import Sample
 from wsss.segmentation_config import DeepLabConfig
 
 Item = tuple[Tensor, Tensor, Tensor]
@@ -89,7 +89,9 @@ class CropDataset(Crops):
         return plan_crop(width, height, self.train, rng)
 
     def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
-        return torch.from_numpy(label_vector(self.samples[index].labels, self.num_classes))
+        target = torch.zeros(self.num_classes)
+        target[list(self.samples[index].labels)] = 1
+        return target
 
 
 class LabelledCrops(Crops):

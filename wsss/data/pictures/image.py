@@ -70,12 +70,6 @@ def image_size(path: Path) -> tuple[int, int]:
         return (height, width) if orientation(image) >= 5 else (width, height)
 
 
-def is_turned(path: Path) -> bool:
-    """Return whether a picture's EXIF tag exchanges its width and height."""
-    with opened(path, IMAGE_FORMATS) as image:
-        return orientation(image) >= 5
-
-
 @contextmanager
 def opened(
     path: Path, formats: tuple[str, ...], *, remedy: str = "replace the file"
