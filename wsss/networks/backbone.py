@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.hub import load_state_dict_from_url
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
@@ -29,6 +30,8 @@ from wsss.networks.parts.conv_norm import batch_norms, conv_norm_relu, fuse_conv
 from wsss.networks.weights_file import load_state_file
 from wsss.weights import IMAGENET_FILES, WeightsError, file_digest, require_weights
 
+PUBLISHED = "https://download.pytorch.org/models/"
+"""Where torchvision's weights are."""
 ANSWER_LIMIT_S = 15.0
 """Longest wait for the server of ImageNet weights, and for the next bytes of a file."""
 
@@ -43,27 +46,12 @@ def resized_map(features: Tensor, size: tuple[int, ...]) -> Tensor:
 class Backbone(nn.Module):
     """Five stages with strides 4 (2 in MobileNetV2 and the narrow net), 4, 8, 16 and 16.
 
-    The last stage has `last_stage_dilation`. At output stride 8 the last two have stride 8, and
-    dilations of 2 and 4.
+    At output stride 8 the last two have stride 8.
     """
 
-    def __init__(
-        self,
-        stages: list[nn.Sequential],
-        channels: tuple[int, int, int, int],
-        output_stride: Literal[8, 16] = 16,
-        *,
-        last_stage_dilation: int = 2,
-        first_block_dilation: Literal["full", "half"] = "half",
-    ) -> None:
+    def __init__(self, stages: list[nn.Sequential], channels: tuple[int, int, int, int]) -> None:
         super().__init__()
-        if output_stride == 8:
-            _dilate(stages[3], 2, first_block_dilation)
-            _dilate(stages[4], 4, first_block_dilation)
-        else:
-            _dilate(stages[4], last_stage_dilation, first_block_dilation)
-        self.stages = nn.ModuleList(stages)
-        self.channels = channels
+        self.stages, self.channels = nn.ModuleList(stages), channels
         self.num_frozen = 0
 
     def freeze(self, num_stages: int) -> None:
@@ -111,6 +99,7 @@ def build_backbone(
 ) -> Backbone:
     """Build the configured backbone with its initial weights, convolutions and norms fused.
 
+    The last stage has `network.last_stage_dilation`; at output stride 8 the last two have 2 and 4.
     first_block_dilation: as of `_dilate`. `weights_file` must be the file whose SHA-256
     `network.weights` names. Raises WeightsError if it is missing, altered or made for another
     backbone.
@@ -118,13 +107,10 @@ def build_backbone(
     stages, channels = _BUILDERS[network.backbone](network, weights_file)
     for stage in stages:
         fuse_conv_norm(stage)
-    backbone = Backbone(
-        stages,
-        channels,
-        output_stride,
-        last_stage_dilation=network.last_stage_dilation,
-        first_block_dilation=first_block_dilation,
-    )
+    dilations = {3: 2, 4: 4} if output_stride == 8 else {4: network.last_stage_dilation}
+    for index, dilation in dilations.items():
+        _dilate(stages[index], dilation, first_block_dilation)
+    backbone = Backbone(stages, channels)
     backbone.freeze(network.frozen_stages)
     return backbone
 
@@ -150,15 +136,8 @@ def published_state(
     a download only. Raises WeightsError for another content, or if the server is silent for longer
     than the limit.
     """
-    file_name = IMAGENET_FILES[network.backbone, network.weights]
-    version = {"imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}[network.weights]
-    published = models.get_model_weights(network.backbone)[version]
-    if not published.url.endswith(f"/{file_name}"):
-        raise WeightsError(
-            f"{network.weights} of {network.backbone} is {file_name}, but this torchvision has "
-            f"{published.url}; give {file_name} with --weights FILE"
-        )
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / file_name
+    url = PUBLISHED + IMAGENET_FILES[network.backbone, network.weights]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.removeprefix(PUBLISHED)
     digits = cached.stem.rpartition("-")[2]
     if cached.exists() and not file_digest(cached).startswith(f"sha256:{digits}"):
         raise WeightsError(
@@ -167,15 +146,16 @@ def published_state(
         )
     try:
         if not cached.exists():
-            within(answer_limit_s, lambda: _reach(published.url, answer_limit_s))
+            within(answer_limit_s, lambda: _reach(url, answer_limit_s))
         with _limited_silence(answer_limit_s):
-            state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
+            return load_state_dict_from_url(
+                url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            )
     except (OSError, RuntimeError) as error:  # no connection; another hash than the name's
         raise WeightsError(
-            f"{published.url}: {str(error) or 'no answer in time'}; give a downloaded copy with "
+            f"{url}: {str(error) or 'no answer in time'}; give a downloaded copy with "
             "--weights FILE"
         ) from None
-    return state
 
 
 def _reach(url: str, limit_s: float) -> None:
