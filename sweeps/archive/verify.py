@@ -144,31 +144,29 @@ def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Itera
 def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
     """Compute every id again: of the sweep, of its plan's results, of each configuration."""
     problems = [] if sweep.name == manifest.sweep else [f"the sweep is {sweep.name}"]
-    planned = {t.run_id: (t.cam_id, t.cells, t.config.rng_seed) for t in sweep.plan.trials}
-    listed = {t.run_id: (t.cam_id, t.cells, t.seed) for t in manifest.trials}
-    problems += [
-        f"trial {name} is not the plan's"
-        for name in sorted(planned.keys() | listed.keys())
-        if planned.get(name) != listed.get(name)
-    ]
-    for room, id_of in (("runs", run_id), ("cams", cam_id)):
-        for path in sorted(store.root.glob(f"{room}/*/config.json")):
-            name = f"{room}/{path.parent.name}"
-            try:
-                if path.parent.name != id_of(validate(RunConfig, read_json(path))):
-                    problems.append(f"{name} has another configuration")
-            except ConfigError as error:
-                problems.append(f"{name} has a configuration unknown to this version ({error})")
+    trials = sweep.plan.trials
+    planned = {(t.run_id, t.cam_id, t.cells, t.config.rng_seed) for t in trials}
+    listed = {(t.run_id, t.cam_id, t.cells, t.seed) for t in manifest.trials}
+    problems += [f"trial {other[0]} is not the plan's" for other in sorted(planned ^ listed)]
     wanted = {
-        "runs": planned.keys(),
-        "cams": {t.cam_id for t in sweep.plan.trials},
-        "counts": {counts_id(t.config) for t in sweep.plan.trials},
+        "runs": {t.run_id for t in trials},
+        "cams": {t.cam_id for t in trials},
+        "counts": {counts_id(t.config) for t in trials},
     }
     for room, ids in wanted.items():
         there = {path.name for path in store.root.glob(f"{room}/*")}
         problems += [f"{room}/{name} is no part of the sweep" for name in sorted(there - ids)]
-    trials = counted(len(planned), "trial")
-    return _finding(f"ids: each of {trials} follows from its configuration", problems)
+    for room, id_of in (("runs", run_id), ("cams", cam_id)):
+        for path in sorted(store.root.glob(f"{room}/*/config.json")):
+            name = path.parent.name
+            try:
+                if name != id_of(validate(RunConfig, read_json(path))):
+                    problems.append(f"{room}/{name} has another configuration")
+            except ConfigError as error:
+                problems.append(f"{room}/{name}: {error}")
+    return _finding(
+        f"ids: each of {counted(len(trials), 'trial')} follows from its configuration", problems
+    )
 
 
 def _check_figures(sweep: Sweep, store: Store) -> Iterator[Finding]:
@@ -216,10 +214,13 @@ def _check_tables(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Fi
         f"{REPORT}/report.csv": document.records,
         TRIALS: trial_records(trial_rows(sweep, store)),
     }
-    problems = []
-    for name, found in records.items():
-        if wrong := list(_differences(store.root / name, records_text(found), same_code=same_code)):
-            problems.append(f"{name}: {first_of(wrong, 1)}")
+    problems = [
+        f"{name}: {where}"
+        for name, found in records.items()
+        for where in _differences(
+            _text(store.root / name), records_text(found), sentences=same_code
+        )
+    ]
     there, ours = _text(store.root / REPORT / "table.tex"), latex_tables(document)
     if there != ours and (same_code or NUMBER.findall(there) != NUMBER.findall(ours)):
         problems.append(f"{REPORT}/table.tex")
@@ -232,14 +233,13 @@ def _check_tables(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Fi
         yield Finding("open", f"sentences: not compared, as {manifest.written_by} wrote them")
 
 
-def _differences(path: Path, text: str, *, same_code: bool) -> Iterator[str]:
-    """Yield where a CSV file differs from a text, in sentences only if the same code wrote it."""
-    there, ours = (list(csv.reader(each.splitlines())) for each in (_text(path), text))
-    lines = zip_longest(there, ours, fillvalue=list[str]())
-    for line, (left, right) in enumerate(lines, start=1):
-        for column, (a, b) in enumerate(zip_longest(left, right, fillvalue="")):
-            name = ours[0][column] if column < len(ours[0]) else f"column {column + 1}"
-            if not _same(a, b) and (same_code or not name.endswith("reason")):
+def _differences(there: str, ours: str, *, sentences: bool) -> Iterator[str]:
+    """Yield where two CSV texts differ. sentences: whether those count, too."""
+    tables = (csv.DictReader(text.splitlines()) for text in (there, ours))
+    for line, (left, right) in enumerate(zip_longest(*tables, fillvalue={}), start=2):
+        for name in left | right:
+            differ = not _same(left.get(name), right.get(name))
+            if differ and (sentences or not str(name).endswith("reason")):
                 yield f"line {line}, {name}"
 
 

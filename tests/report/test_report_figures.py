@@ -1,7 +1,7 @@
 """The report's figures: SVG that stands by itself, and the numbers in it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from xml.etree import ElementTree
 
@@ -20,7 +20,7 @@ from sweeps.report.figures.lines import (
     threshold_curves,
 )
 from sweeps.report.figures.parallel import Setting, parallel_coordinates
-from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
+from sweeps.report.figures.rows import DotRow, bars, dots
 from sweeps.report.figures.svg import PALETTE
 
 NAN = float("nan")
@@ -41,10 +41,6 @@ def draw_dead(label: str) -> str:
     return dead_curves({label: [[0.9, 0.5, 0.1], [0.8, 0.4]]})
 
 
-def draw_oscillation(label: str) -> str:
-    return oscillation_bars([(label, [0.1, 0.2])])
-
-
 def draw_heatmap(label: str) -> str:
     measured, paper = np.array([[24.0, NAN]]), np.array([[50.0, 51.0]])
     columns = label, ["left", label]
@@ -57,17 +53,12 @@ def draw_classes(label: str) -> str:
 
 
 def draw_dots(label: str) -> str:
-    rows = [DotRow(label, [24.0, 25.0], 50.0, (23.0, 26.0)), DotRow("one", [24.0])]
-    return cell_dots(rows)
-
-
-def draw_forest(label: str) -> str:
-    rows = [DotRow(label, [0.5, 1.5], 2.0, (0.1, 1.9)), DotRow("one", [0.5])]
-    return forest(rows, baseline=label)
+    rows = [DotRow(label, [24.0, 25.0], (23.0, 26.0), 24.5), DotRow("one", [24.0])]
+    return dots(rows, axis=label, line_at=24.0)
 
 
 def draw_parallel(label: str) -> str:
-    settings = [Setting(label, [0, 1, 1], ["low", "high"]), Setting("rate", [0.1, 1, 10], log=True)]
+    settings = [Setting(label, [0, 1, 1]), Setting("rate", [0.1, 1, 10], log=True)]
     return parallel_coordinates(settings, [20.0, 22.0, 21.0])
 
 
@@ -75,11 +66,9 @@ DRAWINGS = [
     draw_losses,
     draw_thresholds,
     draw_dead,
-    draw_oscillation,
     draw_heatmap,
     draw_classes,
     draw_dots,
-    draw_forest,
     draw_parallel,
 ]
 every_figure = pytest.mark.parametrize("draw", [pytest.param(d, id=d.__name__) for d in DRAWINGS])
@@ -183,13 +172,11 @@ def test_oscillation_is_that_of_a_slow_loop(losses: list[float], window: int) ->
     assert oscillation(losses, window) == pytest.approx(mean_square**0.5 / mean, abs=1e-12)
 
 
-def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:
+def test_loss_curves_name_their_lines_seeds_and_window() -> None:
     curves = {"none": [[1.0] * 6] * 3, "both": [[2.0] * 6]}
     found = texts(loss_curves(curves, 2))
     assert {"none (mean of 3 seeds)", "both (1 seed)", "training step", "loss L"} <= set(found)
     assert "pale: every step; strong: moving average over 2 steps" in found
-    upper = found[found.index("end of epoch") - 3 : found.index("end of epoch")]
-    assert upper == ["1", "2", "3"]
 
 
 def test_the_line_of_a_configuration_is_the_mean_over_its_seeds() -> None:
@@ -220,14 +207,6 @@ def test_a_long_training_keeps_its_spikes_but_not_all_its_points() -> None:
     strong = paths(svg, f"stroke: {PALETTE[0]}; stroke-width: 2.2")[0]
     assert np.ptp(pale[:, 1]) > 10 * np.ptp(strong[:, 1]) > 0
     assert len(svg) < 80_000
-
-
-def test_oscillation_bars_show_percent_and_seeds() -> None:
-    svg = oscillation_bars([("a", [0.1, 0.3]), ("b", [0.4])])
-    assert {"seed", "mean over seeds"} <= set(texts(svg))
-    zero, tens = text_x(svg, "0"), text_x(svg, "10")
-    widths = [np.ptp(bar[:, 0]) for bar in paths(svg, f"fill: {PALETTE[0]}; opacity: 0.45")[:2]]
-    assert widths == pytest.approx([2 * (tens - zero), 4 * (tens - zero)], abs=0.05)
 
 
 # Thresholds
@@ -321,69 +300,40 @@ def test_bars_per_class_are_as_long_as_the_differences_and_on_their_side_of_zero
     assert lines[1] == pytest.approx([zero - 4 * unit, zero], abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("papers", "apart"), [((25.5, 26.0), False), ((25.9, 25.9), False), ((50.0, 51.0), True)]
-)
-def test_paper_numbers_far_from_the_measured_get_a_scale_of_their_own(
-    papers: tuple[float, float], apart: bool
-) -> None:
-    rows = [
-        DotRow("a", [24.0, 25.0], papers[0]),
-        DotRow("b", [24.5], papers[1]),
-        DotRow("c", [24.0]),
-    ]
-    found = texts(cell_dots(rows))
-    assert ("paper (own scale)" in found) == apart
-    assert "printed in the paper" in found
-
-
-def test_dots_stand_at_their_values() -> None:
-    rows = [DotRow("a", [24.0, 26.0], 25.0, (22.0, 28.0)), DotRow("c", [27.0])]
-    svg = cell_dots(rows)
-    left, right = text_x(svg, "24"), text_x(svg, "26")
-    dots = {
-        round(24 + 2 * (float(e.attrib["x"]) - left) / (right - left), 2)
-        for e in elements(svg)
-        if e.tag == f"{SVG}use"
-        and f"fill: {PALETTE[0]}" in e.attrib["style"]
-        and float(e.attrib["y"]) < 100  # the legend's is below
-    }
-    assert {24.0, 26.0, 27.0} <= dots
-    found = texts(svg)
-    assert {"seed", "mean over seeds,", "95 % interval", "printed in the paper"} <= set(found)
-
-
-def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() -> None:
-    rows = [DotRow("a", [0.0, 2.0], 1.5, (-0.5, 2.5)), DotRow("b", [-1.0])]
-    svg = forest(rows, baseline="base")
+def test_dots_intervals_the_papers_number_and_the_line_stand_at_their_values() -> None:
+    rows = [DotRow("a", [0.0, 2.0], (-0.5, 2.5), 1.5), DotRow("b", [-1.0])]
+    svg = dots(rows, axis="points", line_at=0)
     zero, one = text_x(svg, "0.0"), text_x(svg, "1.0")
-    marks = {
-        round((float(e.attrib["x"]) - zero) / (one - zero), 2)
-        for e in elements(svg)
-        if e.tag == f"{SVG}use"
-        and f"stroke: {PALETTE[1]}" in e.attrib["style"]
-        and float(e.attrib["y"]) < 60
-    }
-    assert marks == {1.5}
-    ends = [p[:, 0] for p in paths(svg, "stroke-width: 1.6") if len(p) == 2]
-    assert ends[0] == pytest.approx([zero - 0.5 * (one - zero), zero + 2.5 * (one - zero)], abs=0.1)
-    assert "difference to base (percentage points)" in texts(svg)
+
+    def values(xs: Iterable[float]) -> list[float]:
+        return [round(float((x - zero) / (one - zero)), 1) for x in xs]
+
+    def marks(style: str) -> list[float]:
+        """Of the rows; the legend's are below."""
+        found = (e.attrib for e in elements(svg) if e.tag == f"{SVG}use")
+        return values(
+            float(e["x"]) for e in found if style in e["style"] and float(e["y"]) < text_y
+        )
+
+    text_y = min(float(e.attrib["y"]) for e in elements(svg) if e.text == "0.0") - 10
+    assert marks(f"fill: {PALETTE[0]}") == [0.0, 2.0, -1.0]
+    assert marks(f"stroke: {PALETTE[1]}") == [1.5]
+    lines = [paths(svg, f"stroke-width: {width}")[0][:, 0] for width in (1.6, 1.2)]
+    assert [values(xs) for xs in lines] == [[-0.5, 2.5], [0.0, 0.0]]
+    names = {"seed", "mean over seeds,", "95 % interval", "printed in the paper", "points"}
+    assert names <= set(texts(svg))
+    alone = set(texts(dots([DotRow("a", [24.0])], axis="points")))
+    assert names & alone == {"seed", "points"}, "the legend names only what is there"
 
 
 def test_lines_go_through_their_settings_to_their_score() -> None:
-    settings = [Setting("a", [0, 1], ["low", "high"]), Setting("b", [1, 100], log=True)]
+    settings = [Setting("a", [0, 1]), Setting("b", [1, 100], log=True)]
     svg = parallel_coordinates(settings, [30.0, 20.0])
-    best = paths(svg, "stroke-width: 2.6")[0]  # from low, low to the higher score, at the top
+    best = paths(svg, "stroke-width: 2.6")[0]  # from both low ends to the higher score, at the top
     assert len(best) == 3
     assert best[0][1] == pytest.approx(best[1][1])
     assert best[2][1] < best[1][1]
-    assert {"a", "b", "mIoU (%)", "low", "high", "1", "100", "20", "30"} <= set(texts(svg))
+    assert {"a", "b", "mIoU (%)", "0", "1", "100", "20", "30"} <= set(texts(svg))
     many = [Setting("alpha_decreased", [0, 1])] * 6
     svg = parallel_coordinates(many, [30.0, 20.0])
     assert texts(svg).count("decreased") == 6  # in two lines, lest they lie on each other
-
-
-def test_the_legend_of_dots_names_only_what_is_there() -> None:
-    found = texts(cell_dots([DotRow("a", [24.0])]))
-    assert "seed" in found
-    assert not {"mean over seeds,", "95 % interval", "printed in the paper"} & set(found)

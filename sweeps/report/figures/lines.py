@@ -25,7 +25,6 @@ from wsss.basics.printable import mean_of_seeds
 from wsss.training.diagnosis.learning import MAX_DEAD
 
 WIDTH = 560
-MAX_MARKED_EPOCHS = 20
 
 Seeds = Sequence[Sequence[float]]
 """[S][T] or [S][E]: a quantity during training, one series per seed. One without its last records
@@ -52,7 +51,6 @@ def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
             axes.plot(steps, moving_average(mean, steps_per_epoch), **look)
         axes.set(xlabel="training step", ylabel="loss L", xlim=(0, num_steps + 1))
         axes.grid(axis="y")
-        _mark_epochs(axes, steps_per_epoch, num_steps)
 
     explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
     return _chart(_with_seeds(curves), draw, explanation)
@@ -186,16 +184,3 @@ def oscillation(step_losses: Sequence[float], window: int) -> float:
     late = slice(len(losses) // 2, None)
     deviations = (losses - moving_average(losses, window))[late]
     return float(np.sqrt(np.mean(deviations**2)) / losses[late].mean())
-
-
-def _mark_epochs(axes: Axes, steps_per_epoch: int, num_steps: int) -> None:
-    """Number the epochs on the upper edge, with a line at the end of each."""
-    num_epochs = num_steps // steps_per_epoch
-    stride = -(-num_epochs // MAX_MARKED_EPOCHS) or 1
-    epochs = range(stride, num_epochs + 1, stride)
-    ends = [epoch * steps_per_epoch for epoch in epochs]
-    for step in ends:
-        axes.axvline(step, color="black", alpha=0.18, linewidth=0.8, dashes=(2, 3))
-    upper = axes.secondary_xaxis("top")
-    upper.set_xticks(ends, [str(epoch) for epoch in epochs])
-    upper.set_xlabel("end of epoch")

@@ -29,8 +29,6 @@ class Setting:
 
     name: str
     values: Sequence[float]
-    labels: Sequence[str] = ()
-    """Names of the values 0, 1, ...; empty for numbers on a scale."""
     log: bool = False
 
 
@@ -81,16 +79,14 @@ def _places(setting: Setting) -> NDArray[np.float64]:
 
 def _number(axes: Axes, at: int, setting: Setting) -> None:
     """Write the values along an axis; of many, a few that are about evenly spaced."""
-    values, places = np.asarray(setting.values, dtype=np.float64), _places(setting)
-    kept = dict(sorted(zip(places.tolist(), values.tolist(), strict=True)))
-    if not setting.labels and len(kept) > NUM_TICKS:
+    kept = dict(sorted(zip(_places(setting).tolist(), setting.values, strict=True)))
+    if len(kept) > NUM_TICKS:
         wanted = np.linspace(0, 1, NUM_TICKS)
         kept = dict(min(kept.items(), key=lambda item: abs(item[0] - at)) for at in wanted)
     side = -1 if at == 0 else 1  # no line lies left of the first axis
     for place, value in kept.items():
-        text = setting.labels[round(value)] if setting.labels else f"{value:.4g}"
         axes.annotate(
-            text,
+            f"{value:.4g}",
             (at, place),
             xytext=(4 * side, 0),
             textcoords="offset points",

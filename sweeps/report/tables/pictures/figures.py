@@ -9,8 +9,7 @@ from sweeps.evidence.seeds import LEVEL
 from sweeps.report.document import Picture
 from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
-from sweeps.report.figures.parallel import Setting, parallel_coordinates
-from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
+from sweeps.report.figures.rows import DotRow, bars, dots
 from sweeps.report.tables.findings import Cells, complete_grid, factors, residual
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
@@ -50,8 +49,8 @@ def _differences(table: Table, cells: Cells) -> Iterator[Picture]:
         DotRow(
             cell.reference,
             found.differences.values,
-            found.paper_difference,
             found.differences.interval,
+            found.paper_difference,
         )
         for cell in cells.values()
         if (found := cell.evidence)
@@ -63,26 +62,13 @@ def _differences(table: Table, cells: Cells) -> Iterator[Picture]:
         "adjusted for the number of cells."
     )
     if rows:
-        svg = forest(rows, baseline=table.baseline_name)
+        axis = f"difference to {table.baseline_name} (percentage points)"
+        svg = dots(rows, axis=axis, line_at=0)
         yield Picture("Differences to the baseline", caption, svg)
 
 
 def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
-    """Draw a grid's cells as lines through its factors, and the variance each factor explains."""
-    places = np.ndindex(len(table.rows), len(table.columns))
-    found = zip(places, (cell.mean for cell in cells.values()), strict=True)
-    shown = [(*place, mean) for place, mean in found if mean is not None]
-    if len(shown) < 3:
-        return
-    rows, columns, means = zip(*shown, strict=True)
-    settings = [
-        Setting(", ".join(table.row_names), rows, [", ".join(r.labels) for r in table.rows]),
-        Setting(table.column_name, columns, table.columns),
-    ]
-    caption = (
-        "A line per cell, coloured by its mean mIoU: dark is low, yellow high; thick: highest."
-    )
-    yield Picture("Cells by factor", caption, parallel_coordinates(settings, means))
+    """Draw how much of the variance each factor of a grid explains."""
     values = complete_grid(table, cells)
     if values is not None and min(values.shape) > 1:
         shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
@@ -122,12 +108,9 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
 
 
 def _dots(done: Sequence[CellReport]) -> Picture:
-    rows = [
-        DotRow(cell.reference, list(cell.values.values()), cell.printed, cell.seed_interval)
-        for cell in done
-    ]
-    caption = "A dot per seed, the mean, its 95 % interval over seeds, and the paper's number."
-    return Picture("Every training", caption, cell_dots(rows))
+    rows = [DotRow(cell.reference, list(cell.values.values()), cell.seed_interval) for cell in done]
+    caption = "A dot per seed, the mean, and its 95 % interval over seeds."
+    return Picture("Every training", caption, dots(rows, axis="pseudo-label mIoU (%)"))
 
 
 def _series(epochs: Epochs, key: str) -> Epochs:
@@ -156,7 +139,7 @@ def _losses(table: Table, epochs: Epochs) -> Iterator[Picture]:
     )
     yield Picture(f"Loss curves{as_figure}", caption, loss_curves(curves, window))
     rows = [
-        (name, [oscillation(losses, window) for losses in seeds])
+        DotRow(name, [100 * oscillation(losses, window) for losses in seeds])
         for name, seeds in curves.items()
         if window >= 3 and min(map(len, seeds)) >= 2 * window
     ]
@@ -166,7 +149,8 @@ def _losses(table: Table, epochs: Epochs) -> Iterator[Picture]:
         "smoother."
     )
     if rows:
-        yield Picture("Oscillation of the loss", caption, oscillation_bars(rows))
+        axis = "oscillation of the loss (% of its mean, last half of training)"
+        yield Picture("Oscillation of the loss", caption, dots(rows, axis=axis))
 
 
 def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
