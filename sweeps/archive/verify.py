@@ -25,7 +25,7 @@ from sweeps.evidence.image_counts import (
     load_threshold_counts,
 )
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.sweep import Sweep, read_sweep
+from sweeps.plan.sweep import Sweep, sweep_from_json
 from sweeps.plan.trials import Trial
 from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.latex import latex_tables
@@ -34,7 +34,7 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
 from sweeps.store.errors import StoreError
-from sweeps.store.store import Store, read_json
+from sweeps.store.store import Store, read_json, read_written
 from wsss.basics.errors import FULL, ForeseenError, let_through
 from wsss.basics.files import BROKEN_ZIP, open_file
 from wsss.basics.printable import counted, first_of
@@ -131,7 +131,8 @@ def _digest(archive: ZipFile, name: str) -> str:
 
 
 def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Iterator[Finding]:
-    sweep = read_sweep(store.sweep(manifest.sweep) / "sweep.json", in_own_folder=False)
+    path = store.sweep(manifest.sweep) / "sweep.json"  # a folder of another name is found by `ids`
+    sweep = read_written(path, "sweeps run", sweep_from_json)
     yield _check_ids(sweep, store, manifest)
     yield from _check_figures(sweep, store)
     yield from _check_tables(sweep, store, manifest)

@@ -300,12 +300,7 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
             f"{printable(', '.join(names)) or 'none'}; check --store and --sweep, or start one, "
             f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )
-    return read_sweep(store.sweep(name) / "sweep.json")
-
-
-def read_sweep(path: Path, *, in_own_folder: bool = True) -> Sweep:
-    """Read sweep.json. Raises ForeignFileError, by default also if its folder has another name."""
-    return read_description(path, "sweeps run", sweep_from_json, in_own_folder=in_own_folder)
+    return read_description(store.sweep(name) / "sweep.json", "sweeps run", sweep_from_json)
 
 
 def sweep_from_json(saved: Any) -> Sweep:

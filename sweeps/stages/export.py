@@ -59,7 +59,7 @@ class Export(Predict):
 
         Raises ServerTarError if a prediction breaks a rule of the server.
         """
-        dataset, ids = VocDataset(place.data), self.image_ids(place)
+        dataset, ids = place.dataset, self.image_ids(place)
         images = self.pulled(place)
         with_truth = all(dataset.has_mask(name) for name in ids)
         draw_gallery(

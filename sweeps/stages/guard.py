@@ -158,19 +158,18 @@ def watchdog(stack_file: Path, limit: float) -> Iterator[Callable[[], None]]:
     It appends the stacks of all threads to `stack_file`; the exit code is 1. A limit of 0 or less
     watches nothing. Only one per process at a time.
     """
-    reset_at, is_over = 0.0, limit <= 0
+    if limit <= 0:
+        yield lambda: None
+        return
+    reset_at = 0.0
 
     def beat() -> None:
         nonlocal reset_at
         now = time.monotonic()
-        # A reset starts a thread, so hundreds of steps a second share one.
-        if not is_over and now - reset_at >= limit / 20:
+        if now - reset_at >= limit / 20:  # a reset starts a thread
             reset_at = now
             faulthandler.dump_traceback_later(limit, exit=True, file=file)
 
-    if is_over:
-        yield beat
-        return
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     stack_file.parent.mkdir(parents=True, exist_ok=True)
@@ -180,9 +179,8 @@ def watchdog(stack_file: Path, limit: float) -> Iterator[Callable[[], None]]:
         try:
             yield beat
         finally:
-            is_over = True
-            faulthandler.cancel_dump_traceback_later()
             hook.remove()
+            faulthandler.cancel_dump_traceback_later()
     if stack_file.exists() and not stack_file.stat().st_size:
         stack_file.unlink()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, TrainingStage
-from sweeps.stages.train_cam import LostNetworkError, TrainCam, trained, trained_cam
+from sweeps.stages.train_cam import TrainCam, trained, trained_cam
 from sweeps.store.store import Folder
 from wsss.basics.pool import pool_map
 from wsss.data.voc import Sample, VocDataset
@@ -51,9 +51,9 @@ class InferCams(PerImage):
 
     def image_ids(self, place: Place) -> list[str]:
         """Return the split's images."""
-        return VocDataset(place.data).image_ids(self.split or self.chain.label_split)
+        return place.dataset.image_ids(self.split or self.chain.label_split)
 
-    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+    def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Infer and write the images' CAMs."""
         run, samples = self.chain.run, _samples(place, image_ids)
         model, device = trained_cam(run, place), place.process.device
@@ -80,11 +80,10 @@ class LearnAffinity(TrainingStage):
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train on one device; yield each epoch."""
         walk, maps = self.chain.random_walk, InferCams(self.chain).pulled(place)
-        dataset = VocDataset(place.data)
         training = affinity_training(
             affinity_net(self.chain, place),
-            dataset.samples(self.chain.label_split),
-            partial(_confident, maps, dataset, walk),
+            place.dataset.samples(self.chain.label_split),
+            partial(_confident, maps, place.dataset, walk),
             walk,
             process=place.process,
             checkpoints=self.own_checkpoints(folder, place),
@@ -116,26 +115,19 @@ class Walk(PerImage):
 
     def image_ids(self, place: Place) -> list[str]:
         """Return the images whose labels are made."""
-        return VocDataset(place.data).image_ids(self.chain.label_split)
+        return place.dataset.image_ids(self.chain.label_split)
 
-    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+    def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Spread the images' CAMs by the walk."""
-        network = place.store.folder(LearnAffinity(self.chain).rel)
+        network, walk, dataset = LearnAffinity(self.chain), self.chain.random_walk, place.dataset
         maps = InferCams(self.chain).pulled(place, image_ids)
-        network.pull_training()
         model = affinity_net(self.chain, place)
-        epochs = LearnAffinity(self.chain).own_checkpoints(network).restore(model).epoch
-        if epochs < self.chain.random_walk.epochs:
-            raise LostNetworkError(
-                f"{network.checkpoints}: {epochs} of {self.chain.random_walk.epochs} epochs can be "
-                "read; give the same command again to train the affinity network again"
-            )
-        dataset = VocDataset(place.data)
+        network.restore(model, place.store.folder(network.rel), walk.epochs)
         plain = (
             ImageCams(sample, _read_cams(maps, dataset, sample))
             for sample in _samples(place, image_ids)
         )
-        walked = walk_labels(model, plain, self.chain.random_walk, device=place.process.device)
+        walked = walk_labels(model, plain, walk, device=place.process.device)
         return _write_cams(self, walked, place)
 
 
@@ -164,9 +156,9 @@ class WriteLabels(PerImage):
 
     def image_ids(self, place: Place) -> list[str]:
         """Return the images whose labels are made."""
-        return VocDataset(place.data).image_ids(self.chain.label_split)
+        return place.dataset.image_ids(self.chain.label_split)
 
-    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+    def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Refine and write the images' labels."""
         cams = self._cams.pulled(place, image_ids)
         target, labels = place.store.folder(self.images_rel).path, self.chain.labels
@@ -178,7 +170,7 @@ class WriteLabels(PerImage):
             return LabelJob(sample, path, png, labels, self.source(place, name))
 
         jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
-        for image_id, _ in pool_map(write_label, jobs, num_workers=num_workers):
+        for image_id, _ in pool_map(write_label, jobs, num_workers=place.crew.num_workers):
             yield image_id
 
     def source(self, place: Place, image_id: str) -> str:
@@ -198,7 +190,7 @@ def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
     None if there are no pseudo-labels or some are lost, if they leave pixels out, and for a data
     set without any mask.
     """
-    stage, dataset = WriteLabels(chain), VocDataset(place.data)
+    stage, dataset = WriteLabels(chain), place.dataset
     written = set(stage.image_ids(place))
     scored = [i for i in dataset.image_ids(chain.run.data.eval_split) if i in written]
     if not (scored and dataset.has_masks() and stage.is_done(place)):
@@ -214,7 +206,7 @@ def affinity_net(chain: ChainConfig, place: Place) -> AffinityNet:
 
 
 def _samples(place: Place, image_ids: list[str]) -> list[Sample]:
-    dataset = VocDataset(place.data)
+    dataset = place.dataset
     return [dataset.sample(image_id) for image_id in image_ids]
 
 

@@ -22,7 +22,6 @@ from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.store.code_version import environment
 from sweeps.store.store import Folder, write_config
 from wsss.config import RunConfig
-from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import CountedImage
 from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
@@ -72,13 +71,13 @@ class Count(Stage):
             yield Record(self, done)
         gathered = [image for part in place.process.gather(images) for image in part]
         if place.process.is_first:
-            counts = collected(gathered, VocDataset(place.data), self.config.labels)
+            counts = collected(gathered, place.dataset, self.config.labels)
             counts.save(folder.path / COUNTS)
         return Counted(len(gathered), time.monotonic() - started)
 
     def _count(self, model: CamNet, place: Place, images: list[CountedImage]) -> Iterator[float]:
         """Count this rank's images into `images`; yield the share done."""
-        config, process, dataset = self.config, place.process, VocDataset(place.data)
+        config, process, dataset = self.config, place.process, place.dataset
         own = dataset.samples(config.data.eval_split)[process.rank :: process.world_size]
         inferred = infer_cams(model, own, config.labels, device=process.device)
         counted = count_each(inferred, dataset, config.labels)
@@ -135,7 +134,7 @@ class Score(Stage):
             path, count_images(counts, fixed=mious.fixed_threshold, best=mious.best_threshold)
         )
         draw_threshold_curve(path / "threshold_curve.png", mious)
-        dataset = VocDataset(place.data)
+        dataset = place.dataset
         samples = dataset.samples(config.data.eval_split)
         draw_gallery(
             path / "cam_gallery.png",

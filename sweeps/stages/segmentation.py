@@ -41,7 +41,7 @@ class TrainDeepLab(TrainingStage):
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train from the last checkpoint; yield the numbers of each epoch."""
-        config, dataset = self.chain.segmentation, VocDataset(place.data)
+        config, dataset = self.chain.segmentation, place.dataset
         first = place.process.is_first
         if first:
             settings = config.model_dump(mode="json")
@@ -67,7 +67,7 @@ class TrainDeepLab(TrainingStage):
     def label_maps(self, place: Place, image_ids: list[str]) -> list[Path]:
         """Return each image's pseudo-label, downloaded if need be, or its true mask."""
         if not self.chain.labels:
-            return VocDataset(place.data).mask_paths(image_ids)
+            return place.dataset.mask_paths(image_ids)
         images = WriteLabels(self.chain).pulled(place)
         return [images / f"{image_id}.png" for image_id in image_ids]
 
@@ -112,11 +112,11 @@ class Predict(PerImage):
 
     def image_ids(self, place: Place) -> list[str]:
         """Return the split's images."""
-        return VocDataset(place.data).image_ids(self.chain.eval_split)
+        return place.dataset.image_ids(self.chain.eval_split)
 
-    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+    def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Segment the images, without their masks or image-level labels."""
-        config, dataset = self.chain.segmentation, VocDataset(place.data)
+        config, dataset = self.chain.segmentation, place.dataset
         network = place.store.folder(TrainDeepLab(self.chain).rel)
         network.pull_training()
         checkpoints = TrainDeepLab(self.chain).own_checkpoints(network)
@@ -129,7 +129,7 @@ class Predict(PerImage):
 
     def finish(self, place: Place, folder: Folder) -> Any:
         """Draw a gallery and score the predictions."""
-        dataset, ids = VocDataset(place.data), self.image_ids(place)
+        dataset, ids = place.dataset, self.image_ids(place)
         images = self.pulled(place)
         path = folder.path / "gallery.png"
         draw_gallery(path, {"prediction": images}, dataset, evenly_spaced(ids))

@@ -9,20 +9,23 @@ module loads no torch, so that a driver can name stages without it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sweeps.stages.guard import HANG_AFTER_SECONDS, claim, watchdog
 from sweeps.store.errors import StoreError, disk_errors
-from sweeps.store.store import LABEL, Folder, Store
+from sweeps.store.store import LABEL, Folder, Store, write_json
 from wsss.basics.errors import ForeseenError
+from wsss.data.voc import VocDataset
 from wsss.labels.sources import digest_of, source_in
 from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.execution import Execution
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wsss.training.checkpoint import CheckpointFolder
     from wsss.training.process import Process
 
@@ -73,14 +76,18 @@ class Crew:
 
     def images(self, stage: "PerImage", place: "Place", image_ids: list[str]) -> Iterator[str]:
         """Process these images of a stage; yield each id once its file is written, and upload."""
-        return stage.do_shared(place, image_ids, num_workers=self.num_workers)
-
-
-ENDED_EARLY = "ended when asked to; the same command resumes it"
+        return stage.do_shared(place, image_ids)
 
 
 class EndedEarlyError(ForeseenError):
     """Work that was asked to end has saved what it had; it is no failure."""
+
+    def __init__(self, message: str = "ended when asked to; the same command resumes it") -> None:
+        super().__init__(message)
+
+
+class LostNetworkError(StoreError):
+    """A finished training whose last checkpoint can no longer be read."""
 
 
 def never() -> bool:
@@ -113,6 +120,11 @@ class Place:
     """
 
     @property
+    def dataset(self) -> VocDataset:
+        """The data set, opened anew."""
+        return VocDataset(self.data)
+
+    @property
     def data_digest(self) -> str:
         """Digest of all sources, `data` in done.json; "" without any."""
         return digest_of(self.sources)
@@ -137,7 +149,7 @@ class Place:
         Ray Train then ends the others, which hold nothing.
         """
         if self.process.is_first and self.is_ending():
-            raise EndedEarlyError(ENDED_EARLY)
+            raise EndedEarlyError
 
     def first(self, ask: Callable[[], T]) -> T:
         """Return on every rank the first rank's answer."""
@@ -198,6 +210,19 @@ class TrainingStage(Stage):
             is_wanted=place.is_ending if place else never,
         )
 
+    def restore(self, model: "nn.Module", folder: Folder, num_epochs: int) -> None:
+        """Load the finished training into a network, downloaded if need be.
+
+        Raises LostNetworkError if less than all epochs can be read.
+        """
+        folder.pull_training()
+        epochs = self.own_checkpoints(folder).restore(model).epoch
+        if epochs < num_epochs:
+            raise LostNetworkError(
+                f"{folder.checkpoints}: {epochs} of {num_epochs} epochs can be read; give the same "
+                "command again to train the rest again"
+            )
+
     def is_done(self, place: Place) -> bool:
         """Whether the training is finished and its last checkpoint whole."""
         folder = place.store.folder(self.rel)
@@ -228,11 +253,8 @@ class PerImage(Stage):
         """Return the ids of all images."""
 
     @abstractmethod
-    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Process these images; yield each id once its file is whole on disk.
-
-        num_workers: processes that may help; 0: none.
-        """
+    def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
+        """Process these images; yield each id once its file is whole on disk."""
 
     def finish(self, place: Place, folder: Folder) -> Any:
         """Return the stage's result, once all files are there."""
@@ -278,10 +300,10 @@ class PerImage(Stage):
         place.end_if_asked()  # there may be images left
         return self.finish(place, folder)
 
-    def do_shared(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+    def do_shared(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Process these images here until the end is asked for, and upload their files."""
         folder, waiting = place.store.folder(self.images_rel), set[str]()
-        for image_id in self.do(place, image_ids, num_workers=num_workers):
+        for image_id in self.do(place, image_ids):
             waiting.add(f"{image_id}{self.suffix}")
             if len(waiting) >= place.share_every:
                 folder.push(waiting)
@@ -317,8 +339,7 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
         if place.first(lambda: stage.is_done(place)):
             return  # another process did it while this one waited
         if process.is_first:
-            _refuse_unlabelled(stage, place, folder)
-            place.store.label(stage.rel)
+            _label(stage, place, folder)
         if isinstance(stage, TrainingStage):
             _start_training(folder, place)
         result = yield from _watched(stage, place, folder)
@@ -330,12 +351,11 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
 
 def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
     """Run a stage under a watchdog; every record counts as progress."""
-    process = place.process
+    process, stacks = place.process, place.stack_folder
     name = "stack.txt" if process.is_first else f"stack-{process.rank}.txt"
-    with ExitStack() as stack:
-        stacks, limit = place.stack_folder, place.conduct.hang_after
-        beat = stack.enter_context(watchdog(stacks / name, limit)) if stacks else lambda: None
-        steps = stack.enter_context(closing(stage.run(place, folder)))
+    limit = place.conduct.hang_after
+    guard = watchdog(stacks / name, limit) if stacks else nullcontext(lambda: None)
+    with guard as beat, closing(stage.run(place, folder)) as steps:
         while True:
             try:
                 record = next(steps)
@@ -357,8 +377,11 @@ def _start_training(folder: Folder, place: Place) -> None:
         folder.take_over(names)
 
 
-def _refuse_unlabelled(stage: Stage, place: Place, folder: Folder) -> None:
-    """Raise StoreError if a folder chosen by the user holds such files without a label."""
+def _label(stage: Stage, place: Place, folder: Folder) -> None:
+    """Write into a folder chosen by the user which stage it holds.
+
+    Raises StoreError if it holds such files already and no label.
+    """
     named = place.store.named.get(stage.rel)
     if named is None or (named / LABEL).exists():
         return
@@ -372,3 +395,4 @@ def _refuse_unlabelled(stage: Stage, place: Place, folder: Folder) -> None:
             f"{named}: holds files, and no {LABEL} says what they were made from; choose another "
             "folder"
         )
+    write_json(named / LABEL, {"stage": stage.rel})

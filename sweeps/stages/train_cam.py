@@ -8,19 +8,13 @@ import torch
 
 from sweeps.stages.stage import Place, Record, Steps, TrainingStage
 from sweeps.store.code_version import environment
-from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, write_config
 from wsss.config import RunConfig
-from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
 from wsss.networks.cam_net import CamNet
 from wsss.networks.random_weights import DRAWING
 from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.diagnosis.learning import PriorWarning, find_dead_maps
-
-
-class LostNetworkError(StoreError):
-    """A finished training whose last checkpoint can no longer be read."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +51,13 @@ class TrainCam(TrainingStage):
         does.
         """
         config, first = self.config, place.process.is_first
-        cam, dataset = place.store.cam(self.id()), VocDataset(place.data)
-        samples, num_classes = dataset.samples(config.data.train_split), len(dataset.classes)
+        samples = place.dataset.samples(config.data.train_split)
+        num_classes = len(place.dataset.classes)
         model = build_cam_net(config, samples, num_classes, weights_file=place.weights_file)
         if first:
             write_config(folder.path / "config.json", config)
             if not folder.checkpoint_names():
-                cam.clear_warning()
+                folder.clear_warning()
         epoch = 0.0
         for record in train_cam(
             model,
@@ -76,7 +70,7 @@ class TrainCam(TrainingStage):
             numbers: dict[str, Any]
             if isinstance(record, PriorWarning):
                 if first:
-                    cam.warn(asdict(record) | {"message": str(record)})
+                    folder.warn(asdict(record) | {"message": str(record)})
                     folder.share()
                 numbers = {"epoch": epoch, "warning": str(record)}
             else:
@@ -105,12 +99,8 @@ def trained(folder: Folder, place: Place) -> Trained:
 
 
 def trained_cam(config: RunConfig, place: Place) -> CamNet:
-    """Return the network of a finished training, downloaded if need be.
-
-    Raises LostNetworkError if its last checkpoint cannot be read.
-    """
-    folder = place.store.folder(TrainCam(config).rel)
-    return load_cam(config, folder, len(VocDataset(place.data).classes))
+    """Return the network of a finished training, downloaded if need be. Raises LostNetworkError."""
+    return load_cam(config, place.store.cam(cam_id(config)), len(place.dataset.classes))
 
 
 def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
@@ -118,15 +108,9 @@ def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
 
     num_classes: without the background. Raises LostNetworkError.
     """
-    folder.pull_training()
     # The checkpoint replaces all initial weights and statistics.
     network = config.network.model_copy(update={"weights": "none"})
     with DRAWING:
         model = CamNet(network, num_classes).to(memory_format=torch.channels_last)
-    epochs = TrainCam(config).own_checkpoints(folder).restore(model).epoch
-    if epochs < config.train.epochs:
-        raise LostNetworkError(
-            f"{folder.checkpoints}: {epochs} of {config.train.epochs} epochs can be read; give the "
-            "same command again to train the rest again"
-        )
+    TrainCam(config).restore(model, folder, config.train.epochs)
     return model

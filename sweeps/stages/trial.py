@@ -21,7 +21,6 @@ from sweeps.store.errors import StoreError
 from sweeps.store.failures import note_of, write_note
 from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
-from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts, mean_iou, threshold_index
 from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
@@ -120,7 +119,7 @@ def search_trial(
     held_out: add `held_out` to the last record: the mIoU of the held-out half in percent, at the
     threshold that the search half chose. The pixel masks of the held-out half only score it.
     """
-    dataset, labels = VocDataset(place.data), config.labels
+    dataset, labels = place.dataset, config.labels
     halves = split_halves(dataset.image_ids(config.data.eval_split))
 
     def count(model: CamNet, image_ids: list[str]) -> ThresholdCounts:

@@ -13,16 +13,15 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sweeps.store.errors import StoreError
-from sweeps.store.records import first_problem
-from sweeps.store.store import Store, read_json, require_own, write_json
+from sweeps.store.store import Store, read_written, write_json
 from wsss.basics.files import files_in
 from wsss.training.checkpoint_names import epochs_of
 
@@ -128,7 +127,8 @@ class Book:
     """The attempts and sessions of a ledger, earliest first."""
 
     def __init__(self, attempts: Iterable[Attempt] = (), sessions: Iterable[Session] = ()) -> None:
-        self.attempts = sorted(attempts, key=lambda attempt: (attempt.start, attempt.name))
+        by_name = {attempt.name: attempt for attempt in attempts}  # a copied file counts once
+        self.attempts = sorted(by_name.values(), key=lambda each: (each.start, each.name))
         self.sessions = {s.name: s for s in sorted(sessions, key=lambda session: session.start)}
         for attempt in self.attempts:
             name, last = attempt.session, attempt.last_sign()
@@ -153,9 +153,7 @@ class Book:
 def read_book(store: Store, sweep_name: str) -> Book:
     """Read a sweep's ledger; empty if there is none. Raises StoreError for an invalid file."""
     folder = store.sweep(sweep_name)
-    attempts = [_read(path, Attempt) for path in files_in(folder / "attempts", "*.json")]
-    sessions = [_read(path, Session) for path in files_in(folder / "drivers", "*.json")]
-    return Book(attempts, sessions)
+    return Book(_records(folder / "attempts", Attempt), _records(folder / "drivers", Session))
 
 
 class Ledger:
@@ -205,20 +203,16 @@ class Ledger:
 
     def update(self, trial: Target, *, status: str, record: dict[str, float] | None = None) -> None:
         """Record what happened to a trial, as a Listener."""
-        run_id = trial.run_id
-        if status == "running" and record is None:
-            self.ended(run_id, "killed")  # unless `ended` was told a better reason
-            self._start(trial)
-            return
-        attempt = self._running(run_id)
-        # Only an epoch's record has a loss, not those of the scoring.
-        if attempt and status == "running" and record and "loss" in record:
-            attempt.marks.append((self.clock(), int(record["epoch"])))
-            self._write(attempt)
         if status != "running":
             reasons: dict[str, Reason] = {"done": "finished", "failed": "failed"}
-            self.ended(run_id, reasons.get(status, "interrupted"))
+            self.ended(trial.run_id, reasons.get(status, "interrupted"))
             self._push()  # with the trial's result
+        elif record is None:
+            self.ended(trial.run_id, "killed")  # unless `ended` was told a better reason
+            self._start(trial)
+        elif "loss" in record and (attempt := self._running(trial.run_id)):  # not of the scoring
+            attempt.marks.append((self.clock(), int(record["epoch"])))
+            self._write(attempt)
 
     def ended(self, run_id: str, why: Reason) -> None:
         """Record the end of a run's attempt, if one is open."""
@@ -290,14 +284,7 @@ def hours_between(start: float, end: float) -> float:
 T = TypeVar("T", Attempt, Session)
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def _records(folder: Path, kind: type[T]) -> Iterator[T]:
     remedy = "delete the file; its hours are then not counted"
-    try:
-        record = kind.model_validate(read_json(path, remedy))
-    except ValidationError as error:
-        what = "an attempt" if kind is Attempt else "a driver"
-        raise StoreError(
-            f"{path}: not a record of {what} ({first_problem(error)}); {remedy}"
-        ) from None
-    require_own(path, record.name, path.stem, remedy)
-    return record
+    for path in files_in(folder, "*.json"):
+        yield read_written(path, "sweeps run", kind.model_validate, remedy)

@@ -7,7 +7,7 @@ whoever needs one that is absent gets an error with the file's name.
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from sweeps.store.errors import StoreError
@@ -53,6 +53,14 @@ class _Result(TypedDict, total=False):
     iou_fixed: list[Percent | None]
     iou_best: list[Percent | None]
     curve: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
+
+
+def _fitting(found: _Result) -> _Result:
+    """Return a result. Raises ValueError unless its IoUs are of background and classes."""
+    for ious in (found.get("iou_fixed"), found.get("iou_best")):
+        if ious and "classes" in found and len(ious) != 1 + len(found["classes"]):
+            raise ValueError(f"{len(ious)} IoUs for background and {len(found['classes'])} classes")
+    return found
 
 
 class _Epoch(TypedDict, total=False):
@@ -108,7 +116,8 @@ class _Pages(TypedDict, total=False):
     runs: dict[str, str]
 
 
-RESULT, EPOCH, ATTEMPT = TypeAdapter(_Result), TypeAdapter(_Epoch), TypeAdapter(_Attempt)
+RESULT = TypeAdapter(Annotated[_Result, AfterValidator(_fitting)])
+EPOCH, ATTEMPT = TypeAdapter(_Epoch), TypeAdapter(_Attempt)
 FAILURE, WARNING = TypeAdapter(_Failure), TypeAdapter(_Warning)
 HELD_OUT, PAGES = TypeAdapter(dict[str, _Judged]), TypeAdapter(_Pages)
 

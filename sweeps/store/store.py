@@ -17,9 +17,9 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -48,8 +48,6 @@ if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: rea
     from sweeps.store.remote.mirror import Remote
 
 LABEL = "stage.json"
-WAIT_SECONDS = 5.0
-"""Between two looks at something else while another process holds a lock."""
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +123,7 @@ class Folder:
     def failure(self) -> dict[str, Any] | None:
         """Return why the stage failed ({kind, message, ...}), or None."""
         found = read_record(self.path / "failure.json", records.FAILURE)
-        return found if found and not self.result() else None
+        return None if self.result() else found
 
     def why_failed(self) -> str | None:
         """Return the kind and message of a failure in a line, or None."""
@@ -160,15 +158,8 @@ class Folder:
         self._forget("warning.json")
 
     def metrics(self) -> dict[str, Any] | None:
-        """Return the figures of a finished run, or None. Raises StoreError for impossible ones."""
-        found = self.result()
-        for key in ("iou_fixed", "iou_best") if found and "classes" in found else ():
-            if found and len(found.get(key, ())) not in (0, 1 + len(found["classes"])):
-                raise StoreError(
-                    f"{self.path / DONE}: {key} has {len(found[key])} values for the background "
-                    f"and {len(found['classes'])} classes; {records.AGAIN}"
-                )
-        return found
+        """Return the figures of a finished run, or None."""
+        return self.result()
 
     # One process at a time
 
@@ -179,25 +170,24 @@ class Folder:
 
     @contextmanager
     def hold(
-        self, *, silent: float = 30.0, meanwhile: Callable[[], None] = lambda: None
+        self, *, every: float = 5.0, meanwhile: Callable[[], None] = lambda: None
     ) -> Iterator[None]:
         """Hold the lock, after waiting as long as another process holds it.
 
-        silent: seconds after which to say so. meanwhile: called every few seconds; may raise.
+        meanwhile: called after each `every` seconds; may raise. After six times, it is said.
         """
         from filelock import Timeout
 
-        lock, begun, is_said = self.lock(), time.monotonic(), False
-        while True:
+        lock = self.lock()
+        for times in count(1):
             try:
-                lock.acquire(timeout=min(silent, WAIT_SECONDS))
+                lock.acquire(timeout=every)
                 break
             except Timeout as held:
                 meanwhile()
-                if not is_said and time.monotonic() - begun >= silent:
+                if times == 6:
                     where = held if self.remote.url else self.path
                     logger.warning("%s: another process is working on this; waiting for it", where)
-                    is_said = True
         self._lock = lock
         try:
             yield
@@ -314,11 +304,6 @@ class Store:
                 return Folder(path / rel[len(name) + 1 :], stage_id=rel.partition("/")[2])
         return Folder(self.root / rel, self.remote, stage_id=rel.partition("/")[2])
 
-    def label(self, rel: str) -> None:
-        """Write into a named folder which stage it holds."""
-        if rel in self.named:
-            write_json(self.named[rel] / LABEL, {"stage": rel})
-
     def cam(self, cam_id: str) -> Folder:
         """Return the folder of a CAM training."""
         return self.folder(f"cams/{cam_id}")
@@ -425,16 +410,9 @@ def open_store(address: str | Path) -> Store:
 
 def _check_label(path: Path, rel: str) -> None:
     """Raise StoreError if a folder's label names another stage than `rel`."""
-    label = path / LABEL
-    if not label.exists():
-        return
-    try:
-        held = files.read_json(label)["stage"]
-    except (ValueError, TypeError, KeyError):
-        raise StoreError(
-            f"{label}: damaged, so nothing says what the folder holds; choose another folder"
-        ) from None
-    if held != rel:
+    found = read_json(path / LABEL, "choose another folder")
+    held = found.get("stage") if isinstance(found, dict) else found
+    if found is not None and held != rel:
         room = rel.partition("/")[0]
         raise StoreError(
             f"{path}: holds {room} with other settings ({held}, not {rel}); choose another folder"
@@ -470,34 +448,37 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
+T = TypeVar("T")
 N = TypeVar("N", bound=_Named)
 
 
-def read_description(
-    path: Path, program: str, read: Callable[[Any], N], *, in_own_folder: bool = True
-) -> N:
-    """Read what describes a sweep, search or headline.
+def read_written(path: Path, program: str, read: Callable[[Any], T], remedy: str = "") -> T:
+    """Read a JSON file that a command has written.
 
-    program: the command that writes it, e.g. `sweeps search`. read: makes it from JSON. Raises
-    StoreError if it is not JSON; ForeignFileError if the content is not what the command writes, or
-    if `in_own_folder` and the folder has another name.
+    program: the command, e.g. `sweeps search`. read: makes something of the JSON. remedy: unless it
+    is to give the command again. Raises StoreError if it is not JSON, ForeignFileError if it is not
+    what the command writes.
     """
-    remedy = f"give the `{program}` command again"
+    remedy = remedy or f"give the `{program}` command again"
     try:
-        found = read(read_json(path, remedy))
-        name = found.name
+        return read(read_json(path, remedy))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said, kind = "; ".join(str(error).splitlines()), f"{type(error).__name__}: "
+        said = "; ".join(str(error).splitlines())
         if isinstance(error, ValidationError):
-            said, kind = records.first_problem(error), ""
-        elif isinstance(error, ConfigError):
-            kind = ""
+            said = records.first_problem(error)
         raise ForeignFileError(
-            f"{path}: not what this version of `{program}` writes ({kind}{said}); {remedy}"
+            f"{path}: not what this version of `{program}` writes ({said}); {remedy}"
         ) from None
-    if in_own_folder:
-        remedy = "give the folder back its name or delete it, or name another one"
-        require_own(path, name, path.parent.name, remedy)
+
+
+def read_description(path: Path, program: str, read: Callable[[Any], N]) -> N:
+    """Read what describes a sweep, search or headline, as `read_written` does.
+
+    Raises ForeignFileError if its folder has another name, too.
+    """
+    found = read_written(path, program, read)
+    remedy = "give the folder back its name or delete it, or name another one"
+    require_own(path, found.name, path.parent.name, remedy)
     return found
 
 

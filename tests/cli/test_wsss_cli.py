@@ -499,7 +499,7 @@ def test_the_checkpoint_of_another_training_is_not_taken(
     (again,) = re.findall("finish it with: (.*)", fail("infer", "--run", run))
     assert "epoch 3" in succeed(*shlex.split(again)[3:])
     (run / "stage.json").write_text("[]")
-    assert "stage.json: damaged, so nothing says what the folder" in fail("infer", "--run", run)
+    assert "holds cams with other settings ([], not cams/" in fail("infer", "--run", run)
 
 
 def test_labels_are_scored_with_the_masks_and_the_split_of_now(run: Path, voc: Path) -> None:

@@ -261,17 +261,14 @@ def test_a_second_process_on_one_training_waits_until_the_first_ends(
         assert other.poll() == -9
 
 
-def test_who_waits_for_another_process_ends_when_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_waits_for_another_process_ends_when_asked(tmp_path: Path) -> None:
     cam = Store(tmp_path).cam("c")
-    monkeypatch.setattr("sweeps.store.store.WAIT_SECONDS", 0.1)
 
     def asked() -> None:
         raise EndedEarlyError
 
     with held_for_a_second(cam) as other:
-        with pytest.raises(EndedEarlyError), cam.hold(meanwhile=asked):
+        with pytest.raises(EndedEarlyError), cam.hold(every=0.1, meanwhile=asked):
             pass
         assert other.poll() is None
 
@@ -280,7 +277,7 @@ def test_who_waits_for_another_process_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cam = Store(tmp_path).cam("c")
-    with held_for_a_second(cam) as other, cam.hold(silent=0.1):
+    with held_for_a_second(cam) as other, cam.hold(every=0.1):
         assert other.poll() == -9
     assert f"{cam.path}: another process is working on this; waiting for it" in caplog.text
 

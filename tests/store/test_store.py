@@ -17,7 +17,7 @@ from sweeps.archive.verify import verify
 from sweeps.evidence.image_counts import load_image_counts
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Folder, Store, open_store, read_json, write_json
+from sweeps.store.store import LABEL, Folder, Store, open_store, read_json, write_json
 from wsss.basics.errors import ForeseenError
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.labels.cam_files import read_cams
@@ -95,9 +95,7 @@ def test_a_stage_at_a_path_of_its_own_is_refused_by_name_if_it_is_another(tmp_pa
     assert store.folder("maps/aa").path == tmp_path / "out"
     assert store.folder("maps/aa/png").path == tmp_path / "out" / "png"
     assert store.folder("labels/bb").path == tmp_path / "run" / "labels" / "bb"
-    store.label("maps/aa")
-    store.label("labels/bb")  # has its id for a name
-    assert not (tmp_path / "run").exists()
+    write_json(tmp_path / "out" / LABEL, {"stage": "maps/aa"})
     assert store.folder("maps/aa/png")
     with pytest.raises(
         StoreError, match=r"out: holds maps with other settings \(maps/aa, not maps/c"
@@ -176,7 +174,11 @@ OF_ONE = "holds no record of epoch 1"
         ("done.json", b'{"iou_best": [-1.0]}', "iou_best.0: Input should be greater than or equal"),
         ("done.json", b'{"miou_fixed": null}', "miou_fixed: Input should be a valid number"),
         ("done.json", b'{"curve": [[0.1]]}', "curve.0: List should have at least 2 items"),
-        ("done.json", b'{"classes": ["cat"], "iou_fixed": [1.0]}', "iou_fixed has 1 values for"),
+        (
+            "done.json",
+            b'{"classes": ["cat"], "iou_best": [1.0]}',
+            "Value error, 1 IoUs for background",
+        ),
         ("done.json", b'{"environment": []}', "environment: Input should be a valid dictionary"),
         ("epochs/0001.json", b'{"epoch": 1, "dead": {"enhanced": "x"}}', "dead.enhanced: Input"),
         ("epochs/0001.json", b'{"epoch": 1, "step_losses": [{}]}', "step_losses.0: Input should"),

@@ -13,16 +13,7 @@ from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
 from sweeps.run.ray.train import fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
-from sweeps.stages.stage import (
-    ENDED_EARLY,
-    Crew,
-    EndedEarlyError,
-    PerImage,
-    Place,
-    Record,
-    Stage,
-    attempt,
-)
+from sweeps.stages.stage import Crew, EndedEarlyError, PerImage, Place, Record, Stage, attempt
 from sweeps.stages.train_cam import TrainCam
 from wsss.training.process import Process, pick_device
 
@@ -164,7 +155,7 @@ class Cluster(Crew):
         if self.word is None and place.is_ending():
             self.word = ask_to_end()
         if self.word is not None and needs and not _num_slots(needs):
-            raise EndedEarlyError(ENDED_EARLY)
+            raise EndedEarlyError
 
     def _sent(self, stage: Stage, place: Place) -> _Sent:
         place = replace(place, crew=Crew(), is_ending=AskedToEnd())
@@ -234,4 +225,4 @@ def _attempt(sent: _Sent) -> Iterator[Record]:
 
 def _do_images(sent: _Sent, image_ids: list[str]) -> Iterator[str]:
     assert isinstance(sent.stage, PerImage)
-    yield from sent.stage.do_shared(sent.alone(), image_ids, num_workers=0)
+    yield from sent.stage.do_shared(sent.alone(), image_ids)

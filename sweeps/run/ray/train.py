@@ -16,7 +16,7 @@ import torch
 
 from sweeps.run.ray.ending import AskedToEnd
 from sweeps.run.ray.resources import Resources
-from sweeps.stages.stage import ENDED_EARLY, EndedEarlyError
+from sweeps.stages.stage import EndedEarlyError
 from sweeps.store.errors import comes_again
 from wsss.basics.errors import ForeseenError
 from wsss.training.execution import keep_freed_memory
@@ -84,7 +84,7 @@ def fit(
         except ray.train.WorkerGroupError as error:
             raise _foreseen(error.worker_failures.values()) or error from None
         if is_ending():
-            raise EndedEarlyError(ENDED_EARLY)
+            raise EndedEarlyError
 
 
 def _foreseen(errors: Iterable[BaseException]) -> ForeseenError | None:

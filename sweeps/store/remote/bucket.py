@@ -107,12 +107,11 @@ class Bucket:
         """Upload a file of at most 5 GB as a whole; return the object's ETag."""
 
         def put() -> str:
-            sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
             with path.open("rb") as file:
                 stat = os.fstat(file.fileno())
-                while chunk := file.read(SMALL):
-                    sha256.update(chunk)
-                    md5.update(chunk)
+                sha256 = hashlib.file_digest(file, "sha256")
+                file.seek(0)
+                md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
                 file.seek(0)
                 # Open files are sent with `Expect: 100-continue`, which some servers answer late.
                 answer = self._client.put_object(

@@ -28,17 +28,12 @@ logger = logging.getLogger(__name__)
 class LeaseHeldError(Timeout):
     """Somebody else holds the lease and is alive."""
 
-    def __init__(self, lease: "Lease", holder: dict[str, Any], age_seconds: float) -> None:
-        super().__init__(lease.url)
-        self.url, self.holder, self.age_seconds = lease.url, holder, age_seconds
-        self.free_after = lease.times.stale
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
     def __str__(self) -> str:
-        return (
-            f"{self.url}: held by process {self.holder.get('pid')} on {self.holder.get('host')}, "
-            f"last sign of life {self.age_seconds:.0f} s ago; it is free {self.free_after:.0f} s "
-            "after the last one"
-        )
+        return self.message
 
 
 class Lease:
@@ -129,17 +124,22 @@ class Lease:
         elif etag is None:
             has_died = holder.get("machine") == self._body["machine"]  # we have its file lock
             if not has_died and info.age_seconds <= self.times.stale:
-                return LeaseHeldError(self, holder, info.age_seconds)
-            pid, host = holder.get("pid"), holder.get("host")
-            logger.warning("%s: left by process %s on %s; taken over", self.url, pid, host)
+                return self._held(holder, info.age_seconds)
+            logger.warning("%s: left by %s; taken over", self.url, _process(holder))
             etag = self._write(IfMatch=info.etag)
         if etag is None:  # somebody was faster, or the answer was lost
             holder, info = self._read()
             etag = self._own_etag(holder, info)
         if etag is None:
-            return LeaseHeldError(self, holder, 0.0)
+            return self._held(holder, 0.0)
         self._etag = etag
         return None
+
+    def _held(self, holder: dict[str, Any], age_seconds: float) -> LeaseHeldError:
+        return LeaseHeldError(
+            f"{self.url}: held by {_process(holder)}, last sign of life {age_seconds:.0f} s ago; "
+            f"it is free {self.times.stale:.0f} s after the last one"
+        )
 
     def _own_etag(self, holder: dict[str, Any], info: ObjectInfo | None) -> str | None:
         """Return the ETag of a lease that is ours, even if the answer to its writing was lost."""
@@ -180,6 +180,10 @@ class Lease:
                     self.on_lost()
                 return
             self._etag = etag
+
+
+def _process(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid')} on {holder.get('host')}"
 
 
 def _words(error: Exception) -> str:
