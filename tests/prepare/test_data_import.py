@@ -43,18 +43,20 @@ def run(source: Path, *more: str | Path) -> Result:
     return CliRunner().invoke(data_app, [str(word) for word in words])
 
 
-def imported(pictures: Path, text: str | bytes, *more: str, name: str = "labels.csv") -> VocDataset:
+def given(pictures: Path, text: str | bytes, *more: str, name: str) -> Result:
     source = pictures.with_name(name)
     source.write_bytes(text if isinstance(text, bytes) else text.encode())
-    result = run(source, "--images", pictures, *more)
+    return run(source, "--images", pictures, *more)
+
+
+def imported(pictures: Path, text: str, *more: str, name: str = "labels.csv") -> VocDataset:
+    result = given(pictures, text, *more, name=name)
     assert result.exit_code == 0, result.output
     return VocDataset(pictures.with_name("made"))
 
 
 def refused(pictures: Path, text: str | bytes, *more: str, name: str = "labels.csv") -> str:
-    source = pictures.with_name(name)
-    source.write_bytes(text if isinstance(text, bytes) else text.encode())
-    result = run(source, "--images", pictures, *more)
+    result = given(pictures, text, *more, name=name)
     assert result.exit_code == 2, f"{result.exception!r}\n{result.output}"
     assert sorted(path.name for path in pictures.parent.iterdir() if path.is_dir()) == ["pictures"]
     return next(line for line in result.stderr.splitlines() if line.startswith("error: "))
@@ -100,17 +102,20 @@ def test_a_table_is_read_in_each_of_its_forms(
     [
         ("image,labels\n1.jpg,traffic light\n", "'traffic light': one label or several?"),
         ('image,labels\n1.jpg,"a,b"\n2.png,a;b\n', "one label or several?"),
-        ("image,labels\n1.jpg,cat,dog\n", "line 2 has 3 fields, the header 2"),
+        ("image,labels\n1.jpg,cat,dog\n", "the row '1.jpg,cat,dog' has 3 fields, the header 2"),
         ("image,path,labels\n1.jpg,1.jpg,cat\n", "image or path? choose one with --image-column"),
         ("1.jpg,cat\n2.png,dog\n", "no column of pictures among 1.jpg, cat"),
-        ("image,width,height\n1.jpg,20,10\n", "no column of labels: name one with --label-column,"),
-        ("image,the animal\n1.jpg,cat\n", "name one with --label-column 'the animal', or"),
+        ("image,width\n1.jpg,20\n", "no column of labels; name one with --label-column, or"),
+        ("image,the animal\n1.jpg,cat\n", "(the animal has 'cat')"),
+        ("image\n1.jpg\n", "(there is no other column)"),
+        ("image,a,a\n1.jpg,0,1\n", "two columns of image, a, a have one name"),
         ("image,labels\n9.jpg,cat\n2.png,dog\n", "1 of 2 pictures not found in"),
         ("image,labels\nx.jpg,cat\n", "'x.jpg' may be a/x.jpg, b/x.jpg"),
         ("image,labels\n1.jpg,cup\n2.png,Cup\n", "'Cup' and 'cup' differ at most in upper"),
         ("image,labels\n1.jpg,background\n", "'background' is no class"),
         ("image,labels\n1.jpg,\n", "no image has a label"),
-        ("image,labels,split\n1.jpg,cat,spring\n", "line 2: no split 'spring'"),
+        ("image,labels,split\n1.jpg,cat,spring\n", "'1.jpg' is in split 'spring'; write"),
+        ("image,labels,split\n1.jpg,a,val\n1.jpg,b,train\n", "is in split 'train'; write train"),
         ("image,labels,split\n1.jpg,cat,val\n", "no labelled image in train"),
         ("image,labels\n1.jpg,K\u00e4se\n".encode("latin-1"), "not UTF-8 text"),
     ],
@@ -162,7 +167,7 @@ def test_a_second_table_may_lie_below_the_first_and_what_it_names_is_not_left_ou
     (pictures / "a/val.csv").write_text("image,labels\nx.jpg,dog\n")
     monkeypatch.chdir(pictures)
     told = run(Path("labels.csv"), "--val", pictures / "a/val.csv").stdout
-    assert "left out, pictures that labels.csv does not label: 3.JPG, a/y \u00e4.jpg, b/x" in told
+    assert "labels.csv does not label, or that are not read: 3.JPG, a/y \u00e4.jpg, b/x" in told
     assert labels(VocDataset(pictures / "made"))["x"] == ("dog",)
 
 
@@ -178,7 +183,7 @@ def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
     assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "t": ("b",), "y_a": ("a",)}
     record = json.loads((dataset.root / "imported.json").read_text())
     assert record["pictures"]["t"] == r"b/\xe9t\xe9.jpg"
-    assert "left out, pictures that pictures does not label: 2.png, 3.JPG" in result.stdout
+    assert "does not label, or that are not read: 2.png, 3.JPG" in result.stdout
     (pictures / "cafe\u0301").mkdir()  # as macOS writes an accent
     (pictures / "2.png").rename(pictures / "cafe\u0301/2.png")
     shutil.rmtree(dataset.root)
@@ -213,27 +218,21 @@ def coco(*annotations: dict[str, Any], **changes: Any) -> str:
     return json.dumps(tree | changes)
 
 
+def annotated(image: int, category: int, segmentation: Any, **more: Any) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "segmentation": segmentation, **more}
+
+
 def box(image: int, category: int, left: int, top: int, right: int, bottom: int) -> dict[str, Any]:
-    polygon = [left, top, right, top, right, bottom, left, bottom]
-    return {"image_id": image, "category_id": category, "segmentation": [polygon]}
+    return annotated(image, category, [[left, top, right, top, right, bottom, left, bottom]])
 
 
 DOG, CAT = box(10, 90, 0, 0, 6, 4), box(11, 7, 1, 1, 3, 3)
 
 
 def test_a_mask_has_small_objects_above_large_ones_and_crowds_below(pictures: Path) -> None:
-    small = {
-        "image_id": 10,
-        "category_id": 7,
-        "segmentation": {"size": [HEIGHT, WIDTH], "counts": SHORT_FORM},
-    }
+    small = annotated(10, 7, {"size": [HEIGHT, WIDTH], "counts": SHORT_FORM})
     runs = [0, 6, 40, 2]  # the first column, and the last two pixels of the last one
-    crowd = {
-        "image_id": 10,
-        "category_id": 7,
-        "iscrowd": 1,
-        "segmentation": {"size": [HEIGHT, WIDTH], "counts": runs},
-    }
+    crowd = annotated(10, 7, {"size": [HEIGHT, WIDTH], "counts": runs}, iscrowd=1)
     text = coco(small, DOG, crowd, CAT)
     dataset = imported(pictures, text, "--masks", "--val", "0", name="instances.json")
     assert dataset.classes == ("dog", "cat")
@@ -276,20 +275,23 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
         ("[1]", "not COCO's instances (Input should be an object)"),
         ('{"shapes": []}', "not COCO's instances (images: Field required)"),
         ("[" * 100_000, "not COCO's instances"),
-        (coco(DOG, images=[]), "annotations[0] has image 10, which is not listed"),
-        (coco(DOG, categories=[]), "annotations[0] has category 90, which is not listed"),
+        (coco(DOG, images=[]), "annotations[0] has an image_id or category_id, 10, that is not"),
+        (
+            coco(DOG, categories=[]),
+            "annotations[0] has an image_id or category_id, 90, that is not",
+        ),
         (
             coco(DOG, categories=[{"id": 90, "name": "dog"}, {"id": 90, "name": "cat"}]),
-            "two categories have the same id",
+            "2 categories have the id 90; give each its own",
         ),
         (coco(box(10, 0, 0, 0, 6, 4)), "'_background_' is no class"),
-        (coco(DOG | {"segmentation": []}), "no segmentation of some objects in 1.jpg"),
+        (coco(DOG | {"segmentation": []}), "the segmentation of 'dog' is neither polygons nor"),
         (coco(DOG | {"segmentation": [1, 2, "x"]}), "is neither polygons nor run lengths of 8x6"),
         (
             coco(DOG | {"iscrowd": 1}),
             "no mask in train shows an object: they are crowds (iscrowd 1)",
         ),
-        (coco(box(10, 90, 0, 0, 1, 1)), "no polygon has a coordinate above 1, as if in shares"),
+        (coco(box(10, 90, 0, 0, 1, 1)), "no coordinate is above 1, as if in shares of"),
         (coco(DOG | {"segmentation": {"size": [6, 8], "counts": [3]}}), "(3 pixels of [6, 8])"),
         (
             coco(DOG, images=[{"id": 10, "file_name": "1.jpg", "width": HEIGHT, "height": WIDTH}]),
@@ -305,11 +307,9 @@ def test_coco_s_json_that_cannot_be_used_is_refused(
 
 def test_a_second_source_is_val(pictures: Path) -> None:
     for folder, category in (("a", "dog"), ("b", "cat")):
-        images = [{"id": 1, "file_name": "x.jpg"}]
-        annotations = [{"image_id": 1, "category_id": "c"}]
         tree = {
-            "images": images,
-            "annotations": annotations,
+            "images": [{"id": 1, "file_name": "x.jpg"}],
+            "annotations": [{"image_id": 1, "category_id": "c"}],
             "categories": [{"id": "c", "name": category}],
         }
         (pictures / folder / "labels.json").write_text(json.dumps(tree))
@@ -362,25 +362,15 @@ def test_an_import_is_whole_or_absent_and_done_once(
 def test_broken_pictures_are_named_together_and_nothing_is_left(pictures: Path) -> None:
     for name in ("1.jpg", "2.png"):
         (pictures / name).write_bytes(b"no picture")
-    source = pictures.with_name("labels.csv")
-    source.write_text("image,labels\n1.jpg,cat\n2.png,dog\n3.JPG,dog\n")
-    told = run(source, "--images", pictures).stderr
+    text = "image,labels\n1.jpg,cat\n2.png,dog\n3.JPG,dog\n"
+    told = given(pictures, text, name="labels.csv").stderr
     assert [name in told for name in ("1.jpg: cannot be", "2.png: cannot be")] == [True, True]
     assert not pictures.with_name("made").exists()
 
 
-@pytest.mark.parametrize(
-    ("beside", "told"),
-    [
-        (["y.jpg"], "or a CSV or COCO's JSON"),
-        (["x.xml"], "put it into Annotations"),
-        (["t.csv"], "a/t.csv"),
-        (["v.json", "t.json"], "one of t.json, v.json, and another of them with --val"),
-    ],
-)
-def test_pictures_without_class_folders_are_refused_with_what_to_do(
-    pictures: Path, beside: list[str], told: str
-) -> None:
-    for name in beside:
+def test_pictures_without_class_folders_are_refused_with_what_to_do(pictures: Path) -> None:
+    for name in ("x.xml", "t.csv"):
         (pictures / "a" / name).touch()
-    assert told in run(pictures / "a").stderr
+    told = run(pictures / "a").stderr
+    assert "no folder of a class; make one per class" in told
+    assert "(there is t.csv, x.xml); VOC's XML needs no import: put it into Annotations" in told

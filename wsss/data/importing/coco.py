@@ -3,6 +3,8 @@
 Legend: H W image size.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +17,7 @@ from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
 from wsss.data.classes import IGNORE_INDEX, class_name
 from wsss.data.errors import DataError
-from wsss.data.importing.foreign import (
-    MAX_LABEL_BYTES,
-    Foreign,
-    ForeignImage,
-    Pictures,
-    Region,
-    some,
-)
+from wsss.data.importing.foreign import MAX_LABEL_BYTES, Foreign, ForeignImage, Pictures, Region
 
 FINEST, MAX_FINE_PIXELS = 8, 1 << 24
 """A polygon is drawn at 8 times its size (less if it is large) and scaled down: Pillow draws the
@@ -66,35 +61,26 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
             f"{path}: not COCO's instances ({_first(error)}); give the JSON with the lists images, "
             "annotations and categories"
         ) from None
+    _require_unique(path, "categories have the id", (each.id for each in coco.categories))
+    _require_unique(path, "images have the id", (image.id for image in coco.images))
+    _require_unique(path, "images have the file_name", (image.file_name for image in coco.images))
     names = {category.id: class_name(category.name) for category in coco.categories}
-    if len(names) < len(coco.categories):
-        raise DataError(f"{path}: two categories have the same id; give each its own")
-    by_id = {image.id: image for image in coco.images}
-    by_name: dict[str, ForeignImage] = {}
-    for image in coco.images:
-        if by_id[image.id] is not image or image.file_name in by_name:
-            raise DataError(
-                f"{path}: image {image.id} ({quoted(image.file_name)}): its id or name is listed "
-                "twice; keep one"
-            )
-        size = (image.width, image.height)
-        by_name[image.file_name] = ForeignImage(image.file_name, size=size)
+    images = {
+        image.id: ForeignImage(image.file_name, size=(image.width, image.height))
+        for image in coco.images
+    }
     for k, annotation in enumerate(coco.annotations):
-        for kind, key, known in (
-            ("image", annotation.image_id, by_id),
-            ("category", annotation.category_id, names),
-        ):
-            if key not in known:
-                raise DataError(
-                    f"{path}: annotations[{k}] has {kind} {quoted(key)}, which is not listed; list "
-                    "it or remove the annotation"
-                )
-        found = by_name[by_id[annotation.image_id].file_name]
-        name = names[annotation.category_id]
+        try:
+            found, name = images[annotation.image_id], names[annotation.category_id]
+        except KeyError as error:
+            raise DataError(
+                f"{path}: annotations[{k}] has an image_id or category_id, {error}, that is not "
+                "listed; list it or remove the annotation"
+            ) from None
         found.labels[name] = None
         found.regions.append(Region(name, annotation.segmentation, annotation.iscrowd))
     classes = list(dict.fromkeys(names.values()))
-    return pictures.labelled(path, classes, by_name)
+    return pictures.labelled(path, classes, {image.name: image for image in images.values()})
 
 
 def _first(error: ValidationError) -> str:
@@ -103,35 +89,10 @@ def _first(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-def require_outlines(foreign: Foreign) -> None:
-    """Raise DataError if an object has no outline, or if all polygons lie within one pixel.
-
-    In a mask, the first would be background, and the others' pixel too small to be noticed.
-    """
-    lacking = [
-        image.name
-        for image in foreign.images
-        if not image.regions or not all(region.outline for region in image.regions)
-    ]
-    if lacking:
-        raise DataError(
-            f"{foreign.path}: no segmentation of some objects in {some(lacking)}; add it, or leave "
-            "--masks out"
-        )
-    outlines = [region.outline for image in foreign.images for region in image.regions]
-    polygons = [outline for outline in outlines if isinstance(outline, list)]
-    if polygons and all(map(_within_a_pixel, polygons)):
-        raise DataError(
-            f"{foreign.path}: no polygon has a coordinate above 1, as if in shares of the "
-            "picture's sides; write pixels"
-        )
-
-
-def _within_a_pixel(polygons: list[Any]) -> bool:
-    try:
-        return bool(np.max(np.hstack(polygons)) <= 1)
-    except (TypeError, ValueError):
-        return False  # `draw_mask` names what cannot be drawn
+def _require_unique(path: Path, what: str, values: Iterable[int | str]) -> None:
+    for value, count in Counter(values).most_common(1):
+        if count > 1:
+            raise DataError(f"{path}: {count} {what} {quoted(value)}; give each its own")
 
 
 def draw_mask(image: ForeignImage, size: tuple[int, int], foreign: Foreign) -> NDArray[np.uint8]:
@@ -148,7 +109,7 @@ def draw_mask(image: ForeignImage, size: tuple[int, int], foreign: Foreign) -> N
             raise DataError(
                 f"{foreign.path}: {image.name}: the segmentation of {quoted(region.name)} is "
                 f"neither polygons nor run lengths of {size[0]}x{size[1]} pixels ({error}); "
-                "correct it"
+                "correct it, or leave --masks out"
             ) from None
         drawn.append((not region.is_crowd, -shape.histogram()[255], region, corner, shape))
     canvas = Image.new("L", size)
@@ -160,6 +121,8 @@ def draw_mask(image: ForeignImage, size: tuple[int, int], foreign: Foreign) -> N
 
 def _shape(outline: Any, size: tuple[int, int]) -> tuple[tuple[int, int], Image.Image]:
     """Return where an object's box begins, (x, y), and the object in it: 255, 0 outside."""
+    if not outline:
+        raise ValueError("there is none")
     if isinstance(outline, dict):
         return (0, 0), Image.fromarray(_decoded(outline["counts"], outline["size"], size))
     if not isinstance(outline[0], list):  # one polygon, as VIA writes it
@@ -168,6 +131,8 @@ def _shape(outline: Any, size: tuple[int, int]) -> tuple[tuple[int, int], Image.
     points = np.concatenate(polygons)
     if min(map(len, polygons)) < 2 or not np.isfinite(points).all():
         raise ValueError("a polygon has fewer than two points, or a number is not finite")
+    if points.max() <= 1:  # would be drawn as one pixel, too small to be noticed
+        raise ValueError("no coordinate is above 1, as if in shares of the picture's sides")
     low = np.clip(np.floor(points.min(0)), 0, np.array(size) - 1).astype(int)
     high = np.clip(np.ceil(points.max(0)), low + 1, size).astype(int)
     width, height = (high - low).tolist()

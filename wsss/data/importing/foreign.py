@@ -6,9 +6,9 @@ coco.py reads COCO's JSON; into_voc.py makes a data set of what was read.
 import csv
 import io
 import os
-import shlex
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,9 +27,9 @@ IMAGE_COLUMNS = (
 )
 """Columns that name pictures; the second group is used if a table has none of the first."""
 LABEL_COLUMNS = (
-    ("labels", "label", "classes", "class", "class_name", "categories", "category", "tags", "tag"),
+    *("labels", "label", "classes", "class", "class_name", "categories", "category", "tags", "tag"),
 )
-SPLIT_COLUMNS = (("split", "subset", "set"),)
+SPLIT_COLUMNS = ("split", "subset", "set")
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -42,14 +42,15 @@ SPLITS = {
 }
 """What other data sets call a split -> its name here."""
 DELIMITERS = (",", ";", "\t")
-SEPARATORS = (";", "|", ",", " ")
-"""Between the labels of one field, the most certain first."""
+SEPARATORS = (";", "|", ",")
+"""Between the labels of one field."""
 WORDS = {"space": " ", "none": ""}
 """What `--separator` accepts besides a character."""
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 RECORD = "imported.json"
 """In an imported data set: what it was made from."""
-UNREAD = (".gif", ".tif", ".tiff", ".heic", ".avif")
+READ, UNREAD = ENDINGS["JPEGImages"], (".gif", ".tif", ".tiff", ".heic", ".avif")
+"""Endings of pictures."""
 SHOWN = 3
 """Names in a message; the others are counted."""
 
@@ -89,12 +90,10 @@ class Foreign:
     """In label order, including those that no picture has."""
     images: list[ForeignImage]
     unnamed: list[str]
-    """Pictures of the folder that the source does not name."""
-    unread: list[str]
-    """Pictures of the folder in formats that are not read."""
+    """Pictures of the folder that the source does not name, or of a kind that is not read."""
 
 
-def some(names: list[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """Return names for a message; those after SHOWN are counted."""
     return first_of([one_line(name) for name in names], SHOWN)
 
@@ -109,21 +108,20 @@ class Pictures:
         self.folder = folder
         self.names: list[str] = []
         self.others: list[str] = []
+        """Files that are no pictures, or of a kind that is not read."""
         for top, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
             if RECORD in files or _leads_back(Path(top)):
                 folders.clear()
                 continue
             folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
             for path in (Path(top, file) for file in files if not file.startswith(".")):
-                is_taken = path.suffix.lower() in ENDINGS["JPEGImages"]
-                found = self.names if is_taken else self.others
+                found = self.names if path.suffix.lower() in READ else self.others
                 found.append(path.relative_to(folder).as_posix())
         self.names.sort()
         self._by_end: dict[str, list[str]] = defaultdict(list)
         for name in self.names:
             for end in _ends(name):
-                for key in (end, str(PurePosixPath(end).with_suffix(""))):
-                    self._by_end[key].append(name)
+                self._by_end[_without_ending(end)].append(name)
 
     def find(self, named: str, path: Path) -> str | None:
         """Return the picture that `named` means: one of the two paths is the end of the other.
@@ -131,23 +129,19 @@ class Pictures:
         Its ending may be another, as after pictures were converted. Raises DataError, naming
         `path`, if several fit.
         """
-        found: list[str] = []
-        path_there = named.replace("\\", "/").removeprefix("./").lstrip("/")
-        for place, end in enumerate(_ends(path_there)):
-            fitting = self._by_end.get(end, [])
+        for place, end in enumerate(_ends(named.replace("\\", "/").lstrip("/"))):
+            fitting = self._by_end.get(_without_ending(end), [])
+            fitting = [name for name in fitting if _ends(name)[0].endswith(end)] or fitting
             whole = [name for name in fitting if name.count("/") == end.count("/")]
-            found = [named] if named in whole else whole or (fitting if place == 0 else [])
+            found = whole or (fitting if place == 0 else [])
+            if len(found) > 1:
+                raise DataError(
+                    f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; name the "
+                    "pictures' folder with --images, or write the picture's path below that folder"
+                )
             if found:
-                break
-        if len(found) > 1:
-            raise DataError(
-                f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; name the "
-                "pictures' folder with --images, or write the picture's path below that folder"
-            )
-        stem, ending = os.path.splitext(path_there)  # noqa: PTH122 - of a name in a file
-        if not found and ending.lower() in (*ENDINGS["JPEGImages"], *UNREAD):
-            return self.find(stem, path)
-        return found[0] if found else None
+                return found[0]
+        return None
 
     def labelled(self, path: Path, classes: list[str], images: dict[str, ForeignImage]) -> Foreign:
         """Return what `path` holds, each image with its picture's name in place of its own.
@@ -168,21 +162,14 @@ class Pictures:
             else:
                 image.name = name
         if missing:
-            unread = any(named in self.others for named in missing)
             raise DataError(
                 f"{path}: {len(missing):,} of {counted(len(images), 'picture')} not found in "
-                f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); "
-                f"{'convert those of another kind, ' * unread}add them, remove them from the file, "
-                "or name their folder with --images"
+                f"{self.folder} ({some(missing)}); add them as JPEG, PNG, WEBP or BMP, remove them "
+                "from the file, or name their folder with --images"
             )
-        return Foreign(
-            path,
-            self.folder,
-            classes,
-            list(images.values()),
-            unnamed=[name for name in self.names if name not in of_picture],
-            unread=[name for name in self.others if name.lower().endswith(UNREAD)],
-        )
+        unread = [name for name in self.others if name.lower().endswith(UNREAD)]
+        unnamed = [name for name in self.names if name not in of_picture]
+        return Foreign(path, self.folder, classes, list(images.values()), unread + unnamed)
 
 
 def _raise(error: OSError) -> None:
@@ -201,6 +188,12 @@ def _ends(name: str) -> list[str]:
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
+def _without_ending(path: str) -> str:
+    """Return a path without a picture's ending; other dots are part of the name."""
+    stem, dot, ending = path.rpartition(".")
+    return stem if f"{dot}{ending}".lower() in (*READ, *UNREAD) else path
+
+
 @dataclass(frozen=True)
 class TableOptions:
     """Which columns of a table hold what; None: chosen by the header."""
@@ -213,141 +206,121 @@ class TableOptions:
 def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign:
     """Read a CSV of image-level labels: a row per image, or per image and label, or 0/1 columns.
 
-    A column `split` is used, too. Raises DataError, with line and remedy, for a table that is
-    invalid or ambiguous.
+    A column `split` is used, too. Raises DataError, with the remedy, for a table that is invalid or
+    ambiguous.
     """
-    header, rows = _rows(path)
-    chosen = {"--image-column": options.image_column, "--label-column": options.label_column}
-    image = _column(path, header, IMAGE_COLUMNS, "--image-column", chosen)
-    label = _column(path, header, LABEL_COLUMNS, "--label-column", chosen)
-    split = _column(path, header, SPLIT_COLUMNS, "", chosen)
-    if image is None:
+    rows = _rows(path)
+    chosen = options.image_column, options.label_column
+    for name in filter(None, chosen):
+        if name not in rows[0]:
+            raise DataError(f"{path}: no column {quoted(name)}; there are: {', '.join(rows[0])}")
+    free = [name for name in rows[0] if name not in chosen]
+    image = options.image_column or _column(path, free, *IMAGE_COLUMNS)
+    label = options.label_column or _column(path, free, LABEL_COLUMNS)
+    split = _column(path, free, SPLIT_COLUMNS)
+    if not image:
         raise DataError(
-            f"{path}: no column of pictures among {some(header)}; name it with --image-column, or "
+            f"{path}: no column of pictures among {some(rows[0])}; name it with --image-column, or "
             "write a header such as image,labels"
         )
-    if label is None:
-        hot = [k for k in range(len(header)) if k not in (image, split)]
-        labelled = _one_hot(path, header, rows, hot)
-        classes = [class_name(header[k]) for k in hot]
-    else:
-        separator = _separator(path, [row[label] for _, row in rows], options.separator)
-        labelled = [_parts(row[label], separator) for _, row in rows]
+    if label:
+        separator = _separator(path, [row[label] for row in rows], options.separator)
+        labelled = [_parts(row[label], separator) for row in rows]
         classes = sorted({name for names in labelled for name in names})
+    else:
+        columns = [name for name in rows[0] if name not in (image, split)]
+        labelled = _one_hot(path, rows, columns)
+        classes = [class_name(name) for name in columns]
     images: dict[str, ForeignImage] = {}
-    for (line, row), names in zip(rows, labelled, strict=True):
+    for row, names in zip(rows, labelled, strict=True):
         found = images.setdefault(row[image], ForeignImage(row[image]))
         found.labels |= dict.fromkeys(names)
-        if split is not None:
-            own = _split(row[split], path, line)
-            if found.split not in ("", own):
+        if split:
+            own = SPLITS.get(row[split].casefold())
+            if not own or found.split not in ("", own):
                 raise DataError(
-                    f"{path}: line {line} puts {quoted(row[image])} into {own}, another line into "
-                    f"{found.split}; keep it in one split"
+                    f"{path}: {quoted(row[image])} is in split {quoted(row[split])}; write train, "
+                    "val or test, the same in all rows of a picture"
                 )
             found.split = own
     return pictures.labelled(path, classes, images)
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header and, with their line numbers, the rows, all fields stripped."""
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows below the header: column -> field, all stripped."""
     text = read_text(path, MAX_LABEL_BYTES, DataError)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    counts = {delimiter: first.count(delimiter) for delimiter in DELIMITERS}
-    delimiter = max(counts, key=lambda each: counts[each])
+    delimiter = max(DELIMITERS, key=text.lstrip().partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        rows = [
-            (reader.line_num, [value.strip() for value in row])
-            for row in reader
-            if any("".join(row).split())
-        ]
+        stripped = ([value.strip() for value in row] for row in reader)
+        header, *rows = [row for row in stripped if any(row)] or [[]]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV again") from None
-    if len(rows) < 2:
+    if not rows:
         raise DataError(f"{path}: no rows below a header; write image,labels and a row per image")
-    header = rows[0][1]
-    if twice := [name for k, name in enumerate(header) if name in header[:k]]:
-        raise DataError(f"{path}: two columns are named {quoted(twice[0])}; rename one")
-    for line, row in rows[1:]:
+    if len({*header}) < len(header):
+        raise DataError(f"{path}: two columns of {', '.join(header)} have one name; rename one")
+    for row in rows:
         if len(row) != len(header):
             raise DataError(
-                f"{path}: line {line} has {counted(len(row), 'field')}, the header {len(header)}; "
-                f"put a field that contains {quoted(delimiter)} into double quotes"
+                f"{path}: the row {quoted(delimiter.join(row))} has {counted(len(row), 'field')}, "
+                f"the header {len(header)}; put a field that contains {quoted(delimiter)} into "
+                "double quotes"
             )
-    return header, rows[1:]
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def _column(
-    path: Path,
-    header: list[str],
-    known: tuple[tuple[str, ...], ...],
-    option: str,
-    chosen: dict[str, str | None],
-) -> int | None:
-    """Return the index of the column chosen with `option`, or of one with a known name."""
-    if name := chosen.get(option):
-        if name not in header:
-            raise DataError(f"{path}: no column {quoted(name)}; there are: {', '.join(header)}")
-        return header.index(name)
-    spelled = [name.casefold().replace(" ", "_") for name in header]
+def _column(path: Path, header: list[str], *known: tuple[str, ...]) -> str:
+    """Return the column with a known name, of the first group that has one; "" without one."""
     for names in known:
-        found = [k for k, name in enumerate(spelled) if name in names]
-        found = [k for k in found if header[k] not in chosen.values()]
+        found = [name for name in header if name.casefold().replace(" ", "_") in names]
         if len(found) > 1:
-            remedy = f"choose one with {option}" if option else "rename all but one"
-            raise DataError(f"{path}: {' or '.join(header[k] for k in found)}? {remedy}")
+            raise DataError(
+                f"{path}: {' or '.join(found)}? choose one with --image-column or --label-column, "
+                "or rename all but one"
+            )
         if found:
             return found[0]
-    return None
+    return ""
 
 
-def _one_hot(
-    path: Path, header: list[str], rows: list[tuple[int, list[str]]], columns: list[int]
-) -> list[list[str]]:
+def _one_hot(path: Path, rows: list[dict[str, str]], columns: list[str]) -> list[list[str]]:
     """Return each row's labels: `columns` are classes, 1 where the image has one."""
     other = [
-        f"line {line}, {one_line(header[k])}: {quoted(row[k])}"
-        for line, row in rows
-        for k in columns
-        if row[k].casefold() not in (*YES, *NO)
+        f"{one_line(name)} has {quoted(row[name])}"
+        for row in rows
+        for name in columns
+        if row[name].casefold() not in (*YES, *NO)
     ]
     if other or not columns:
-        only = [header[k] for k in columns if len(columns) == 1]
         raise DataError(
-            f"{path}: no column of labels: name one with --label-column"
-            f"{''.join(f' {shlex.quote(name)}' for name in only)}, or write a column of 0 and 1 "
-            f"for each class{f' ({other[0]})' if other else ''}"
+            f"{path}: no column of labels; name one with --label-column, or write a column of 0 "
+            f"and 1 for each class ({[*other, 'there is no other column'][0]})"
         )
-    return [[class_name(header[k]) for k in columns if row[k].casefold() in YES] for _, row in rows]
+    return [[class_name(name) for name in columns if row[name].casefold() in YES] for row in rows]
 
 
 def _separator(path: Path, fields: list[str], asked: str | None) -> str:
     """Return what separates the labels of a field; "" if each holds one."""
     if asked is not None:
         return WORDS.get(asked, asked)
-    found = [each for each in SEPARATORS if any(each in text for text in fields)]
-    if " " in found and found != [" "]:
-        found.remove(" ")  # another one separates, as in `traffic light; dog`
-    if found == [" "] or len(found) > 1:
-        example = next(text for text in fields if found[0] in text)
-        raise DataError(
-            f"{path}: {quoted(example)}: one label or several? say what separates labels: "
-            "--separator none, space, ',' or ';'"
-        )
-    return found[0] if found else ""
+    for known in (SEPARATORS, (" ",)):  # beside another a space is none, as in `traffic light; dog`
+        found = [each for each in known if any(each in text for text in fields)]
+        if found == [" "] or len(found) > 1:
+            example = next(text for text in fields if found[0] in text)
+            raise DataError(
+                f"{path}: {quoted(example)}: one label or several? say what separates labels: "
+                "--separator none, space, ',' or ';'"
+            )
+        if found:
+            return found[0]
+    return ""
 
 
 def _parts(text: str, separator: str) -> list[str]:
     parts = text.split(separator) if separator else [text]
     # A list of Python's or JSON's is often in a CSV as it is printed.
     return [name for part in parts if (name := class_name(part.strip(" []'\"")))]
-
-
-def _split(text: str, path: Path, line: int) -> str:
-    if text.casefold() not in SPLITS:
-        raise DataError(f"{path}: line {line}: no split {quoted(text)}; write train, val or test")
-    return SPLITS[text.casefold()]
 
 
 def read_folders(path: Path, pictures: Pictures) -> Foreign:
@@ -371,12 +344,12 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
         if len(folders) > depth
     }
     if not images:
-        found = sorted(name for name in pictures.others if name.endswith((".json", ".csv", ".tsv")))
-        hint = f"; or give {path / found[0]}" if found else ", or a CSV or COCO's JSON of labels"
-        if len(found) > 1:
-            hint = f"; or give one of {some(found)}, and another of them with --val"
-        elif not found and any(name.endswith(".xml") for name in pictures.others):
-            hint = "; VOC's XML needs no import: put it into Annotations, pictures into JPEGImages"
-        raise DataError(f"{path}: no folder of a class; make one per class with its pictures{hint}")
+        labels = (".json", ".csv", ".tsv", ".xml")
+        found = some(sorted(name for name in pictures.others if name.endswith(labels)))
+        raise DataError(
+            f"{path}: no folder of a class; make one per class with its pictures, or give COCO's "
+            f"JSON or a CSV of labels{f' (there is {found})' * bool(found)}; VOC's XML needs no "
+            "import: put it into Annotations, pictures into JPEGImages"
+        )
     classes = sorted({label for image in images.values() for label in image.labels})
     return pictures.labelled(path, classes, images)

@@ -15,16 +15,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from rich.progress import Progress
 
-from wsss.basics.files import refuse_pipe, write_json
+from wsss.basics.files import read_text, write_json
 from wsss.basics.printable import counted, one_line
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.classes import CLASS_LIST, require_class_names
 from wsss.data.errors import DataError
-from wsss.data.importing.coco import draw_mask, read_coco, require_outlines
+from wsss.data.importing.coco import draw_mask, read_coco
 from wsss.data.importing.foreign import (
+    MAX_LABEL_BYTES,
     RECORD,
     Foreign,
     ForeignImage,
@@ -83,8 +84,6 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
     nothing is left behind.
     """
     foreign, notes = _usable(_read(request))
-    if request.masks:
-        require_outlines(foreign)
     _divide(foreign, request)
     digest, root = _digest(foreign, request), request.root
     with alone(root, "wsss data import"):
@@ -106,10 +105,9 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
 
 
 def _require_same(root: Path, digest: str) -> Record:
-    refuse_pipe(root / RECORD, DataError)
     try:
-        record = Record.model_validate_json((root / RECORD).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        record = Record.model_validate_json(read_text(root / RECORD, MAX_LABEL_BYTES, DataError))
+    except ValueError:  # not there, or not a record
         raise DataError(f"{root}: holds other files; name a folder that is not there yet") from None
     if record.digest != digest:
         raise DataError(
@@ -125,32 +123,25 @@ def _read(request: ImportRequest) -> Foreign:
         return first
     second = _read_one(Path(request.val), request)
     base = Path(os.path.commonpath([first.folder.resolve(), second.folder.resolve()]))
-
-    def below(part: Foreign, name: str) -> str:
-        """Return a part's path as one below the folder of both."""
-        return (part.folder.resolve() / name).relative_to(base).as_posix()
-
     for part, split in ((first, "train"), (second, "val")):
+        if any(image.split for image in part.images):
+            raise DataError(f"{part.path}: has its own splits; leave --val out")
+        below = part.folder.resolve().relative_to(base)
         for image in part.images:
-            if image.split:
-                raise DataError(f"{part.path}: has its own splits; leave --val out")
-            image.name = below(part, image.name)
-            image.split = split
-    own = {image.name for image in first.images}
-    if both := [image.name for image in second.images if image.name in own]:
+            image.name, image.split = (below / image.name).as_posix(), split
+        part.unnamed = [(below / name).as_posix() for name in part.unnamed]
+    counts = Counter(image.name for image in first.images + second.images)
+    if both := [name for name, count in counts.items() if count > 1]:
         raise DataError(
             f"{second.path}: has {some(both)} of {first.path}, too; keep each picture in one"
         )
-    classes, images = [*first.classes, *second.classes], first.images + second.images
-    unnamed = {below(part, name) for part in (first, second) for name in part.unnamed}
-    unread = {below(part, name) for part in (first, second) for name in part.unread}
-    return replace(
-        first,
-        folder=base,
-        classes=list(dict.fromkeys(classes)),
-        images=images,
-        unnamed=sorted(unnamed - {image.name for image in images}),
-        unread=sorted(unread),
+    unnamed = dict.fromkeys(first.unnamed + second.unnamed)
+    return Foreign(
+        first.path,
+        base,
+        classes=list(dict.fromkeys(first.classes + second.classes)),
+        images=first.images + second.images,
+        unnamed=[name for name in unnamed if name not in counts],
     )
 
 
@@ -200,8 +191,7 @@ def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
     require_class_names(classes, foreign.path)
     left_out = {
         "pictures without a label": [i.name for i in foreign.images if not i.labels],
-        f"pictures that {foreign.path.name} does not label": foreign.unnamed,
-        "pictures of a kind that is not read": foreign.unread,
+        f"pictures that {foreign.path.name} does not label, or that are not read": foreign.unnamed,
         "classes in no image": [name for name in foreign.classes if name not in held],
     }
     notes = [f"left out, {what}: {some(names)}" for what, names in left_out.items() if names]
