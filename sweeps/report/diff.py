@@ -80,40 +80,45 @@ def compare(
 
     Without a shared seed, on all finished ones. Raises StoreError if a side has none.
     """
-    trials = [*a[1], *b[1]]
-    fixed, best = (Results(store, trials, each) for each in (Measure.fixed, Measure.best))
-    seeds_a, seeds_b = (_finished(fixed, *side) for side in (a, b))
-    common = sorted(seeds_a.keys() & seeds_b.keys())
-    ids_a, ids_b = ([of[seed] for seed in common or sorted(of)] for of in (seeds_a, seeds_b))
-    ends = {each.measure: each.against(ids_b, ids_a) for each in (fixed, best)}
-    measures = {}
-    for measure in Measure:
-        means = (_mean([fixed.mious[run].get(measure) for run in ids]) for ids in (ids_a, ids_b))
-        found, nothing = ends.get(measure), (None, None)
-        by_seed = (
-            {
-                s: miou
-                for s, run in of.items()
-                if (miou := fixed.mious[run].get(measure)) is not None
-            }
-            for of in (seeds_b, seeds_a)
-        )
-        over_seeds = seed_differences(*by_seed).interval
-        measures[measure.value] = Figure(
-            *means, *(found[0] if found else nothing), *(over_seeds or nothing)
-        )
+    results = {measure: Results(store, [*a[1], *b[1]], measure) for measure in Measure}
+    fixed = results[Measure.fixed]
+    runs_a, runs_b = (_finished(fixed, *side) for side in (a, b))
+    common = sorted(runs_a.keys() & runs_b.keys())
+    if common:
+        runs_a, runs_b = ({seed: of[seed] for seed in common} for of in (runs_a, runs_b))
+    ids_a, ids_b = tuple(runs_a.values()), tuple(runs_b.values())
     flat_a, flat_b = (canonical(fixed.trials[ids[0]].config).flat() for ids in (ids_a, ids_b))
     classes_a, classes_b = (_classes(fixed, ids) for ids in (ids_a, ids_b))
     return Difference(
         a[0],
         b[0],
-        tuple(ids_a),
-        tuple(ids_b),
+        ids_a,
+        ids_b,
         bool(common),
         tuple((key, v, flat_b[key]) for key, v in flat_a.items() if flat_b[key] != v),
-        measures,
+        {measure.value: _figure(of, runs_a, runs_b) for measure, of in results.items()},
         {n: Figure(classes_a.get(n), classes_b.get(n)) for n in classes_a | classes_b},
         fixed.resampled([*ids_a, *ids_b]) is not None,
+    )
+
+
+def _figure(results: Results, runs_a: Mapping[int, str], runs_b: Mapping[int, str]) -> Figure:
+    """Compare two sides by one measure. runs_a, runs_b: seed -> run id."""
+    a, b = (
+        {
+            seed: m
+            for seed, run in runs.items()
+            if (m := results.mious[run].get(results.measure)) is not None
+        }
+        for runs in (runs_a, runs_b)
+    )
+    over_images = results.against(list(runs_b.values()), list(runs_a.values()))
+    nothing = None, None
+    return Figure(
+        fmean(a.values()) if a.keys() == runs_a.keys() else None,
+        fmean(b.values()) if b.keys() == runs_b.keys() else None,
+        *(over_images[0] if over_images else nothing),
+        *(seed_differences(b, a).interval or nothing),
     )
 
 
@@ -142,10 +147,12 @@ def difference_blocks(found: Difference) -> Iterator[Block]:
 
 def _finished(results: Results, name: str, trials: Sequence[Trial]) -> dict[int, str]:
     """Return seed -> run id of a side's finished trials."""
-    found = {t.config.rng_seed: t.run_id for t in trials if results.states[t.run_id].metrics}
-    if not found:
+    seeds = sorted(
+        (t.config.rng_seed, t.run_id) for t in trials if results.states[t.run_id].metrics
+    )
+    if not seeds:
         raise StoreError(f"{printable(name)}: no seed of it is finished; run its table first")
-    return found
+    return dict(seeds)
 
 
 def _classes(results: Results, run_ids: Sequence[str]) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
 """`sweeps plan`: cells, distinct configurations, which are done and what the rest costs."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -62,15 +62,14 @@ class PlanView:
         shown = [status for status in STATUSES if status in all_states]
         rows = []
         for table in self.plan.tables:
-            references = [reference for reference, _ in table.cells()]
-            trials = {t.run_id: t for name in references for t in self.plan.cell_trials[name]}
-            configs = sum(any(t.run_id in trials for t in found) for found in self.plan.configs)
+            cells = [self.plan.cell_trials[reference] for reference, _ in table.cells()]
+            trials = {trial.run_id: trial for of_cell in cells for trial in of_cell}
+            configs = {of_cell[0].run_id for of_cell in cells}
             counts = Counter(self.states[run_id].status for run_id in trials)
             entries = (
-                str(len(references)),
-                str(configs),
+                *(str(len(cells)), str(len(configs))),
                 *(str(counts[status] or "") for status in shown),
-                _time_left(tuple(trials.values()), self.cost),
+                _time_left(trials.values(), self.cost),
             )
             rows.append(Row((table.name,), entries))
         columns = tuple(map(Column, ("cells", "configurations", *shown, "time left")))
@@ -112,7 +111,7 @@ class PlanView:
         }
 
 
-def _time_left(trials: tuple[Trial, ...], cost: CostEstimate) -> str:
+def _time_left(trials: Iterable[Trial], cost: CostEstimate) -> str:
     """Return the time left for some trials: "" if they are done, "?" if it is unknown."""
     left = [cost.trials[trial.run_id].seconds for trial in trials if trial.run_id in cost.trials]
     known = [seconds for seconds in left if seconds is not None]

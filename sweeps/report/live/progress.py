@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from sweeps.plan.states import TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.formats.terminal import as_rich
+from sweeps.report.formats.terminal import as_rich, renderables
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, format_seconds
 from sweeps.report.live.status import matrices
 from wsss.basics.printable import counted
@@ -62,20 +62,14 @@ class Board:
         state.progress = 1.0 if status == "finished" else record.get("progress", state.progress)
         state.epoch = int(record.get("epoch", state.epoch))
         state.miou_fixed = record.get("miou_fixed", state.miou_fixed)
-        self._heed(state, record)
+        if status == "failed" or record.get("collapsed") == 0:
+            state.warning = ""
+        if status == "failed" or "collapsed" in record:  # an epoch, which may have dead maps
+            state.dead = None
+        state.warning = record.get("warning") or state.warning
+        state.dead = record.get("dead_maps") or state.dead
         if self.live is None:
             self._print_line(trial, state, changed=changed)
-
-    def _heed(self, state: TrialState, record: dict[str, Any]) -> None:
-        """Show a warning in the table while it holds."""
-        if warning := record.get("warning"):
-            state.warning = warning
-        elif state.status == "failed" or record.get("collapsed") == 0:
-            state.warning = ""
-        if dead := record.get("dead_maps"):
-            state.dead = dead
-        elif state.status == "failed" or "collapsed" in record:  # an epoch without dead maps
-            state.dead = None
 
     def total_progress(self) -> float:
         """Return the finished share of all trials in [0, 1]; failed ones count as finished."""
@@ -100,7 +94,8 @@ class Board:
         bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
         header, totals = as_rich(self.sweep.describe(), "dim"), as_rich(self._totals())
         whole_line = Padding(bar, 0)  # a bar alone does not end its line
-        return Group(header, totals, whole_line, *matrices(self.plan, self.states))
+        tables = renderables(matrices(self.plan, self.states))
+        return Group(header, totals, whole_line, *tables)
 
     def _totals(self) -> str:
         spent = format_seconds(time.monotonic() - self.started)

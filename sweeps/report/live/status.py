@@ -4,11 +4,10 @@ A running sweep shows the same tables.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
-from rich.text import Text
 
 from sweeps.plan.cost import Measured, estimate_cost
 from sweeps.plan.run_command import run_command
@@ -22,10 +21,20 @@ from sweeps.plan.states import (
 )
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.document import Badge, BadgeTone, Block, Column, Grid, Heading, in_one_group
-from sweeps.report.formats.terminal import as_rich, renderables
+from sweeps.report.document import (
+    Badge,
+    BadgeTone,
+    Block,
+    Column,
+    Command,
+    Grid,
+    Heading,
+    Text,
+    in_one_group,
+)
+from sweeps.report.formats.terminal import print_blocks, renderables
 from sweeps.report.live.cost_lines import time_left
-from sweeps.report.words import table_rows
+from sweeps.report.words import mean_sd, table_rows
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
@@ -35,22 +44,19 @@ MAX_WARNINGS = 3
 """No more trials than this are named in the warnings of one kind."""
 
 
-def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[RenderableType]:
-    """Return each table of a plan with the state of its cells, tables with running trials first."""
+def matrices(plan: Plan, states: Mapping[str, TrialState]) -> Iterator[Block]:
+    """Yield each table of a plan with the state of its cells, tables with running trials first."""
 
     def rests(table: Table) -> bool:
         trials = (trial for cell, _ in table.cells() for trial in plan.cell_trials[cell])
         return all(states[trial.run_id].status != "running" for trial in trials)
 
-    ordered = sorted(plan.tables, key=rests)
-    return [part for table in ordered for part in renderables(_matrix(table, plan, states))]
-
-
-def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> tuple[Block, ...]:
-    rows = table_rows(table, lambda name: cell_badge(plan.cell_trials[name], states))
-    columns = tuple(Column(name, align="center") for name in table.columns)
-    title = f"Table {table.name}. {table.title}"
-    return Heading(title), Grid(title, table.row_names, columns, in_one_group(rows))
+    for table in sorted(plan.tables, key=rests):
+        rows = table_rows(table, lambda name: cell_badge(plan.cell_trials[name], states))
+        columns = tuple(Column(name, align="center") for name in table.columns)
+        title = f"Table {table.name}. {table.title}"
+        yield Heading(title)
+        yield Grid(title, table.row_names, columns, in_one_group(rows))
 
 
 def cell_badge(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Badge:
@@ -58,26 +64,26 @@ def cell_badge(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Bad
 
     mIoU in percent at the fixed background score. "at the prior" and "empty maps" are warnings.
     """
-    pairs = [(trial, states[trial.run_id]) for trial in trials]
-    mious = [state.miou_fixed for _, state in pairs if state.miou_fixed is not None]
-    at_work = [pair for pair in pairs if pair[1].status == "running"]
-    broken_off = [pair for pair in pairs if pair[1].status == "started"]
-    failed = sum(state.status == "failed" for _, state in pairs)
-    marks = []
-    if any(state.warning for _, state in pairs):
+    found = [(trial, states[trial.run_id]) for trial in trials]
+    mious = [state.miou_fixed for _, state in found if state.miou_fixed is not None]
+    mean, _ = mean_sd(mious)
+    at_work, broken_off, failed = (
+        [pair for pair in found if pair[1].status == status]
+        for status in ("running", "started", "failed")
+    )
+    parts, marks = [], []
+    if mean is not None:
+        parts.append(f"{mean:.2f}" + (f" ({len(mious)}/{len(found)})" if len(found) > 1 else ""))
+    if unfinished := at_work or broken_off:
+        parts.append(_stage(*unfinished[0]))
+    if any(state.warning for _, state in found):
         marks.append("at the prior")
-    if any(state.dead for _, state in pairs):
+    if any(state.dead for _, state in found):
         marks.append("empty maps")
-    parts = []
-    if mious:
-        count = f" ({len(mious)}/{len(pairs)})" if len(pairs) > 1 else ""
-        parts.append(f"{sum(mious) / len(mious):.2f}{count}")
-    if at_work or broken_off:
-        parts.append(_stage(*(at_work or broken_off)[0]))
     if failed:
-        marks.append("failed" if failed == 1 else f"{failed} failed")
+        marks.append("failed" if len(failed) == 1 else f"{len(failed)} failed")
     tone: BadgeTone = "good" if mious else "plain"
-    if failed or at_work or marks:
+    if at_work or marks:
         tone = "bad" if failed else "fair"
     return Badge(", ".join(filter(None, (" ".join(parts), *marks))) or "·", tone)
 
@@ -89,17 +95,12 @@ def _stage(trial: Trial, state: TrialState) -> str:
     return f"{state.progress:.0%} {stage}" if state.status == "running" else stage
 
 
-def _with_command(lead: str, command: str) -> Text:
-    line = as_rich(f"{lead}: {command}")
-    line.no_wrap = True
-    return line
-
-
 class Status:
     """A sweep's state in the store. Finished trials are read once."""
 
     def __init__(self, store: Store, sweep: Sweep) -> None:
         self.store, self.sweep, self.plan = store, sweep, sweep.plan
+        self.title = Text(f"sweep {sweep.name}\n{sweep.describe()}")
         self.metrics: Metrics = {}
         self.measured: dict[str, Measured | None] = {}
         self.problem = ""
@@ -117,54 +118,41 @@ class Status:
         """Whether every trial is finished or failed."""
         return all(state.status in ("finished", "failed") for state in self.states.values())
 
-    def totals(self) -> list[Text]:
-        """Return warnings and failures, each with its message, then counts and the time left.
-
-        A line with a command is `no_wrap`, so that the command can be copied.
-        """
+    def totals(self) -> Iterator[Block]:
+        """Yield warnings and failures, each with its message, then counts and the time left."""
         states, trials = self.states, self.plan.trials
-        lines: list[Text] = []
         for kind in ("warning", "dead"):
             found = [(t.name, said) for t in trials if (said := getattr(states[t.run_id], kind))]
-            named = found[:MAX_WARNINGS]
-            lines += [as_rich(f"warning: {name}: {said}", "yellow") for name, said in named]
+            for name, said in found[:MAX_WARNINGS]:
+                yield Text(f"warning: {name}: {said}", "mark")
             if more := len(found[MAX_WARNINGS:]):
-                lines.append(as_rich(f"warning: and so of {counted(more, 'more trial')}", "yellow"))
+                yield Text(f"warning: and so of {counted(more, 'more trial')}", "mark")
         failed = [(t.name, why) for t in trials if (why := states[t.run_id].failure)]
-        lines += [as_rich(f"failed: {name}: {why}", "red") for name, why in failed]
+        for name, why in failed:
+            yield Text(f"failed: {name}: {why}", "mark")
         if failed:
             again = run_command(self.sweep, self.store, "--retry-failed")
-            lines.append(_with_command("run them again with", again))
+            yield Command("run them again with", again)
         counts, num_trials = count_statuses(states.values()), counted(len(states), "trial")
-        lines.append(as_rich(f"{counts} of {num_trials}; {time_left(self.cost)}"))
+        yield Text(f"{counts} of {num_trials}; {time_left(self.cost)}")
         if not self.is_over and nothing_runs(self.store, self.sweep.name):
-            resume = run_command(self.sweep, self.store)
-            lines.append(_with_command("nothing runs; resume with", resume))
+            yield Command("nothing runs; resume with", run_command(self.sweep, self.store))
         if self.problem:
-            lines.append(as_rich(self.problem, "yellow"))
-        return lines
+            yield Text(self.problem, "mark")
 
-    def title(self) -> Text:
-        """Return what sweep it is."""
-        return as_rich(f"sweep {self.sweep.name}\n{self.sweep.describe()}")
-
-    def progress(self, *, by_trial: bool) -> Sequence[RenderableType]:
-        """Return its tables, or a line per trial."""
-        return self._trial_lines() if by_trial else matrices(self.plan, self.states)
-
-    def print(self, console: Console, *, by_trial: bool) -> None:
-        """Print all of it."""
-        console.print(Group(self.title(), *self.progress(by_trial=by_trial)))
-        for line in self.totals():
-            console.print(line, soft_wrap=bool(line.no_wrap))
-
-    def _trial_lines(self) -> list[Text]:
-        lines = []
+    def progress(self, *, by_trial: bool) -> Iterator[Block]:
+        """Yield its tables, or a line per trial."""
+        if not by_trial:
+            yield from matrices(self.plan, self.states)
+            return
         for trial in self.plan.trials:
             state = self.states[trial.run_id]
             done = f"{state.epoch}/{trial.config.train.epochs} epochs"
-            lines.append(as_rich(f"  {trial.run_id}  {state.status:9} {done:14} {trial.name}"))
-        return lines
+            yield Text(f"  {trial.run_id}  {state.status:9} {done:14} {trial.name}")
+
+    def print(self, console: Console, *, by_trial: bool) -> None:
+        """Print all of it."""
+        print_blocks(console, (self.title, *self.progress(by_trial=by_trial), *self.totals()))
 
 
 def show_status(
@@ -181,11 +169,12 @@ def show_status(
                 while not status.is_over:
                     if console.is_interactive:
                         # A view higher than the terminal is cut off at its end.
-                        totals = Text("\n").join(status.totals())
-                        parts = (status.title(), totals, *status.progress(by_trial=by_trial))
+                        tables = status.progress(by_trial=by_trial)
+                        parts = renderables((status.title, *status.totals(), *tables))
                         live.update(Group(*parts), refresh=True)
                     else:
-                        console.print(Text("\n").join(status.totals()), soft_wrap=True)
+                        for line in renderables(status.totals()):
+                            console.print(line, soft_wrap=True)
                     time.sleep(every)
                     status.problem = ""
                     try:
