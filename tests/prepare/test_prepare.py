@@ -177,8 +177,9 @@ def test_small_archives_become_a_data_set_without_a_problem(
     root = tmp_path / "VOCdevkit/VOC2012"
     result = prepare(root, archives)
     assert (result.done, result.kept) == (["voc", "sbd"], [])
-    assert result.num_images == {"train": 2, "val": 2, "train_aug": 4}
-    assert all(result.official.values())
+    counts = {"train": 2, "val": 2, "train_aug": 4}
+    told = [f"{split}: {count} images, VOC 2012's list" for split, count in counts.items()]
+    assert result.describe().splitlines()[:-1] == told
     dataset = VocDataset(root)
     assert dataset.image_ids("train_aug") == TRAIN_AUG
     for name, border in [(A, True), (B, True), (C, True), (D, True), (E, False), (F, False)]:
@@ -220,7 +221,7 @@ def test_the_test_pictures_are_added_without_their_annotations(
     assert (result.done, result.kept) == (["test"], ["voc", "sbd"])
     added = tree(root).keys() - before.keys()
     assert added == {f"JPEGImages/{TEST[0]}.jpg", "ImageSets/Segmentation/test.txt"}
-    assert result.official["test"]
+    assert "test: 1 image, VOC 2012's list" in result.describe()
 
 
 def test_archives_come_from_mirrors_in_order_then_the_public_address_and_are_kept(
@@ -344,10 +345,10 @@ def test_an_archive_with_another_digest_is_refused(tmp_path: Path, archives: Arc
     [
         ("voc", f"JPEGImages/{A}.jpg", f"JPEGImages/{A}.jpg is missing, 1 file in all"),
         ("voc", f"SegmentationClass/{D}.png", f"SegmentationClass/{D}.png is missing"),
-        ("voc", "ImageSets/Segmentation/train.txt", "get the trainval archive"),
+        ("voc", "ImageSets/Segmentation/train.txt", "train.txt is missing, 1 file in all"),
         ("voc", f"JPEGImages/{E}.jpg", f"JPEGImages/{E}.jpg: missing; add"),
         ("sbd", f"cls/{E}.mat", f"cls/{E}.mat is missing, 1 file in all"),
-        ("sbd", "val.txt", "val.txt: not in the archive"),
+        ("sbd", "val.txt", "val.txt is missing, 1 file in all; get the archive again, or another"),
     ],
 )
 def test_an_archive_with_a_file_too_few_is_refused(
@@ -422,7 +423,11 @@ MASKS, LIST = "SegmentationClassAug", "ImageSets/Segmentation/train_aug.txt"
         (by_hand(f"{MASKS}/{E}.png"), "Aug: holds other masks; move it away", moved_away(MASKS)),
         (by_hand(LIST), r"train_aug\.txt: is another list; move it away", moved_away(LIST)),
         *(
-            (written("prepared.json", text), r"damaged .*; delete it", removed("prepared.json"))
+            (
+                written("prepared.json", text),
+                r"prepared\.json: .*; delete it",
+                removed("prepared.json"),
+            )
             for text in (b"", b"[]", b'{"version": 99, "steps": {}}')
         ),
     ],

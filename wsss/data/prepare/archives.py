@@ -111,10 +111,7 @@ def check_files(
                 f"{path.name}: has no public address; register with the organisers of VOC and give "
                 f"the file (--{step}), or a --mirror"
             )
-    names = [
-        request.archives[step].name if step in request.archives else source.filename
-        for step, source in sources.items()
-    ]
+    names = [_archive(step, source, request).name for step, source in sources.items()]
     for name in request.sha256:
         if name not in names:
             raise DataError(f"{name}: no archive of this name; there are {', '.join(names)}")
@@ -125,20 +122,15 @@ def obtain(step: str, source: Source, request: PrepareRequest, progress: Progres
 
     Raises ArchiveError if it cannot be obtained or is not the expected one.
     """
-    local = request.archives.get(step)
-    expected = {} if request.allow_partial or not source.md5 else {"md5": source.md5}
-    if digest := request.sha256.get(local.name if local else source.filename):
-        expected["sha256"] = digest
     path = _archive(step, source, request)
+    expected = {} if request.allow_partial or not source.md5 else {"md5": source.md5}
+    if digest := request.sha256.get(path.name):
+        expected["sha256"] = digest
     if not path.exists():
         urls = [f"{mirror.rstrip('/')}/{source.filename}" for mirror in request.mirrors]
         return download([*urls, *filter(None, [source.url])], path, expected, progress=progress)
     progress.console.print(f"checking {path.name}", markup=False)
-    try:
-        verify(path, expected)
-    except ArchiveError as error:
-        hint = "; --allow-partial accepts an archive that is not the official one"
-        raise ArchiveError(f"{error}{hint if local and 'md5' in expected else ''}") from None
+    verify(path, expected)
     return path
 
 
@@ -176,15 +168,11 @@ def download(
     finally:
         with suppress(NotADirectoryError):
             part.unlink(missing_ok=True)
-    raise ArchiveError(
-        "\n".join(
-            [
-                *faults,
-                f"{path.name}: no address has it; give a local file or a --mirror, or repeat until "
-                f"it is complete: curl -L -C - -o {path} ADDRESS",
-            ]
-        )
+    faults.append(
+        f"{path.name}: no address has it; give a local file or a --mirror, or repeat until it is "
+        f"complete: curl -L -C - -o {path} ADDRESS"
     )
+    raise ArchiveError("\n".join(faults))
 
 
 def _transfer(url: str, part: Path, progress: Progress) -> None:
@@ -219,7 +207,7 @@ def verify(path: Path, expected: Mapping[str, str]) -> None:
             raise ArchiveError(
                 f"{path}: {algorithm} expected {digest.lower()}, found {found} "
                 f"({path.stat().st_size:,} bytes); the file is truncated or altered: delete it and "
-                "get it again"
+                "get it again (--allow-partial accepts another MD5)"
             )
 
 
@@ -262,30 +250,30 @@ def extract(
     so `folder` should be a temporary one.
     """
     written: set[str] = set()
-    description = f"extract {escape(archive.name)}"
     try:
         with (
-            progress.open(archive, "rb", description=description) as raw,
+            progress.open(archive, "rb", description=f"extract {escape(archive.name)}") as raw,
             tarfile.open(fileobj=raw, mode="r:*") as tar,
         ):
-            for member in _members(archive, tar, limits):
-                _require_safe(archive, member, folder)
+            for member in _safe_members(tar, folder, limits):
                 match = wanted.fullmatch(member.name)
                 if match is None or member.isdir():
                     continue
                 path = match[1]
-                _require_plain(archive, member, limits)
-                if path in written:
-                    raise ArchiveError(f"{archive}: holds {path} twice; get the archive again")
+                if not member.isreg() or member.size > limits.member_bytes or path in written:
+                    raise ArchiveError(
+                        f"{quoted(member.name)} ({member.size:,} bytes) is a link, over "
+                        f"{limits.member_bytes:,} bytes, or there twice; {REFUSED}"
+                    )
                 # Without its time, which may be invalid.
                 kept = member.replace(name=path, mtime=cast("int", None), deep=False)
                 tar.extract(kept, folder, filter="data")
                 written.add(path)
             # The checksum of a .tar.gz is at its very end, behind the last member.
             if tar.fileobj and len(tar.fileobj.read(MOST_PADDING)) == MOST_PADDING:
-                raise ArchiveError(f"{archive}: goes on after its last member; {REFUSED}")
-    except ArchiveError:
-        raise
+                raise ArchiveError(f"goes on after its last member; {REFUSED}")
+    except ArchiveError as error:
+        raise ArchiveError(f"{archive}: {error}") from None
     except DAMAGED as error:
         why = str(error).partition(":\n")[0]  # what each of its readers says, in a line of its own
         raise ArchiveError(
@@ -296,40 +284,28 @@ def extract(
     return written
 
 
-def _members(
-    archive: Path, tar: Iterable[tarfile.TarInfo], limits: Limits
+def _safe_members(
+    tar: Iterable[tarfile.TarInfo], folder: Path, limits: Limits
 ) -> Iterator[tarfile.TarInfo]:
-    """Yield the members. Raises ArchiveError at the first that goes beyond `limits`."""
+    """Yield the members. Raises ArchiveError at the first that is unsafe, even if it is not wanted.
+
+    Unsafe are a path or link out of the archive, a device, and what goes beyond `limits`.
+    """
     total = 0
     for count, member in enumerate(tar, start=1):
+        name, path = quoted(member.name), PurePosixPath(member.name)
         total += member.size
         if count > limits.members or total > limits.total_bytes:
             raise ArchiveError(
-                f"{archive}: over {limits.members:,} members or {limits.total_bytes:,} bytes at "
-                f"{quoted(member.name)}; VOC and SBD are smaller, get it again"
+                f"over {limits.members:,} members or {limits.total_bytes:,} bytes at {name}; VOC "
+                "and SBD are smaller, get it again"
             )
+        if member.size < 0:  # tarfile would go back and read the same header for ever
+            raise ArchiveError(f"{name} has a negative size; {REFUSED}")
+        if path.is_absolute() or ".." in path.parts:
+            raise ArchiveError(f"{name} leads out of the archive; {REFUSED}")
+        try:
+            tarfile.data_filter(member, str(folder))
+        except tarfile.FilterError as error:
+            raise ArchiveError(f"{error}; {REFUSED}") from None
         yield member
-
-
-def _require_safe(archive: Path, member: tarfile.TarInfo, folder: Path) -> None:
-    """Raise ArchiveError for a path or link out of the archive, or a device, wanted or not."""
-    path = PurePosixPath(member.name)
-    if member.size < 0:  # tarfile would go back and read the same header for ever
-        raise ArchiveError(f"{archive}: {quoted(member.name)} has a negative size; {REFUSED}")
-    if path.is_absolute() or ".." in path.parts:
-        raise ArchiveError(f"{archive}: {quoted(member.name)} leads out of the archive; {REFUSED}")
-    try:
-        tarfile.data_filter(member, str(folder))
-    except tarfile.FilterError as error:
-        raise ArchiveError(f"{archive}: {error}; {REFUSED}") from None
-
-
-def _require_plain(archive: Path, member: tarfile.TarInfo, limits: Limits) -> None:
-    """Raise ArchiveError if a wanted member is not a regular file, or too large."""
-    if not member.isreg():
-        raise ArchiveError(f"{archive}: {quoted(member.name)} is a link, not a file; {REFUSED}")
-    if member.size > limits.member_bytes:
-        raise ArchiveError(
-            f"{archive}: {quoted(member.name)} has {member.size:,} bytes, allowed are "
-            f"{limits.member_bytes:,}; {REFUSED}"
-        )

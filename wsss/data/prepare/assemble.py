@@ -8,7 +8,7 @@ and adds itself to `prepared.json` last; a step that is listed there is not done
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,16 +53,14 @@ class Prepared:
     done: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     """Steps that an earlier call had finished."""
-    num_images: dict[str, int] = field(default_factory=dict)
-    official: dict[str, bool] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Return the splits, one a line, and what was done."""
-        lines = [
-            f"{split}: {count} images, "
-            + ("VOC 2012's list" if self.official[split] else "not VOC 2012's full list")
-            for split, count in self.num_images.items()
-        ]
+        dataset, lines = VocDataset(self.root), []
+        for split in [split for split in OFFICIAL_SPLITS if split in dataset.split_names()]:
+            ids = dataset.image_ids(split)
+            known = "VOC 2012's list" if is_official(split, ids) else "not VOC 2012's full list"
+            lines.append(f"{split}: {counted(len(ids), 'image')}, {known}")
         done, kept = (", ".join(steps) or "nothing" for steps in (self.done, self.kept))
         return "\n".join([*lines, f"{self.root}: prepared {done}; already there: {kept}"])
 
@@ -70,7 +68,7 @@ class Prepared:
 def prepare_voc(
     request: PrepareRequest, *, progress: Progress, sources: Mapping[str, Source] | None = None
 ) -> Prepared:
-    """Do the steps that are not done yet; return what was done and which splits there are.
+    """Do the steps that are not done yet; return what was done.
 
     Raises DataError, with file and remedy, for an archive that cannot be obtained, is not the known
     one, unsafe or incomplete, and for a folder that holds something else. Downloads are kept.
@@ -104,26 +102,20 @@ def prepare_voc(
             finished[name] = archive.name
             _write_marker(root, finished)
             result.done.append(name)
-        dataset = VocDataset(root)
-        for split in [split for split in OFFICIAL_SPLITS if split in dataset.split_names()]:
-            ids = dataset.image_ids(split)
-            result.num_images[split] = len(ids)
-            result.official[split] = is_official(split, ids)
     return result
 
 
 def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> None:
     root = request.root
-    with _unpacking(root.with_name(f".{root.name}.part"), archive) as building:
-        extract(archive, building, VOC_MEMBER, progress=progress)
-        if not (building / LISTS / "train.txt").is_file():
-            raise DataError(f"{archive}: no VOC2012/{LISTS}/train.txt; get the trainval archive")
+    part = root.with_name(f".{root.name}.part")
+    with _unpacked(part, archive, VOC_MEMBER, progress) as building:
+        _require_files(archive, building, [f"{LISTS}/{split}.txt" for split in ("train", "val")])
         dataset = VocDataset(building)
         for split in ("train", "val"):
             ids = dataset.image_ids(split)
             _require_official(split, ids, request)
-            _require_files([building / f"JPEGImages/{i}.jpg" for i in ids], archive)
-            _require_files([building / f"SegmentationClass/{i}.png" for i in ids], archive)
+            for folder, ending in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+                _require_files(archive, building, [f"{folder}/{i}.{ending}" for i in ids])
         # With its marker, so that the folder appears complete and marked in one rename.
         _write_marker(building, {"voc": archive.name})
         put_in_place(building, root)
@@ -138,8 +130,8 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
     _require_official("train", train, request)
     _require_official("val", val, request)
     own = {path.stem: path for path in (root / "SegmentationClass").glob("*.png")}
-    with _unpacking(root / ".sbd.part", archive) as building:
-        extract(archive, building, SBD_MEMBER, progress=progress)
+    with _unpacked(root / ".sbd.part", archive, SBD_MEMBER, progress) as building:
+        _require_files(archive, building, ["train.txt", "val.txt"])
         sbd_train, sbd_val = (read_id_list(building / f"{name}.txt") for name in ("train", "val"))
         ids = sorted({*sbd_train, *sbd_val, *train} - {*val})  # 10,582 of the full sets
         _require_official("train_aug", ids, request)
@@ -152,7 +144,7 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
             for i in ids
             if i not in own
         ]
-        _require_files([job.mat for job in jobs], archive)
+        _require_files(archive, building, [f"cls/{job.mat.name}" for job in jobs])
         convert_masks(jobs, num_workers=request.num_workers, progress=progress)
         for image_id, path in own.items():
             shutil.copyfile(path, masks / f"{image_id}.png")
@@ -167,13 +159,11 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
 
 def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
     root = request.root
-    with _unpacking(root / ".test.part", archive) as building:
-        extract(archive, building, TEST_MEMBER, progress=progress)
-        if not (building / LISTS / "test.txt").is_file():
-            raise DataError(f"{archive}: no VOC2012/{LISTS}/test.txt; get the test archive")
+    with _unpacked(root / ".test.part", archive, TEST_MEMBER, progress) as building:
+        _require_files(archive, building, [f"{LISTS}/test.txt"])
         ids = VocDataset(building).image_ids("test")
         _require_official("test", ids, request)
-        _require_files([building / f"JPEGImages/{i}.jpg" for i in ids], archive)
+        _require_files(archive, building, [f"JPEGImages/{i}.jpg" for i in ids])
         os.sync()  # a picture that is there is not written again
         for image_id in ids:  # the archive's other pictures are for VOC's other tasks
             name = f"JPEGImages/{image_id}.jpg"
@@ -193,20 +183,23 @@ def _require_official(split: str, ids: list[str], request: PrepareRequest) -> No
     )
 
 
-def _require_files(paths: list[Path], archive: Path) -> None:
-    missing = [f"{path.parent.name}/{path.name}" for path in paths if not path.is_file()]
+def _require_files(archive: Path, folder: Path, names: Iterable[str]) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DataError(
-            f"{archive}: {missing[0]} is missing, {counted(len(missing), 'file')} in all, which "
-            "its lists name; get the archive again"
+            f"{archive}: {missing[0]} is missing, {counted(len(missing), 'file')} in all; get the "
+            "archive again, or another one (VOC's trainval, SBD's benchmark.tgz)"
         )
 
 
 @contextmanager
-def _unpacking(folder: Path, archive: Path) -> Iterator[Path]:
-    """Make a temporary folder, if its disk has room for the archive's content."""
+def _unpacked(
+    folder: Path, archive: Path, wanted: re.Pattern[str], progress: Progress
+) -> Iterator[Path]:
+    """Make a temporary folder of the archive's wanted members, if its disk has room for them."""
     with temporary(folder) as building:
         require_space(folder.parent, archive.stat().st_size, f"the content of {archive.name}")
+        extract(archive, building, wanted, progress=progress)
         yield building
 
 
@@ -214,13 +207,10 @@ def _read_marker(root: Path) -> dict[str, str]:
     path = root / MARKER
     if not path.exists():
         return {}
-    try:
-        saved = read_json(path)
-        if saved["version"] != VERSION:
-            raise ValueError(f"version {saved['version']}, expected {VERSION}")
-        return dict(saved["steps"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}); delete it and prepare again") from None
+    match read_json(path):
+        case {"version": version, "steps": dict(steps)} if version == VERSION:
+            return steps
+    raise DataError(f"{path}: damaged, or of another version; delete it and prepare again")
 
 
 def _write_marker(root: Path, steps: Mapping[str, str]) -> None:
