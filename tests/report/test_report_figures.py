@@ -254,32 +254,18 @@ def test_a_number_stands_in_its_row_and_column() -> None:
     assert x["24.00"] < x["24.90"] < x["24.50"]
 
 
-@pytest.mark.parametrize(
-    ("noise", "framed", "words"),
-    [
-        (0.5, 2, "within the noise of 0.50 of the highest measured cell (2 of 4 others)"),
-        (0.05, 0, "within the noise of 0.05 of the highest measured cell (0 of 4 others)"),
-        (None, 0, "the noise between seeds is not known"),
-    ],
-)
-def test_cells_within_the_noise_of_the_best_are_framed_and_the_legend_says_so(
-    noise: float | None, framed: int, words: str
-) -> None:
+@pytest.mark.parametrize(("noise", "framed"), [(0.5, 2), (0.05, 0), (None, 0)])
+def test_cells_within_the_noise_of_the_best_are_framed(noise: float | None, framed: int) -> None:
     svg = small_heatmap(noise)
     assert sum("stroke-dasharray" in e.attrib.get("style", "") for e in elements(svg)) == framed
-    assert words in " ".join(texts(svg))
 
 
-def test_a_map_without_printed_numbers_has_one_panel() -> None:
+def test_a_map_without_printed_numbers_has_one_panel_and_one_without_a_number_says_so() -> None:
     found = texts(small_heatmap(0.5, [[NAN] * 3] * 2))
     assert "measured" in found
     assert "printed in the paper" not in found
-
-
-def test_a_map_with_nothing_measured_yet_says_so() -> None:
     measured, paper, names = np.array([[NAN]]), np.array([[50.0]]), ("", ["r"])
-    svg = heatmap(measured, paper, rows=names, columns=names, noise=0.1)
-    found = texts(svg)
+    found = texts(heatmap(measured, paper, rows=names, columns=names, noise=0.1))
     assert {"no value yet", "missing", "50.00"} <= set(found)
 
 

@@ -126,7 +126,7 @@ def test_symbols_of_the_paper_stand_in_heads_and_labels_alone() -> None:
     text = latex(document(grid, number="III"))
     assert r"$M_e$ & $\lambda_{bs}$ & $M_d$ \\" in text
     words = document(Text("lambda_s = lambda_bs, by transfer.lambda_s, grid-lambda_s"))
-    assert r"$\lambda_s$ = $\lambda_{bs}$, by transfer.lambda\_s, grid-lambda\_s" in latex(words)
+    assert r"$\lambda_{s}$ = $\lambda_{bs}$, by transfer.lambda\_s, grid-lambda\_s" in latex(words)
     assert "λ_s = λ_bs, by transfer.lambda_s, grid-lambda_s" in html(words)
     assert "lambda_s = lambda_bs" in as_text(words)
     assert r"\checkmark &  & yes \\" in text

@@ -17,7 +17,6 @@ from sweeps.report.figures.svg import FONT_SIZE, draw_svg, num_lines, wrapped
 WIDTH = 600
 CELL_HEIGHT = 40
 LINE_HEIGHT = 16
-CHARACTER_WIDTH = 6.6
 MAX_COLUMNS_BESIDE = 5
 """Panels with more columns are drawn one below the other."""
 LABEL_CHARACTERS = 16
@@ -42,8 +41,8 @@ def heatmap(
     cannot be told apart, if known.
 
     Without any printed number there is only one panel. Measured cells within the noise of the best
-    one get a dashed frame. Colours span each panel's own values, so panels compare patterns, not
-    levels.
+    one get a dashed frame; the best number is bold. Colours span each panel's own values, from dark
+    to yellow, so panels compare patterns, not levels.
     """
     near = within_noise(measured, noise)
     panels = [("measured", measured, "missing", near)]
@@ -54,8 +53,6 @@ def heatmap(
     row_labels, column_labels = (
         [wrapped(label, LABEL_CHARACTERS) for label in labels] for _, labels in (rows, columns)
     )
-    width = 0.75 * WIDTH if beside and len(panels) == 1 else WIDTH
-    legend = _legend(measured, near, noise, round(width / CHARACTER_WIDTH))
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(*layout, squeeze=False, sharey=True)
@@ -66,11 +63,11 @@ def heatmap(
         for axes in grid[:, 0]:
             axes.set_yticks(range(len(row_labels)), row_labels)
             axes.set_ylabel(wrapped(rows[0]))
-        figure.supxlabel(legend, x=0.01, ha="left", fontsize=FONT_SIZE - 1)
 
     cell = max(CELL_HEIGHT, LINE_HEIGHT * max(map(num_lines, row_labels)) + 8)
     panel = cell * len(row_labels) + LINE_HEIGHT * (max(map(num_lines, column_labels)) - 1) + 100
-    return draw_svg(draw, width=width, height=layout[0] * panel + LINE_HEIGHT * num_lines(legend))
+    width = 0.75 * WIDTH if beside and len(panels) == 1 else WIDTH
+    return draw_svg(draw, width=width, height=layout[0] * panel)
 
 
 def within_noise(values: Map, noise: float | None) -> NDArray[np.bool_]:
@@ -114,16 +111,3 @@ def _draw_panel(
             va="center",
             in_layout=False,  # it lies within the axes, so no room need be made for it
         )
-
-
-def _legend(measured: Map, near: NDArray[np.bool_], noise: float | None, characters: int) -> str:
-    """Return what colours, bold numbers and dashed frames mean, wrapped at this width."""
-    colours = "colours: dark is the lowest, yellow the highest of each map; bold: highest"
-    frames = "no frames: the noise between seeds is not known"
-    if noise is not None:
-        others = max(int(np.isfinite(measured).sum()) - 1, 0)
-        frames = (
-            f"dashed frame: within the noise of {noise:.2f} of the highest measured cell "
-            f"({near.sum()} of {others} others)"
-        )
-    return f"{wrapped(colours, characters)}\n{wrapped(frames, characters)}"

@@ -24,6 +24,7 @@ from sweeps.report.document import (
     flat,
     shown,
 )
+from sweeps.report.words import greek
 from sweeps.tables.paper import NO, YES
 
 _SPECIAL = {
@@ -46,12 +47,10 @@ _SPECIAL = {
     "]": "{]}",
     "*": "{*}",
     '"': "''",
+    "λ": r"$\lambda$",
 }
 _SYMBOLS = {YES: r"\checkmark", NO: ""}
 _AS_WRITTEN = {"alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$"}
-_LAMBDAS = {"s": r"$\lambda_s$", "bs": r"$\lambda_{bs}$"}
-_LAMBDA = re.compile(r"(?<![\w./-])lambda\\_(b?s)(?![\w-])")
-"""In escaped text; not in names of settings (transfer.lambda_s), tables or paths."""
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Shrinks a table that is wider than the page."""
 
@@ -93,9 +92,9 @@ def escape(text: str) -> str:
     """Return text in which nothing is a command; characters beyond Latin-1 become `?`."""
     escaped = "".join(
         _SPECIAL.get(c, c if ord(c) < 256 and c.isprintable() else "?")
-        for c in " ".join(text.split())
+        for c in " ".join(greek(text).split())
     )
-    return _LAMBDA.sub(lambda found: _LAMBDAS[found[1]], escaped)
+    return re.sub(r"\\lambda\$\\_(b?s)", r"\\lambda_{\1}$", escaped)
 
 
 def _grids(section: Section) -> tuple[Grid, ...]:

@@ -94,7 +94,7 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
         noise = float(stdtrit(df, (1 + LEVEL) / 2)) * sd * np.sqrt(2 / len(values))
         band = (
             f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
-            f"cells on the same seeds, {counted(len(values), 'seed')}) are marked"
+            f"cells on the same seeds, {counted(len(values), 'seed')}) have a dashed frame"
         )
     svg = heatmap(
         measured,
@@ -103,7 +103,10 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
         columns=(table.column_name, table.columns),
         noise=noise,
     )
-    caption = f"Measured and printed mIoU, each on its own colour scale; {band}."
+    caption = (
+        "Measured and printed mIoU, each on its own colour scale: dark is low, yellow high, bold "
+        f"highest; {band}."
+    )
     return Picture("Map of the grid", caption, svg)
 
 
