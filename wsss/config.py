@@ -10,19 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from wsss.basics.strict import Strict
 
-
-def _no_switch(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
-    return value
-
-
-NUMBER = BeforeValidator(_no_switch)
-"""Keeps pydantic from reading true as 1."""
 NO_MINUS_ZERO = AfterValidator(lambda value: value + 0.0)
 """-0.0 becomes 0.0: it would have another id."""
 
@@ -48,18 +39,18 @@ Width = Annotated[int, Field(ge=1, le=16_384, strict=True)]
 Dilation = Annotated[int, Field(ge=1, le=1_000, strict=True)]
 Stages = Annotated[int, Field(ge=0, le=4, strict=True)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
-UnitFloat = Annotated[float, Field(ge=0, le=1), NUMBER, NO_MINUS_ZERO]
-Scale = Annotated[float, Field(ge=0.01, le=16), NUMBER]
+UnitFloat = Annotated[float, Field(ge=0, le=1, strict=True), NO_MINUS_ZERO]
+Scale = Annotated[float, Field(ge=0.01, le=16, strict=True)]
 """Times an image's own size."""
 Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=32)]
-Rate = Annotated[float, Field(gt=0, le=10), NUMBER]
+Rate = Annotated[float, Field(gt=0, le=10, strict=True)]
 """A learning rate. Usual are 0.0001 to 1; one above 10 is a typing error."""
-Positive = Annotated[float, Field(gt=0, le=1e6), NUMBER]
+Positive = Annotated[float, Field(gt=0, le=1e6, strict=True)]
 """A factor, power or norm."""
-Weight = Annotated[float, Field(ge=0, le=1e6), NUMBER, NO_MINUS_ZERO]
+Weight = Annotated[float, Field(ge=0, le=1e6, strict=True), NO_MINUS_ZERO]
 """Of a loss, or of pixels."""
-Decay = Annotated[float, Field(ge=0, le=1), NUMBER, NO_MINUS_ZERO]
-Offset = Annotated[float, Field(ge=-1e6, le=1e6), NUMBER, NO_MINUS_ZERO]
+Decay = Annotated[float, Field(ge=0, le=1, strict=True), NO_MINUS_ZERO]
+Offset = Annotated[float, Field(ge=-1e6, le=1e6, strict=True), NO_MINUS_ZERO]
 """Added to pixels of 0 to 255."""
 Precision = Literal["fp32", "tf32", "bf16"]
 """See networks/precision.py."""
@@ -157,7 +148,7 @@ class NetworkConfig(Settings):
         3,
         description="(open) stages kept at their initial weights, the stem being the first; IRN: 3",
     )
-    last_stage_dilation: Annotated[Literal[1, 2], NUMBER] = Field(
+    last_stage_dilation: Annotated[int, Field(ge=1, le=2, strict=True)] = Field(
         1,
         description="(open) of the last stage, whose stride is 1 instead of 2: 1 (IRN, "
         "Puzzle-CAM, ReCAM), or 2, which keeps its field of view (torchvision)",

@@ -5,7 +5,6 @@ The command line overrides a file, and a file overrides the preset and its recip
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -25,8 +24,6 @@ MAX_FILE_BYTES = 1 << 20
 """Of a settings file; all settings together take a few kilobytes."""
 MAX_DEPTH = 20
 """Of nested lists and mappings; settings have two levels."""
-MAX_INTEGER = 2**63
-"""Larger ones fit no setting, and Python refuses to print those of over 4,300 digits."""
 
 
 _MAPPING = "must be settings with their values, as `name: value`"
@@ -129,10 +126,8 @@ def parse_assignments(assignments: list[str], *, option: str = "--set") -> dict[
         if key in parsed:
             raise ConfigError(f"{option} gives {quoted(key)} twice; give it once")
         try:
-            parsed[key] = _plain_yaml(value)
-        except _RepeatedKeyError as error:
-            raise ConfigError(f"{option} {quoted(word)}: {error}") from None
-        except _UnreadableError as error:
+            parsed[key] = _parsed(value)
+        except ValueError as error:
             raise ConfigError(
                 f"{option} {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
                 "number, true, false, a word or a list"
@@ -159,63 +154,48 @@ def read_tree(path: Path, *, example: str) -> Any:
     A file is TOML if it ends in .toml. Raises ConfigError if it is missing, a pipe, too large,
     cannot be parsed, or gives a key twice.
     """
-    kind, parse = "YAML", _plain_yaml
-    if path.suffix.lower() == ".toml":
-        kind, parse = "TOML", _plain_toml
+    kind = "TOML" if path.suffix.lower() == ".toml" else "YAML"
     text = read_text(path, MAX_FILE_BYTES, ConfigError)
     if path.suffix.lower() == ".json":  # read as YAML, which refuses tabs
         text = text.replace("\t", " ")
     try:
-        return parse(text)
-    except _RepeatedKeyError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except _UnreadableError as error:
+        return _parsed(text, kind)
+    except ValueError as error:
         raise ConfigError(f"{path}: not {kind}: {error}; write {example}") from None
 
 
 def _flat(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section, value in tree.items():
-        inside = isinstance(value, dict)
-        if value == {} or (value is None and "." not in str(section)):
-            raise ConfigError(
-                f"{path}: {quoted(section)} is empty; give it a value, or leave it out"
-            )
-        pairs = [(f"{section}.{name}", inner) for name, inner in value.items()] if inside else []
-        for key, inner in pairs or [(str(section), value)]:
-            if key in flat:
-                raise ConfigError(f"{path}: {quoted(key)} is given twice; give it once")
-            flat[key] = inner
+        inside = (
+            {f"{section}.{name}": inner for name, inner in value.items()}
+            if isinstance(value, dict)
+            else {str(section): value}
+        )
+        for key in inside.keys() & flat.keys():
+            raise ConfigError(f"{path}: {quoted(key)} is given twice; give it once")
+        flat |= inside
     return flat
 
 
-class _UnreadableError(Exception):
-    """Text that is not YAML or TOML, or uses what settings do not need."""
+def _parsed(text: str, kind: str = "YAML") -> Any:
+    """Read YAML, but no aliases (one line can stand for gigabytes) and no deep nesting; or TOML.
 
-
-class _RepeatedKeyError(Exception):
-    """A mapping that gives a key twice."""
-
-
-def _plain_yaml(text: str) -> Any:
-    """Read YAML, but no aliases (one line can stand for gigabytes) and no deep nesting.
-
-    Raises _UnreadableError or _RepeatedKeyError with the reason in one line.
+    Raises ValueError with the reason in one line.
     """
-    import yaml  # here, because most command lines have no value to read
-
     try:
-        tree = _core_loader()(text).get_single_data()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        if kind == "TOML":
+            import tomllib
+
+            tree = tomllib.loads(text)
+        else:
+            tree = _core_loader()(text).get_single_data()
+        repr(tree)  # fails for a number of so many digits that no message can name it
+    except Exception as error:  # PyYAML raises many kinds, as for 2001-99-99 and !!bool x
+        mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark and "\n" in text else ""
-        raise _UnreadableError(f"{error.problem or error.context}{where}"[:160]) from None
-    except yaml.YAMLError as error:
-        raise _UnreadableError(str(error).splitlines()[0][:160]) from None
-    # PyYAML's constructors raise these for 2001-99-99, !!bool x, !!timestamp x, !!int x.
-    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
-        raise _UnreadableError(f"{type(error).__name__}: {error}"[:160]) from None
-    _refuse_huge_integers(tree)
+        reason = f"{getattr(error, 'problem', None) or error}{where}"
+        raise ValueError(printable(" ".join(reason.split()))[:MAX_QUOTED]) from None
     return tree
 
 
@@ -229,26 +209,26 @@ def _core_loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Refuses what `_plain_yaml` says."""
+        """Refuses what `_parsed` says, and a key that is given twice."""
 
         depth = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise _UnreadableError("aliases such as *x are refused")
+                raise ValueError("aliases such as *x are refused")
             self.depth += 1
             if self.depth > MAX_DEPTH:
-                raise _UnreadableError(f"nested over {MAX_DEPTH} levels deep")
+                raise ValueError(f"nested over {MAX_DEPTH} levels deep")
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
 
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
-            counts = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
-            for key, count in counts.items():
-                if count > 1:
-                    raise _RepeatedKeyError(f"{quoted(key)} is given twice; give it once")
+            keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ValueError(f"{quoted(key)} is given twice; give it once")
             return node
 
     Loader.yaml_implicit_resolvers = {}
@@ -269,28 +249,6 @@ def _core_loader() -> Any:
     return Loader
 
 
-def _plain_toml(text: str) -> Any:
-    """Read TOML, whose parser refuses repeated keys. Raises _UnreadableError."""
-    import tomllib
-
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _UnreadableError(str(error).splitlines()[0][:160]) from None
-    _refuse_huge_integers(tree)
-    return tree
-
-
-def _refuse_huge_integers(tree: Any) -> None:
-    if isinstance(tree, int) and abs(tree) >= MAX_INTEGER:
-        raise _UnreadableError("a whole number of over 63 bits")
-    if isinstance(tree, dict):
-        tree = [*tree.keys(), *tree.values()]
-    if isinstance(tree, list | tuple | set):
-        for part in tree:
-            _refuse_huge_integers(part)
-
-
 def _hint(key: str, known: list[str]) -> str:
     """Name the section's settings, the nearest one, or the sections; all would fill a screen."""
     section = key.rstrip(".") + "."
@@ -300,9 +258,7 @@ def _hint(key: str, known: list[str]) -> str:
     if near := same or difflib.get_close_matches(key, known, n=1, cutoff=0.5):
         return f"did you mean {' or '.join(near)}?"
     groups = dict.fromkeys(f"{name.partition('.')[0]}.*" if "." in name else name for name in known)
-    first = next((group[:-2] for group in groups if group.endswith(".*")), "")
-    more = f"; give {first!r} to see those of {first}" if first else ""
-    return f"known: {', '.join(groups)}{more}"
+    return f"known: {', '.join(groups)}"
 
 
 def rule_of(problem: Mapping[str, Any]) -> str:
@@ -314,22 +270,18 @@ def rule_of(problem: Mapping[str, Any]) -> str:
 
 
 def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
-    """Return a line per problem: the setting, its value, the rule, and a value that fits."""
-    lines, wrong_inside = [], set[str]()
+    """Return a line per wrong setting: its value, the rule, and a value that fits.
+
+    usual: the defaults by name.
+    """
+    lines = dict[str, str]()
     for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "too_short" and path in wrong_inside:
-            continue  # pydantic did not count its wrong parts, which are reported themselves
-        wrong_inside.add(path.rpartition(".")[0])
-        rule = rule_of(problem)
-        if not path:
-            lines.append(rule)
-            continue
-        if isinstance(problem["input"], dict) and problem["type"] == "value_error":
-            lines.append(f"{path}: {rule}")  # two settings that do not go together
-            continue
-        near = [name for name in usual if f"{path}.".startswith(f"{name}.")]
-        remedy = f"; the default is {as_word(usual[near[0]])}" if near else ""
-        key = printable(path)[:MAX_QUOTED]
-        lines.append(f"{key} = {quoted(problem['input'])}: {rule}{remedy}")
-    return "\n".join(lines)
+        path, rule = ".".join(map(str, problem["loc"])), rule_of(problem)
+        setting = next((name for name in usual if f"{path}.".startswith(f"{name}.")), "")
+        if not path or (not setting and problem["type"] == "value_error"):
+            line = f"{path}: {rule}".removeprefix(": ")  # settings that do not go together
+        else:
+            remedy = f"; the default is {as_word(usual[setting])}" if setting else ""
+            line = f"{printable(path)[:MAX_QUOTED]} = {quoted(problem['input'])}: {rule}{remedy}"
+        lines.setdefault(setting or path, line)  # its first: pydantic leaves out wrong items
+    return "\n".join(lines.values())

@@ -11,7 +11,6 @@ from pydantic import Field
 from wsss.config import (
     ASCENDING,
     NO_MINUS_ZERO,
-    NUMBER,
     Count,
     CropSize,
     Decay,
@@ -194,7 +193,7 @@ class DeepLabConfig(Settings):
     lr_step: Count = Field(
         10, description="iterations between two changes of the rate (reference: 10)"
     )
-    momentum: Annotated[float, Field(ge=0, lt=1), NUMBER, NO_MINUS_ZERO] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True), NO_MINUS_ZERO] = 0.9
     weight_decay: Decay = 5e-4
     poly_power: Positive = 0.9
     clip_norm: Positive | None = Field(

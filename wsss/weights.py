@@ -47,15 +47,6 @@ def resolve_weights(weights: str) -> tuple[str, Path | None]:
     """
     if weights in NAMES:
         return weights, None
-    if weights == "imagenet":
-        raise WeightsError(
-            "--weights imagenet: two sets go by that name; give imagenet_v1 (the one of IRN, "
-            "Puzzle-CAM and ReCAM) or imagenet_v2 (torchvision's later recipe)"
-        )
-    if "://" in weights:
-        raise WeightsError(
-            f"--weights {weights}: an address; download the file, and give its path on this machine"
-        )
     path = Path(weights).absolute()
     return file_digest(path), path
 

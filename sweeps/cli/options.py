@@ -89,8 +89,10 @@ Workers = Annotated[
         "--gpus, else 0",
     ),
 ]
-Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial, task or worker")]
-Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial, task or worker, e.g. 0.5")]
+Cpus = Annotated[float, typer.Option(min=0.1, max=1e6, help="CPUs per trial, task or worker")]
+Gpus = Annotated[
+    float, typer.Option(min=0, max=1e6, help="GPUs per trial, task or worker, e.g. 0.5")
+]
 LoaderWorkers = Annotated[
     int | None,
     typer.Option(
@@ -111,6 +113,7 @@ CheckpointMinutes = Annotated[
     float,
     typer.Option(
         min=0,
+        max=1e6,
         metavar="M",
         help="also save a checkpoint within an epoch, M minutes after the last one; 0: only "
         "between epochs",
@@ -349,13 +352,12 @@ def require_one_of(**given: bool) -> None:
 
 
 def base_options(
-    preset: str | None,
-    recipe: str,
-    data: str,
-    weights: str | None,
-    settings: list[str] | None,
-    *,
-    recheck: bool,
+    preset: Preset = None,
+    recipe: Recipe = "default",
+    data: Data = "drawn",
+    weights: Weights = None,
+    settings: Set = None,
+    recheck: Recheck = False,
 ) -> "BaseOptions":
     """Return the options that all trainings share; a drawn data set is drawn if necessary.
 

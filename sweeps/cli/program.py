@@ -1,7 +1,6 @@
 """What the two programs share: how they start, and how they parse options."""
 
 import inspect
-import math
 import os
 import re
 import sys
@@ -29,7 +28,8 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 APPS = {"sweeps": "sweeps.cli", "wsss": "sweeps.cli.method"}
 """Program -> the module of its commands."""
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
-"""Type -> short name of an option's value in the help, which leaves room for its text."""
+"""Type -> short name of an option's value in the help, which leaves room for its text; of one of
+several words NAME."""
 PANELS = {
     "Execution": (
         "address",
@@ -57,8 +57,8 @@ PANELS = {
 class Command(TyperCommand):
     """A command that expands `~` in what it is given.
 
-    It refuses empty or repeated options, numbers that are not finite, and addresses for paths.
-    Foreseen errors are printed, with exit code 2.
+    It refuses empty and repeated words, and addresses for paths. Foreseen errors are printed, with
+    exit code 2.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -66,12 +66,11 @@ class Command(TyperCommand):
         self.help = _plain(_reflowed(self.help or ""))
         headings = {name: heading for heading, names in PANELS.items() for name in names}
         places = {name: at for at, name in enumerate(headings)}
-        self.params.sort(key=lambda each: places.get(each.name or "", -1))  # stable
+        self.params.sort(key=lambda p: (isinstance(p, TyperOption), places.get(p.name or "", -1)))
         for option in self.params:
-            if not isinstance(option, TyperOption):
-                continue
-            option.rich_help_panel = headings.get(option.name)
-            option.help = _plain(option.help or "")
+            if isinstance(option, TyperOption):
+                option.rich_help_panel = headings.get(option.name)
+                option.help = _plain(option.help or "")
 
     def get_params(self, ctx: Any) -> Any:
         """Return arguments and options as the help shows them."""
@@ -91,27 +90,11 @@ class Command(TyperCommand):
                     "list` shows the names"
                 )
             for each, count in Counter(found).items():
-                option = each if isinstance(each, TyperOption) else None
-                named, value = option.opts[0] if option else "an argument", given[each.name]
-                values = value if isinstance(value, list | tuple) else [value]
-                words = [word for word in values if isinstance(word, str)]
-                if _kind(each) is Path and any("://" in word for word in words):
-                    raise ForeseenError(
-                        f"{named}: {' '.join(words)} is an address; give a path on this machine"
-                    )
-                if "" in words:
-                    raise ForeseenError(
-                        f"{named}: empty, perhaps from an unset variable; give it a value or leave "
-                        "it out"
-                    )
-                if option and count > 1 and not (option.is_flag or option.multiple):
-                    raise ForeseenError(f"{named}: given twice; give it once")
+                if fault := _fault(each, given[each.name], count):
+                    named = each.opts[0] if isinstance(each, TyperOption) else "an argument"
+                    raise ForeseenError(f"{named}: {fault}")
         rest = super().parse_args(ctx, args)
         with explained():
-            for each in self.params:
-                value = ctx.params.get(each.name)
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise ForeseenError(f"{each.opts[0]}: {value} is no finite number; give one")
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return rest
 
@@ -237,7 +220,7 @@ def _in_words(parameters: list[Any]) -> list[Any]:
         if not isinstance(each, TyperOption):
             each.display_type_rich = lambda ctx: ""
         if each.metavar is None:
-            kind = KINDS[_kind(each)]
+            kind = KINDS.get(_kind(each), "NAME")
             each.metavar = kind if isinstance(each, TyperOption) else each.name.upper()
     return parameters
 
@@ -246,6 +229,17 @@ def _kind(parameter: Any) -> Any:
     """Return the type of a parameter's value; of a list, its items'."""
     kind = parameter.type_descriptor.annotation
     return (*get_args(kind), kind)[0]
+
+
+def _fault(parameter: Any, given: Any, count: int) -> str:
+    """Say what is wrong with the words given for a parameter; "" if nothing. count: how often."""
+    words = given if isinstance(given, list | tuple) else [given]
+    if "" in words:
+        return "empty, perhaps from an unset variable; give it a value or leave it out"
+    if _kind(parameter) is Path and (urls := [word for word in words if "://" in str(word)]):
+        return f"{urls[0]} is an address; give a path on this machine"
+    is_single = isinstance(parameter, TyperOption) and not (parameter.is_flag or parameter.multiple)
+    return "given twice; give it once" if count > 1 and is_single else ""
 
 
 def _expanded(value: Any) -> Any:

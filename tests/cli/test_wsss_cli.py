@@ -137,12 +137,6 @@ def test_check_names_every_broken_file_and_the_rest_of_the_table(
     assert f"{first}.png: no mask here" in fail("data", "check", root, *scored)
 
 
-def test_check_of_no_data_set_names_the_folder_and_what_belongs_there(tmp_path: Path) -> None:
-    assert f"error: {tmp_path}: no folder JPEGImages" in fail("data", "check", tmp_path)
-    assert "give one data set: wsss data check --data FOLDER" in fail("data", "check")
-    assert "give one data set" in fail("data", "check", tmp_path, "--data", tmp_path)
-
-
 # Train, infer, evaluate
 
 
@@ -238,38 +232,46 @@ def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
 # Refusals
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("--data", "x", "--data", "y"), "--data: given twice; give it once"),
-        (("--data=x", "--split", "a", "--data", "y"), "--data: given twice"),
-        (("--split", "--data", "--split", "b", "--data", "x"), "x: no such folder"),
-    ],
-)
-def test_an_option_that_takes_one_value_is_not_given_twice(
-    words: tuple[str, ...], told: str
-) -> None:
-    assert told in fail("data", "check", *words)
+TRAIN = "train-cam --data VOC --preset tiny --run"
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("data", "draw", "s3://bucket/x"), "s3://bucket/x is an address; give a path on this"),
-        (("infer", "--run=x", "--out", "http://x/y"), "--out: http://x/y is an address"),
-        (("pseudo-label", "--run=x", "--out", __file__), "a file; give a folder"),
-        (("evaluate", "--run=x", "--cams", __file__), "a file; give a folder"),
-        (("gpu-check", "--minutes", "inf"), "--minutes: inf is no finite number; give one"),
-        (("train-cam", "--run=x", "--data=x", "--preset", "tiny-irn"), "no preset 'tiny-irn'"),
+        ("data check --data x --data y", "--data: given twice; give it once"),
+        ("data check --split --data --split b --data x", "x: no such folder"),
+        ("data check", "give one data set: wsss data check --data FOLDER"),
+        ("data check . --data .", "give one data set"),
+        ("data check .", "no folder JPEGImages"),
+        ("data draw s3://bucket/x", "s3://bucket/x is an address; give a path on this machine"),
+        ("infer --run RUN --out http://x/y", "--out: http://x/y is an address"),
+        ("pseudo-label --run RUN --out /dev/../etc/passwd", "is a file"),
+        ("evaluate --run RUN --cams /etc/passwd", "is a file"),
+        ("infer --run /etc/passwd", "is a file"),
+        ("gpu-check --minutes nan", "should be less than or equal to"),
+        (f"{TRAIN} x --recipe rin", "no recipe 'rin'"),
+        (f"{TRAIN} x --set train.learning_rate=1", "unknown setting 'train.learning_rate'"),
+        (f"{TRAIN} x --set data.train_split=nope", "nope.txt: no such split"),
+        (f"{TRAIN} x --set train.crop_size=16", "must be greater than or equal to 17"),
+        (f"{TRAIN} x --weights no.pt", "no.pt: No such file or directory; give a state dict file"),
+        (f"{TRAIN}= ", "--run: empty, perhaps from an unset variable; give it a value or leave it"),
+        (f"{TRAIN} {'r' * 300}", "File name too long; name another path"),
     ],
 )
-def test_a_word_that_names_nothing_usable_is_refused_and_makes_no_folder(
-    words: tuple[str, ...], told: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wrong_words_are_refused_with_a_remedy_and_make_no_folder(
+    words: str,
+    told: str,
+    trained: tuple[Path, str],
+    drawn: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    assert told in fail(*(word.replace("--run=x", f"--run={run}") for word in words))
-    assert not [*Path().iterdir()]
+    monkeypatch.chdir(tmp_path)
+    known = {"RUN": trained[0], "VOC": drawn}
+    result = wsss(*(known.get(word, word) for word in words.split()))
+    assert result.exit_code == 2
+    assert told in " ".join(re.sub("[│╭╰─╮╯]", " ", result.stderr).split())
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
@@ -303,35 +305,6 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
     assert "warning: not clearly below the label prior after 1 iterations" in succeed(
         *words, "--prior-fails-after", "0"
     )
-
-
-@pytest.mark.parametrize(
-    ("words", "parts"),
-    [
-        (["--set", "train.learning_rate=1"], ["unknown setting 'train.learning_rate'"]),
-        (["--set", "data.train_split=nope"], ["nope.txt: no such split", "train_aug"]),
-        (["--set", "train.crop_size=16"], ["must be greater than or equal to 17"]),
-        (
-            ["--weights", "no/such/file.pt"],
-            ["no/such/file.pt: No such file", "imagenet_v1, imagenet_v2, none"],
-        ),
-        (
-            ["--weights", "https://x.org/y.pth"],
-            ["an address; download the file, and give its path"],
-        ),
-        (["--run", ""], ["--run: empty", "leave it out"]),
-        (["--run", "r" * 300], ["File name too long; name another path"]),
-    ],
-)
-def test_a_wrong_option_of_train_cam_is_one_line_with_the_remedy(
-    drawn: Path, tmp_path: Path, words: list[str], parts: list[str]
-) -> None:
-    usual = {"--run": tmp_path / "run", "--data": drawn, "--preset": "tiny"}
-    given = {word.partition("=")[0] for word in words}
-    others = [word for name, value in usual.items() if name not in given for word in (name, value)]
-    told = fail("train-cam", *others, *words)
-    for part in parts:
-        assert part in told
 
 
 # Pseudo-labels
@@ -443,7 +416,7 @@ def other_order_of_classes(voc: Path) -> None:
     [
         (replaced_picture, "have changed since"),
         (corrected_label, "(drawn_000000)"),
-        (other_order_of_classes, "class 1 was aeroplane, now it is bicycle; restore them in"),
+        (other_order_of_classes, "its classes have changed since"),
     ],
 )
 def test_what_was_trained_on_and_changed_is_refused_by_every_command(

@@ -4,7 +4,7 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -124,37 +124,43 @@ def test_loopback_is_fine_and_an_open_port_without_token_is_a_problem(
     assert states(check_ports(None, gcs)) == {"open ports": "warning"}
 
 
-@pytest.mark.parametrize(("status", "state"), [(200, "problem"), (401, "ok"), (403, "ok")])
-def test_an_open_http_port_is_asked_as_a_stranger(
-    status: int, state: str, monkeypatch: pytest.MonkeyPatch
+ASKED: dict[str, tuple[Callable[[int], list[Check]], dict[int, str]]] = {
+    "dashboard": (
+        lambda port: check_ports({port: {"0.0.0.0"}}, (Service("dashboard", port, "/"),)),
+        {200: "problem", 401: "ok", 403: "ok"},
+    ),
+    "job server": (
+        lambda port: check_job_server(f"http://127.0.0.1:{port}"),
+        {200: "warning", 401: "ok", 403: "ok", 500: "problem"},
+    ),
+    "MLflow": (
+        lambda port: [check_mlflow(f"http://me:word@127.0.0.1:{port}")],
+        {200: "ok", 401: "ok", 404: "warning", 503: "warning"},
+    ),
+}
+"""Server -> how it is checked, and the state by what a stranger's request gets."""
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_server_is_asked_as_a_stranger_and_its_password_not_shown(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeps.cluster.doctor.machine._own_address", lambda: "127.0.0.1")
-    with server(status) as port:
-        found = check_ports({port: {"0.0.0.0"}}, (Service("dashboard", port, "/"),))
-    assert states(found) == {"dashboard": state}
-
-
-@pytest.mark.parametrize(
-    ("status", "state"), [(200, "warning"), (401, "ok"), (403, "ok"), (500, "problem")]
-)
-def test_a_job_server_should_want_a_token(status: int, state: str) -> None:
-    with server(status) as port:
-        assert states(check_job_server(f"http://127.0.0.1:{port}")) == {"job server": state}
-        assert states(check_job_server("http://127.0.0.1:9")) == {"job server": "problem"}
+    check, expected = ASKED[name]
+    for status, state in expected.items():
+        with server(status) as port:
+            (found,) = check(port)
+        assert (found.name, found.state) == (name, state)
+        assert "word" not in found.found.replace("password", "")
+    (silent,) = check(9)
+    assert silent.state != "ok"
+    assert "answer" in silent.found
 
 
 def test_an_address_that_mlflow_does_not_take_is_said() -> None:
     check = check_mlflow("localhost:5000")
     assert check.state == "warning"
     assert check.remedy.startswith("set MLFLOW_TRACKING_URI to http://HOST:PORT")
-
-
-@pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "ok"), (503, "warning")])
-def test_mlflow_is_asked_and_its_password_not_shown(status: int, state: str) -> None:
-    with server(status) as port:
-        check = check_mlflow(f"http://me:word@127.0.0.1:{port}")
-    assert check.state == state
-    assert "word" not in check.found.replace("password", "")
 
 
 def report(**change: Any) -> NodeReport:
@@ -233,20 +239,42 @@ def test_a_node_writes_beside_the_file_of_the_one_that_asks_if_it_sees_it(
     assert try_store(tmp_path / "unseen", "n1") == "read what was written here"
 
 
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"NodeManagerHostname": "a", "Alive": True, "Resources": {}}
+    monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": name, **node} for name in ("n1", "n2")])
+
+
+@pytest.mark.usefixtures("two_nodes")
 def test_two_may_check_one_store_at_the_same_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = {"NodeID": "n1", "NodeManagerHostname": "a", "Alive": True, "Resources": {}}
-    monkeypatch.setattr("ray.nodes", lambda: [node])
-
-    def ask(*arguments: Any) -> dict[str, Any]:
+    def ask(ids: list[str], *arguments: Any) -> dict[str, Any]:
         monkeypatch.setattr(nodes, "_ask_each", lambda *_: {})
         nodes.check_nodes({}, "", "", str(tmp_path))  # the other begins and ends
-        return {"n1": report(lost=try_store(arguments[-1], "n1"))}
+        return {name: report(lost=try_store(arguments[-1], name)) for name in ids}
 
     monkeypatch.setattr(nodes, "_ask_each", ask)
     assert states(nodes.check_nodes({}, "", "", str(tmp_path)))["store on nodes"] == "ok"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_weights_are_looked_for_on_each_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"1234")
+
+    def ask(ids: list[str], *arguments: Any) -> dict[str, Any]:
+        first = nodes._report(ids[0], *arguments)
+        file.unlink()
+        return {ids[0]: first, ids[1]: nodes._report(ids[1], *arguments)}
+
+    monkeypatch.setattr(nodes, "_ask_each", ask)
+    check = nodes.check_nodes({}, "", str(file), "")[-1]
+    assert (check.name, check.state) == ("weights on nodes", "problem")
+    assert check.found == "4 bytes on a n1; missing on a n2"
 
 
 def test_nodes_with_other_data_are_named() -> None:
@@ -254,25 +282,6 @@ def test_nodes_with_other_data_are_named() -> None:
     other = same("data", {"a": "1", "b": "2", "c": "1"})
     assert (other.state, other.found) == ("problem", "1 on a, c; 2 on b")
     assert same("data", {"a": "missing", "b": "missing"}).state == "problem"
-
-
-def test_weights_are_looked_for_on_each_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = {"NodeManagerHostname": "a", "Alive": True, "Resources": {}}
-    monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": name, **there} for name in ("n1", "n2")])
-    file = tmp_path / "weights.pth"
-    file.write_bytes(b"1234")
-
-    def ask(ids: list[str], packages: list[str], data: str, weights: str, asked: None) -> Any:
-        first = nodes._report(ids[0], packages, data, weights, asked)
-        file.unlink()
-        return {ids[0]: first, ids[1]: nodes._report(ids[1], packages, data, weights, asked)}
-
-    monkeypatch.setattr(nodes, "_ask_each", ask)
-    check = nodes.check_nodes({}, "", str(file), "")[-1]
-    assert (check.name, check.state) == ("weights on nodes", "problem")
-    assert check.found == "4 bytes on a n1; missing on a n2"
 
 
 def test_the_command_prints_json_and_fails_on_a_problem(

@@ -606,7 +606,7 @@ def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--measure", "nicest"], "no measure 'nicest'; there are: fixed"),
+        (["--measure", "nicest"], "'nicest' is not one of 'fixed', "),
         (["--sweep", "other"], "no sweep other"),
         (["--mlflow-url", "mlflow:5000"], "no address; write it as http://HOST:5000"),
         (["--seeds", "9" * 20], "less than or equal to 1000"),

@@ -6,10 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typer.main import get_command
 
-from sweeps.cli import app
-from sweeps.cli.options import words_of
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import TABLES
 from wsss.identity import run_id
@@ -113,10 +110,3 @@ def test_the_study_is_table_iii_under_each_recipe() -> None:
         assert default.run_id == plan.cell_trials[f"III[{name}]"][0].run_id
     ids = {run_id(trial.config) for trial in plan.trials}
     assert len(ids) == 20
-
-
-def test_a_submitted_sweep_is_told_its_recipe() -> None:
-    run = get_command(app).commands["run"]
-    given = {"tables": ["III"], "preset": "short", "recipe": "seam"}
-    assert words_of(run, given) == ["III", "--preset", "short", "--recipe", "seam"]
-    assert words_of(run, given | {"recipe": "default"}) == ["III", "--preset", "short"]

@@ -319,6 +319,6 @@ def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) 
     words = ("predict", picture, "--network", tmp_path)
     assert (done := wsss(*words)).exit_code == 2
     assert "config.json: missing; give a folder" in " ".join(done.output.split())
-    write_json(tmp_path / "config.json", {"network": {}, "train": {}})
+    write_json(tmp_path / "config.json", {"network": {}, "train": {}})  # a CAM network's
     assert (done := wsss(*words)).exit_code == 2
-    assert "belongs to a CAM network, which predicts no masks" in " ".join(done.output.split())
+    assert "not what `sweeps headline` writes" in " ".join(done.output.split())

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,7 +34,10 @@ def draw(
     root: Annotated[
         Path | None, typer.Argument(help="folder to write; default: data/ and its name")
     ] = None,
-    name: Annotated[str, typer.Option(help="drawn | drawn-glare | drawn-dim")] = "drawn",
+    name: Annotated[
+        Literal["drawn", "drawn-glare", "drawn-dim"],
+        typer.Option(help="drawn | drawn-glare | drawn-dim"),
+    ] = "drawn",
     train: Annotated[int, typer.Option(min=1, max=MOST_DRAWN, help="images of train")] = 60,
     extra: Annotated[
         int, typer.Option(min=0, max=MOST_DRAWN, help="images of train_aug beyond train")
@@ -44,10 +47,7 @@ def draw(
 ) -> None:
     """Draw a small data set in VOC layout; the same seed gives the same files."""
     from wsss.data.drawn.folder import DRAWN, draw_voc
-    from wsss.overrides import ConfigError
 
-    if name not in DRAWN:
-        raise ConfigError(f"no drawn data set {name!r}; there are: {', '.join(DRAWN)}")
     path = draw_voc(
         root or Path("data") / name,
         kind=DRAWN[name],

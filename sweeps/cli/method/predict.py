@@ -72,10 +72,6 @@ def read_network(path: Path) -> Network:
         raise ForeseenError(f"{path}: missing; {OWN_FOLDER}")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if "network" in saved:
-            raise ForeseenError(
-                f"{path}: belongs to a CAM network, which predicts no masks; {OWN_FOLDER}"
-            )
         # Networks from before this setting were built with half the dilation, whatever its default.
         settings = {"first_block_dilation": "half"} | saved["segmentation"]
         config = DeepLabConfig.model_validate(settings)
@@ -85,7 +81,7 @@ def read_network(path: Path) -> Network:
         let_through(error, path)
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise ForeseenError(
-            f"{path}: not what `sweeps headline` writes ({reason}); get the folder again"
+            f"{path}: not what `sweeps headline` writes ({reason}); {OWN_FOLDER}"
         ) from None
     require_class_names(classes, path)
     return Network(config, classes, stage)

@@ -9,7 +9,6 @@ made, so that nothing is mixed up.
 """
 
 from contextlib import suppress
-from itertools import zip_longest
 from pathlib import Path
 from shutil import rmtree
 
@@ -76,9 +75,8 @@ class Run(BaseModel):
         dataset, own = VocDataset(self.data), self.config.data.train_split
         if dataset.classes != self.classes:
             raise ConfigError(
-                f"{self.data}: its classes have changed since {self.folder} was trained: "
-                f"{_first_difference(self.classes, dataset.classes)}; restore them in "
-                f"{CLASS_LIST}, or train with another --run"
+                f"{self.data}: its classes have changed since {self.folder} was trained; restore "
+                f"in {CLASS_LIST} those of {self.folder / 'run.json'}, or train with another --run"
             )
         now = sources_of(dataset, dataset.image_ids(own))
         both = [*now, *(self.trained_on.keys() - now.keys())]
@@ -145,7 +143,7 @@ class Run(BaseModel):
         """Write what the folder holds. Raises ConfigError if it holds another training."""
         path = self.folder / "run.json"
         asked = self.model_copy(update={"config": canonical(self.config)})
-        if path.exists() and (difference := _read(path).difference(asked)):
+        if path.exists() and (difference := recall(self.folder).difference(asked)):
             self._clear_refused_start(difference)
         write_json(path, asked.model_dump(mode="json"))
         write_config(self.folder / "config.json", self.config)
@@ -171,33 +169,17 @@ class Run(BaseModel):
 
 
 def recall(folder: Path) -> Run:
-    """Return the training in a folder. Raises ConfigError if there is none."""
-    path = folder / "run.json"
-    if folder.is_file():
-        raise ConfigError(f"{folder}: a file; give the folder of a training with --run")
-    if not path.exists():
-        train = command("wsss", "train-cam", "--run", folder)
-        raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER")
-    return _read(path)
-
-
-def _read(path: Path) -> Run:
-    """Read run.json. Raises ConfigError for a damaged one."""
+    """Return the training in a folder. Raises ConfigError for none, or a damaged run.json."""
+    path, train = folder / "run.json", command("wsss", "train-cam", "--run", folder)
     refuse_pipe(path, ConfigError)
     try:
         saved = Run.model_validate_json(path.read_bytes())
-        return saved.model_copy(update={"folder": path.parent})
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER") from None
     except ValidationError as error:
         what = ".".join(map(str, error.errors()[0]["loc"])) or "not JSON"
-    train = command("wsss", "train-cam", "--run", path.parent)
-    raise ConfigError(
-        f"{path}: damaged ({what}); delete it, and run the command that trained it again: {train} "
-        "--data FOLDER and its other options"
-    )
-
-
-def _first_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
-    """Say where two lists of classes first differ."""
-    pairs = zip_longest(before, now, fillvalue="missing")
-    number, (old, new) = next((k, p) for k, p in enumerate(pairs, start=1) if p[0] != p[1])
-    return f"class {number} was {old}, now it is {new}"
+        raise ConfigError(
+            f"{path}: damaged ({what}); delete it, and run the command that trained it again: "
+            f"{train} --data FOLDER and its other options"
+        ) from None
+    return saved.model_copy(update={"folder": folder})

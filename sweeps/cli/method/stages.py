@@ -4,7 +4,7 @@ Heavy packages are imported by the functions that need them, so that `wsss --hel
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from wsss.segmentation_config import PseudoLabelConfig
 
 Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
-RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
+RunDir = Annotated[
+    Path,
+    typer.Option("--run", file_okay=False, help="folder of a training: config and checkpoints"),
+]
 
 
 def configured(
@@ -106,7 +109,9 @@ def train_cam(**given: Any) -> None:
 def infer(
     run: RunDir,
     split: Annotated[str | None, typer.Option(help="default: the configured eval split")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of CAM files; default: RUN/cams")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder of CAM files; default: RUN/cams")
+    ] = None,
 ) -> None:
     """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
     from sweeps.cli.method.run_folder import recall
@@ -136,7 +141,7 @@ def evaluate(
     run: RunDir,
     split: Annotated[str | None, typer.Option(help="default: the configured eval split")] = None,
     cams: Annotated[
-        Path | None, typer.Option(help="folder of CAM files; default: RUN/cams")
+        Path | None, typer.Option(file_okay=False, help="folder of CAM files; default: RUN/cams")
     ] = None,
 ) -> None:
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
@@ -150,7 +155,6 @@ def evaluate(
     from wsss.segmentation_config import PseudoLabelConfig
 
     known = recall(run)
-    _refuse_file("--cams", cams)
     labels, split = known.config.labels, split or known.config.data.eval_split
     chain, dataset = known.chain(PseudoLabelConfig()), VocDataset(known.data)
     place = known.with_images(split).place(chain, cams=cams)
@@ -189,7 +193,10 @@ def pseudo_label(
     ] = None,
     split: Annotated[str | None, typer.Option(help="default: the split trained on")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder of labels; default: RUN/pseudo_labels/REFINEMENT")
+        Path | None,
+        typer.Option(
+            file_okay=False, help="folder of labels; default: RUN/pseudo_labels/REFINEMENT"
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="processes that refine labels without Ray")
@@ -215,17 +222,20 @@ def pseudo_label(
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import WriteLabels, label_score
     from sweeps.stages.segmentation import require_packages
+    from wsss.overrides import apply_overrides, parse_assignments
+    from wsss.segmentation_config import PseudoLabelConfig
 
     how = call(execution, given)
     known = recall(run)
-    _refuse_file("--out", out)
     known = known.with_images(split or known.config.data.train_split)
-    labels, own = _labels(refinement, settings or []), run / "pseudo_labels"
+    words = [f"refinement={refinement}"] if refinement is not None else []
+    asked = parse_assignments([*words, *(settings or [])])
+    labels, own = apply_overrides(PseudoLabelConfig(), asked), run / "pseudo_labels"
     wanted = [(labels, out or own / labels.refinement)]
     if labels.refinement != "none":
         wanted.insert(0, (labels.model_copy(update={"refinement": "none"}), own / "none"))
     chain = known.chain(labels, split)
-    _check_labels(known, chain, labels, settings or [])
+    _check_labels(known, chain, labels, asked)
     if resources is None:
         require_packages(chain, known.place(chain, labels=wanted[-1][1]))
     found: dict[str, SegmentationScore | None] = {}
@@ -243,34 +253,14 @@ def pseudo_label(
         print(f"{name}: {_told(score, labels, known)}")
 
 
-def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
-    """Return the label settings. Raises ConfigError, also if two refinements are given."""
-    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
-    from wsss.segmentation_config import PseudoLabelConfig
-
-    asked = parse_assignments(settings)
-    if refinement is not None and asked.get("refinement", refinement) != refinement:
-        raise ConfigError(
-            f"--refinement {refinement} and --set refinement={asked['refinement']} contradict each "
-            "other; give one of them"
-        )
-    named = {} if refinement is None else {"refinement": refinement}
-    return apply_overrides(PseudoLabelConfig(), named | asked)
-
-
 def _check_labels(
-    known: "Run", chain: "ChainConfig", labels: "PseudoLabelConfig", settings: list[str]
+    known: "Run", chain: "ChainConfig", labels: "PseudoLabelConfig", asked: Iterable[str]
 ) -> None:
     """Say which settings have no effect. Raises DataError if a walk has too few images."""
     from wsss.data.check import require_batch
     from wsss.data.voc import VocDataset
-    from wsss.overrides import parse_assignments
 
-    say_idle(
-        parse_assignments(settings),
-        [labels],
-        lambda each: chain.model_copy(update={"labels": each}).labels_id,
-    )
+    say_idle(asked, [labels], lambda each: chain.model_copy(update={"labels": each}).labels_id)
     if labels.walks:
         require_batch(
             len(VocDataset(known.data).image_ids(chain.label_split)),
@@ -324,14 +314,6 @@ def _complete(stage: "Stage", place: "Place") -> None:
             if title not in tasks:
                 tasks[title] = bars.add_task(title, total=1.0)
             bars.update(tasks[title], completed=record.progress)
-
-
-def _refuse_file(option: str, path: Path | None) -> None:
-    """Raise ConfigError if a file stands where a folder is read or written."""
-    from wsss.overrides import ConfigError
-
-    if path and path.is_file():
-        raise ConfigError(f"{option} {path}: a file; give a folder")
 
 
 def _refuse_unfinished(run: "Run", place: "Place") -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from sweeps.store.store import Store
 
 
-@options.with_options_of(options.resources, options.prior_limits)
+@options.with_options_of(
+    options.base_options, options.resources, options.prior_limits, without=("recipe",)
+)
 def calibrate(
     preset: Annotated[
         str | None,
@@ -23,12 +25,8 @@ def calibrate(
             "(drawn data) | short (other data) | paper"
         ),
     ] = None,
-    data: options.Data = "drawn",
-    weights: options.Weights = None,
     seeds: options.Seeds = 1,
-    settings: options.Set = None,
     store: options.StoreOption = "results",
-    recheck: options.Recheck = False,
     retry_failed: options.RetryFailed = False,
     accept_changes: options.AcceptChanges = False,
     notify: options.Notify = None,
@@ -50,8 +48,8 @@ def calibrate(
     from wsss.identity import run_id
 
     may_use = options.reached(options.call(options.resources, given), store, "sweep")
-    chosen = preset or default_preset(data, options.data_folder(data))
-    base = options.base_options(chosen, "default", data, weights, settings, recheck=recheck)
+    chosen = preset or default_preset(data := given["data"], options.data_folder(data))
+    base = options.call(options.base_options, given | {"preset": chosen})
     sweep, report = make_sweep([TABLE], base, seeds)
     options.say_idle(base.settings, [trial.config for trial in sweep.plan.trials], run_id)
     facts = data_facts(sweep, report)

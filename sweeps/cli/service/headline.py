@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
 
+@options.with_options_of(options.base_options)
 def planned_headline(
     sources: Annotated[
         list[str] | None,
@@ -35,11 +36,6 @@ def planned_headline(
             "best if the store has an ended sweep with the same settings, else III[yes,yes]"
         ),
     ] = None,
-    preset: options.Preset = None,
-    recipe: options.Recipe = "default",
-    data: options.Data = "drawn",
-    weights: options.Weights = None,
-    settings: options.Set = None,
     label_settings: Annotated[
         list[str] | None,
         typer.Option("--set-labels", help="replace a label setting, e.g. crf.preset=psa"),
@@ -65,7 +61,7 @@ def planned_headline(
         ),
     ] = None,
     store: options.StoreOption = "results",
-    recheck: options.Recheck = False,
+    **given: Any,
 ) -> "tuple[Headline, Store]":
     """Plan a headline and open its store. Raises ForeseenError for wrong options."""
     from sweeps.plan.chains.headline import Headline, check_sources, make_chains
@@ -76,7 +72,7 @@ def planned_headline(
     wanted = sources or DEFAULT_SOURCES
     check_sources(wanted)
     exporting = _export_sources(export, export_from, wanted)
-    base = options.base_options(preset, recipe, data, weights, settings, recheck=recheck)
+    base = options.base_options(**given)
     of_labels = _of_labels(label_settings or [])
     of_network = parse_assignments(segmentation_settings or [], option="--set-segmentation")
     results = options.opened(store)
@@ -85,7 +81,7 @@ def planned_headline(
     network = {"weights": sweep.base.network.weights} | of_network
     segmentation = apply_overrides(DEEPLAB_PRESETS[plain], network)
     labels = apply_overrides(LABEL_PRESETS[plain], of_labels)
-    splits = _check_splits(sweep, eval_split, export, recheck=recheck)
+    splits = _check_splits(sweep, eval_split, export, recheck=given["recheck"])
     planned = Headline(
         sweep=sweep,
         cell=choice.cell,

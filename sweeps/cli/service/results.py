@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from sweeps.cli import options
 from sweeps.tables.table import MAX_SEEDS
 
 if TYPE_CHECKING:
-    from sweeps.report.tables.model import Measure, Report
+    from sweeps.report.tables.model import Report
     from sweeps.store.store import Store
 
 
@@ -90,7 +90,7 @@ def report(
         int | None, typer.Option(min=1, max=MAX_SEEDS, help="seeds per cell; default: the sweep's")
     ] = None,
     measure: Annotated[
-        str,
+        Literal["fixed", "held-out", "best", "auc"],
         typer.Option(
             help="fixed (background score; saw no pixel ground truth) | held-out (threshold chosen "
             "on other images) | best (threshold chosen on the scored images) | auc (mean over all "
@@ -99,7 +99,9 @@ def report(
     ] = "fixed",
     margin: Annotated[
         float,
-        typer.Option(min=0.0, help="points of mIoU by which a reproduced difference may be off"),
+        typer.Option(
+            min=0, max=100, help="points of mIoU by which a reproduced difference may be off"
+        ),
     ] = 0.5,
     out: Annotated[
         Path | None, typer.Option(help="folder to write to; default: report/ in the sweep's folder")
@@ -129,13 +131,15 @@ def report(
     from sweeps.report.formats.write import write_document
     from sweeps.report.tables.build import build_report
     from sweeps.report.tables.document import sweep_document
+    from sweeps.report.tables.model import Measure
     from sweeps.store.errors import FORBIDDEN
 
-    by = _measure(measure)
     _require_address(mlflow_url)
     results, found = options.opened_sweep(store, sweep)
     chosen = with_tables(found, tables or (), seeds)
-    built = build_report(chosen, results, measure=by, margin=margin, mlflow_url=mlflow_url)
+    built = build_report(
+        chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
+    )
     document, folder = sweep_document(built), out or report_folder(results, chosen)
     refused = ""
     try:
@@ -151,16 +155,6 @@ def report(
     print("\n".join(map(str, written)))
     if not no_log and chosen.name == found.name:
         _log(results, built, written)
-
-
-def _measure(name: str) -> "Measure":
-    """Return the measure of this name. Raises ConfigError."""
-    from sweeps.report.tables.model import Measure
-    from wsss.overrides import ConfigError
-
-    if name not in {m.value for m in Measure}:
-        raise ConfigError(f"no measure {name!r}; there are: {', '.join(Measure)}")
-    return Measure(name)
 
 
 def _require_address(mlflow_url: str | None) -> None:

@@ -7,13 +7,10 @@ import typer
 from sweeps.cli import options
 
 
-@options.with_options_of(options.resources, options.prior_limits, without=("workers",))
+@options.with_options_of(
+    options.base_options, options.resources, options.prior_limits, without=("workers",)
+)
 def search(
-    preset: options.Preset = None,
-    recipe: options.Recipe = "default",
-    data: options.Data = "drawn",
-    weights: options.Weights = None,
-    settings: options.Set = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,7 +28,6 @@ def search(
         int, typer.Option(min=0, help="seed of the search; trainings: --set rng_seed=...")
     ] = 0,
     store: options.StoreOption = "results",
-    recheck: options.Recheck = False,
     notify: options.Notify = None,
     **given: Any,
 ) -> None:
@@ -49,7 +45,7 @@ def search(
     may_use = options.reached(asked, store, "search")
     results = options.opened(store)
     ranges = parse_space(space or [])
-    base = options.base_options(preset, recipe, data, weights, settings, recheck=recheck)
+    base = options.call(options.base_options, given)
     planned, report = make_search(ranges, base, objective=objective, rng_seed=rng_seed)
     options.say_idle(base.settings, [planned.base], run_id)
     options.say_labels_from_masks(report, planned.base.data.train_split)

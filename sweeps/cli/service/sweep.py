@@ -36,24 +36,20 @@ Grid = Annotated[
 ]
 
 
+@options.with_options_of(options.base_options)
 def planned_sweep(
     tables: Tables = None,
     table_files: TableFiles = None,
     grid: Grid = None,
-    preset: options.Preset = None,
-    recipe: options.Recipe = "default",
-    data: options.Data = "drawn",
-    weights: options.Weights = None,
     seeds: options.Seeds = 1,
-    settings: options.Set = None,
-    recheck: options.Recheck = False,
+    **given: Any,
 ) -> "Sweep":
     """Plan a sweep. Raises ForeseenError for wrong options."""
     from sweeps.plan.sweep import make_sweep
     from wsss.identity import run_id
 
-    chosen = chosen_tables(tables, table_files, grid, settings)
-    base = options.base_options(preset, recipe, data, weights, settings, recheck=recheck)
+    chosen = chosen_tables(tables, table_files, grid, given["settings"])
+    base = options.base_options(**given)
     sweep, report = make_sweep(chosen, base, seeds)
     configs = [trial.config for trial in sweep.plan.trials]
     options.say_idle(base.settings, configs, run_id)
@@ -99,6 +95,7 @@ def run(
         float | None,
         typer.Option(
             min=0,
+            max=1e9,
             help="GPU-hours (CPU-hours without GPUs) of the sweep, earlier runs included, after "
             "which nothing more starts",
         ),
