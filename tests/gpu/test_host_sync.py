@@ -226,14 +226,14 @@ def test_a_value_asked_for_within_a_step_would_be_seen(
     training = trainings(small, samples, drawn)["cam"]
     batches = list(training.loader.epoch(0))
     training.loader.epoch = lambda *_: iter(batches)  # type: ignore[method-assign]
-    clip = loop.clip_gradients
+    clip = loop.clip_grad_norm_
 
     def asking(*given: Any) -> Tensor:
         norm = clip(*given)
         assert math.isfinite(norm)
         return norm
 
-    monkeypatch.setattr(loop, "clip_gradients", asking)
+    monkeypatch.setattr(loop, "clip_grad_norm_", asking)
     with host_waits(CPU) as waits:
         list(training.steps())
     assert sum(waits.values()) == 4

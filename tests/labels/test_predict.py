@@ -111,8 +111,7 @@ def test_bad_pictures_are_named_and_the_others_are_segmented(
     assert result.exit_code == 1, result.output
     named = [line.split(": ")[1] for line in result.stderr.splitlines()]
     assert named == [str(absent), str(tmp_path), str(words)]
-    assert "a folder; give the paths of its pictures\n" in result.stderr
-    assert "absent.jpg: missing; give the path of a picture\n" in result.stderr  # it has no splits
+    assert result.stderr.count("no file that can be read; give the path of a picture\n") == 2
     assert re.search(r"words\.jpg: cannot be decoded .*; replace the file", result.stderr)
     assert {path.name for path in out.glob("*_overlay.png")} == {
         "small_overlay.png",

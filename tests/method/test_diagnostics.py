@@ -6,14 +6,9 @@ import reference
 import torch
 from torch import Tensor
 
-from wsss.config import RunConfig, TransferConfig, ViewsConfig
-from wsss.data.voc import Sample
+from wsss.config import TransferConfig, ViewsConfig
 from wsss.method.diagnostics import LARGE, map_shares, pull_products, pulls
 from wsss.method.losses import CamLosses, cam_losses
-from wsss.overrides import apply_overrides
-from wsss.training.cam import EpochRecord, build_cam_net, train_cam
-from wsss.training.execution import Execution
-from wsss.training.process import Process
 
 PRESENT = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.float64)
 BOTH = ViewsConfig(enhanced=True, decreased=True)
@@ -45,16 +40,15 @@ def test_shares_of_dead_maps_and_of_area_equal_the_loop() -> None:
 
 def test_pulls_are_norms_and_cosines_of_each_losss_own_gradient() -> None:
     transfer = TransferConfig(lambda_s=0.3, lambda_bs=1.7)
-    gradients = []
-    for term, factor in (("cls", 1.0), ("similarity", 0.3), ("background", 1.7)):
-        cams = some_cams().requires_grad_()
-        losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, BOTH, transfer)
-        (factor * getattr(losses, term)).backward()
-        gradients.append(cams.grad.flatten())
 
     def losses_of(cams: Tensor) -> CamLosses:
         return cam_losses(cams.mean((3, 4)), cams, PRESENT, BOTH, transfer)
 
+    gradients = []
+    for term, factor in (("cls", 1.0), ("similarity", 0.3), ("background", 1.7)):
+        cams = some_cams().requires_grad_()
+        (factor * getattr(losses_of(cams), term)).backward()
+        gradients.append(cams.grad.flatten())
     norms = [float(g.norm()) for g in gradients]
     assert min(norms) > 0
     pairs = ((0, 1), (0, 2), (1, 2))
@@ -63,50 +57,3 @@ def test_pulls_are_norms_and_cosines_of_each_losss_own_gradient() -> None:
     assert found == pytest.approx([*norms, *cosines], rel=1e-6)
     before_their_start = pulls(pull_products(some_cams(), losses_of, (0.0, 0.0)).tolist())
     assert before_their_start == pytest.approx([norms[0], 0, 0, 0, 0, 0])
-
-
-@pytest.fixture(scope="module")
-def records(small: RunConfig, samples: list[Sample]) -> dict[int | None, list[EpochRecord]]:
-    """Of a training with whole batches, and with parts of two images."""
-    config = apply_overrides(
-        small,
-        {
-            "views.enhanced": True,
-            "views.decreased": True,
-            "network.batch_norm": "frozen",
-            "train.lr": 0.01,
-            "transfer.ramp": 0.0,
-        },
-    )
-    found = {}
-    for micro_batch in (None, 2):
-        model = build_cam_net(config, samples, 20)
-        process = Process(execution=Execution(micro_batch=micro_batch))
-        found[micro_batch] = [
-            record
-            for record in train_cam(model, config, samples, process=process)
-            if isinstance(record, EpochRecord)
-        ]
-    return found
-
-
-def test_a_record_tells_of_every_view_and_of_the_epochs_first_batch(
-    records: dict[int | None, list[EpochRecord]],
-) -> None:
-    for record in records[None]:
-        assert list(record.dead) == list(record.area) == ["original", "enhanced", "decreased"]
-        assert all(0 <= share <= 1 for share in (*record.dead.values(), *record.area.values()))
-        assert max(record.area.values()) > 0
-        assert record.pulls["cls"] > 0
-        assert all(-1 <= record.pulls[pair] <= 1 for pair in ("cls_s", "cls_bs", "s_bs"))
-    assert any(record.pulls["s"] > 0 for record in records[None])
-
-
-def test_parts_of_a_batch_tell_the_same_shares_and_pulls(
-    records: dict[int | None, list[EpochRecord]],
-) -> None:
-    for whole, parts in zip(records[None], records[2], strict=True):
-        assert parts.dead == pytest.approx(whole.dead, abs=0.01)  # rounding moves a pixel or two
-        assert parts.area == pytest.approx(whole.area, abs=0.01)
-    # Later ones differ, as gradients jump where a rounding changes which pixel belongs to a class.
-    assert records[2][0].pulls == pytest.approx(records[None][0].pulls, rel=0.01, abs=2e-4)

@@ -17,8 +17,7 @@ from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import IRN
-from wsss.training.cam import CamStep, EpochRecord, build_cam_net, train_cam
-from wsss.training.diagnosis.learning import prior_loss
+from wsss.training.cam import CamStep, EpochRecord, build_cam_net, label_prior, train_cam
 from wsss.training.loop import DivergedError, Step
 from wsss.training.optim import Poly, set_lr
 
@@ -74,7 +73,7 @@ def test_the_loss_falls_below_the_label_prior_on_the_drawn_data(
     both: RunConfig, samples: list[Sample]
 ) -> None:
     _, records = train(apply_overrides(both, {"train.epochs": 16}), samples)
-    prior = prior_loss(samples, K)
+    prior = label_prior(both, samples, K)
     assert records[0].loss_cls > 2 * prior
     assert records[-1].loss_cls < 0.95 * prior
     assert records[0].collapsed == 1
@@ -85,6 +84,7 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
     lambdas = {"transfer.lambda_s": 0.3, "transfer.lambda_bs": 0.7, "train.lambda_pc": 0.2}
     schedule = {"train.poly_power": 0.8, "train.warmup_iterations": 5}
     config = apply_overrides(both, lambdas | schedule | {"network.pixel_correlation": "loss"})
+    prior = label_prior(config, samples, K)
     _, records = train(config, samples)
     assert [record.epoch for record in records] == [1, 2, 3]
     for record in records:
@@ -101,8 +101,12 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
         # Eq. 8 at the epoch's last iteration, of 12 in all; the tiny preset's rate is 0.2.
         risen = 0.8 if record.epoch == 1 else 1
         assert record.lr == pytest.approx(0.2 * risen * (1 - (4 * record.epoch - 1) / 12) ** 0.8)
-        assert record.prior_gap == pytest.approx(1 - record.loss_cls / prior_loss(samples, K))
+        assert record.prior_gap == pytest.approx(1 - record.loss_cls / prior)
         views = ("original", "enhanced", "decreased")
+        assert all(0 <= share <= 1 for share in (*record.dead.values(), *record.area.values()))
+        assert max(record.area.values()) > 0
+        assert record.pulls["cls"] > 0
+        assert all(-1 <= record.pulls[pair] <= 1 for pair in ("cls_s", "cls_bs", "s_bs"))
         assert set(record.metrics()) == {
             *("epoch", "lr", "grad_norm", "prior_gap", "collapsed", "images_per_second", "seconds"),
             *("loss", "loss_cls", "loss_s", "loss_bs", "loss_pc"),
@@ -124,44 +128,22 @@ def test_the_same_seed_trains_the_same_network_and_another_does_not(
 # Whether it learnt anything at all
 
 
-def test_the_prior_loss_is_the_mean_entropy_of_the_label_frequencies(samples: list[Sample]) -> None:
-    four = [samples[0]._replace(labels=labels) for labels in [(0,), (0, 1), (0, 2), (0, 1)]]
-    entropies = [0, math.log(2), 0.25 * math.log(4) + 0.75 * math.log(4 / 3), 0]
-    assert prior_loss(four, 4) == pytest.approx(sum(entropies) / 4, abs=1e-9)
-
-
 @pytest.mark.parametrize(
     ("settings", "factor"),
     [
         ({}, 1),
-        ({"train.cls_reduction": "sum"}, K),
+        ({"train.cls_reduction": "sum"}, 4),
         (BOTH, 1),
-        ({"train.cls_reduction": "sum", "train.cls_over_views": "sum", **BOTH}, 3 * K),
+        ({"train.cls_reduction": "sum", "train.cls_over_views": "sum", **BOTH}, 3 * 4),
     ],
 )
-def test_a_network_which_says_the_label_frequencies_counts_as_collapsed(
+def test_the_prior_is_the_mean_entropy_of_the_label_frequencies_in_the_units_of_l_cls(
     small: RunConfig, samples: list[Sample], settings: dict[str, Any], factor: int
 ) -> None:
-    # Weights of the pyramid's outputs at 0 and biases at 1 make every feature 1; the classifier
-    # then gives each class the log odds of its frequency. A rate near 0 leaves it there.
-    overrides = {"train.epochs": 1, "train.lr": 1e-12, "network.fpn_channels": 16} | settings
-    config = apply_overrides(small, overrides)
-    model = build_cam_net(config, samples, K)
-    rates = [sum(k in sample.labels for sample in samples) / 16 for k in range(K)]
-    odds = [math.log(r / (1 - r)) if 0 < r < 1 else -30.0 for r in rates]
-    with torch.no_grad():
-        for block in model.neck.fpn.layer_blocks.modules():
-            if isinstance(block, nn.Conv2d):
-                nn.init.zeros_(block.weight)
-                assert block.bias is not None
-                nn.init.ones_(block.bias)
-        weight = (torch.tensor(odds) / 16)[:, None, None, None]
-        model.classifier.weight.copy_(weight.expand(K, 16, 1, 1))
-    record = next(train_cam(model, config, samples))
-    entropy = sum(-r * math.log(r) - (1 - r) * math.log(1 - r) for r in rates if 0 < r < 1) / K
-    assert record.loss_cls == pytest.approx(factor * entropy, rel=1e-4)
-    assert record.prior_gap == pytest.approx(0, abs=1e-4)
-    assert record.collapsed == 1
+    four = [samples[0]._replace(labels=labels) for labels in [(0,), (0, 1), (0, 2), (0, 1)]]
+    entropies = [0, math.log(2), 0.25 * math.log(4) + 0.75 * math.log(4 / 3), 0]
+    found = label_prior(apply_overrides(small, settings), four, 4)
+    assert found == pytest.approx(factor * sum(entropies) / 4, abs=1e-8)
 
 
 # The optimiser

@@ -33,8 +33,8 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.overrides import apply_overrides
-from wsss.training.cam import EpochRecord, build_cam_net, train_cam
-from wsss.training.diagnosis.learning import PriorLimits, configured_prior
+from wsss.training.cam import EpochRecord, build_cam_net, label_prior, train_cam
+from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.diagnosis.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 
@@ -66,7 +66,7 @@ def test_a_probe_takes_the_steps_of_the_real_training_across_epochs(
     assert found.loss_first == pytest.approx(sum(real[:5]) / 5, abs=1e-5)
     assert found.loss_last == pytest.approx(sum(real[8:10]) / 2, abs=1e-5)
     samples = VocDataset(drawn).samples("train_aug")
-    assert found.prior == configured_prior(small, samples, 20)
+    assert found.prior == label_prior(small, samples, 20)
     assert (found.failure, found.diverged) == ("", False)
     assert 0 < found.seconds_per_step < 60
     assert found.images_per_second == pytest.approx(4 / found.seconds_per_step)

@@ -4,7 +4,6 @@ After PSA (Ahn and Kwak, CVPR 2018), with the per-stage heads of IRN (Ahn et al.
 Legend: B batch, C channels, H W image size, h w feature size, M pairs of near pixels.
 """
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +79,6 @@ class Pairs(NamedTuple):
     """[M] int64, always the larger index."""
 
 
-@lru_cache(maxsize=32)
 def neighbour_offsets(radius: int, height: int, width: int) -> tuple[tuple[int, int], ...]:
     """Return the steps (dy, dx) to later pixels with dy^2 + dx^2 < radius^2 (PSA) in a map.
 

@@ -43,6 +43,15 @@ def resized_map(features: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 
+def nearest_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the label under the centre of each cell of a coarser grid: [B, H, W] -> [B, h, w].
+
+    Cell i of h shows row floor((i + 1/2) H / h), as Pillow's nearest neighbour does but where that
+    centre lies between two pixels.
+    """
+    return F.interpolate(labels[:, None], size=size, mode="nearest-exact")[:, 0]
+
+
 class Backbone(nn.Module):
     """Five stages with strides 4 (2 in MobileNetV2 and the narrow net), 4, 8, 16 and 16.
 

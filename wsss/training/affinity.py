@@ -17,9 +17,10 @@ from wsss.config import NetworkConfig, TrainConfig, ViewsConfig
 from wsss.data.loading.batches import CropBatch, Crops
 from wsss.data.loading.crops import CropPlan, cut_labels, plan_crop
 from wsss.data.voc import Sample
-from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
+from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, pair_kinds
 from wsss.method.views import network_inputs
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
+from wsss.networks.backbone import nearest_labels
 from wsss.networks.random_weights import drawn_from
 from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.checkpoint import CheckpointFolder
@@ -134,7 +135,7 @@ class AffinityStep(Step):
         """Sort the pairs of label maps [B, S, S] at the features' size."""
         height, width = (-(-size // self.config.stride) for size in labels.shape[-2:])
         pairs = neighbour_pairs(height, width, self.config.radius, device=labels.device)
-        return pair_kinds(labels_at(labels, (height, width)), pairs)
+        return pair_kinds(nearest_labels(labels, (height, width)), pairs)
 
 
 class AffinityCrops(Crops):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +27,6 @@ from wsss.training.diagnosis.learning import (
     PriorLimits,
     PriorWarning,
     PriorWatch,
-    configured_prior,
     figures_of,
     prior_gap,
 )
@@ -123,7 +123,7 @@ def train_cam(
     according to `limits`, and what `Training.run` raises.
     """
     training = cam_training(model, config, samples, process=process, checkpoints=checkpoints)
-    prior = configured_prior(config, samples, model.num_classes)
+    prior = label_prior(config, samples, model.num_classes)
     watch = PriorWatch(limits or PriorLimits(), prior)
     for found in training.run():
         if isinstance(found, Reading):
@@ -160,6 +160,19 @@ def _epoch_record(
         seconds=found.seconds,
         step_losses=found.losses(),
     )
+
+
+def label_prior(config: RunConfig, samples: list[Sample], num_classes: int) -> float:
+    """Return L_cls of the best constant prediction: the mean entropy of the label frequencies.
+
+    In the units of the configured L_cls, which may sum classes and views.
+    """
+    counts = np.bincount([k for s in samples for k in s.labels], minlength=num_classes)
+    rate = np.clip(counts / len(samples), 1e-12, 1 - 1e-12)
+    entropy = float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean())
+    scale = num_classes if config.train.cls_reduction == "sum" else 1
+    scale *= 1 + len(config.views.names) if config.train.cls_over_views == "sum" else 1
+    return entropy * scale
 
 
 def cam_training(

@@ -5,6 +5,7 @@
 Legend: B batch on this rank, T terms of a loss.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import counted
@@ -28,7 +30,7 @@ from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.checkpoint_names import MAX_EPOCHS
 from wsss.training.execution import Execution, usable_cpus
-from wsss.training.optim import Poly, clip_gradients, set_lr
+from wsss.training.optim import Poly, set_lr
 from wsss.training.process import ALONE, Process
 
 Forward = Callable[[Tensor], Any]
@@ -304,7 +306,7 @@ class Step(ABC):
         """
         self.model, self.process = model.to(process.device).train(), process
         self.network = process.wrap(model if network is None else network)
-        self.precision, self.clip_norm = precision, clip_norm
+        self.precision, self.clip_norm = precision, math.inf if clip_norm is None else clip_norm
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.micro_batch = process.execution.micro_batch
         """None until the first batch is seen, if it is to be chosen by the GPU's memory."""
@@ -330,7 +332,7 @@ class Step(ABC):
                 if self.micro_batch is None:
                     self.micro_batch = self._fitting(batch, whole)
                 terms = self._gradients(batch, whole, self.micro_batch)
-                norm = clip_gradients(self.parameters, self.clip_norm)
+                norm = clip_grad_norm_(self.parameters, self.clip_norm)
                 # Skips the step if the norm is not finite, without the host having to know it.
                 self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
                 self.optimizer.step()
@@ -393,17 +395,11 @@ def fitting(local_batch: int, bytes_of_one: int, bytes_of_two: int, free_bytes: 
     """Return the largest micro-batch that fits, of those which cut the batch into equal parts.
 
     bytes_of_one, bytes_of_two: peak memory of a forward and backward of one and of two images; they
-    tell what each image takes and what is taken anyway. Raises MicroBatchError if not even one
-    image fits.
+    tell what each image takes and what is taken anyway. 1 if not even one fits: the step says so.
     """
     each = max(1, bytes_of_two - bytes_of_one)
     fixed = max(0, bytes_of_one - each)
-    fit = int((MARGIN * free_bytes - fixed) // each)
-    if fit < 1:
-        raise MicroBatchError(
-            f"a forward of one image takes {bytes_of_one / 2**30:.1f} GiB, but only "
-            f"{MARGIN * free_bytes / 2**30:.1f} GiB of the GPU's memory can be used; {LESS_MEMORY}"
-        )
+    fit = max(1, (MARGIN * free_bytes - fixed) // each)
     return max(n for n in range(1, local_batch + 1) if local_batch % n == 0 and n <= fit)
 
 
@@ -423,8 +419,6 @@ def measured(
         try:
             try_images(count)
         except torch.OutOfMemoryError:
-            if count == 1:
-                raise
             return 1
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
     torch.cuda.empty_cache()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wsss.config import TrainConfig
 
@@ -78,9 +78,3 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's rate to `factor` times its base rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) -> Tensor:
-    """Scale the gradients to a global L2 norm of at most `clip_norm`; return the norm before."""
-    limit = float("inf") if clip_norm is None else clip_norm
-    return torch.nn.utils.clip_grad_norm_(parameters, limit)

@@ -6,7 +6,6 @@ Legend: B batch on this rank, L labels, S crop size, h w feature size.
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +18,12 @@ from wsss.data.loading.batches import CropBatch, LabelledCrops
 from wsss.data.pictures.mask import REPLACE
 from wsss.data.voc import Sample
 from wsss.method.views import network_inputs
-from wsss.networks.backbone import resized_map
+from wsss.networks.backbone import nearest_labels, resized_map
 from wsss.networks.deeplab import DeepLab
 from wsss.networks.random_weights import DRAWING
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.diagnosis.learning import figures_of
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
 from wsss.training.optim import Poly, sgd
 from wsss.training.process import ALONE, Process
@@ -58,9 +58,7 @@ class SegmentationRecord:
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the epoch, without the steps."""
-        values: dict[str, Any] = asdict(self)
-        del values["step_losses"]
-        return values
+        return figures_of(asdict(self))
 
 
 def train_segmentation(training: Training) -> Iterator[SegmentationRecord]:
@@ -134,7 +132,7 @@ class SegmentationStep(Step):
         if self.config.loss_size == "image":
             logits = resized_map(logits, part.targets.shape[-2:])  # [B, L, S, S]
         labels = self._labels(part.targets)  # [B, S, S] or [B, h, w]
-        loss = pixel_cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE_INDEX, reduction="sum")
         valid = labels != IGNORE_INDEX
         right = ((logits.detach().argmax(1) == labels) & valid).sum()
         return torch.stack([loss, right]) / whole
@@ -145,28 +143,6 @@ class SegmentationStep(Step):
             return labels
         size = -(-labels.shape[-1] // self.config.output_stride)
         return nearest_labels(labels, (size, size))
-
-
-def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross entropy summed over pixels whose label is not 255.
-
-    logits: [B, L, H, W]; labels: uint8 [B, H, W] in 0..L-1 and 255.
-    """
-    return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE_INDEX, reduction="sum")
-
-
-def nearest_labels(labels: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Return the label under the centre of each cell of a coarser grid: [B, H, W] -> [B, h, w].
-
-    Cell i of h shows row floor((i + 1/2) H / h), as Pillow's nearest neighbour does. Where that
-    centre lies between two pixels (even H or W only), Pillow's rounding takes either of them.
-    (torch's mode `nearest` takes floor(i H / h), up to half a cell earlier.)
-    """
-    rows, columns = (
-        (2 * torch.arange(target, device=labels.device) + 1) * source // (2 * target)
-        for source, target in zip(labels.shape[-2:], size, strict=True)
-    )
-    return labels[:, rows[:, None], columns]
 
 
 def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:

@@ -26,9 +26,9 @@ from wsss.gpu_check.trainings import CELLS, RANDOM
 from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.training.cam import build_cam_net, cam_training
+from wsss.training.cam import build_cam_net, cam_training, label_prior
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.diagnosis.learning import COLLAPSE_MARGIN, configured_prior, prior_gap
+from wsss.training.diagnosis.learning import COLLAPSE_MARGIN, prior_gap
 from wsss.training.execution import Execution
 from wsss.training.loop import Training
 from wsss.training.process import Process
@@ -141,7 +141,7 @@ def train_and_score(
         section.is_late(f"the last epochs of {cell}")
     seconds = time.perf_counter() - started
     dataset, labels = bench.dataset, config.labels
-    prior = configured_prior(config, samples, len(dataset.classes))
+    prior = label_prior(config, samples, len(dataset.classes))
     own = Trained(cell, len(losses), seconds, losses[0], losses[-1], prior)
     model: Any = training.model
     try:

@@ -1,12 +1,11 @@
 """What affinity training learns from: pairs of confident labels, and the loss over them.
 
-Legend: B batch, H W image size, h w feature size, M pairs.
+Legend: B batch, h w feature size, M pairs.
 """
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.classes import IGNORE_INDEX
@@ -62,11 +61,4 @@ def affinity_losses(distances: Tensor, kinds: PairKinds, counts: Tensor) -> Affi
     )
     return AffinityLosses(
         foreground / 4 + background / 4 + negative / 2, foreground, background, negative
-    )
-
-
-def labels_at(label_maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return label maps [B, H, W] at the centres of a feature map's pixels: [B, h, w]."""
-    return F.interpolate(label_maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].to(
-        label_maps.dtype
     )

@@ -70,12 +70,15 @@ def dense_crf(
     ValueError if they do not fit, and MissingCrfError without pydensecrf2. Holds the GIL: use
     processes (`wsss.basics.pool`), not threads.
     """
-    _check(image, probs)
+    if image.shape != (*probs.shape[1:], 3):  # pydensecrf would read beyond the image
+        raise ValueError(
+            f"image {image.shape}, probs {probs.shape}; give (H, W, 3) and (labels, H, W)"
+        )
     num_labels, height, width = probs.shape
     if num_labels == 1:  # nothing to decide
         return np.ones_like(probs, dtype=np.float32)
     preset = PRESETS[config.preset]
-    crf = _densecrf().DenseCRF2D(width, height, num_labels)
+    crf = require_crf().DenseCRF2D(width, height, num_labels)
     costs = -np.log(np.clip(probs, SMALLEST_PROB, 1, dtype=np.float32))
     crf.setUnaryEnergy(np.ascontiguousarray(costs.reshape(num_labels, -1)))
     crf.addPairwiseGaussian(sxy=preset.gaussian_sxy, compat=preset.gaussian_compat)
@@ -138,27 +141,11 @@ def label_probs(indices: NDArray[np.integer[Any]], num_labels: int) -> NDArray[n
     return np.where(chosen, np.float32(LABEL_CERTAINTY), np.float32(other))
 
 
-def _check(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image is {image.dtype} {image.shape}; give 8-bit RGB, (H, W, 3)")
-    if probs.ndim != 3 or probs.shape[1:] != image.shape[:2] or not probs.size:
-        raise ValueError(
-            f"probs are {probs.shape}, the image is {image.shape}; give probs of (labels, H, W)"
-        )
-    if not (probs.min() >= 0 and np.allclose(probs.sum(0), 1, atol=1e-3)):
-        raise ValueError(
-            "probs must be 0 or more and sum to 1 at each pixel; divide scores by their sum "
-            "(score_probs) or apply a softmax"
-        )
+def require_crf() -> Any:
+    """Import pydensecrf when it is needed: it is optional, and compiled when it is installed.
 
-
-def require_crf() -> None:
-    """Raise MissingCrfError without pydensecrf2."""
-    _densecrf()
-
-
-def _densecrf() -> Any:
-    """Import pydensecrf when it is needed: it is optional, and compiled when it is installed."""
+    Raises MissingCrfError.
+    """
     try:
         return importlib.import_module("pydensecrf.densecrf")
     except ImportError as error:

@@ -13,13 +13,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
-
-if TYPE_CHECKING:
-    from wsss.data.voc import Sample
 
 COLLAPSE_MARGIN = 0.05
 """A network whose L_cls is within 5 % of the label prior's entropy has learnt nothing."""
@@ -116,22 +113,6 @@ class PriorWatch:
                 f"(now {self.limits.fail_after} iterations; 0: never)"
             )
         return warning
-
-
-def prior_loss(samples: "list[Sample]", num_classes: int) -> float:
-    """Return L_cls of the best constant prediction: the mean entropy of the label frequencies."""
-    import numpy as np  # `sweeps status`, which reads warnings, starts fast
-
-    counts = np.bincount([k for s in samples for k in s.labels], minlength=num_classes)
-    rate = np.clip(counts / len(samples), 1e-12, 1 - 1e-12)
-    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean())
-
-
-def configured_prior(config: RunConfig, samples: "list[Sample]", num_classes: int) -> float:
-    """Return `prior_loss` in the units of the configured L_cls, which may sum classes and views."""
-    scale = num_classes if config.train.cls_reduction == "sum" else 1
-    scale *= 1 + len(config.views.names) if config.train.cls_over_views == "sum" else 1
-    return prior_loss(samples, num_classes) * scale
 
 
 def prior_gap(loss_cls: float, prior: float) -> float:

@@ -16,14 +16,13 @@ import torch
 
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.training.cam import L_CLS, build_cam_net, cam_training
+from wsss.training.cam import L_CLS, build_cam_net, cam_training, label_prior
 from wsss.training.diagnosis.learning import (
     COLLAPSE_MARGIN,
     WINDOW,
     NotLearningError,
     PriorLimits,
     PriorWatch,
-    configured_prior,
     prior_gap,
 )
 from wsss.training.execution import Execution
@@ -117,7 +116,7 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     model = build_cam_net(config, samples, num_classes, weights_file=options.weights_file)
     process = replace(process, execution=options.execution)
     training = cam_training(model, config, samples, process=process)
-    watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
+    watch = PriorWatch(options.limits, label_prior(config, samples, num_classes))
     losses: list[float] = []
     norms, times = [0.0], [time.perf_counter()]
     failure, diverged = "", False
