@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow_file import MlflowRun, mlflow_runs
 from torch import nn
 from waiting import wait_for
 
@@ -28,6 +28,7 @@ from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json
 from sweeps.track import tracker as tracking
 from sweeps.track.address import tracking_uri
+from sweeps.track.database import local_folder
 from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import AtEnd, RunView, Summary, Tracked
@@ -93,43 +94,38 @@ def sync(store: Store, *runs: RunView, name: str = "parent", running: str = "") 
     return tracker
 
 
-def logged(store: Store, **tags: str) -> list[Run]:
-    client = MlflowClient(tracking_uri(store))
-    experiment = client.get_experiment_by_name("made")
-    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    return list(client.search_runs([experiment.experiment_id], wanted))
+def logged(store: Store, **tags: str) -> list[MlflowRun]:
+    """The runs with these tags."""
+    runs = mlflow_runs(store.root / "mlflow.db")
+    return [run for run in runs if tags.items() <= run.tags.items()]
 
 
-def the_run(store: Store, **tags: str) -> Run:
+def the_run(store: Store, **tags: str) -> MlflowRun:
     (run,) = logged(store, **(tags or {"id": "a"}))
     return run
 
 
-def history(store: Store, key: str, **tags: str) -> list[tuple[int, float]]:
-    run_id = the_run(store, **tags).info.run_id
-    found = MlflowClient(tracking_uri(store)).get_metric_history(run_id, key)
-    return [(metric.step, metric.value) for metric in found]
-
-
-def artifacts(store: Store, folder: str = "", **tags: str) -> list[str]:
-    run_id = the_run(store, **tags).info.run_id
-    return [a.path for a in MlflowClient(tracking_uri(store)).list_artifacts(run_id, folder)]
+def artifacts(run: MlflowRun) -> set[str]:
+    root = local_folder(run.artifact_uri)
+    assert root
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
 def test_a_run_is_made_once_under_its_parent_with_settings_and_data(store: Store) -> None:
     sync(store, AT_WORK)
     sync(store, AT_WORK)
     run, parent = the_run(store), the_run(store, parent="parent")
-    assert run.info.status == "RUNNING"
-    assert run.data.tags["mlflow.runName"] == "run a"
-    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert run.data.params == {"lr": "0.1", "long": "x" * 500}
-    assert parent.data.params == {"seed": "7"}
+    assert run.status == "RUNNING"
+    assert run.tags["mlflow.runName"] == "run a"
+    assert run.tags["mlflow.parentRunId"] == parent.id
+    assert run.params == {"lr": "0.1", "long": "x" * 500}
+    assert parent.params == {"seed": "7"}
+    client = MlflowClient(tracking_uri(store))
     assert {
         (shown.dataset.name, shown.dataset.digest, shown.tags[0].value)
-        for shown in run.inputs.dataset_inputs
+        for shown in client.get_run(run.id).inputs.dataset_inputs
     } == {("drawn/train_aug", "45", "training"), ("drawn/train", "0123", "evaluation")}
-    experiment = MlflowClient(tracking_uri(store)).get_experiment(run.info.experiment_id)
+    experiment = client.get_experiment_by_name("made")
     assert experiment.artifact_location == f"file://{store.root}/mlartifacts"
     assert experiment.tags["mlflow.note.content"] == "Runs of a test."
     shown = json.loads(experiment.tags["mlflow.sharedViewState.table"])["selectedColumns"]
@@ -140,16 +136,16 @@ def test_a_run_is_made_once_under_its_parent_with_settings_and_data(store: Store
 def test_epochs_are_logged_once_and_what_is_no_number_never(store: Store) -> None:
     sync(store, AT_WORK)
     sync(store, replace(AT_WORK, epochs={**AT_WORK.epochs, 3: {"loss": 1.0}}))
-    assert history(store, "loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
-    assert history(store, "train/epoch") == [(1, 1.0), (2, 2.0), (3, 3.0)]
-    assert the_run(store).data.metrics.keys() == {"loss", "train/epoch"}
+    assert the_run(store).metrics == {
+        "loss": [(1, 3.0), (2, 2.0), (3, 1.0)],
+        "train/epoch": [(1, 1.0), (2, 2.0), (3, 3.0)],
+    }
 
 
 def test_more_epochs_than_a_request_takes_are_all_logged(store: Store) -> None:
     values = {f"m{number}": 1.0 for number in range(19)}
     sync(store, replace(AT_WORK, epochs=dict.fromkeys(range(1, 101), values)))
-    assert len(history(store, "m18")) == 100
-    assert the_run(store).data.metrics["train/epoch"] == 100
+    assert {len(logged) for logged in the_run(store).metrics.values()} == {100}
 
 
 def test_what_has_not_started_gets_no_run(store: Store) -> None:
@@ -165,24 +161,24 @@ def delete_for_good(client: MlflowClient, run_id: str) -> None:
 
 def test_what_was_deleted_in_the_ui_is_restored_and_what_is_gone_made_anew(store: Store) -> None:
     tracker, before = sync(store, AT_WORK), the_run(store)
-    client, parent = MlflowClient(tracker.uri), before.data.tags["mlflow.parentRunId"]
+    client, parent = MlflowClient(tracker.uri), before.tags["mlflow.parentRunId"]
     client.delete_run(parent)
-    client.delete_experiment(before.info.experiment_id)
+    client.delete_experiment(client.get_run(parent).info.experiment_id)
     assert sync(store, AT_WORK).notes == ["restored the experiment made, which had been deleted"]
-    assert the_run(store, parent="parent").info.run_id == parent
-    client.delete_run(before.info.run_id)
+    assert the_run(store, parent="parent").id == parent
+    client.delete_run(before.id)
     assert tracker.sync(["a"], ()), tracker.problem
     assert tracker.notes == ["restored the run run a, which had been deleted"]
-    assert the_run(store).info.run_id == before.info.run_id
+    assert the_run(store).id == before.id
     delete_for_good(client, parent)
     sync(store, AT_WORK)
-    again = the_run(store, parent="parent").info.run_id
-    assert the_run(store).data.tags["mlflow.parentRunId"] == again != parent
-    delete_for_good(client, before.info.run_id)
+    again = the_run(store, parent="parent").id
+    assert the_run(store).tags["mlflow.parentRunId"] == again != parent
+    delete_for_good(client, before.id)
     assert not tracker.sync(["a"], ())
     assert "has been deleted; run the same command again" in tracker.problem
     assert tracker.sync(["a"], ()), tracker.problem
-    assert the_run(store).info.run_id != before.info.run_id
+    assert the_run(store).id != before.id
 
 
 @pytest.fixture
@@ -208,10 +204,9 @@ def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_with_it(
     tracker = sync(new, done, replace(done, id="b", key={"id": "b"}))
     assert tracker.finish()
     assert len(tracker.notes) == 1
-    for name in "ab":
-        assert artifacts(new, id=name) == ["metrics.json"]
-        uri = the_run(new, id=name).info.artifact_uri
-        assert uri.startswith(f"{new.artifact_location}/")
+    for run in (the_run(new, id=name) for name in "ab"):
+        assert artifacts(run) == {"metrics.json"}
+        assert run.artifact_uri.startswith(f"{new.artifact_location}/")
     assert sorted(store.root.rglob("*")) == before
 
 
@@ -220,7 +215,7 @@ def test_a_store_reached_by_a_link_stays_as_it_is(store: Store, done: RunView) -
     link = store.root / "link"
     link.symlink_to(store.root)
     assert sync(Store(link), done).notes == []
-    assert history(store, "miou") == [(0, 50.0)]
+    assert the_run(store).metrics["miou"] == [(0, 50.0)]
 
 
 def test_names_and_texts_that_mlflow_does_not_take_are_made_fit(store: Store) -> None:
@@ -229,28 +224,28 @@ def test_names_and_texts_that_mlflow_does_not_take_are_made_fit(store: Store) ->
     for _ in range(2):
         sync(store, replace(AT_WORK, status="FINISHED", tags=long, at_end=at_end))
     run = the_run(store)
-    assert run.data.tags["cells"] == "x" * 4996 + " ..."
-    assert {"iou/cat _ _dog_", "iou/__/x", "iou/_"} < run.data.metrics.keys()
-    assert history(store, "iou/_") == [(0, 4.0)]
+    assert run.tags["cells"] == "x" * 4996 + " ..."
+    assert {"iou/cat _ _dog_", "iou/__/x", "iou/_"} < run.metrics.keys()
+    assert run.metrics["iou/_"] == [(0, 4.0)]
 
 
 def test_a_warning_comes_and_goes_and_other_tags_stay_with_the_first_owner(store: Store) -> None:
     warned = replace(AT_WORK, current_tags={"warning": "at the prior"})
     sync(store, warned)
-    assert the_run(store).data.tags["warning"] == "at the prior"
+    assert the_run(store).tags["warning"] == "at the prior"
     sync(store, replace(warned, current_tags={"warning": "dead maps"}, tags={"owner": "second"}))
-    assert the_run(store).data.tags["warning"] == "dead maps"
-    assert the_run(store).data.tags["owner"] == "first"
+    assert the_run(store).tags["warning"] == "dead maps"
+    assert the_run(store).tags["owner"] == "first"
     sync(store, replace(AT_WORK, current_tags={"warning": None}))
-    assert "warning" not in the_run(store).data.tags
+    assert "warning" not in the_run(store).tags
 
 
 def test_a_shared_run_lists_its_owners_and_stays_under_the_first(store: Store) -> None:
     for name in ("one", "two", "two"):
         sync(store, replace(AT_WORK, list_tags={"owners": name}), name=name)
     run, first = the_run(store), the_run(store, parent="one")
-    assert run.data.tags["owners"] == "one, two"
-    assert run.data.tags["mlflow.parentRunId"] == first.info.run_id
+    assert run.tags["owners"] == "one, two"
+    assert run.tags["mlflow.parentRunId"] == first.id
 
 
 def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
@@ -270,21 +265,19 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
         assert sync(store, done).notes == notes
     sync(store, replace(done, at_end=replace(at_end, values={"miou": 51.0, "auc": 40.0})))
     run = the_run(store)
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["code"] == "1.2"
-    assert history(store, "miou") == [(0, 50.0)]
-    assert history(store, "auc") == [(0, 40.0)]
-    assert artifacts(store) == ["checkpoint", "metrics.json"]
-    assert artifacts(store, "checkpoint") == ["checkpoint/metrics.json"]
+    assert run.status == "FINISHED"
+    assert run.tags["code"] == "1.2"
+    assert (run.metrics["miou"], run.metrics["auc"]) == ([(0, 50.0)], [(0, 40.0)])
+    assert artifacts(run) == {"checkpoint/metrics.json", "metrics.json"}
 
 
 def test_a_run_that_is_tried_again_runs_and_gets_its_new_at_end(store: Store) -> None:
     first, second = (AtEnd("miou", {"miou": value}) for value in (50.0, 60.0))
     sync(store, replace(AT_WORK, status="FINISHED", at_end=first))
     sync(store, AT_WORK)
-    assert the_run(store).info.status == "RUNNING"
+    assert the_run(store).status == "RUNNING"
     sync(store, replace(AT_WORK, status="FINISHED", at_end=second))
-    assert history(store, "miou") == [(0, 50.0), (0, 60.0)]
+    assert the_run(store).metrics["miou"] == [(0, 50.0), (0, 60.0)]
 
 
 def lose() -> nn.Module:
@@ -313,7 +306,7 @@ def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
     sync(store, replace(AT_WORK, status="FINISHED", at_end=at_end))
     assert given == [(network, uri, "network")]
     assert os.environ.get("MLFLOW_TRACKING_URI") == chosen
-    assert the_run(store).data.metrics["miou"] == 50
+    assert the_run(store).last("miou") == 50
 
 
 def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out(
@@ -325,18 +318,18 @@ def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out
     for best in (1.0, 1.0, 2.0):
         subject.said = Summary({"so_far": best}, step=int(best))
         assert tracker.sync(["a"], {"a"})
-    assert the_run(store, parent="parent").info.status == "RUNNING"
+    assert the_run(store, parent="parent").status == "RUNNING"
     subject.runs["a"] = replace(AT_WORK, status="FINISHED")
     assert tracker.finish()
     parent = the_run(store, parent="parent")
-    assert parent.info.status == "FINISHED"
-    assert parent.data.tags["closed"] == "yes"
-    assert history(store, "so_far", parent="parent") == [(1, 1.0), (2, 2.0)]
-    assert history(store, "best", parent="parent") == [(0, 5.0)]
-    assert artifacts(store, parent="parent") == ["table.txt"]
-    found = read_json(subject.addresses)
-    assert found["runs"] == {"a": the_run(store).info.run_id}
-    assert (found["uri"], found["experiment_id"]) == (tracker.uri, parent.info.experiment_id)
+    assert parent.status == "FINISHED"
+    assert parent.tags["closed"] == "yes"
+    assert parent.metrics["so_far"] == [(1, 1.0), (2, 2.0)]
+    assert parent.metrics["best"] == [(0, 5.0)]
+    assert artifacts(parent) == {"table.txt"}
+    experiment = MlflowClient(tracker.uri).get_experiment_by_name("made").experiment_id
+    found = {"uri": tracker.uri, "experiment_id": experiment, "runs": {"a": the_run(store).id}}
+    assert read_json(subject.addresses) == found
 
 
 @pytest.mark.parametrize("status", [None, "RUNNING", "FINISHED"])
@@ -350,9 +343,10 @@ def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) 
     page.touch()
     os.mkfifo(pipe := page.with_name("pipe"))
     assert Tracker(store, Made()).log_report([page, pipe], Summary({"verdicts/reproduced": 3}))
-    assert the_run(store, parent="parent").data.metrics["verdicts/reproduced"] == 3
-    assert the_run(store, parent="parent").info.status == (status or "KILLED")
-    assert artifacts(store, "report", parent="parent") == ["report/report.html"]
+    parent = the_run(store, parent="parent")
+    assert parent.last("verdicts/reproduced") == 3
+    assert parent.status == (status or "KILLED")
+    assert artifacts(parent) - {"table.txt"} == {"report/report.html"}
 
 
 @pytest.mark.parametrize(
@@ -387,12 +381,13 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
     assert tracker.finish()
     assert tracker.problem == ""
     run = the_run(store)
-    assert (run.info.status, len(run.data.params)) == ("FINISHED", 2)
-    assert len(run.inputs.dataset_inputs) == 2
-    assert history(store, "loss") == [(1, 3.0), (2, 2.0)]
-    assert history(store, "miou") == [(0, 50.0)]
-    assert artifacts(store) == ["again", "metrics.json"]
-    assert the_run(store, parent="parent").data.params == {"seed": "7"}
+    assert (run.status, len(run.params)) == ("FINISHED", 2)
+    inputs = MlflowClient(tracker.uri).get_run(run.id).inputs
+    assert len(inputs.dataset_inputs) == 2
+    assert run.metrics["loss"] == [(1, 3.0), (2, 2.0)]
+    assert run.metrics["miou"] == [(0, 50.0)]
+    assert artifacts(run) == {"again/metrics.json", "metrics.json"}
+    assert the_run(store, parent="parent").params == {"seed": "7"}
 
 
 def test_a_server_chooses_where_artifacts_lie(
@@ -451,9 +446,9 @@ def _size(folder: Path) -> int:
 def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Store) -> None:
     tracker, other = sync(store, AT_WORK, running="a"), Tracker(store, Made(AT_WORK))
     other.abandon()
-    assert the_run(store, parent="parent").info.status == "RUNNING"
+    assert the_run(store, parent="parent").status == "RUNNING"
     tracker.abandon()
-    assert the_run(store, parent="parent").info.status == "KILLED"
+    assert the_run(store, parent="parent").status == "KILLED"
 
 
 @pytest.mark.parametrize("broken", ["children", "closing"])
@@ -467,7 +462,7 @@ def test_a_record_that_is_damaged_while_children_run_leaves_no_parent_running(
     setattr(tracker.subject, broken, damaged)
     assert not tracker.finish()
     assert tracker.problem == "epochs/0001.json: not JSON"
-    assert the_run(store, parent="parent").info.status == "KILLED"
+    assert the_run(store, parent="parent").status == "KILLED"
 
 
 def test_two_trackers_that_look_at_the_same_time_make_one_experiment_and_each_run_once(
