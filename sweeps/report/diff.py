@@ -10,8 +10,7 @@ from sweeps.evidence.seeds import seed_differences
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Block, Column, Grid, Row, Text, in_one_group
-from sweeps.report.tables.model import Measure
-from sweeps.report.tables.results import Results
+from sweeps.report.tables.results import Measure, Results
 from sweeps.report.words import interval, number, signed
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_config

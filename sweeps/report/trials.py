@@ -6,8 +6,7 @@ from typing import Any
 
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Records
-from sweeps.report.tables.model import Measure
-from sweeps.report.tables.results import Results
+from sweeps.report.tables.results import Measure, Results
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.recipes import preset_and_recipe

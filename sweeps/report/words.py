@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from sweeps.report.document import DASH, Block, Bullets, Entry, Format, Row, Section, Text
+from sweeps.report.document import DASH, Bullets, Entry, Format, Row, Section, Text
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
@@ -92,10 +92,10 @@ def about(environments: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], .
     return (*((name, value) for name, value in found if value), ("paper", CITATION))
 
 
-def paper_section(notes: Sequence[PaperNote], formats: frozenset[Format], *more: Block) -> Section:
-    """Return the section on contradictions in the paper's numbers, with more blocks below."""
+def paper_section(notes: Sequence[PaperNote], formats: frozenset[Format]) -> Section:
+    """Return the section on contradictions in the paper's numbers."""
     title = "The paper's own figures"
     about = "As printed by Qin et al., TCSVT 2024; nothing in this section was measured here."
     items = tuple(f"Table {', '.join(note.tables)}: {note.text}" for note in notes)
-    blocks = (Text(about, "soft"), Bullets(items), *more)
+    blocks = (Text(about, "soft"), Bullets(items))
     return Section(title, title, "paper", blocks, formats=formats)

@@ -16,7 +16,9 @@ from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.write import as_text
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
-from sweeps.report.tables.model import Measure, Report
+from sweeps.report.tables.findings import findings
+from sweeps.report.tables.model import Report
+from sweeps.report.tables.results import Measure
 from sweeps.store.store import Store
 
 UP, DOWN, NOTHING = [5.1, 4.8, 5.2], [-3.1, -2.9, -3.0], [0.3, -0.4, 0.1]
@@ -123,7 +125,7 @@ def test_the_auc_of_a_report_is_that_of_the_stored_curves(report: Report) -> Non
 
 def test_a_report_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
     said = f"{MOVED} is of level (shown only at the fixed score; another threshold may undo it)"
-    assert any(said in line for line in report.tables[0].findings)
+    assert any(said in line for line in findings(report.tables[0]))
     document = sweep_document(report)
     assert "Level or shape: mIoU by choice of the threshold" in as_text(document)
     lines = {

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,21 +17,25 @@ from numpy.typing import NDArray
 from scipy.stats import studentized_range, t
 
 from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
-from sweeps.evidence.seeds import seed_differences
-from sweeps.evidence.verdict import Word, judge
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.document import Facts, Format, Grid, Pictures, Text, shown
-from sweeps.report.formats.write import FORMATS, as_text
+from sweeps.report.document import Format, Grid, Pictures, Text, shown
+from sweeps.report.formats.write import FORMATS
 from sweeps.report.live.render import render_tables
+from sweeps.report.tables.answer import answer
 from sweeps.report.tables.build import build_report
+from sweeps.report.tables.closing import closing
+from sweeps.report.tables.common_seeds import CommonSeeds, Noise
 from sweeps.report.tables.document import sweep_document
-from sweeps.report.tables.findings import table_summary
-from sweeps.report.tables.legend import legend
-from sweeps.report.tables.model import Measure, Report
+from sweeps.report.tables.findings import findings, table_summary
+from sweeps.report.tables.model import Report, TableReport
+from sweeps.report.tables.pictures.classes import compare_classes
+from sweeps.report.tables.pictures.figures import table_figures
 from sweeps.report.tables.pictures.gallery import COLUMNS as GALLERY_COLUMNS
-from sweeps.store.store import Store
+from sweeps.report.tables.pictures.gallery import gallery
+from sweeps.report.tables.results import Measure
+from sweeps.store.store import Store, write_json
 from sweeps.tables.own import read_tables
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
@@ -37,15 +43,32 @@ from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
 from wsss.overrides import ConfigError, apply_overrides
 from wsss.recipes import RECIPES
 
-SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
+SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[yes,yes]": 0.6}
 
 
 def share(trial: Trial) -> float | None:
-    """Quality of a made-up trial: by configuration, plus noise of the seed."""
-    if trial.cells[0] == "III[no,yes]":
-        return None  # never ran
+    """Quality of a made-up trial: by configuration and seed; III[no,yes] never ran."""
     noise = np.random.default_rng(trial.config.rng_seed).normal(0, 0.01)
-    return float(SHARES[trial.cells[0]] + noise)
+    known = SHARES.get(trial.cells[0])
+    return None if known is None else float(known + noise)
+
+
+def same(trial: Trial) -> float:
+    return 0.5
+
+
+def drawn_shares() -> Callable[[Trial], float]:
+    rng = np.random.default_rng(0)
+    return lambda trial: rng.uniform(0.5, 0.7)
+
+
+def made(
+    folder: Path, table: str, seeds: int, quality: Callable[[Trial], float | None], **more: Any
+) -> TableReport:
+    """A report's only table, from trials of these qualities."""
+    store, sweep = Store(folder), finished_sweep((table,), seeds)
+    fill(store, sweep, quality, **more)
+    return build_report(sweep, store).tables[0]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +92,11 @@ def report(store: Store, sweep: Sweep) -> Report:
 
 
 @pytest.fixture(scope="module")
+def table(report: Report) -> TableReport:
+    return report.tables[0]
+
+
+@pytest.fixture(scope="module")
 def outputs(report: Report) -> dict[str, str]:
     document = sweep_document(report)
     return {name: render(document) for name, render in FORMATS.items()}
@@ -84,15 +112,17 @@ def stored_mious(store: Store, sweep: Sweep, reference: str) -> dict[int, float]
     return found
 
 
-def stored_counts(store: Store, trial: Trial) -> ThresholdCounts:
-    return ThresholdCounts.load(store.root / "counts" / counts_id(trial.config) / "counts.npz")
+def stored_confusions(store: Store, trial: Trial) -> NDArray[np.int64]:
+    """Read [N, L, L] at the fixed score."""
+    path = store.root / "counts" / counts_id(trial.config) / "counts.npz"
+    return ThresholdCounts.load(path).image_confusions(0.15)
 
 
 def csv_lines(text: str) -> dict[str, dict[str, str]]:
     return {line["cell"]: line for line in csv.DictReader(io.StringIO(text))}
 
 
-# Figures
+# Numbers
 
 
 def test_csv_holds_mean_sd_and_differences_of_the_stored_results(
@@ -101,8 +131,7 @@ def test_csv_holds_mean_sd_and_differences_of_the_stored_results(
     lines = csv_lines(outputs["csv"])
     baseline = stored_mious(store, sweep, "III[no,no]")
     for reference in ("III[no,no]", "III[yes,no]", "III[yes,yes]"):
-        values = stored_mious(store, sweep, reference)
-        line = lines[reference]
+        values, line = stored_mious(store, sweep, reference), lines[reference]
         assert float(line["mean_miou"]) == pytest.approx(np.mean(list(values.values())))
         assert float(line["sd_over_seeds"]) == pytest.approx(np.std(list(values.values()), ddof=1))
         assert (line["seeds"], line["planned_seeds"]) == ("3", "3")
@@ -113,6 +142,7 @@ def test_csv_holds_mean_sd_and_differences_of_the_stored_results(
     printed = {reference: cell.paper for reference, cell in TABLES["III"].cells()}
     assert {r: float(line["paper_miou"]) for r, line in lines.items()} == printed
     assert float(lines["III[yes,yes]"]["paper_difference"]) == pytest.approx(50.86 - 49.12)
+    assert lines["III[no,yes]"]["mean_miou"] == ""
 
 
 def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
@@ -124,8 +154,8 @@ def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
         return 0.4 + 0.3 * ("literal" in trial.cells[0]) + 0.1 * ("[yes,yes" in trial.cells[0])
 
     fill(store, sweep, quality, gallery=True)
-    report = build_report(sweep, store)
-    lines = csv_lines(FORMATS["csv"](sweep_document(report)))
+    document = sweep_document(build_report(sweep, store))
+    lines, page = csv_lines(FORMATS["csv"](document)), FORMATS["html"](document)
     for recipe in TABLES["recipes"].columns:
         base, best = (f"recipes[{labels},{recipe}]" for labels in ("no,no", "yes,yes"))
         assert (lines[base]["verdict"], lines[best]["baseline"]) == ("baseline", base)
@@ -134,95 +164,46 @@ def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
         assert float(lines[best]["difference"]) == pytest.approx(np.mean(differences))
     assert lines["recipes[yes,yes,default]"]["paper_difference"] == "1.74"
     assert lines["recipes[yes,yes,literal]"]["paper_difference"] == ""
-    found = report.tables[0]
-    assert "of 3 differences" in found.answer.answer
-    page = FORMATS["html"](sweep_document(report))
+    assert "of 3 differences" in page
     assert "IoU per class: recipes[yes,yes,literal] against recipes[no,no,literal]" in page
     assert "Baseline: recipes[no,no,literal], seed 0" in page
     assert "Differences to the baseline, recipes[no,no] of the same recipe" in page
 
 
 def test_the_interval_over_images_is_that_of_the_stored_counts_at_the_fixed_score(
-    store: Store, sweep: Sweep, report: Report
+    store: Store, sweep: Sweep, table: TableReport
 ) -> None:
-    drawn = resample_counts(30)
     ours, theirs = (
         resampled_mious(
             [
-                ImageCounts.from_confusions(stored_counts(store, trial).image_confusions(0.15))
+                ImageCounts.from_confusions(stored_confusions(store, trial))
                 for trial in sweep.plan.cell_trials[reference]
             ],
-            drawn,
+            resample_counts(30),
         ).mean(0)
         for reference in ("III[yes,yes]", "III[no,no]")
     )
-    found = report.tables[0].cells["III[yes,yes]"].image_difference
-    spread = np.std(ours - theirs)
-    assert found == pytest.approx(percentiles(ours - theirs), abs=0.4 * spread)
-
-
-def test_a_clear_difference_of_the_papers_sign_is_a_trend_and_not_a_reproduction(
-    report: Report,
-) -> None:
-    evidence = report.tables[0].cells["III[yes,yes]"].evidence
-    assert evidence is not None
-    assert evidence.verdict is not None
-    assert evidence.differences.mean is not None
-    assert evidence.differences.mean > 5  # the paper's is 1.74
-    assert evidence.verdict.word == "trend only"
-    strip = report.tables[0].answer
-    assert strip.question == "Does Table III hold on this data and at this scale?"
-    assert strip.answer == ("In part: 2 of 2 differences same sign here. 1 cell failed.")
-    assert strip.command.endswith("--seeds 3 --retry-failed")
-
-
-def test_with_one_seed_nothing_is_resolvable_and_the_report_says_so(
-    store: Store, sweep: Sweep
-) -> None:
-    single = finished_sweep(("III",), 1)
-    table = build_report(single, store).tables[0]
-    words = {c.evidence.verdict.word for c in table.cells.values() if c.evidence}  # type: ignore[union-attr]
-    assert words == {"not resolvable"}
-    assert any("Seed noise is unknown" in line for line in table.findings)
-    assert table.answer.answer == "Cannot tell: one seed per cell. 1 cell failed."
-
-
-def test_the_answer_tells_failed_from_missing_cells_and_a_table_of_one_cell_has_no_other(
-    tmp_path: Path,
-) -> None:
-    def answer(table: str) -> str:
-        return build_report(finished_sweep((table,), 1), store).tables[0].answer.answer
-
-    store = Store(tmp_path)
-    for trial in finished_sweep(("VI",), 1).plan.trials[:3]:
-        store.run(trial.run_id).fail("hung", "", "")
-    assert answer("VI") == "Cannot tell: nothing measured yet. 1 cell missing. 3 cells failed."
-    nothing = sweep_document(build_report(finished_sweep(("VI",), 1), store))
-    assert "Differences to the baseline" not in FORMATS["html"](nothing)
-    store, single = Store(tmp_path / "one"), finished_sweep(("calibrate",), 1)
-    fill(store, single, lambda trial: 0.5)
-    assert answer("calibrate") == "Cannot tell: it has one cell, and nothing to compare it with."
-    costs = dict(dict(build_report(single, store).closing)["Costs"].rows)
-    assert costs["configurations"] == "1 distinct behind 1 cell"
+    found = table.cells["III[yes,yes]"].image_difference
+    assert found == pytest.approx(percentiles(ours - theirs), abs=0.4 * np.std(ours - theirs))
 
 
 def test_the_chance_that_a_cell_is_better_is_its_share_of_plain_resamples(
-    report: Report, store: Store, sweep: Sweep
+    table: TableReport, store: Store, sweep: Sweep
 ) -> None:
-    cell = report.tables[0].cells["III[yes,yes]"]
+    cell = table.cells["III[yes,yes]"]
     assert (cell.better_over_seeds, cell.better_over_images) == (1.0, 1.0)  # by five points
     base, ours = (stored_mious(store, sweep, f"III[{name}]") for name in ("no,no", "yes,no"))
     differences = np.array([ours[seed] - base[seed] for seed in (0, 1, 2)])
     drawn = np.array(np.meshgrid(*[[0, 1, 2]] * 3)).reshape(3, -1)  # all 27, equally likely
     expected = float((differences[drawn].mean(0) > 0).mean())
-    found = report.tables[0].cells["III[yes,no]"].better_over_seeds
+    found = table.cells["III[yes,no]"].better_over_seeds
     assert found == pytest.approx(expected, abs=0.03)
 
 
 def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
-    report: Report, outputs: dict[str, str]
+    table: TableReport, outputs: dict[str, str]
 ) -> None:
-    _, pictures, left_out = report.tables[0].gallery
+    _, pictures, left_out = gallery(table)
     assert isinstance(pictures, Pictures)
     assert isinstance(left_out, Text)
     titles = [picture.title for picture in pictures.pictures]
@@ -230,20 +211,17 @@ def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
     assert titles[2].startswith("Best measured and the paper's best: III[yes,yes], seed 0: mIoU ")
     assert left_out.text.startswith("Not shown: III[yes,no]; their pictures are in runs/<id>/")
     assert '<div class="wide row">' in outputs["html"]
-
-
-def test_columns_of_a_gallery_are_where_the_trainings_draw_them() -> None:
     assert GALLERY_COLUMNS == DRAWN_COLUMNS
 
 
 def test_classes_are_compared_as_the_stored_counts_have_them(
-    report: Report, store: Store, sweep: Sweep, outputs: dict[str, str]
+    table: TableReport, store: Store, sweep: Sweep, outputs: dict[str, str]
 ) -> None:
-    grid = next(b for b in shown(report.tables[0].classes, Format.html) if isinstance(b, Grid))
+    grid = next(b for b in shown(compare_classes(table), Format.html) if isinstance(b, Grid))
     assert [column.name for column in grid.columns[:2]] == ["III[no,no]", "III[yes,yes]"]
     ious = []
     for trial in sweep.plan.cell_trials["III[yes,yes]"]:
-        total = stored_counts(store, trial).image_confusions(0.15).sum(0)
+        total = stored_confusions(store, trial).sum(0)
         ious.append(100 * np.diag(total) / (total.sum(0) + total.sum(1) - np.diag(total)))
     ours = [float(str(row.entries[1])) for row in grid.groups[0].rows]
     assert ours == pytest.approx(np.mean(ious, axis=0), abs=0.006)
@@ -259,7 +237,83 @@ def test_classes_of_other_images_are_not_compared(tmp_path: Path) -> None:
     finish(store, best, 0.6, num_images=20)
     (table,) = build_report(sweep, store).tables
     assert table.cells["III[yes,yes]"].image_interval is not None
-    assert table.classes == ()
+    assert compare_classes(table) == ()
+
+
+def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:
+    best = build_report(sweep, store, measure=Measure.best)
+    metrics = store.run(sweep.plan.cell_trials["III[yes,yes]"][0].run_id).metrics()
+    assert metrics is not None
+    cell = best.tables[0].cells["III[yes,yes]"]
+    assert cell.values[0] == metrics["miou_best"]
+    assert cell.seconds == 3 * (60 + 12)  # training and inference of three seeds
+    text = FORMATS["md"](sweep_document(best))
+    assert "chosen with the pixel ground truth that scores it" in text
+
+
+def test_one_scored_image_has_no_held_out_score_and_nothing_is_missing(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    fill(store, sweep, same, num_images=1)
+    text = FORMATS["txt"](sweep_document(build_report(sweep, store)))
+    assert "Level or shape" in text
+    assert "missing" not in text
+    with pytest.raises(ConfigError, match="in one half; score more images"):
+        build_report(sweep, store, measure=Measure.held_out)
+
+
+def test_cells_scored_at_several_fixed_scores_say_so_and_their_training_counts_once(
+    tmp_path: Path,
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("background-score",), 1)
+    fill(store, sweep, same, num_images=2)
+    built = build_report(sweep, store)
+    costs = dict(closing(built)["Costs"].rows)
+    # Three trainings and inferences of 60 + 12 s, each scored eight times.
+    assert costs["trials"] == "24 of 24 finished"
+    assert (costs["cpu time, all trials"], costs["mean per trial"]) == ("4 min", "9 s")
+    scores = "at the fixed background score of each cell, 0.05 to 0.5"
+    for text in (FORMATS["txt"](sweep_document(built)), render_tables(sweep, store)):
+        assert scores in " ".join(text.split())
+
+
+# The answer
+
+
+def test_a_clear_difference_of_the_papers_sign_is_a_trend_and_not_a_reproduction(
+    table: TableReport,
+) -> None:
+    evidence = table.cells["III[yes,yes]"].evidence
+    assert evidence is not None
+    assert evidence.verdict is not None
+    assert evidence.differences.mean is not None
+    assert evidence.differences.mean > 5  # the paper's is 1.74
+    assert evidence.verdict.word == "trend only"
+    strip = answer(table)
+    assert strip.question == "Does Table III hold on this data and at this scale?"
+    assert strip.answer == ("In part: 2 of 2 differences same sign here. 1 cell failed.")
+    assert strip.command.endswith("--seeds 3 --retry-failed")
+
+
+def test_with_one_seed_nothing_is_resolvable_and_the_report_says_so(store: Store) -> None:
+    (single,) = build_report(finished_sweep(("III",), 1), store).tables
+    assert {c.verdict.word for c in single.cells.values() if c.verdict} == {"not resolvable"}
+    assert any(said.startswith("Seed noise is unknown") for said in findings(single))
+    assert answer(single).answer == "Cannot tell: one seed per cell. 1 cell failed."
+
+
+def test_the_answer_tells_failed_from_missing_cells(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+    for trial in sweep.plan.trials[:3]:
+        store.run(trial.run_id).fail("hung", "", "")
+    report = build_report(sweep, store)
+    said = answer(report.tables[0]).answer
+    assert said == "Cannot tell: nothing measured yet. 1 cell missing. 3 cells failed."
+    assert "Differences to the baseline" not in FORMATS["html"](sweep_document(report))
+
+
+def test_a_table_of_one_cell_has_nothing_to_compare_it_with(tmp_path: Path) -> None:
+    said = answer(made(tmp_path, "calibrate", 1, same)).answer
+    assert said == "Cannot tell: it has one cell, and nothing to compare it with."
 
 
 def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path: Path) -> None:
@@ -267,12 +321,12 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     fill(store, sweep, share)
     for path in store.root.glob("runs/*/done.json"):
         done = json.loads(path.read_text().replace("tvmonitor", "screen"))
-        path.write_text(json.dumps(done | {"miou_held_out": done["miou_best"] + 1}))
-    found = build_report(sweep, store)
-    (table,) = found.tables
-    assert table.answer.question == "Does any cell of Table III differ from III[no,no]?"
-    assert not any(c.evidence.verdict for c in table.cells.values() if c.evidence)
-    document = sweep_document(found)
+        write_json(path, done | {"miou_held_out": done["miou_best"] + 1})
+    report = build_report(sweep, store)
+    (table,) = report.tables
+    assert answer(table).question == "Does any cell of Table III differ from III[no,no]?"
+    assert not any(cell.verdict for cell in table.cells.values())
+    document = sweep_document(report)
     page, text = FORMATS["html"](document), FORMATS["txt"](document)
     assert text.count("OTHER DATA: other classes than VOC's") == 1
     assert "SMALL SCALE" not in page + text
@@ -284,172 +338,121 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     assert "VOC 49.12" in render_tables(sweep, store)
 
 
-def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:
-    best = build_report(sweep, store, measure=Measure.best)
-    trial = sweep.plan.cell_trials["III[yes,yes]"][0]
-    metrics = store.run(trial.run_id).metrics()
-    assert metrics is not None
-    cell = best.tables[0].cells["III[yes,yes]"]
-    assert cell.values[0] == metrics["miou_best"]
-    assert cell.seconds == 3 * (60 + 12)  # training and inference of three seeds
-    assert "chosen with the pixel ground truth that scores it" in FORMATS["md"](
-        sweep_document(best)
-    )
+# What the statistics say
 
 
-def test_one_scored_image_has_no_held_out_score_and_nothing_is_missing(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
-    fill(store, sweep, lambda trial: 0.5, num_images=1)
-    text = FORMATS["txt"](sweep_document(build_report(sweep, store)))
-    assert "mIoU by choice of the threshold" in text or "Level or shape" in text
-    assert "missing" not in text
-    with pytest.raises(ConfigError, match="in one half; score more images"):
-        build_report(sweep, store, measure=Measure.held_out)
-
-
-@pytest.fixture(scope="module")
-def floor(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Noise floor: B0 repeats exactly, F3 does not; B0 spreads less over seeds."""
-    store, sweep = Store(tmp_path_factory.mktemp("floor")), finished_sweep(("noise-floor",), 3)
-
+def test_a_noise_floor_tells_its_spreads_and_whether_the_noise_is_the_seeds(tmp_path: Path) -> None:
     def quality(trial: Trial) -> float:
+        """B0 repeats exactly, F3 does not; B0 spreads less over seeds."""
         is_f3 = bool(trial.config.views.names)
         spread = (0.03 if is_f3 else 0.002) * (trial.config.rng_seed - 1)
         return 0.5 + spread + (0.01 * trial.config.repeat if is_f3 else 0)
 
-    fill(store, sweep, quality)
-    return build_report(sweep, store)
-
-
-def test_a_repeated_seed_tells_whether_the_noise_is_the_seeds(floor: Report) -> None:
-    lines = floor.tables[0].findings
-    assert any(line.startswith("B0: training seed 0 again gives the same mIoU") for line in lines)
-    moved = next(line for line in lines if line.startswith("F3: training seed 0 again moves"))
-    cells = floor.tables[0].cells
-    again, once = cells["noise-floor[F3,seed 0 again]"], cells["noise-floor[F3,every seed]"]
-    assert f"{again.values[0] - once.values[0]:+.2f}" in moved
-
-
-def test_spreads_of_configurations_are_told_apart_and_resolution_is_that_of_all_seeds(
-    floor: Report,
-) -> None:
-    lines = floor.tables[0].findings
-    cells = floor.tables[0].cells
+    floor = made(tmp_path, "noise-floor", 3, quality)
+    told = "\n".join(findings(floor))
+    assert "\nB0: training seed 0 again gives the same mIoU" in told
+    again, once = (
+        floor.cells[f"noise-floor[F3,{column}]"].values[0] for column in floor.table.columns[::-1]
+    )
+    assert f"\nF3: training seed 0 again moves mIoU by {again - once:+.2f}" in told
     spreads = [
-        np.std(list(cells[f"noise-floor[{name},every seed]"].values.values()), ddof=1)
+        np.std(floor.cells[f"noise-floor[{name},every seed]"].scores, ddof=1)
         for name in ("B0", "F3")
     ]
-    pooled = np.sqrt(np.mean(np.square(spreads)))
-    text = next(line for line in lines if line.startswith("Seed noise"))
-    assert f"SD of {pooled:.2f} over seeds" in text
-    assert f"own SDs are {spreads[0]:.2f} to {spreads[1]:.2f}" in text
-    assert any("3 seeds resolve" in line for line in lines)
-
-
-def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
-    floor: Report,
-) -> None:
-    told = " ".join(floor.tables[0].findings)
-    assert "Of the variance" not in told
+    assert f"SD of {np.sqrt(np.mean(np.square(spreads))):.2f} over seeds" in told
+    assert f"own SDs are {spreads[0]:.2f} to {spreads[1]:.2f}" in told
+    assert "3 seeds resolve" in told
+    assert "Of the variance" not in told  # cells want different seeds
     assert "Highest here" not in told
-
-
-def test_the_legend_calls_a_sure_sign_a_trend_whatever_the_size(floor: Report) -> None:
-    differences = seed_differences({0: 9.0, 1: 9.1}, {0: 0.0, 1: 0.0})
-    sure = judge(differences, paper=0.68, margin=0.5, holm_p=0.01, outside_p=0.01)
-    assert "lies outside" in sure.reason
-    assert sure.word is Word.TREND_ONLY
-    told = " ".join(paragraph.text for paragraph in legend(floor))
-    assert "Trend only: it only has that sign, even if its size is shown to be another" in told
-
-
-# What a table shows, in one sentence
-
-V, III = TABLES["V"], TABLES["III"]
 
 
 def noise(*shape: int, sd: float = 1.0) -> NDArray[np.float64]:
     return 40 + np.random.default_rng(0).normal(0, sd, shape)
 
 
-def test_noise_alone_tells_no_lambda_from_another() -> None:
-    values = noise(3, 4, 4)
-    text = table_summary(V, values, (1.0, 32), [])
+V_NOISE, V_LAMBDA_S = noise(3, 4, 4), noise(3, 4, 4, sd=0.3) + np.array([0, 1, 2, 3])[:, None]
+SEEDS_APART = noise(3, 4, 1, sd=0.1) + np.array([0, 10, 20])[:, None, None]
+SEEDS_APART[:, 3] += 2
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sd", "differing", "said"),
+    [
+        ("V", V_NOISE, 1.0, [], "no lambda_s or lambda_bs can be told from another here."),
+        ("V", V_LAMBDA_S, 0.3, [], "(95 %): lambda_s matters (Holm p < .001)."),
+        ("V", np.full((2, 4, 4), 40.0), 0.0, [], "can be told from another here."),
+        # What a seed adds to all cells hides no effect.
+        ("III", SEEDS_APART, 10.0, ["III[yes,yes]"], "the cells differ by more than seeds do."),
+        ("III", noise(3, 4, 1), 1.0, [], "no cell can be told from another here."),
+        (
+            "III",
+            noise(3, 4, 1),
+            1.0,
+            ["III[yes,yes]"],
+            "within noise as a whole, but III[yes,yes] differs from the baseline.",
+        ),
+    ],
+)
+def test_a_table_in_one_sentence(
+    name: str, values: NDArray[np.float64], sd: float, differing: list[str], said: str
+) -> None:
+    found = table_summary(CommonSeeds(TABLES[name], values), Noise(sd, 32), differing)
     span = np.ptp(values.mean(0))
-    assert f"span {span:.2f} mIoU over 3 seeds, {span:.1f} SD of one training" in text
-    assert text.endswith("no lambda_s or lambda_bs can be told from another here.")
-
-
-def test_a_factor_with_an_effect_matters_and_the_other_does_not() -> None:
-    values = noise(3, 4, 4, sd=0.3)
-    values += np.array([0, 1, 2, 3])[:, None]  # by lambda_s, the rows
-    text = table_summary(V, values, (0.3, 32), [])
-    assert "lambda_s matters (Holm p < .001)" in text
-    assert "lambda_bs" not in text
-
-
-def test_what_a_seed_adds_to_all_cells_hides_no_effect() -> None:
-    values = noise(3, 4, 1, sd=0.1) + np.array([0, 10, 20])[:, None, None]
-    values[:, 3] += 2
-    assert "differ by more than seeds do" in table_summary(III, values, (10.0, 8), [])
-
-
-def test_a_table_of_one_column_speaks_of_cells_and_contradicts_no_verdict() -> None:
-    values = noise(3, 4, 1)
-    text = table_summary(III, values, (1.0, 8), [])
-    assert text.endswith("no cell can be told from another here.")
-    text = table_summary(III, values, (1.0, 8), ["III[yes,yes]"])
-    assert text.endswith("within noise as a whole, but III[yes,yes] differs from the baseline.")
+    in_sds = f", {span / sd:.1f} SD of one training" if sd else ""
+    start = f"cells span {span:.2f} mIoU over {len(values)} seeds{in_sds}; without any effect"
+    assert start in found
+    assert found.endswith(said)
 
 
 def test_what_seeds_add_to_all_cells_is_known_from_as_many_values_as_there_are_seeds(
     tmp_path: Path,
 ) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("V",), 3)
     rng = np.random.default_rng(0)
-    fill(
-        store,
-        sweep,
+    table = made(
+        tmp_path,
+        "V",
+        3,
         lambda trial: 0.5 + 0.05 * trial.config.rng_seed + rng.normal(0, 0.001),
         num_images=4,
     )
-    table = build_report(sweep, store).tables[0]
-    values = np.array([list(cell.values.values()) for cell in table.cells.values()])  # [16, 3]
+    values = np.array([cell.scores for cell in table.cells.values()])  # [16, 3]
     sd = np.sqrt(values.var(1, ddof=1).mean())
     left = np.sqrt((values - values.mean(0)).var(1, ddof=1).sum() / 15)
-    told = next(line for line in table.findings if line.startswith("The paper's 16 numbers"))
+    told = next(line for line in findings(table) if line.startswith("The paper's 16 numbers"))
     own, shared = (float(found) for found in re.findall(r"up to (\d+\.\d+)", told))
     # Two degrees of freedom, not the 32 of sixteen cells with seeds of their own.
     assert own == pytest.approx(studentized_range.isf(0.05, 16, 2) * sd, rel=0.01)
     assert shared == pytest.approx(studentized_range.isf(0.05, 16, 30) * left, abs=0.01)
-    caption = next(figure.caption for figure in table.figures if "Map" in figure.title)
+    caption = next(figure.caption for figure in table_figures(table) if "Map" in figure.title)
     band = t.isf(0.025, 30) * left * np.sqrt(2 / 3)
     assert f"cells within {band:.2f} points of the best" in caption
     # The paper's differences are below .1: equal cells reproduce them all.
     said = "15 of 15 differences in agreement here (15 at most 0.5 in the paper, sign not checked)."
-    assert table.answer.answer == f"Yes: {said}"
+    assert answer(table).answer == f"Yes: {said}"
 
 
-def test_two_parts_together_are_compared_with_the_sum_of_each_alone(
-    store: Store, sweep: Sweep, tmp_path: Path
+def test_two_parts_together_are_compared_with_the_sum_of_what_each_gains_alone(
+    table: TableReport, tmp_path: Path
 ) -> None:
-    complete, rng = Store(tmp_path), np.random.default_rng(0)
-    fill(complete, sweep, lambda trial: rng.uniform(0.5, 0.7), num_images=4)
-    table = build_report(sweep, complete).tables[0]
-    none, first, second, both = (list(cell.values.values()) for cell in table.cells.values())
+    complete = made(tmp_path, "III", 3, drawn_shares(), num_images=4)
+    none, first, second, both = (cell.scores for cell in complete.cells.values())
     beyond = [b + n - f - s for n, f, s, b in zip(none, first, second, both, strict=True)]
     low, high = t.interval(0.95, 2, np.mean(beyond), np.std(beyond, ddof=1) / np.sqrt(3))
-    told = next(line for line in table.findings if line.startswith("M_e and M_d together"))
+    told = next(line for line in findings(complete) if line.startswith("M_e and M_d together"))
     assert f"gain {np.mean(beyond):+.2f} beyond" in told
     assert told.endswith(f"95 % over 3 seeds [{low:+.2f}, {high:+.2f}]; the paper +0.64.")
-    assert "together" not in " ".join(build_report(sweep, store).tables[0].findings)  # lacks a cell
+    assert "together" not in " ".join(findings(table))  # lacks a cell
 
 
 def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("eq2-readings",), 2)
-    shared = {t.run_id for t in sweep.plan.cell_trials["eq2-readings[default]"]}
-    fill(store, sweep, lambda t: 0.7 if t.run_id in shared else 0.5, num_images=4)
-    found = " ".join(build_report(sweep, store).tables[0].findings)
+    table = made(
+        tmp_path,
+        "eq2-readings",
+        2,
+        lambda trial: 0.7 if "eq2-readings[default]" in trial.cells else 0.5,
+        num_images=4,
+    )
+    found = " ".join(findings(table))
     assert found.startswith("The 8 different cells span")
     assert "Highest here: eq2-readings[default], " in found
     assert "in 100 % of resamples of seeds (2 seeds have only 3 different ones) and 100 %" in found
@@ -458,44 +461,16 @@ def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Pat
 def test_what_is_said_of_the_seeds_that_all_cells_have_says_so_where_some_have_more(
     tmp_path: Path,
 ) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("V",), 3)
-    lacking = sweep.plan.cell_trials["V[0.1,0.1]"][2]
-    fill(store, sweep, lambda t: None if t is lacking else 0.5, num_images=4)
-    table = build_report(sweep, store).tables[0]
-    span, *_, factors, highest = table.findings
-    assert "mIoU over the 2 seeds that all cells have, " in span
+    def quality(trial: Trial) -> float | None:
+        return None if trial.name == "V[0.1,0.1] seed 2" else 0.5
+
+    span, *_, factors, highest = findings(made(tmp_path, "V", 3, quality, num_images=4))
+    assert "mIoU over the 2 seeds that all cells have" in span
     assert factors.startswith("Of the variance over the 2 seeds that all cells have, ")
     assert highest.startswith("Highest here over the 2 seeds that all cells have: V[")
 
 
-def test_equal_results_have_no_span_in_sds() -> None:
-    text = table_summary(V, np.full((2, 4, 4), 40.0), (0.0, 16), [])
-    assert text.startswith("The 16 cells span 0.00 mIoU over 2 seeds; without")
-    assert text.endswith("can be told from another here.")
-
-
-def test_cells_scored_at_several_fixed_scores_say_so_and_their_training_counts_once(
-    tmp_path: Path,
-) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("background-score",), 1)
-    fill(store, sweep, lambda trial: 0.5, num_images=2)
-    built = build_report(sweep, store)
-    costs = dict(dict(built.closing)["Costs"].rows)
-    # Three trainings and inferences of 60 + 12 s, each scored eight times.
-    assert costs["trials"] == "24 of 24 finished"
-    assert (costs["cpu time, all trials"], costs["mean per trial"]) == ("4 min", "9 s")
-    scores = "at the fixed background score of each cell, 0.05 to 0.5"
-    for text in (FORMATS["txt"](sweep_document(built)), render_tables(sweep, store)):
-        assert scores in " ".join(text.split())
-
-
-# What every output must say
-
-
-def test_missing_and_failed_cells_are_shown_in_every_output(outputs: dict[str, str]) -> None:
-    for name, text in outputs.items():
-        assert "diverged" in text, name
-    assert csv_lines(outputs["csv"])["III[no,yes]"]["mean_miou"] == ""
+# Formats
 
 
 def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the_papers(
@@ -513,6 +488,7 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
             "SMALL SCALE",
             "neither confirm nor refute",
             "as printed by Qin et al.",
+            "diverged",
         ):
             assert part in plain, (name, part)
     assert "paper 50.86" in outputs["html"]
@@ -522,19 +498,22 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
     assert line["small_scale"] == "yes"
 
 
-# Formats
-
-
 def test_a_terminal_shows_the_answer_first_and_leaves_what_is_no_result_to_the_page(
-    report: Report, outputs: dict[str, str]
+    outputs: dict[str, str],
 ) -> None:
     assert outputs["txt"].splitlines()[1].startswith("Does Table III hold on this data")
     assert outputs["txt"].count("Does Table III hold") == 1
     for words in ("Eq. 2 (III-B) read literally", "made-up, fingerprint"):
         assert [words in outputs[name] for name in ("txt", "md", "html")] == [False, True, True]
-    mixed = Facts(("what", "value"), (("torch", "MIXED: 1 (2 trials), 2 (1 trial)"),))
-    other = as_text(sweep_document(replace(report, closing=(("Provenance", mixed),))))
-    assert "torch: MIXED" in other
+
+
+def test_a_terminal_shows_the_provenance_if_the_trials_differ_in_it(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+    fill(store, sweep, same, num_images=2)
+    first, *_ = store.root.glob("runs/*/done.json")
+    first.write_text(first.read_text().replace('"1.2.3"', '"1.2.4"'))
+    text = FORMATS["txt"](sweep_document(build_report(sweep, store)))
+    assert "code_version: MIXED: 1.2.3 (3 trials), 1.2.4 (1 trial)" in text
 
 
 def test_the_page_loads_nothing_and_runs_nothing(outputs: dict[str, str]) -> None:

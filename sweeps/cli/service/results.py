@@ -131,7 +131,7 @@ def report(
     from sweeps.report.formats.write import write_document
     from sweeps.report.tables.build import build_report
     from sweeps.report.tables.document import sweep_document
-    from sweeps.report.tables.model import Measure
+    from sweeps.report.tables.results import Measure
     from sweeps.store.errors import FORBIDDEN
 
     _require_address(mlflow_url)

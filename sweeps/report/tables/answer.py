@@ -5,14 +5,13 @@ the runs are not at the paper's scale, it speaks only about these runs.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from sweeps.evidence.power import seeds_for_equivalence
 from sweeps.evidence.verdict import CellEvidence, Word
 from sweeps.plan.scale import Scale
 from sweeps.report.document import BadgeTone, Strip
-from sweeps.report.tables.model import CellReport
-from sweeps.tables.table import Table
+from sweeps.report.tables.model import CellReport, TableReport
 from wsss.basics.printable import counted
 
 FIRST_SEEDS = 3
@@ -35,11 +34,6 @@ TONES: dict[Word, BadgeTone] = {
 }
 
 _Said = tuple[str, BadgeTone]
-_NOTHING: _Said = ("nothing measured yet", "open")
-_ONE_CELL: _Said = ("it has one cell, and nothing to compare it with", "open")
-
-Command = Callable[[int], str]
-"""Number of seeds -> the command that runs the sweep with them."""
 
 
 def named(word: Word, scale: Scale) -> str:
@@ -47,38 +41,49 @@ def named(word: Word, scale: Scale) -> str:
     return HERE[word] if scale.word else word.value
 
 
-def answer(
-    table: Table, cells: Mapping[str, CellReport], scale: Scale, margin: float, command: Command
-) -> Strip:
+def answer(found: TableReport) -> Strip:
     """Return whether a table holds, as far as its cells show, and the command that shows more."""
-    found = (cell.evidence for cell in cells.values())
-    # Cells with the same trials share their evidence, which is one difference.
-    judged = list({id(e): e for e in found if e and e.verdict}.values())
-    lost = [cell for cell in cells.values() if cell.mean is None]
-    failed = sum(bool(cell.failures) for cell in lost)
-    num_printed = sum(c.paper is not None for c in cells.values())
-    if len(lost) == len(cells) or len(cells) == 1:
-        question = f"Does Table {table.name} hold?"
-        words, tone = _NOTHING if lost else _ONE_CELL
+    table, scale, cells = found.table.name, found.scale, list(found.cells.values())
+    judged = _judged(cells)
+    num_printed = sum(cell.paper is not None for cell in cells)
+    said: _Said
+    if all(cell.mean is None for cell in cells):
+        question, said = f"Does Table {table} hold?", ("nothing measured yet", "open")
+    elif len(cells) == 1:
+        alone = "it has one cell, and nothing to compare it with"
+        question, said = f"Does Table {table} hold?", (alone, "open")
     elif judged or (num_printed > 1 and not scale.other_classes):
-        place = "on this data and at this scale" if scale.word else ""
-        question = f"Does Table {' '.join(filter(None, (table.name, 'hold', place)))}?"
-        words, tone = _against_the_paper(judged, scale, margin)
+        place = " on this data and at this scale" if scale.word else ""
+        question = f"Does Table {table} hold{place}?"
+        said = _against_the_paper(judged, scale, found.margin)
     else:
-        question = f"Does any cell of Table {table.name} differ from {table.baseline_name}?"
-        words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
+        question = f"Does any cell of Table {table} differ from {found.table.baseline_name}?"
+        said = _among_themselves([cell.evidence for cell in cells if cell.evidence])
+    words, tone = said
     start = "Cannot tell: " if tone == "open" else ""
+    return Strip(question, f"{start}{words}.{_lacking(cells)}", tone, _next(found, judged))
+
+
+def _judged(cells: Sequence[CellReport]) -> list[CellEvidence]:
+    """Return the evidence of all verdicts; of cells with the same trials it is one difference."""
+    found = (cell.evidence for cell in cells)
+    return list({id(one): one for one in found if one and one.verdict}.values())
+
+
+def _lacking(cells: Sequence[CellReport]) -> str:
+    """Return how many cells are missing or failed, and in how many trials maps died."""
+    lost = [cell for cell in cells if cell.mean is None]
+    failed = sum(bool(cell.failures) for cell in lost)
     counts = (len(lost) - failed, "missing"), (failed, "failed")
-    lacking = "".join(f" {counted(n, 'cell')} {state}." for n, state in counts if n)
+    words = "".join(f" {counted(n, 'cell')} {state}." for n, state in counts if n)
     died = {
         cell.run_ids[seed]: seed in cell.dead
-        for cell in cells.values()
+        for cell in cells
         for seed in {*cell.values, *cell.dead}  # maps may have died in a training without a score
     }
     if any(died.values()):
-        lacking += f" Maps died in {sum(died.values())} of {counted(len(died), 'trial')}."
-    next_step = _next(list(cells.values()), judged, margin, command)
-    return Strip(question, f"{start}{words}.{lacking}", tone, next_step)
+        words += f" Maps died in {sum(died.values())} of {counted(len(died), 'trial')}."
+    return words
 
 
 def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: float) -> _Said:
@@ -92,22 +97,24 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: flo
         return "no difference to the baseline is measured yet", "open"
     if all(evidence.differences.n == 1 for evidence in judged):
         return "one seed per cell", "open"
-    counts = Counter(evidence.verdict.word for evidence in judged if evidence.verdict)
-    of_all = f" of {counted(len(judged), 'difference')}"
-    unsigned = Counter(e.verdict.word for e in judged if e.verdict and not e.has_sign(margin))
-    parts = [(counts[word], named(word, scale)) for word in Word if counts[word]]
-    if n := unsigned[Word.REPRODUCED]:  # the first of the words
-        remark = f"{parts[0][1]} ({n} at most {margin:g} in the paper, sign not checked)"
-        parts[0] = parts[0][0], remark
-    words = ", ".join(f"{n}{'' if at else of_all} {word}" for at, (n, word) in enumerate(parts))
+    words = [evidence.verdict.word for evidence in judged if evidence.verdict]
+    counts, of_all = Counter(words), f" of {counted(len(judged), 'difference')}"
+    names = {word: named(word, scale) for word in Word if counts[word]}
+    signs = zip(words, judged, strict=True)
+    if n := sum(w is Word.REPRODUCED and not e.has_sign(margin) for w, e in signs):
+        names[Word.REPRODUCED] += f" ({n} at most {margin:g} in the paper, sign not checked)"
+    said = ", ".join(
+        f"{counts[word]}{'' if at else of_all} {name}"
+        for at, (word, name) in enumerate(names.items())
+    )
     if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
-        return words, "open"
+        return said, "open"
     refuted = counts[Word.NOT_REPRODUCED]
     if not refuted and 2 * counts[Word.REPRODUCED] > len(judged):
-        return f"Yes: {words}", "good"
+        return f"Yes: {said}", "good"
     if refuted > counts[Word.REPRODUCED] + counts[Word.TREND_ONLY]:
-        return f"No: {words}", "bad"
-    return f"In part: {words}", "fair"
+        return f"No: {said}", "bad"
+    return f"In part: {said}", "fair"
 
 
 def _among_themselves(found: Sequence[CellEvidence]) -> _Said:
@@ -122,20 +129,23 @@ def _among_themselves(found: Sequence[CellEvidence]) -> _Said:
     return f"Yes: {sum(tested)} of {counted(len(tested), 'cell')}, with {seeds}", "plain"
 
 
-def _next(
-    cells: Sequence[CellReport], judged: Sequence[CellEvidence], margin: float, command: Command
-) -> str:
+def _next(found: TableReport, judged: Sequence[CellEvidence]) -> str:
     """Return the command to run next; empty if more seeds, up to MOST_SEEDS, would not help."""
-    seeds = max(cell.num_planned for cell in cells)
+    cells = found.cells.values()
+    seeds = max(len(cell.trials) for cell in cells)
     if any(cell.failures for cell in cells):
-        return f"{command(seeds)} --retry-failed"
-    if any(len(cell.values) < cell.num_planned for cell in cells):
-        return command(seeds)
+        return f"{found.command(seeds)} --retry-failed"
+    if any(len(cell.values) < len(cell.trials) for cell in cells):
+        return found.command(seeds)
     if len(cells) > 1 and seeds == 1:
-        return command(FIRST_SEEDS)
-    open_ones = [e for e in judged if e.verdict and e.verdict.word is Word.NOT_RESOLVABLE]
-    needed = [n for e in open_ones if (n := _seeds(e, margin)) and seeds < n <= MOST_SEEDS]
-    return command(max(needed)) if needed else ""
+        return found.command(FIRST_SEEDS)
+    needed = [
+        n
+        for evidence in judged
+        if evidence.verdict and evidence.verdict.word is Word.NOT_RESOLVABLE
+        if (n := _seeds(evidence, found.margin)) and seeds < n <= MOST_SEEDS
+    ]
+    return found.command(max(needed)) if needed else ""
 
 
 def _seeds(evidence: CellEvidence, margin: float) -> int | None:

@@ -1,7 +1,8 @@
 """How to read a sweep's report: in full on pages and in LaTeX, in short in a terminal."""
 
 from sweeps.report.document import ALL, HTML, TERMINAL, Only, Section, Text
-from sweeps.report.tables.model import Measure, Report
+from sweeps.report.tables.model import Report
+from sweeps.report.tables.results import Measure
 from sweeps.report.words import HOW_TO_READ, fixed_score
 
 
@@ -21,7 +22,7 @@ def legend(report: Report) -> tuple[Text, ...]:
     """Return how to read the tables, one paragraph per term."""
     low, high = report.sweep.base.labels.threshold_range
     lines = (
-        f"Measured: {report.measure.describe(report.sweep)}. "
+        f"Measured: {report.results.measure.describe(report.sweep)}. "
         "Paper: as printed by Qin et al., TCSVT 2024.",
         "Small-scale runs do not check the paper. Their verdicts have other names: in agreement "
         "for reproduced, same sign for trend only, in conflict for not reproduced.",

@@ -4,45 +4,25 @@ Image noise (other images, the same networks) and seed noise (other trainings, t
 separate fields and are never added up.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import cached_property
 
 from sweeps.evidence.level import LevelOrShape
+from sweeps.evidence.seeds import seed_interval
 from sweeps.evidence.verdict import CellEvidence, Verdict
 from sweeps.plan.scale import Scale
+from sweeps.plan.states import TrialState
 from sweeps.plan.sweep import Sweep
-from sweeps.report.document import Block, Facts, Picture, Strip
-from sweeps.report.words import fixed_score
+from sweeps.plan.trials import Trial
+from sweeps.report.tables.common_seeds import CommonSeeds
+from sweeps.report.tables.results import Measure, Results
+from sweeps.report.words import mean_sd
+from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from wsss.training.diagnosis.learning import DeadMaps
 
-
-class Measure(StrEnum):
-    """Which mIoU a report compares: they differ in how the background threshold is chosen."""
-
-    fixed = "fixed"
-    held_out = "held-out"
-    best = "best"
-    auc = "auc"
-
-    @property
-    def heading(self) -> str:
-        """Its name as a column heading."""
-        return "AUC" if self is Measure.auc else self.value
-
-    def describe(self, sweep: Sweep) -> str:
-        """Return what the mIoU is, and whether its threshold was chosen with pixel ground truth."""
-        low, high = sweep.base.labels.threshold_range
-        return {
-            "fixed": "pseudo-label mIoU in % at the fixed background score "
-            f"{fixed_score(sweep)}, chosen without pixel ground truth",
-            "held-out": "pseudo-label mIoU in % at a threshold chosen with the pixel ground truth "
-            "of the other half of the scored images",
-            "best": "pseudo-label mIoU in % at each training's best threshold, chosen with the "
-            "pixel ground truth that scores it",
-            "auc": f"mean pseudo-label mIoU in % over all thresholds from {low:g} to {high:g} "
-            "(AUC, area under the threshold curve); no threshold is chosen",
-        }[self.value]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -57,38 +37,33 @@ class CellReport:
     paper: float | None
     comparable: bool
     """Whether the data has VOC's classes, so that the paper's number can be compared."""
-    run_ids: dict[int, str]
-    """Seed -> run id, of all planned trials."""
-    values: dict[int, float]
-    """Seed -> mIoU, of finished trials."""
+    trials: tuple[Trial, ...]
+    """All planned ones."""
+    states: dict[int, TrialState]
+    """Seed -> state, of the same."""
     mious: dict[Measure, dict[int, float]]
-    """The same by every measure; without the seeds whose runs lack the measure."""
-    level: LevelOrShape | None
-    """Kind of its difference to its baseline; None where `evidence` is None."""
-    mean: float | None
-    sd: float | None
-    """Sample SD over seeds: seed noise. None below two seeds."""
-    seed_interval: tuple[float, float] | None
-    """95 % t interval of the mean over seeds."""
-    image_interval: tuple[float, float] | None
-    """95 % bootstrap interval of the mean over images."""
+    """Seed -> mIoU, of finished trials, by every measure that they have."""
+    values: dict[int, float]
+    """The same by the report's measure."""
     evidence: CellEvidence | None
     """Against its baseline; None for the baseline's own trials and without a common seed."""
-    image_difference: tuple[float, float] | None
+    level: LevelOrShape | None
+    """Kind of its difference to its baseline; None where `evidence` is None."""
+    image_interval: Interval | None
+    """95 % bootstrap interval of the mean over images."""
+    image_difference: Interval | None
     """95 % bootstrap interval of the difference to its baseline, on the same images."""
     better_over_seeds: float | None
     """Share of resamples of the common seeds in which it is above its baseline."""
     better_over_images: float | None
     """The same for resamples of images."""
-    also: tuple[str, ...]
-    """Other cells with the same trials."""
-    failures: tuple[str, ...]
-    dead: dict[int, DeadMaps]
-    """Seed -> dead maps at the end of its training, if any."""
-    seconds: float
-    """Training and inference time of its finished trials."""
     links: tuple[tuple[str, str], ...]
     """(seed, address) of the MLflow runs."""
+
+    @cached_property
+    def run_ids(self) -> dict[int, str]:
+        """Seed -> run id, of all planned trials."""
+        return {trial.config.rng_seed: trial.run_id for trial in self.trials}
 
     @property
     def is_baseline(self) -> bool:
@@ -96,9 +71,29 @@ class CellReport:
         return self.reference == self.baseline
 
     @property
-    def num_planned(self) -> int:
-        """Number of planned trials."""
-        return len(self.run_ids)
+    def same_trials(self) -> tuple[str, ...]:
+        """Names of all cells with some of its trials, its own among them."""
+        return tuple(sorted({self.reference, *(c for trial in self.trials for c in trial.cells)}))
+
+    @property
+    def same_as_baseline(self) -> bool:
+        """Whether its trials are those of its baseline."""
+        return self.baseline in self.same_trials
+
+    @property
+    def scores(self) -> list[float]:
+        """mIoU of the finished trials."""
+        return list(self.values.values())
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over seeds."""
+        return mean_sd(self.scores)[0]
+
+    @property
+    def seed_interval(self) -> Interval | None:
+        """95 % t interval of the mean over seeds."""
+        return seed_interval(self.scores)
 
     @property
     def printed(self) -> float | None:
@@ -111,9 +106,29 @@ class CellReport:
         return None if self.mean is None or self.printed is None else self.mean - self.printed
 
     @property
+    def seconds(self) -> float:
+        """Training and inference time of its finished trials."""
+        return sum(state.seconds for state in self.states.values())
+
+    @property
     def verdict(self) -> Verdict | None:
         """On its difference to its baseline; None without the paper's difference."""
         return self.evidence.verdict if self.evidence else None
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """`seed 0: kind: message` of each failed trial."""
+        return tuple(f"seed {seed}: {s.failure}" for seed, s in self.states.items() if s.failure)
+
+    @property
+    def dead(self) -> dict[int, DeadMaps]:
+        """Seed -> dead maps at the end of its training, if any."""
+        found = {seed: state.dead for seed, state in self.states.items()}
+        return {seed: dead for seed, dead in found.items() if isinstance(dead, DeadMaps)}
+
+
+Cells = dict[str, CellReport]
+"""By reference, in the table's order."""
 
 
 @dataclass(frozen=True)
@@ -121,19 +136,36 @@ class TableReport:
     """One table with its evidence."""
 
     table: Table
-    cells: dict[str, CellReport]
-    """By reference, in the table's order."""
-    answer: Strip
-    """Whether the table holds."""
+    cells: Cells
+    results: Results
     scale: Scale
-    findings: tuple[str, ...]
-    """What the statistics say about the table as a whole."""
+    margin: float
     notes: tuple[str, ...]
-    classes: tuple[Block, ...]
-    """The best cell against its baseline; empty if they cannot be compared."""
-    gallery: tuple[Block, ...]
-    """Pictures of some cells on the same images."""
-    figures: tuple[Picture, ...]
+    command: Callable[[int], str]
+    """Number of seeds -> the command that runs the sweep with them."""
+
+    @cached_property
+    def distinct(self) -> Cells:
+        """The cells without those that share their trials with an earlier one."""
+        first = dict[tuple[str, ...], str]()
+        for reference, cell in self.cells.items():
+            first.setdefault(tuple(cell.run_ids.values()), reference)
+        return {reference: self.cells[reference] for reference in first.values()}
+
+    @cached_property
+    def common(self) -> CommonSeeds | None:
+        """The seeds that all cells have.
+
+        None if there is none, or if the table gives some cells fewer seeds by design.
+        """
+        if any(cell.seeds is not None for _, cell in self.table.cells()):
+            return None
+        return CommonSeeds.of(self.table, {name: c.values for name, c in self.distinct.items()})
+
+    def best_rival(self) -> CellReport | None:
+        """Return the best measured cell with other trials than its baseline; None without one."""
+        rivals = [c for c in self.cells.values() if c.values and not c.same_as_baseline]
+        return max(rivals, key=lambda cell: cell.mean or 0.0, default=None)
 
 
 @dataclass(frozen=True)
@@ -141,16 +173,14 @@ class Report:
     """Everything that `sweeps report` writes."""
 
     sweep: Sweep
-    measure: Measure
+    store: Store | None
+    """None: leave out date and store, so that equal results give equal text."""
+    results: Results
     margin: float
     scale: Scale
     command: str
     """Runs or resumes the sweep."""
-    about: tuple[tuple[str, str], ...]
-    """The code, the device and the paper."""
     tables: tuple[TableReport, ...]
-    closing: tuple[tuple[str, Facts], ...]
-    """(heading, facts): failures, warnings, costs, and what the results were made with."""
 
     @property
     def title(self) -> str:

@@ -1,6 +1,7 @@
 """The results of a sweep's trials, read once from the store: scores, failures, image counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,40 @@ from sweeps.evidence.images import (
     resampled_mious,
 )
 from sweeps.plan.states import read_states
+from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.tables.model import Measure
+from sweeps.report.words import fixed_score
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.evaluation.auc import area_under_curve
+
+
+class Measure(StrEnum):
+    """Which mIoU a report compares: they differ in how the background threshold is chosen."""
+
+    fixed = "fixed"
+    held_out = "held-out"
+    best = "best"
+    auc = "auc"
+
+    @property
+    def heading(self) -> str:
+        """Its name as a column heading."""
+        return "AUC" if self is Measure.auc else self.value
+
+    def describe(self, sweep: Sweep) -> str:
+        """Return what the mIoU is, and whether its threshold was chosen with pixel ground truth."""
+        low, high = sweep.base.labels.threshold_range
+        return {
+            "fixed": "pseudo-label mIoU in % at the fixed background score "
+            f"{fixed_score(sweep)}, chosen without pixel ground truth",
+            "held-out": "pseudo-label mIoU in % at a threshold chosen with the pixel ground truth "
+            "of the other half of the scored images",
+            "best": "pseudo-label mIoU in % at each training's best threshold, chosen with the "
+            "pixel ground truth that scores it",
+            "auc": f"mean pseudo-label mIoU in % over all thresholds from {low:g} to {high:g} "
+            "(AUC, area under the threshold curve); no threshold is chosen",
+        }[self.value]
 
 
 class Results:
@@ -38,6 +68,11 @@ class Results:
         """By run id and measure; empty for a trial that is not finished."""
         self._resampled: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts]] = {}
+
+    def values(self, run_ids: Mapping[int, str], measure: Measure) -> dict[int, float]:
+        """Return seed -> mIoU of the finished trials that have a measure. run_ids: by seed."""
+        found = {seed: self.mious[run].get(measure) for seed, run in run_ids.items()}
+        return {seed: miou for seed, miou in found.items() if miou is not None}
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
         """Return the records of a trial's training, one per epoch."""

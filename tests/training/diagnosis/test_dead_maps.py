@@ -15,8 +15,11 @@ from sweeps.report.formats.html import html
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
 from sweeps.report.live.render import render_tables
+from sweeps.report.tables.answer import answer
 from sweeps.report.tables.build import build_report
+from sweeps.report.tables.closing import closing
 from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.findings import findings
 from sweeps.report.tables.pictures import figures
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_trial
@@ -170,9 +173,9 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
     report = build_report(sweep, store)
     (table,) = report.tables
     said = "Maps died: III[yes,yes] in 1 of 1 seed; the most in III[yes,yes] seed 0: 46 % of the"
-    assert [sentence.startswith(said) for sentence in table.findings].count(True) == 1
-    assert table.answer.answer.endswith("2 cells missing. Maps died in 1 of 2 trials.")
-    warnings = dict(report.closing)["Warnings"].rows
+    assert [sentence.startswith(said) for sentence in findings(table)].count(True) == 1
+    assert answer(table).answer.endswith("2 cells missing. Maps died in 1 of 2 trials.")
+    warnings = closing(report)["Warnings"].rows
     assert [name for name, text in warnings if "empty" in text] == ["III[yes,yes] seed 0"]
     document = sweep_document(report)
     for text in (as_text(document, width=400), markdown(document), html(document)):
@@ -188,8 +191,8 @@ def test_the_answer_counts_a_training_whose_maps_died_before_it_is_scored(
     (store.run(cell(sweep, "yes,yes").run_id).path / "done.json").unlink()
     (table,) = build_report(sweep, store).tables
     both = "Maps died: III[no,no] in 1 of 1 seed and III[yes,yes] in 1 of 1 seed;"
-    assert any(sentence.startswith(both) for sentence in table.findings)
-    assert table.answer.answer.endswith(" Maps died in 2 of 2 trials.")
+    assert any(sentence.startswith(both) for sentence in findings(table))
+    assert answer(table).answer.endswith(" Maps died in 2 of 2 trials.")
 
 
 def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
@@ -198,13 +201,13 @@ def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have
     drawn: dict[str, list[list[float]]] = {}
     monkeypatch.setattr(figures, "dead_curves", lambda curves: drawn.update(curves) or "<svg/>")
     finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
-    assert build_report(sweep, store).tables[0].findings
+    sweep_document(build_report(sweep, store))
     assert drawn == {}
     finish(store, cell(sweep, "yes,no"), 0.5)
     folder = store.cam(cell(sweep, "yes,no").cam_id)
     for record in training(0.6, 0.5, 0.3, enhanced=(0.5, 0.6, 0.4)):
         folder.add_epoch({"seconds": 1.0, "step_losses": [1.0] * 5} | record)
-    build_report(sweep, store)
+    sweep_document(build_report(sweep, store))
     assert drawn == {"III[yes,no]": [[0.6, 0.6, 0.4]]}
 
 

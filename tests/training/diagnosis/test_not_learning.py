@@ -20,6 +20,7 @@ from sweeps.report.formats.write import as_text
 from sweeps.report.live.progress import Board
 from sweeps.report.search import search_document
 from sweeps.report.tables.build import build_report
+from sweeps.report.tables.closing import closing
 from sweeps.report.tables.document import measured, remarks, sweep_document
 from sweeps.run.ray import tune as trials
 from sweeps.run.subjects.search import Draws
@@ -94,7 +95,7 @@ def test_a_failed_trial_is_not_warned_of_as_well(store: Store, sweep: Sweep) -> 
     store.run(trial.run_id).fail(NOT_LEARNING, "still there", "trace")
     assert "warning" not in status_of(store, sweep)
     assert "failed: VI[yes,no] seed 0: not learning: still there" in status_of(store, sweep)
-    assert "Warnings" not in dict(build_report(sweep, store).closing)
+    assert "Warnings" not in closing(build_report(sweep, store))
 
 
 def test_the_board_shows_a_warning_while_it_lasts(sweep: Sweep) -> None:

@@ -1,6 +1,6 @@
 """The figures of a table: differences, maps and curves, drawn from the store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,8 @@ from sweeps.evidence.seeds import LEVEL
 from sweeps.report.document import Picture
 from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
-from sweeps.report.figures.rows import DotRow, bars, dots
-from sweeps.report.tables.findings import Cells, complete_grid, factors, residual
-from sweeps.report.tables.model import CellReport
-from sweeps.report.tables.results import Results
-from sweeps.tables.table import Table
+from sweeps.report.figures.rows import DotRow, dots
+from sweeps.report.tables.model import CellReport, TableReport
 from wsss.basics.printable import counted
 
 MAX_CURVES = 8
@@ -25,35 +22,38 @@ Epochs = dict[str, list[list[dict[str, Any]]]]
 """Reference -> a list per seed -> the training's records, one per epoch."""
 
 
-def table_figures(table: Table, cells: Cells, results: Results) -> Iterator[Picture]:
+def table_figures(found: TableReport) -> Iterator[Picture]:
     """Draw the figures that a table's finished trials allow."""
-    done = [cell for cell in cells.values() if cell.values]
+    table, done = found.table, [cell for cell in found.cells.values() if cell.values]
     if not done:
         return
-    if len(cells) <= MAX_DOT_ROWS:
-        yield from _differences(table, cells)
+    few = len(found.cells) <= MAX_DOT_ROWS
+    if few and any(cell.evidence for cell in done):
+        yield _differences(found)
     if min(len(table.rows), len(table.columns)) > 1:
-        yield _heatmap(table, cells)
-        yield from _factors(table, cells)
-    if len(cells) <= MAX_DOT_ROWS:
+        yield _heatmap(found)
+    if few:
         yield _dots(done)
     if len(done) <= MAX_CURVES:
-        epochs = {c.reference: [results.epochs(c.run_ids[s]) for s in c.values] for c in done}
-        yield from _losses(table, epochs)
+        epochs = {
+            cell.reference: [found.results.epochs(cell.run_ids[seed]) for seed in cell.values]
+            for cell in done
+        }
+        yield from _losses(table.name, epochs)
         yield from _dead_maps(epochs)
-        yield _thresholds(done, results)
+        yield _thresholds(done)
 
 
-def _differences(table: Table, cells: Cells) -> Iterator[Picture]:
+def _differences(found: TableReport) -> Picture:
     rows = [
         DotRow(
             cell.reference,
-            found.differences.values,
-            found.differences.interval,
-            found.paper_difference,
+            evidence.differences.values,
+            evidence.differences.interval,
+            evidence.paper_difference,
         )
-        for cell in cells.values()
-        if (found := cell.evidence)
+        for cell in found.cells.values()
+        if (evidence := cell.evidence)
     ]
     caption = (
         "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
@@ -61,40 +61,26 @@ def _differences(table: Table, cells: Cells) -> Iterator[Picture]:
         "is evidence against the paper's number. The intervals, unlike the verdicts, are not "
         "adjusted for the number of cells."
     )
-    if rows:
-        axis = f"difference to {table.baseline_name} (percentage points)"
-        svg = dots(rows, axis=axis, line_at=0)
-        yield Picture("Differences to the baseline", caption, svg)
+    axis = f"difference to {found.table.baseline_name} (percentage points)"
+    svg = dots(rows, axis=axis, line_at=0)
+    return Picture("Differences to the baseline", caption, svg)
 
 
-def _factors(table: Table, cells: Cells) -> Iterator[Picture]:
-    """Draw how much of the variance each factor of a grid explains."""
-    values = complete_grid(table, cells)
-    if values is not None and min(values.shape) > 1:
-        shares = [(name, 100 * e.eta_squared) for name, e in factors(table, values).items()]
-        caption = (
-            "Sums of squares of the two-way analysis of variance over seeds. The first "
-            "sentence under the table says which factors are significant."
-        )
-        svg = bars(shares, axis="share of the variance (%)")
-        yield Picture("What explains the spread", caption, svg)
-
-
-def _heatmap(table: Table, cells: Cells) -> Picture:
+def _heatmap(found: TableReport) -> Picture:
     from scipy.special import stdtrit  # half a second to import
 
-    numbers = [(cell.mean, cell.printed) for cell in cells.values()]
+    table, common = found.table, found.common
+    numbers = [(cell.mean, cell.printed) for cell in found.cells.values()]
     shape = 2, len(table.rows), len(table.columns)
     measured, paper = np.array(numbers, np.float64).T.reshape(shape)
-    values = complete_grid(table, cells)
     noise, band = None, "seed noise is unknown, so no band can be drawn"
-    if values is not None and len(values) > 1:
+    if common and common.num_seeds > 1:
         # A cell is the mean over its seeds; the band is for the difference of two such means.
-        sd, df = residual(values)
-        noise = float(stdtrit(df, (1 + LEVEL) / 2)) * sd * np.sqrt(2 / len(values))
+        sd, df = common.residual()
+        noise = float(stdtrit(df, (1 + LEVEL) / 2)) * sd * np.sqrt(2 / common.num_seeds)
         band = (
             f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
-            f"cells on the same seeds, {counted(len(values), 'seed')}) have a dashed frame"
+            f"cells on the same seeds, {counted(common.num_seeds, 'seed')}) have a dashed frame"
         )
     svg = heatmap(
         measured,
@@ -110,8 +96,8 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
     return Picture("Map of the grid", caption, svg)
 
 
-def _dots(done: Sequence[CellReport]) -> Picture:
-    rows = [DotRow(cell.reference, list(cell.values.values()), cell.seed_interval) for cell in done]
+def _dots(done: list[CellReport]) -> Picture:
+    rows = [DotRow(cell.reference, cell.scores, cell.seed_interval) for cell in done]
     caption = "A dot per seed, the mean, and its 95 % interval over seeds."
     return Picture("Every training", caption, dots(rows, axis="pseudo-label mIoU (%)"))
 
@@ -125,7 +111,7 @@ def _series(epochs: Epochs, key: str) -> Epochs:
     return {name: seeds for name, seeds in kept.items() if seeds}
 
 
-def _losses(table: Table, epochs: Epochs) -> Iterator[Picture]:
+def _losses(table: str, epochs: Epochs) -> Iterator[Picture]:
     """Draw L by step, as in the paper's Figures 6 to 8, and how much it oscillates."""
     kept = _series(epochs, "step_losses")
     if not kept:
@@ -135,7 +121,7 @@ def _losses(table: Table, epochs: Epochs) -> Iterator[Picture]:
         name: [[loss for e in seed for loss in e["step_losses"]] for seed in seeds]
         for name, seeds in kept.items()
     }
-    as_figure = f" (as in {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
+    as_figure = f" (as in {PAPER_FIGURES[table]})" if table in PAPER_FIGURES else ""
     caption = (
         "Total loss L per training step, mean over seeds; strong: moving average over an epoch. L "
         "has more terms with more views, so compare heights only between cells with the same views."
@@ -171,19 +157,19 @@ def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
         yield Picture("Empty maps", caption, dead_curves(curves))
 
 
-def _thresholds(done: Sequence[CellReport], results: Results) -> Picture:
+def _thresholds(done: list[CellReport]) -> Picture:
     curves, fixed = {}, set[float]()
     for cell in done:
-        seen = [results.states[cell.run_ids[seed]].metrics or {} for seed in cell.values]
-        thresholds = [t for t, _ in seen[0]["curve"]]
-        same = [m for m in seen if [t for t, _ in m["curve"]] == thresholds]
-        mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
-        fixed.add(seen[0]["fixed_threshold"])
+        first, *others = (cell.states[seed].metrics or {} for seed in cell.values)
+        thresholds = [threshold for threshold, _ in first["curve"]]
+        same = [m for m in others if [t for t, _ in m["curve"]] == thresholds]
+        mean = np.mean([[miou for _, miou in m["curve"]] for m in (first, *same)], axis=0)
+        fixed.add(first["fixed_threshold"])
         curves[cell.reference] = (thresholds, mean.tolist())
     caption = (
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
         "ranking depends on the threshold, which the paper does not state."
     )
-    limits = next(iter(results.trials.values())).config.labels.threshold_range
+    limits = done[0].trials[0].config.labels.threshold_range
     svg = threshold_curves(curves, fixed.pop() if len(fixed) == 1 else None, limits)
     return Picture("Threshold curves", caption, svg)
