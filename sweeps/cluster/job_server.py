@@ -102,8 +102,8 @@ class JobServer:
         """Return an answer of Ray's client, which might wait for ever on a dead connection."""
         try:
             return within(self.limit if limited else None, question)
-        except AuthenticationError as error:
-            raise JobError(token_trouble(self.address, str(error))) from None
+        except AuthenticationError:
+            raise JobError(token_trouble(self.address)) from None
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
             raise UnreachableError(
                 f"{self.address}: no answer ({type(error).__name__}); open the tunnel with `ray "

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,69 +66,74 @@ def read_entries(store: Store) -> list[Entry]:
 
 
 def _read(store: Store, kind: Kind, path: Path, metrics: RunMetrics) -> Entry:
-    name, changed = path.parent.name, path.stat().st_mtime
+    entry = Entry(kind, path.parent.name, path.stat().st_mtime)
     try:
         if kind == "sweep":
-            known = _of_sweep(store, name, metrics)
-        elif kind == "search":
-            known = _of_search(store, path)
-        else:
-            known = _of_headline(store, path)
+            return _read_sweep(store, entry, metrics)
+        return _read_search(store, entry) if kind == "search" else _read_headline(store, entry)
     except StoreError as error:
-        known = {"problem": str(error)}
+        problem = str(error)
     except (ValueError, OSError) as error:  # one that is not accessible, or a folder
-        known = {"problem": f"{path}: cannot be read ({type(error).__name__}: {error})"}
-    preset, recipe = preset_and_recipe(known.pop("preset", ""))
-    return Entry(kind, name, changed, preset=preset, recipe=recipe if preset else "", **known)
+        problem = f"{path}: cannot be read ({type(error).__name__}: {error})"
+    return replace(entry, problem=problem)
 
 
-def _of_sweep(store: Store, name: str, metrics: RunMetrics) -> dict[str, Any]:
-    sweep = load_sweep(store, name)
+def _read_sweep(store: Store, entry: Entry, metrics: RunMetrics) -> Entry:
+    sweep = load_sweep(store, entry.name)
     trials = sweep.plan.trials
     done = {t.run_id: found["miou_fixed"] for t in trials if (found := metrics(t.run_id))}
     best, miou = best_configuration(sweep.plan, done) or ((), None)
-    return {
-        "tables": sweep.table_names,
-        "data": sweep.base.data.name,
-        "preset": sweep.preset,
-        "done": len(done),
-        "total": len(trials),
-        "best": best[0].cells[0] if best else "",
-        "best_miou": miou,
-        "trainings": frozenset(t.cam_id for t in trials),
-        "scores": {t.run_id: t.cam_id for t in trials},
-    }
+    preset, recipe = preset_and_recipe(sweep.preset)
+    return replace(
+        entry,
+        tables=sweep.table_names,
+        data=sweep.base.data.name,
+        preset=preset,
+        recipe=recipe,
+        done=len(done),
+        total=len(trials),
+        best=best[0].cells[0] if best else "",
+        best_miou=miou,
+        trainings=frozenset(t.cam_id for t in trials),
+        scores={t.run_id: t.cam_id for t in trials},
+    )
 
 
-def _of_search(store: Store, path: Path) -> dict[str, Any]:
-    search = load_search(store, path.parent.name)
+def _read_search(store: Store, entry: Entry) -> Entry:
+    search = load_search(store, entry.name)
     history = History(search, store)
     trials = history.trials()
     best = next(iter(best_trials(trials, 1)), None)
-    return {
-        "data": search.base.data.name,
-        "preset": search.preset,
-        "done": sum(trial.ended for trial in trials),
-        "best": best.name if best else "",
-        "best_miou": best.objective if best else None,
-        "trainings": frozenset(trial.cam_id for trial in trials) | history.held_out().keys(),
-    }
+    preset, recipe = preset_and_recipe(search.preset)
+    return replace(
+        entry,
+        data=search.base.data.name,
+        preset=preset,
+        recipe=recipe,
+        done=sum(trial.ended for trial in trials),
+        best=best.name if best else "",
+        best_miou=best.objective if best else None,
+        trainings=frozenset(trial.cam_id for trial in trials) | history.held_out().keys(),
+    )
 
 
-def _of_headline(store: Store, path: Path) -> dict[str, Any]:
-    headline = load_headline(store, path.parent.name)
+def _read_headline(store: Store, entry: Entry) -> Entry:
+    headline = load_headline(store, entry.name)
     mious = _reported_mious(headline.report_folder(store) / "headline.csv")
     best = max(mious, key=mious.__getitem__, default="")
-    return {
-        "tables": (headline.cell,),
-        "data": headline.sweep.base.data.name,
-        "preset": headline.sweep.preset,
-        "done": len(mious),
-        "total": len(headline.chains),
-        "best": best,
-        "best_miou": mious.get(best),
-        "trainings": frozenset(cam_id(chain.run) for chain in headline.chains if chain.labels),
-    }
+    preset, recipe = preset_and_recipe(headline.sweep.preset)
+    return replace(
+        entry,
+        tables=(headline.cell,),
+        data=headline.sweep.base.data.name,
+        preset=preset,
+        recipe=recipe,
+        done=len(mious),
+        total=len(headline.chains),
+        best=best,
+        best_miou=mious.get(best),
+        trainings=frozenset(cam_id(chain.run) for chain in headline.chains if chain.labels),
+    )
 
 
 def _reported_mious(path: Path) -> dict[str, float]:

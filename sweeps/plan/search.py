@@ -126,22 +126,18 @@ def check_space(space: Space, settled: Settled) -> None:
             ends = [apply_overrides(settled.config, {r.key: end}) for end in (r.low, r.high)]
         except ConfigError as error:
             raise ConfigError(f"--space {r}: {error}") from None
+        why = ""
         if not all(isinstance(end.flat()[r.key], float) for end in ends):
-            raise ConfigError(
-                f"--space {r}: {r.key} is not a real number, and only those are searched; leave it "
-                "out"
+            why = "is not a real number, and only those are searched; leave it out"
+        elif r.key in settled.asked:
+            why = "is drawn, and --set gives it a value; leave one of them out"
+        elif len(set(map(cam_id, ends))) == 1:
+            why = (
+                "has no effect on this training; leave it out, or use --set to switch on the part "
+                "that it belongs to"
             )
-        if len(set(map(cam_id, ends))) == 1:
-            raise ConfigError(
-                f"--space {r}: {r.key} has no effect on this training; leave it out, or use "
-                "--set to switch on the part that it belongs to"
-            )
-    for r in space:
-        if r.key in settled.asked:
-            raise ConfigError(
-                f"--set {r.key}: it is drawn from --space {r}; leave it out, or give a --space "
-                "without it"
-            )
+        if why:
+            raise ConfigError(f"--space {r}: {r.key} {why}")
 
 
 def parse_space(words: Iterable[str]) -> Space:
@@ -164,17 +160,10 @@ def _parse_range(word: str) -> Range:
         low, high = (float(f"{float(end):g}") for end in ends)  # as it is saved
     except ValueError:  # also for one bound, or for three
         low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not (0 if log else -math.inf) < low < high < math.inf:
         raise ConfigError(
-            f"--space {quoted(word)} is not setting=low:high[:log] with two numbers; write it as "
-            f"{EXAMPLE}"
-        )
-    if low >= high:
-        raise ConfigError(f"--space {word!r}: low {low:g} is not below high {high:g}; swap them")
-    if log and low <= 0:
-        raise ConfigError(
-            f"--space {word!r}: a logarithmic range starts above 0, not at {low:g}; raise it or "
-            "leave out :log"
+            f"--space {quoted(word)} is not setting=low:high[:log] with a low below the high, and "
+            f"above 0 for :log; write it as {EXAMPLE}"
         )
     return Range(key, low, high, log)
 

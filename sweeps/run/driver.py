@@ -181,20 +181,15 @@ def drive(subject: Subject, resources: Resources) -> int:
     """
     console = Output()
     say = printer(console)
-    with as_ctrl_c():
-        try:
-            code = _drive(subject, resources, console, say)
-        except KeyboardInterrupt:
-            code = None
-    if code is None:
-        left = "resumes from here" if subject.missing() else "only logs and reports the results"
-        say(f"interrupted; the same command {left}:", own_command())
-        return INTERRUPTED
-    return code
+    with suppress(KeyboardInterrupt), as_ctrl_c():
+        return _drive(subject, resources, console, say)
+    left = "resumes from here" if subject.missing() else "only logs and reports the results"
+    say(f"interrupted; the same command {left}:", own_command())
+    return INTERRUPTED
 
 
-def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -> int | None:
-    """Return the exit code; None if it was interrupted."""
+def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -> int:
+    """Return the exit code. Raises KeyboardInterrupt if it was interrupted with work left."""
     subject.store.check_writable()
     say(*subject.prepare(resources))
     ending, mlflow_page = Ending(), ""
@@ -217,7 +212,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     subject.show(console)
     subject.store.folder(subject.what.path).push()
     if ending.interrupted and is_missing:
-        return None
+        raise KeyboardInterrupt
     written = subject.folder / subject.page
     if was_tracked and written.exists():
         say(f"report: {written}")

@@ -62,8 +62,8 @@ def test_a_job_is_a_script_that_bash_can_read(job: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--gpus", 1), "machines with GPUs (--nodes, --gpus-per-node, --cpus-per-node)"),
-        (("--gpus-per-node", 2, "--gpus", 4), "no single machine has room for one"),
+        (("--gpus", 1), "(--nodes, --gpus-per-node, --cpus-per-node)"),
+        (("--gpus-per-node", 2, "--gpus", 4), "0 such workers fit"),
         (("--address", "auto"), "No such option"),
         (("--set", "train.epochz=1"), "train.epochz"),
         (("--partition", "a b"), "not the name of a SLURM partition"),

@@ -24,10 +24,12 @@ from sweeps.tables.studies import TABLES
 from wsss.overrides import apply_overrides
 
 BASE = finished_sweep(("V",), 1).base
+Place = tuple[str, int]
+"""A cell, and a seed."""
 
 
-def plan_of(*names: str, seeds: int = 1, **settings: Any) -> Plan:
-    base = apply_overrides(BASE, {key.replace("__", "."): v for key, v in settings.items()})
+def plan_of(*names: str, seeds: int = 1, settings: dict[str, Any] | None = None) -> Plan:
+    base = apply_overrides(BASE, settings or {})
     return make_plan([TABLES[name] for name in names], base, seeds)
 
 
@@ -39,10 +41,11 @@ def estimate(plan: Plan, store: Store) -> CostEstimate:
     return estimate_cost(plan, store, read_states(store, plan.trials))
 
 
-def change_metrics(store: Store, trial: Trial, **values: Any) -> None:
+def finish_with(store: Store, trial: Trial, **values: Any) -> None:
+    """Finish a trial whose figures are the usual ones but for these."""
+    finish(store, trial, 0.5)
     path = store.run(trial.run_id).path / "done.json"
-    metrics = read_json(path) | values
-    write_json(path, {key: value for key, value in metrics.items() if value is not None})
+    write_json(path, read_json(path) | values)
 
 
 def train_epochs(store: Store, trial: Trial, count: int) -> None:
@@ -50,49 +53,46 @@ def train_epochs(store: Store, trial: Trial, count: int) -> None:
         store.cam(trial.cam_id).add_epoch({"epoch": epoch, "seconds": 1.0})
 
 
-def test_another_seed_costs_the_mean_of_the_measured_seeds(store: Store) -> None:
-    plan = plan_of("VI", seeds=4)
-    reference = "VI[yes,yes]"
-    for seed, training, scoring in ((0, 60.0, 12.0), (1, 100.0, 20.0)):
-        finish(store, cell(plan, reference, seed), 0.5)
-        change_metrics(
-            store, cell(plan, reference, seed), train_seconds=training, inference_seconds=scoring
-        )
-    cost = estimate(plan, store).trials[cell(plan, reference, 2).run_id]
-    assert cost.seconds == pytest.approx(80 + 16)
-    assert cost.basis == "same"
+ONE_VIEW: dict[Place, dict[str, float]] = {("III[no,no]", 0): {}}
+AND_THREE = ONE_VIEW | {("III[yes,yes]", 0): {"train_seconds": 100.0}}
+TWO_SEEDS = {
+    ("VI[yes,yes]", 0): {},
+    ("VI[yes,yes]", 1): {"train_seconds": 100.0, "inference_seconds": 20.0},
+}
 
 
-def test_another_configuration_is_scaled_by_views_and_its_own_trial_is_preferred(
-    store: Store,
+@pytest.mark.parametrize(
+    ("finished", "asked", "seconds", "basis"),
+    [
+        (TWO_SEEDS, ("VI[yes,yes]", 2), 80 + 16, "same"),  # the mean of the measured seeds
+        (ONE_VIEW, ("III[yes,no]", 0), 60 * 2 + 12, "scaled"),  # by the number of views
+        (ONE_VIEW, ("III[no,yes]", 0), 60 * 2 + 12, "scaled"),
+        (ONE_VIEW, ("III[yes,yes]", 0), 60 * 3 + 12, "scaled"),
+        (AND_THREE, ("III[yes,yes]", 1), 100 + 12, "same"),  # its own configuration is preferred
+        (AND_THREE, ("V[0.1,1]", 0), 100 + 12, "scaled"),  # then those with as many views
+        (AND_THREE, ("III[yes,no]", 0), (60 * 2 + 100 * 2 / 3) / 2 + 12, "scaled"),
+        (
+            {("noise-floor[F3,every seed]", 0): {}},
+            ("noise-floor[F3,seed 0 again]", 0),
+            60 + 12,
+            "same",
+        ),
+    ],
+)
+def test_a_trial_is_estimated_from_those_most_like_it(
+    store: Store, finished: dict[Place, dict[str, float]], asked: Place, seconds: float, basis: str
 ) -> None:
-    plan = plan_of("III", seeds=2)
-    finish(store, cell(plan, "III[no,no]"), 0.5)  # 60 s for one view, 12 s of scoring
-    cost = estimate(plan, store).trials
-    for reference, views in (("III[yes,no]", 2), ("III[no,yes]", 2), ("III[yes,yes]", 3)):
-        found = cost[cell(plan, reference).run_id]
-        assert found.seconds == pytest.approx(60 * views + 12)
-        assert found.basis == "scaled"
-    finish(store, cell(plan, "III[yes,yes]"), 0.5)  # 60 s for three views
-    found = estimate(plan, store).trials[cell(plan, "III[yes,yes]", 1).run_id]
-    assert (found.seconds, found.basis) == (pytest.approx(60 + 12), "same")
-    found = estimate(plan, store).trials[cell(plan, "III[yes,no]").run_id]
-    assert found.seconds == pytest.approx((60 * 2 + 60 * 2 / 3) / 2 + 12)
-
-
-def test_trials_with_as_many_views_go_before_others(store: Store) -> None:
-    plan = plan_of("III", "V")
-    finish(store, cell(plan, "III[no,no]"), 0.5)
-    finish(store, cell(plan, "III[yes,yes]"), 0.5)
-    change_metrics(store, cell(plan, "III[yes,yes]"), train_seconds=100.0)
-    found = estimate(plan, store).trials[cell(plan, "V[0.1,1]").run_id]
-    assert found.seconds == pytest.approx(100 + 12)
-    assert found.basis == "scaled"
+    plan = plan_of("III", "V", "VI", "noise-floor", seeds=3)
+    for place, values in finished.items():
+        finish_with(store, cell(plan, *place), **values)
+    found = estimate(plan, store).trials[cell(plan, *asked).run_id]
+    assert (found.seconds, found.basis) == (pytest.approx(seconds), basis)
 
 
 def test_epochs_and_scales_of_another_preset_are_scaled(store: Store) -> None:
     finish(store, cell(plan_of("VI"), "VI[no,no]"), 0.5)  # 8 epochs, scales 1 and 1.5, flipped
-    other = plan_of("VI", train__epochs=20, labels__scales=(1.0, 2.0), labels__flip=False)
+    changed = {"train.epochs": 20, "labels.scales": (1.0, 2.0), "labels.flip": False}
+    other = plan_of("VI", settings=changed)
     cost = estimate(other, store).trials[cell(other, "VI[no,no]").run_id]
     assert cost.seconds == pytest.approx(60 / 8 * 20 + 12 * (1 + 4) / (2 * (1 + 2.25)))
     assert cost.basis == "scaled"
@@ -109,37 +109,31 @@ def test_epochs_and_scales_of_another_preset_are_scaled(store: Store) -> None:
 )
 def test_other_data_backbone_crop_or_batch_tell_nothing(store: Store, key: str, value: Any) -> None:
     finish(store, cell(plan_of("VI"), "VI[no,no]"), 0.5)
-    cost = estimate(plan_of("VI", **{key.replace(".", "__"): value}), store)
+    cost = estimate(plan_of("VI", settings={key: value}), store)
     assert (cost.num_unknown, cost.num_measured) == (4, 1)
 
 
 def test_a_started_trial_costs_what_is_left_of_it(store: Store) -> None:
     plan = plan_of("VI", seeds=2)
     finish(store, cell(plan, "VI[no,no]"), 0.5)
-    train_epochs(store, cell(plan, "VI[no,no]", 1), 6)
-    cost = estimate(plan, store).trials[cell(plan, "VI[no,no]", 1).run_id]
-    assert cost.seconds == pytest.approx(60 / 8 * 2 + 12)
-    train_epochs(store, cell(plan, "VI[no,no]", 1), 8)
-    cost = estimate(plan, store).trials[cell(plan, "VI[no,no]", 1).run_id]
-    assert cost.seconds == pytest.approx(12)
+    for epochs, seconds in ((6, 60 / 8 * 2 + 12), (8, 12)):
+        train_epochs(store, cell(plan, "VI[no,no]", 1), epochs)
+        cost = estimate(plan, store).trials[cell(plan, "VI[no,no]", 1).run_id]
+        assert cost.seconds == pytest.approx(seconds)
 
 
 def test_a_training_and_an_inference_are_counted_once(store: Store) -> None:
     plan = plan_of("background-score")
-    first, second, *_ = (t for t in plan.trials if "background-score[B0" in t.cells[0])
-    finish(store, first, 0.5)
-    cost = estimate(plan, store)
-    assert cost.trials[second.run_id].seconds == pytest.approx(0)  # a score alone takes no time
-    change_metrics(store, first, inference_seconds=9.0, score_seconds=3.0)
+    first = cell(plan, "background-score[B0,0.05]")
+    finish_with(store, first, inference_seconds=9.0, score_seconds=3.0)
     cost = estimate(plan, store)
     by_cell = {
         t.cells[0]: cost.trials[t.run_id].seconds for t in plan.trials if t.run_id in cost.trials
     }
     assert len(by_cell) == 23
-    assert by_cell["background-score[F0,0.05]"] == pytest.approx(60 + 12)
-    assert by_cell["background-score[F3,0.05]"] == pytest.approx(180 + 12)
-    others = {name: value for name, value in by_cell.items() if not name.endswith(",0.05]")}
-    assert all(value == pytest.approx(3.0) for value in others.values())
+    assert by_cell.pop("background-score[F0,0.05]") == pytest.approx(60 + 12)
+    assert by_cell.pop("background-score[F3,0.05]") == pytest.approx(180 + 12)
+    assert list(by_cell.values()) == pytest.approx([3.0] * 21)
 
 
 def test_disk_is_what_a_finished_trial_takes_less_what_is_there(store: Store) -> None:
@@ -164,22 +158,14 @@ def test_disk_is_what_a_finished_trial_takes_less_what_is_there(store: Store) ->
 
 def test_trials_on_another_kind_of_machine_do_not_count(store: Store) -> None:
     plan = plan_of("VI", seeds=3)
-    on_cpu, on_gpu = cell(plan, "VI[no,no]"), cell(plan, "VI[no,no]", 1)
-    finish(store, on_cpu, 0.5)
-    finish(store, on_gpu, 0.5)
+    finish(store, cell(plan, "VI[no,no]"), 0.5)
     environment = {"code_version": "1", "device": "cuda", "processes": 2}
-    change_metrics(store, on_gpu, train_seconds=6.0, environment=environment)  # written last
+    last = cell(plan, "VI[no,no]", 1)
+    finish_with(store, last, train_seconds=6.0, environment=environment)
     cost = estimate(plan, store)
     assert (cost.device, cost.processes, cost.num_measured) == ("cuda", 2, 1)
     assert cost.trials[cell(plan, "VI[no,no]", 2).run_id].seconds == pytest.approx(6 + 12)
     assert cost.device_hours == pytest.approx(2 * cost.seconds / 3600)
-
-
-def test_a_repeat_of_a_seed_costs_what_the_seed_does(store: Store) -> None:
-    plan = plan_of("noise-floor")
-    finish(store, cell(plan, "noise-floor[F3,every seed]"), 0.5)
-    cost = estimate(plan, store).trials[cell(plan, "noise-floor[F3,seed 0 again]").run_id]
-    assert (cost.basis, cost.seconds) == ("same", pytest.approx(72))
 
 
 def test_times_at_several_at_once_are_bounded_by_the_longest_trial() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
@@ -84,24 +85,18 @@ def test_a_range_is_read_with_its_bounds_and_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    "words",
     [
-        (["transfer.lambda_s"], "write it as transfer.lambda_s=0.05:2:log"),
-        (["transfer.lambda_s=1"], "setting=low:high"),
-        (["transfer.lambda_s=1:2:3:4"], "setting=low:high"),
-        (["transfer.lambda_s=1:2:ln"], "setting=low:high"),
-        (["transfer.lambda_s=a:2"], "with two numbers"),
-        (["transfer.lambda_s=0:inf"], "with two numbers"),
-        (["transfer.lambda_s=2:1"], "low 2 is not below high 1; swap"),
-        (["transfer.lambda_s=1.0000001:1.0000002"], "low 1 is not below high 1"),
-        (["transfer.lambda_s=0:2:log"], "starts above 0"),
-        (["train.lr=0.1:1", "train.lr=0.2:1"], "train.lr twice"),
+        *(["transfer.lambda_s"], ["transfer.lambda_s=1"], ["transfer.lambda_s=1:2:3:4"]),
+        *(["transfer.lambda_s=1:2:ln"], ["transfer.lambda_s=a:2"], ["transfer.lambda_s=0:inf"]),
+        *(["transfer.lambda_s=2:1"], ["transfer.lambda_s=1.0000001:1.0000002"]),
+        *(["transfer.lambda_s=0:2:log"], ["train.lr=0.1:1", "train.lr=0.2:1"]),
     ],
 )
-def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: str) -> None:
-    with pytest.raises(ConfigError, match="--space") as refused:
+def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str]) -> None:
+    rule = "twice; give one range" if len(words) > 1 else "a low below the high, .*; write it as"
+    with pytest.raises(ConfigError, match=f"--space .*{rule}"):
         parse_space(words)
-    assert named in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -110,19 +105,15 @@ def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: 
         ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
         ("train.epochs=1:5", "train.epochs = 1.0: must be a valid integer"),
         ("views.enhanced=0:1", "views.enhanced is not a real number"),
-        ("labels.scales=1:2", "labels.scales = 1.0: must be a list"),
-        ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
         ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
         ("labels.background_score=0.1:0.2", "has no effect on this training"),
-        ("network.affinity_temperature=0.1:1", "has no effect on this training"),
     ],
 )
 def test_a_range_that_cannot_be_searched_is_refused_before_data_are_read(
     word: str, named: str
 ) -> None:
-    with pytest.raises(ConfigError, match="--space") as refused:
+    with pytest.raises(ConfigError, match=f"--space .*{re.escape(named)}"):
         planned(Path("/nowhere"), word)
-    assert named in str(refused.value)
 
 
 def test_drawn_values_are_rounded_to_four_digits_within_their_bounds() -> None:
@@ -152,15 +143,6 @@ def test_an_image_is_in_the_half_that_its_hash_says() -> None:
     assert split_halves(ids[1:]).search == halves.search
 
 
-def test_a_half_without_an_image_is_refused(drawn: Path, tmp_path: Path) -> None:
-    data = tmp_path / "voc"
-    shutil.copytree(drawn, data)
-    kept = VocDataset(data).image_ids("train")[:1]
-    (data / "ImageSets/Segmentation/train.txt").write_text(kept[0] + "\n")
-    with pytest.raises(ConfigError, match="give more images"):
-        planned(data)
-
-
 def test_equal_searches_have_one_name_and_others_another(drawn: Path) -> None:
     first = planned(drawn)
     assert first.name == planned(drawn).name
@@ -171,8 +153,19 @@ def test_equal_searches_have_one_name_and_others_another(drawn: Path) -> None:
         planned(drawn, overrides={"train.lr": 0.3}),
     ]
     assert len({first.name, *(other.name for other in others)}) == 5
+
+
+def test_an_unknown_objective_and_a_half_without_an_image_are_refused(
+    drawn: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="no objective 'worst'; there are: best, fixed"):
         planned(drawn, objective="worst")
+    data = tmp_path / "voc"
+    shutil.copytree(drawn, data)
+    kept = VocDataset(data).image_ids("train")[:1]
+    (data / "ImageSets/Segmentation/train.txt").write_text(kept[0] + "\n")
+    with pytest.raises(ConfigError, match="give more images"):
+        planned(data)
 
 
 Whole = tuple[Path, list[dict[str, float]]]
@@ -426,8 +419,13 @@ def test_a_larger_search_goes_on_where_the_smaller_one_ended(
         f"finished after epoch 9; {best.objective:.2f} %; 5 of 5 trials ended; "
         f"best so far {best.objective:.2f} % ({best.name})"
     )
-    assert MadeUpSearch(two_ranges, tmp_path / "extended", 8).run() == whole
-    assert MadeUpSearch(two_ranges, tmp_path / "extended", 8).draws.next() is None
+    extended = MadeUpSearch(two_ranges, tmp_path / "extended", 8)
+    assert extended.run() == whole
+    assert extended.started().next() is None
+    (extended.history.folder / "trials" / "0001.json").unlink()  # it was damaged
+    again = MadeUpSearch(two_ranges, tmp_path / "extended", 8).run()
+    assert [known.number for known in again] == list(range(8))
+    assert again[1].settings == whole[1].settings
 
 
 def test_draws_are_seeded_and_do_not_depend_on_what_else_is_at_work_at_first(
@@ -463,51 +461,37 @@ def test_a_resumed_search_hands_out_what_was_interrupted_or_given_up_first(
     assert (handed[1].status, handed[1].message) == ("running", "")
 
 
-def test_a_damaged_trial_that_was_deleted_is_drawn_again_under_its_number(
-    two_ranges: Search, tmp_path: Path
-) -> None:
-    whole = MadeUpSearch(two_ranges, tmp_path, 3).run()
-    (two_ranges.folder(Store(tmp_path)) / "trials" / "0001.json").unlink()
-    again = MadeUpSearch(two_ranges, tmp_path, 3).run()
-    assert [known.number for known in again] == [0, 1, 2]
-    assert again[1].settings == whole[1].settings
-
-
 @pytest.mark.parametrize(
     ("known", "scores", "stopped"),
     [
-        ([], {1: 20.0, 2: 20.0}, False),
-        ([[30.0] * 9], {1: 20.0, 2: 20.0}, True),
-        ([[30.0] * 9], {1: 20.0}, False),  # before the first rung nobody is
-        ([[30.0] * 9], {1: 20.0, 2: 40.0, 6: 29.0}, True),
-        ([[30.0] * 9], {1: 20.0, 2: 40.0, 6: 31.0}, False),
-        ([[30.0] * 9], {1: 20.0, 2: 40.0, 3: 1.0}, False),  # nor between two of them
+        (None, {1: 20.0, 2: 20.0}, False),
+        (30.0, {1: 20.0, 2: 20.0}, True),
+        (30.0, {1: 20.0}, False),  # before the first rung nobody is
+        (30.0, {1: 20.0, 2: 40.0, 6: 29.0}, True),
+        (30.0, {1: 20.0, 2: 40.0, 6: 31.0}, False),
+        (30.0, {1: 20.0, 2: 40.0, 3: 1.0}, False),  # nor between two of them
     ],
 )
 def test_a_poor_trial_is_stopped_at_a_rung_by_what_the_history_has(
-    two_ranges: Search,
-    tmp_path: Path,
-    known: list[list[float]],
-    scores: dict[int, float],
-    stopped: bool,
+    two_ranges: Search, tmp_path: Path, known: float | None, scores: dict[int, float], stopped: bool
 ) -> None:
+    """known: what each epoch of a finished trial came to, if there is one."""
     made_up = MadeUpSearch(two_ranges, tmp_path, 5)
-    for objectives in known:
-        found = made_up.draws.next()
+
+    def report(draws: Draws, scores: dict[int, float]) -> tuple[list[bool], str]:
+        found = draws.next()
         assert found
-        for epoch, objective in enumerate(objectives, 1):
-            made_up.draws.reported(
-                found, {**record_of(found.settings, epoch), "objective": objective}
-            )
-    draws = made_up.started()
-    found = draws.next()
-    assert found
-    told = [
-        draws.reported(found, {**record_of(found.settings, epoch), "objective": objective})
-        for epoch, objective in scores.items()
-    ]
+        told = [
+            draws.reported(found, record_of(found.settings, epoch) | {"objective": objective})
+            for epoch, objective in scores.items()
+        ]
+        return told, found.status
+
+    if known:
+        report(made_up.draws, dict.fromkeys(range(1, 10), known))
+    told, status = report(made_up.started(), scores)
     assert told == [False] * (len(told) - 1) + [stopped]
-    assert found.status == ("stopped" if stopped else "running")
+    assert status == ("stopped" if stopped else "running")
 
 
 def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(

@@ -19,6 +19,7 @@ from torch import nn
 from sweeps.cli.method.predict import read_network
 from sweeps.evidence.image_counts import load_image_counts
 from sweeps.plan.states import DRIVER_FILE
+from sweeps.plan.sweep import Sweep
 from sweeps.run.driver import DrivenError, driving
 from sweeps.run.faults import Break, Decision, decide, unexplained
 from sweeps.stages import guard
@@ -73,29 +74,22 @@ print("came to its end")
 
 
 def watched(folder: Path, what: str, *, limit: float) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", HANGS, str(folder), what, str(limit)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    folder.mkdir()
+    command = [sys.executable, "-c", HANGS, str(folder), what, str(limit)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def test_a_process_without_progress_ends_and_steps_of_an_optimiser_are_progress(
     tmp_path: Path,
 ) -> None:
     idle, busy = tmp_path / "idle", tmp_path / "busy"
-    for folder in (idle, busy):
-        folder.mkdir()
     at_work, hanging = watched(busy, "steps", limit=6), watched(idle, "hang", limit=1)
     output, _ = hanging.communicate(timeout=120)
-    assert (hanging.returncode, output) == (1, "")
+    assert (hanging.returncode, output, num_hangs(idle)) == (1, "", 1)
     assert "in forever" in (idle / "stack.txt").read_text()
-    assert num_hangs(idle) == 1
     output, _ = at_work.communicate(timeout=120)
-    assert (at_work.returncode, output) == (0, "came to its end\n")
+    assert (at_work.returncode, output, num_hangs(busy)) == (0, "came to its end\n", 0)
     assert not (busy / "stack.txt").exists(), "an empty file stays"
-    assert num_hangs(busy) == 0
 
 
 def test_a_limit_of_zero_watches_nothing(tmp_path: Path) -> None:
@@ -178,20 +172,12 @@ def test_what_follows_when_an_attempt_breaks_off(
     assert decide(tuple(history), broke) is decision
 
 
-def test_a_note_is_taken_once(tmp_path: Path) -> None:
+def test_a_note_is_taken_once_and_one_that_cannot_be_read_is_no_death_without_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     note = raised("no")
     assert "in raised" in note.where
     write_note(tmp_path, note)
-    assert take_note(tmp_path) == note
-    assert take_note(tmp_path) is None
-    (tmp_path / "error.json").write_text('{"kind": ')
-    assert take_note(tmp_path) is None
-
-
-def test_a_note_that_cannot_be_read_is_no_death_without_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_note(tmp_path, raised("no"))
 
     def refuse(path: Path, **_: object) -> str:
         raise OSError(errno.EIO, "Input/output error", str(path))
@@ -202,9 +188,10 @@ def test_a_note_that_cannot_be_read_is_no_death_without_an_error(
     assert told
     assert told.kind == "OSError"
     assert str(tmp_path / "error.json") in told.message
-    left = take_note(tmp_path)
-    assert left
-    assert left.kind == raised("no").kind
+    assert take_note(tmp_path) == note
+    assert take_note(tmp_path) is None
+    (tmp_path / "error.json").write_text('{"kind": ')
+    assert take_note(tmp_path) is None
 
 
 def read_counts(path: Path) -> object:
@@ -223,23 +210,18 @@ def read_counts(path: Path) -> object:
         ("config.json", read_network),
     ],
 )
-@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
 def test_no_reader_takes_an_error_of_the_drive_for_broken_content(
-    name: str,
-    read: Callable[[Path], object],
-    number: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / name
     path.write_bytes(b"whole")
 
     def refuse(*_: object, **__: object) -> object:
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     for place in (io, builtins):
         monkeypatch.setattr(place, "open", refuse)
-    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
         read(path)
     assert caught.value.filename == str(path)
     assert path.exists()
@@ -250,15 +232,20 @@ def test_the_code_version_follows_the_contents_of_the_sources(tmp_path: Path) ->
     assert code_version().endswith(f".s{digest}") or code_version().endswith(f"+s{digest}")
     assert sources_of(code_version()) == digest
     assert sources_of("0.1.0+2039d67-dirty") == "0.1.0+2039d67-dirty"
-    (tmp_path / "wsss").mkdir()
-    (tmp_path / "wsss" / "a.py").write_text("x = 1\n")
-    first = source_digest.__wrapped__("wsss", root=tmp_path)
+    source = tmp_path / "wsss" / "a.py"
+    source.parent.mkdir()
+
+    def digest_now() -> str:
+        return source_digest.__wrapped__("wsss", root=tmp_path)
+
+    source.write_text("x = 1\n")
+    first = digest_now()
     (tmp_path / "wsss" / "notes.txt").write_text("no source")
-    assert source_digest.__wrapped__("wsss", root=tmp_path) == first
-    (tmp_path / "wsss" / "a.py").write_text("x = 2\n")
-    second = source_digest.__wrapped__("wsss", root=tmp_path)
-    (tmp_path / "wsss" / "a.py").rename(tmp_path / "wsss" / "b.py")
-    assert len({first, second, source_digest.__wrapped__("wsss", root=tmp_path)}) == 3
+    assert digest_now() == first
+    source.write_text("x = 2\n")
+    second = digest_now()
+    source.rename(source.with_name("b.py"))
+    assert len({first, second, digest_now()}) == 3
 
 
 def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
@@ -277,42 +264,49 @@ def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
     assert commit(tmp_path).endswith("-dirty")
 
 
-def test_a_half_trained_network_of_other_packages_needs_a_persons_word(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+@pytest.fixture
+def sweep() -> Sweep:
+    return finished_sweep(("VI",), 1)
+
+
+def test_a_half_trained_network_of_other_packages_needs_a_persons_word(
+    store: Store, sweep: Sweep
+) -> None:
     trial = sweep.plan.trials[0]
     cam, now = store.cam(trial.cam_id), guard.here()
-    oldest, older = now | {"torch": "98.0"}, now | {"torch": "99.0"}
-    cam.add_attempt({"origin": oldest, "resumed": False})
-    assert origins(cam) == [oldest]
+
+    def check(*, accept_changes: bool) -> list[str]:
+        return check_half_trained(sweep.plan.trials, store, accept_changes=accept_changes)
+
+    older, old = now | {"torch": "98.0"}, now | {"torch": "99.0"}
+    cam.add_attempt({"origin": older, "resumed": False})
+    assert origins(cam) == [older]
     claim(cam, accept_changes=False)  # nothing trained yet: nothing mixed
     assert origins(cam) == [now]
-    cam.add_attempt({"origin": older, "resumed": False})
+    cam.add_attempt({"origin": old, "resumed": False})
     cam.checkpoints.mkdir(parents=True)
     (cam.checkpoints / "epoch_0001.pt").write_bytes(b"")
     with pytest.raises(ChangedError, match=rf"torch 99\.0 -> {now['torch']} since; .*--accept-c"):
-        check_half_trained(sweep.plan.trials, store, accept_changes=False)
+        check(accept_changes=False)
     with pytest.raises(ChangedError):
         claim(cam, accept_changes=False)
-    (warning,) = check_half_trained(sweep.plan.trials, store, accept_changes=True)
+    (warning,) = check(accept_changes=True)
     assert warning.startswith(trial.name)
     claim(cam, accept_changes=True)
-    assert check_half_trained(sweep.plan.trials, store, accept_changes=False) == []
+    assert check(accept_changes=False) == []
     claim(cam, accept_changes=False)  # accepted once is enough
-    assert origins(cam) == [older, now]
-
-
-def test_a_half_trained_network_of_an_older_release_counts_as_changed(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
-    cam = store.cam(sweep.plan.trials[0].cam_id)
+    assert origins(cam) == [old, now]
+    cam = store.cam(sweep.plan.trials[1].cam_id)  # of an older release
     cam.checkpoints.mkdir(parents=True)
     (cam.checkpoints / checkpoint_name(0, 40)).write_bytes(b"")
     with pytest.raises(ChangedError, match="not recorded"):
-        check_half_trained(sweep.plan.trials, store, accept_changes=False)
+        check(accept_changes=False)
 
 
-def test_a_table_of_two_code_versions_or_packages_is_marked(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+def test_a_table_of_two_code_versions_or_packages_is_marked(store: Store, sweep: Sweep) -> None:
     fill(store, sweep, lambda trial: 0.5)
+    for number, trial in enumerate(sweep.plan.trials):  # other commits of the same sources
+        change_environment(store, trial.run_id, code_version=f"0.1.0+abc{number}.s0123456789")
     assert mixture_notes(sweep, store) == []
     first, second = sweep.plan.trials[:2]
     change_environment(store, first.run_id, torch="1.0")
@@ -324,14 +318,6 @@ def test_a_table_of_two_code_versions_or_packages_is_marked(tmp_path: Path) -> N
         attempt = {"origin": {"torch": torch}, "resumed": resumed}
         store.cam(second.cam_id).add_attempt(attempt)
     assert mixture_notes(sweep, store)[1].endswith(f": {second.name}")
-
-
-def test_another_commit_of_the_same_sources_is_no_mixture(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
-    fill(store, sweep, lambda trial: 0.5)
-    for number, trial in enumerate(sweep.plan.trials):
-        change_environment(store, trial.run_id, code_version=f"0.1.0+abc{number}.s0123456789")
-    assert mixture_notes(sweep, store) == []
 
 
 def change_environment(store: Store, run_id: str, **values: str) -> None:

@@ -95,7 +95,7 @@ def test_what_a_table_sets_to_the_same_value_may_be_asked_for(drawn: Path) -> No
 
 def test_what_a_search_draws_cannot_be_set(tmp_path: Path) -> None:
     asked = BaseOptions("tiny", tmp_path, settings={"transfer.lambda_s": 0.2})
-    with pytest.raises(ConfigError, match=r"--set transfer\.lambda_s: it is drawn from --space"):
+    with pytest.raises(ConfigError, match=r"transfer\.lambda_s is drawn, and --set"):
         make_search(parse_space([]), asked)
 
 

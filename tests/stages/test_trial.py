@@ -421,8 +421,8 @@ def test_counts_that_are_lost_or_broken_are_inferred_again(
 def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
     sweep, _ = make_sweep(["V"], BaseOptions("tiny", drawn))
     resources = Resources(execution=Execution(2, micro_batch=3))
-    tables = DrivenSweep(sweep, Store(tmp_path))
-    assert tables.place(resources).execution == Execution(2, micro_batch=3)
+    (each,) = DrivenSweep(sweep, Store(tmp_path)).rounds(resources)
+    assert each.shared["place"].execution == Execution(2, micro_batch=3)
 
 
 def test_a_sweep_that_ends_with_results_missing_is_no_success(tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ VARIABLE = "RAY_ADDRESS"
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Marks the one process that a submitted job runs."""
 HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
-TOKEN_PLACES = "RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
+REMEDY = (
+    "`ray status` on the head says whether Ray runs; give `--address auto` on a node of the "
+    f"cluster (unset {VARIABLE} if it is of another), or HOST:PORT of its head, e.g. "
+    "10.0.0.1:6379; without --address Ray is started on this machine"
+)
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,12 @@ def check_address(address: str) -> None:
     Where `auto` means RAY_ADDRESS, that is checked in its place.
     """
     meant, given = _meant(address)
-    if meant == "auto":
-        return
     match = HOST_AND_PORT.fullmatch(meant)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise ClusterError(f"{given}: {_wrong_form(meant)}; {_remedy(given)}")
+    if meant != "auto" and (match is None or not 0 < int(match["port"]) < 65536):
+        raise ClusterError(
+            f"{given}: no address of a Ray cluster (that of a job server is for `sweeps submit` "
+            f"and its like); {REMEDY}"
+        )
 
 
 @cache
@@ -104,34 +109,14 @@ def _meant(address: str) -> tuple[str, str]:
     return address, f"--address {address}"
 
 
-def _remedy(given: str) -> str:
-    if VARIABLE in given:
-        return f"unset {VARIABLE}, or set it to HOST:PORT of the cluster's head, e.g. 10.0.0.1:6379"
-    return (
-        "give `--address auto` on a node of the cluster, or HOST:PORT of its head, e.g. "
-        "10.0.0.1:6379; without --address Ray is started on this machine"
-    )
-
-
-def _wrong_form(address: str) -> str:
-    if address.startswith(("http://", "https://")):
-        return "this is a job server, which only `sweeps submit` and its like take"
-    if address.startswith("ray://"):
-        return "trials cannot be driven through a Ray Client"
-    return "no address of a Ray cluster"
-
-
 def _check_port(host: str, port: int, given: str, limits: Limits) -> None:
     """Raise ClusterError unless something listens there."""
     try:  # to look up a name has no limit of its own
         within(limits.host, lambda: socket.create_connection((host, port), limits.host).close())
+    except TimeoutError:
+        raise ClusterError(f"{given}: nothing listens there (no answer); {REMEDY}") from None
     except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
-        said = getattr(error, "strerror", None) or str(error)
-        why = "no answer" if isinstance(error, TimeoutError) else said
-        raise ClusterError(
-            f"{given}: nothing listens there ({why}); `ray status` on the head says whether Ray "
-            f"runs; {_remedy(given)}"
-        ) from None
+        raise ClusterError(f"{given}: nothing listens there ({error}); {REMEDY}") from None
 
 
 def join(address: str, options: dict[str, Any], limits: Limits = LIMITS) -> None:
@@ -145,10 +130,7 @@ def join(address: str, options: dict[str, Any], limits: Limits = LIMITS) -> None
     try:
         within(limits.join, lambda: ray.init(address, **options))
     except TimeoutError:
-        raise ClusterError(
-            f"{given}: the cluster does not answer any more; `ray status` on the head says whether "
-            f"Ray runs; {_remedy(given)}"
-        ) from None
+        raise ClusterError(f"{given}: the cluster does not answer any more; {REMEDY}") from None
     except Exception as error:  # Ray raises many kinds here
         said = "".join(traceback.format_exception(error))
         raise ClusterError(refusal(given, said)) from None
@@ -165,45 +147,17 @@ def refusal(given: str, said: str) -> str:
             "requirements.lock: give it on this machine and on all nodes, and restart Ray"
         )
     if "AuthenticationError" in said:
-        return token_trouble(given, said)
-    if "No node info found" in said:
-        return (
-            f"{given}: this machine is no node of the cluster; give the command on its head with "
-            "--address auto, or use `sweeps submit` from here"
-        )
-    if "Could not find any running Ray instance" in said:
-        return (
-            f"{given}: no Ray cluster runs on this machine; start one with `ray start --head`, "
-            "give HOST:PORT of another's head, or leave --address out"
-        )
-    if given == "--address auto" and (tried := re.search(r"at (?:address )?(\S+:\d+)", said)):
-        return (
-            f"{given}: Ray's note of the last cluster on this machine names {tried[1]}, where none "
-            "answers; start one with `ray start --head`, or give HOST:PORT of another's head"
-        )
+        return token_trouble(given)
     last = said.strip().splitlines()[-1:]
     why = f"; Ray says: {last[0]}" if last and "Error: " in last[0] else ""
-    return f"{given}: no Ray cluster answers there{why}; {_remedy(given)}"
+    return f"{given}: no Ray cluster answers there{why}; {REMEDY}"
 
 
-def token_trouble(address: str, message: str) -> str:
-    """Explain a refused token without repeating anything of it; message: Ray's own words."""
-    mode = os.environ.get("RAY_AUTH_MODE", "")
-    if "Forbidden" in message:
-        return (
-            f"{address}: this machine's token is not the cluster's; copy the token file with which "
-            f"the cluster was started (Ray takes the first of {TOKEN_PLACES})"
-        )
-    if "cannot be opened or is empty" in message:
-        return (
-            f"{address}: the token file is missing or empty (Ray takes the first of {TOKEN_PLACES})"
-        )
-    if mode != "token":
-        return (
-            f"{address}: the cluster wants a token and RAY_AUTH_MODE is {mode or 'not set'} here; "
-            f"export RAY_AUTH_MODE=token; the token is the first of {TOKEN_PLACES}"
-        )
+def token_trouble(address: str) -> str:
+    """Return what to do about a refused token, of which nothing is repeated."""
     return (
-        f"{address}: the cluster wants its token, and there is none or another one here; copy the "
-        f"file with which the cluster was started (Ray takes the first of {TOKEN_PLACES})"
+        f"{address}: this machine's token is not the cluster's, or none is sent; export "
+        "RAY_AUTH_MODE=token, and copy the token file with which the cluster was started (Ray "
+        "takes the first of RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or "
+        "~/.ray/auth_token)"
     )

@@ -9,7 +9,7 @@ from ray.exceptions import RayTaskError
 from ray.util.queue import Empty, Queue
 
 from sweeps.run.ray.ending import AskedToEnd, ask_to_end
-from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
+from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources, all_slots, machines_now
 from sweeps.run.ray.train import fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
@@ -49,7 +49,7 @@ def map_shards(
     meanwhile: called at least once a second.
     """
     task = _streaming(function, needs)
-    shards = split_shards(image_ids, _num_slots(needs))
+    shards = split_shards(image_ids, all_slots(machines_now(), needs))
     for answer in _answers([task.remote(item, shard) for shard in shards]):
         meanwhile()
         if answer:
@@ -86,15 +86,6 @@ def _answer(reference: Any) -> Any:
 
 def _streaming(function: Callable[..., Iterator[Any]], needs: Resources) -> Any:
     return ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, num_returns="streaming")(function)
-
-
-def _num_slots(needs: Resources) -> int:
-    """Return how many tasks the cluster can run at a time now."""
-    have = ray.cluster_resources()
-    slots = have.get("CPU", 0) // needs.cpus if needs.cpus else have.get("CPU", 0)
-    if needs.gpus:
-        slots = min(slots, have.get("GPU", 0) // needs.gpus)
-    return int(slots)
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,7 @@ class Cluster(Crew):
         """
         if self.word is None and place.is_ending():
             self.word = ask_to_end()
-        if self.word is not None and needs and not _num_slots(needs):
+        if self.word is not None and needs and not all_slots(machines_now(), needs):
             raise EndedEarlyError
 
     def _sent(self, stage: Stage, place: Place) -> _Sent:

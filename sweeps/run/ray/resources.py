@@ -136,13 +136,17 @@ def worker_slots(machine: Machine, asked: Resources) -> int:
     return MAX_DRIVERS if slots == math.inf else int(slots)
 
 
-def trials_at_once(machines: Iterable[Machine], asked: Resources) -> int:
-    """Return how many trials fit on the machines together.
+def all_slots(machines: Iterable[Machine], asked: Resources) -> int:
+    """Return how many workers fit on the machines together.
 
     All workers are equal, so the order in which machines are filled does not matter.
     """
-    slots = sum(machine.count * worker_slots(machine, asked) for machine in machines)
-    return min(MAX_DRIVERS, slots // asked.processes)
+    return sum(machine.count * worker_slots(machine, asked) for machine in machines)
+
+
+def trials_at_once(machines: Iterable[Machine], asked: Resources) -> int:
+    """Return how many trials fit on the machines together."""
+    return min(MAX_DRIVERS, all_slots(machines, asked) // asked.processes)
 
 
 def grown(types: Sequence[Machine], max_machines: int, asked: Resources) -> list[Machine]:
@@ -166,7 +170,12 @@ def number_at_once(
     as it is; otherwise it only lowers the number.
     Raises CapacityError, with the numbers and the remedy, if no trial can ever run.
     """
-    _check_gpus(asked.gpus)
+    gpus = asked.gpus
+    if 0 < gpus < 1 / RAY_STEPS or (gpus > 1 and gpus != int(gpus)):
+        raise CapacityError(
+            f"--gpus {gpus:g}: give a whole number per worker, or a part of a single GPU, at least "
+            f"{1 / RAY_STEPS:g}, such as 0.5"
+        )
     joined, max_concurrent = asked.address is not None, asked.max_concurrent
     fits, machines = trials_at_once(now, asked), list(now)
     if limits is not None:
@@ -185,32 +194,17 @@ def number_at_once(
     return min(fits, max_concurrent or fits)
 
 
-def _check_gpus(gpus: float) -> None:
-    if gpus > 1 and gpus != int(gpus):
-        raise CapacityError(
-            f"{gpus:g} GPUs per worker: only a single GPU can be shared; give a whole number or a "
-            "part of one GPU such as 0.5 (--gpus)"
-        )
-    if 0 < gpus < 1 / RAY_STEPS:
-        raise CapacityError(f"{gpus:g} GPUs per worker: the smallest part is 0.0001 (--gpus)")
-
-
 def _refusal(whole: str, machines: Sequence[Machine], asked: Resources) -> str:
     """Return a message: what was asked for, what `whole` has, and what would fit."""
     have = ", ".join(
         f"{m.count} x ({m.cpus:g} CPU, {m.gpus:g} GPU)" for m in machines if m.cpus or m.gpus
     )
-    slots = sum(m.count * worker_slots(m, asked) for m in machines)
     wants = f"{counted(asked.processes, 'worker')} of {asked.cpus:g} CPU and {asked.gpus:g} GPU"
-    text = f"a trial needs {wants}; {whole} has {have or 'no machines for work'}, where "
-    if slots:
-        return f"{text}{slots} such workers fit: give at most --workers {slots}, or each one less"
-    if asked.gpus and not any(m.gpus for m in machines):
-        return (
-            f"{text}no machine has a GPU: leave out --gpus to train on CPUs, or add machines with "
-            "GPUs"
-        )
-    return f"{text}no single machine has room for one: lower --cpus or --gpus per worker"
+    return (
+        f"a trial needs {wants}, each on one machine; {whole} has "
+        f"{have or 'no machines for work'}, where {all_slots(machines, asked)} such workers fit: "
+        "lower --workers, or --cpus or --gpus of each (without --gpus, CPUs train)"
+    )
 
 
 def machines_now() -> list[Machine]:

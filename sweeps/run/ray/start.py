@@ -132,19 +132,15 @@ def prepare_machine() -> None:
         # A relative one, or an empty one, would be another folder for each of Ray's processes.
         if value := os.environ.pop(each, ""):
             os.environ[each] = str(Path(value).absolute())
-    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
-    folder = os.environ.get(name, SHORT)
-    if _is_long(folder):
-        if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
-            raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")
-        os.environ["RAY_TMPDIR"] = folder = SHORT
-    _require_writable(Path(folder), name)
-    if _is_long(os.environ.get("TMPDIR") or SHORT):
-        os.environ["TMPDIR"] = folder
+    temporary = os.environ.get("TMPDIR", SHORT)
+    if _is_long(temporary):
+        os.environ.setdefault("RAY_TMPDIR", SHORT)
+        os.environ["TMPDIR"] = os.environ["RAY_TMPDIR"]
+    _require_usable(Path(os.environ.get("RAY_TMPDIR", temporary)))
 
 
-def _is_long(folder: str) -> bool:
-    return len(os.fsencode(Path(folder).absolute())) > MAX_BYTES
+def _is_long(folder: str | Path) -> bool:
+    return len(os.fsencode(folder)) > MAX_BYTES
 
 
 def started(start: Callable[[], object], end: Callable[[], object]) -> None:
@@ -167,17 +163,15 @@ def started(start: Callable[[], object], end: Callable[[], object]) -> None:
     )
 
 
-def _require_writable(folder: Path, name: str) -> None:
-    """Raise StoreError unless Ray can write in a folder, which is made, and in its own one there.
-
-    name: the variable that the folder comes from.
-    """
+def _require_usable(folder: Path) -> None:
+    """Raise StoreError unless Ray can keep its sockets in a folder, which is made."""
+    if _is_long(folder):
+        raise StoreError(f"{folder}: too long for Ray's sockets; {REMEDY}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{name}={folder}: {error.strerror}; {REMEDY}") from None
-    rays = folder / "ray"
-    if rays.is_dir() and not os.access(rays, os.W_OK | os.X_OK):
-        raise StoreError(f"{rays}: another user's, and Ray keeps its sockets there; {REMEDY}")
-    if not rays.exists() and not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreError(f"{name}={folder}: not writable; {REMEDY}")
+        raise StoreError(f"{folder}: {error.strerror}; {REMEDY}") from None
+    rays = folder / "ray"  # Ray's own, perhaps of another user
+    written = rays if rays.is_dir() else folder
+    if not os.access(written, os.W_OK | os.X_OK):
+        raise StoreError(f"{written}: not writable for Ray's sockets; {REMEDY}")

@@ -6,7 +6,7 @@ The functions at the end run in the trials' processes.
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,12 @@ class TuneRound(Generic[T]):
     """Targets that are run together, and what Tune runs for each."""
 
     source: Source[T]
-    trainable: Callable[..., None] | type[tune.Trainable]
-    """Runs in a process of its own, with a target's `space`."""
+    work: Callable[..., Any]
+    """Does a target in a process of its own, given its `space`, what is `shared`, and `resources`:
+    a generator of records without workers, else what starts them."""
+    shared: dict[str, Any]
     space: Callable[[T], dict[str, Any]]
-    """The input of that process; small, as Tune copies it with every report."""
+    """Small, as Tune copies it with every report."""
     folder: Path
     """Tune's own folder, which is never read again."""
     resources: Resources
@@ -54,8 +56,13 @@ class TuneRound(Generic[T]):
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
         events = _Events(dispatch, targets, in_one_process=self.resources.inline)
+        shared = self.shared | {"resources": self.resources}
+        if self.resources.inline:
+            trainable = tune.with_parameters(InOneProcess, generate=self.work, **shared)
+        else:
+            trainable = tune.with_parameters(self.work, **shared)
         tune.Tuner(
-            tune.with_resources(self.trainable, self.resources.of_a_trial()),
+            tune.with_resources(trainable, self.resources.of_a_trial()),
             tune_config=tune.TuneConfig(
                 search_alg=targets,
                 num_samples=-1,  # as many as `targets` gives
@@ -225,20 +232,22 @@ class InOneProcess(tune.Trainable):  # type: ignore[misc]
         self.records.close()
 
 
+Groups = Mapping[str, tuple[RunConfig, ...]]
+"""Id of a training -> the configurations that share it."""
+
+
 def sweep_trial(
-    space: dict[str, Any], groups: dict[str, tuple[RunConfig, ...]], place: Place, cpus: float
+    space: dict[str, Any], groups: Groups, place: Place, resources: Resources
 ) -> Records:
     """Train `space["cam_id"]` and complete its scores in this process."""
     from wsss.training.process import Process, pick_device
 
-    yield from on_one_rank((groups[space["cam_id"]], place), Process(device=pick_device(cpus)))
+    process = Process(device=pick_device(resources.cpus))
+    yield from on_one_rank((groups[space["cam_id"]], place), process)
 
 
 def distributed_trial(
-    space: dict[str, Any],
-    groups: dict[str, tuple[RunConfig, ...]],
-    place: Place,
-    resources: Resources,
+    space: dict[str, Any], groups: Groups, place: Place, resources: Resources
 ) -> None:
     """Do the same on workers of Ray Train, which this process starts."""
     from sweeps.run.ray.train import end_with_raylet, fit
@@ -268,7 +277,7 @@ def on_one_rank(
 
 
 def drawn_trial(
-    space: dict[str, Any], search: Search, place: Place, cpus: float, *, held_out: bool = False
+    space: dict[str, Any], search: Search, place: Place, resources: Resources, *, held_out: bool
 ) -> Records:
     """Run a trial of a search with the drawn `space["settings"]`.
 
@@ -283,7 +292,8 @@ def drawn_trial(
     config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
     # Without a watchdog: to assess an epoch may take as long as a whole inference.
-    place = replace(place, rank=Process(device=pick_device(cpus)), is_ending=AskedToEnd())
+    process = Process(device=pick_device(resources.cpus))
+    place = replace(place, rank=process, is_ending=AskedToEnd())
     try:
         for record in search_trial(config, search.objective, place, held_out=held_out):
             epoch = record["epoch"]

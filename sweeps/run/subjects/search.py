@@ -127,7 +127,6 @@ class Draws(Source[SearchTrial]):
         self.history = History(search, store)
         trials = self.history.trials()
         self.study = Study(search, trials)
-        self.taken = {trial.number for trial in trials}
         self.waiting = [trial for trial in trials if not trial.ended]
         self.to_start = self.history.missing(samples)
         """Number of trials still to be handed out."""
@@ -143,8 +142,7 @@ class Draws(Source[SearchTrial]):
         return trial
 
     def _draw(self) -> SearchTrial:
-        number = next(n for n in itertools.count() if n not in self.taken)
-        self.taken.add(number)
+        number = next(n for n in itertools.count() if n not in self.study.known)
         settings = self.study.draw(number)
         return SearchTrial(number, cam_id(self.search.config(settings)), settings)
 
@@ -160,12 +158,12 @@ class Draws(Source[SearchTrial]):
         return target.status == "stopped"
 
     def _assess(self, target: SearchTrial, record: Numbers) -> None:
+        target.warning = record.get("warning", "")
         if "failed" in record:
-            target.status, target.message, target.warning = record["failed"], record["message"], ""
+            target.status, target.message = record["failed"], record["message"]
         else:
             is_new = record["epoch"] > target.last_epoch  # not one repeated after a kill
             target.add_epoch(record)
-            target.warning = record.get("warning", "")
             is_poor = is_new and self.study.is_poor(target)
             if target.last_epoch == self.search.base.train.epochs:
                 target.status = "finished"
@@ -283,34 +281,26 @@ class DrivenSearch(Subject):
 
     def rounds(self, resources: Resources) -> "Iterator[TuneRound[Any]]":
         """Yield the draws; once all have ended, the closing scores."""
-        from ray import tune
+        from sweeps.run.ray.tune import TuneRound, drawn_trial
 
-        from sweeps.run.ray.tune import InOneProcess, TuneRound, drawn_trial
+        search, how = self.search, resources.execution
+        # A search continues trainings of other code.
+        conduct = Conduct(accept_changes=True, limits=self.limits)
+        place = Place(self.store, search.data, search.weights_file, how, conduct)
 
-        # Not part of the space, which Tune copies for each trial.
-        shared = {
-            "generate": drawn_trial,
-            "search": self.search,
-            "place": self.place(resources),
-            "cpus": resources.cpus,
-        }
-        folder = self.store.root / "ray" / f"search-{self.search.name}"
+        def round_of(source: Source[Any], name: str, *, held_out: bool) -> TuneRound[Any]:
+            shared = {"search": search, "place": place, "held_out": held_out}
+            folder = self.store.root / "ray" / name
+            return TuneRound(source, drawn_trial, shared, _settings_of, folder, resources)
+
+        name = f"search-{search.name}"
         if self.history.missing(self.samples):
-            draws = Draws(self.search, self.store, self.samples, self.share)
-            trainable = tune.with_parameters(InOneProcess, **shared)
-            yield TuneRound(draws, trainable, _settings_of, folder, resources)
+            draws = Draws(search, self.store, self.samples, self.share)
+            yield round_of(draws, name, held_out=False)
         # If trials failed, the best ones are not known yet.
         if not self.history.missing(self.samples) and self.history.missing_held_out():
-            closings = Closings(self.search, self.store, self.share)
-            trainable = tune.with_parameters(InOneProcess, **shared, held_out=True)
-            folder = folder.with_name(f"{folder.name}-held-out")
-            yield TuneRound(closings, trainable, _settings_of, folder, resources)
-
-    def place(self, resources: Resources) -> Place:
-        """Return the trials' place; a search continues trainings of other code."""
-        conduct = Conduct(accept_changes=True, limits=self.limits)
-        search = self.search
-        return Place(self.store, search.data, search.weights_file, resources.execution, conduct)
+            closings = Closings(search, self.store, self.share)
+            yield round_of(closings, f"{name}-held-out", held_out=True)
 
     def share(self, trial: SearchTrial | None) -> None:
         """Upload the history before a trial continues.

@@ -108,9 +108,7 @@ class DrivenSweep(Subject):
 
     def rounds(self, resources: Resources) -> "Iterator[TuneRound[TrialGroup]]":
         """Yield the missing trials, those of one training together."""
-        from ray import tune
-
-        from sweeps.run.ray.tune import InOneProcess, TuneRound, distributed_trial, sweep_trial
+        from sweeps.run.ray.tune import TuneRound, distributed_trial, sweep_trial
 
         trials = self.missing()
         for trial in trials:
@@ -121,19 +119,16 @@ class DrivenSweep(Subject):
             each.cam_id: tuple(t.config for t in each.trials.values()) for each in source.waiting
         }
         # Not part of the space, which Tune writes into its logs with every report.
-        shared = {"groups": groups, "place": self.place(resources)}
-        if resources.inline:
-            shared |= {"generate": sweep_trial, "cpus": resources.cpus}
-            trainable = tune.with_parameters(InOneProcess, **shared)
-        else:
-            trainable = tune.with_parameters(distributed_trial, **shared, resources=resources)
-        folder = self.store.root / "ray" / self.sweep.name
-        yield TuneRound(source, trainable, lambda each: {"cam_id": each.cam_id}, folder, resources)
-
-    def place(self, resources: Resources) -> Place:
-        """Return the trials' place."""
         sweep, how = self.sweep, resources.execution
-        return Place(self.store, sweep.data, sweep.weights_file, how, self.conduct)
+        place = Place(self.store, sweep.data, sweep.weights_file, how, self.conduct)
+        yield TuneRound(
+            source,
+            sweep_trial if resources.inline else distributed_trial,
+            {"groups": groups, "place": place},
+            lambda each: {"cam_id": each.cam_id},
+            self.store.root / "ray" / sweep.name,
+            resources,
+        )
 
     @contextmanager
     def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:

@@ -32,6 +32,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No RAY_ADDRESS of whoever runs the tests."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
 def test_ray_here_has_the_gpus_that_torch_can_use_if_gpus_are_asked_for(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,8 +45,9 @@ def test_ray_here_has_the_gpus_that_torch_can_use_if_gpus_are_asked_for(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     for gpus in (0.5, 0.0):
         starting.start_ray(Resources(gpus=gpus))
-    assert [words for words, _ in calls] == [("local",)] * 2
-    assert [options["num_gpus"] for _, options in calls] == [3, None]
+    starting.start_ray(Resources(gpus=1.0, address="192.0.2.1:6379"))  # joined, and told of none
+    assert [words for words, _ in calls] == [("local",), ("local",), ("192.0.2.1:6379",)]
+    assert [options.get("num_gpus") for _, options in calls] == [3, None, None]
 
 
 def test_ray_here_has_the_cpus_that_this_process_may_use(
@@ -52,13 +59,8 @@ def test_ray_here_has_the_cpus_that_this_process_may_use(
         starting.start_ray(Resources())
     assert [options["num_cpus"] for _, options in calls] == [None, 3]
     quota = tmp_path / "cpu.max"
-    for text, count in (
-        ("max 100000\n", 3),
-        ("150000 100000\n", 1),
-        ("50000 100000\n", 1),
-        ("", 3),
-    ):
-        quota.write_text(text)
+    for text, count in (("max 100000", 3), ("150000 100000", 1), ("50000 100000", 1), ("", 3)):
+        quota.write_text(f"{text}\n")
         assert starting._cpus_here(quota) == count
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
     starting.start_ray(Resources())
@@ -94,21 +96,10 @@ def test_a_ray_that_is_too_slow_for_itself_is_started_again_and_then_explained(
             started(start, lambda: ended.append(None))
     assert len(ended) == slow
     assert capsys.readouterr().err.count("too slow to start") == slow
-
-
-def test_another_error_of_rays_start_is_let_through() -> None:
     with pytest.raises(ValueError, match="no such thing"):
         started(lambda: int("no such thing"), lambda: pytest.fail("nothing to end"))
 
 
-def test_a_named_cluster_is_joined_and_told_of_no_gpus(calls: Calls) -> None:
-    starting.start_ray(Resources(gpus=1.0, address="192.0.2.1:6379"))
-    ((words, options),) = calls
-    assert words == ("192.0.2.1:6379",)
-    assert "num_gpus" not in options
-
-
-@pytest.mark.usefixtures("no_variable")
 def test_a_cluster_that_dies_between_the_check_and_the_start_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -127,41 +118,24 @@ def test_a_cluster_that_dies_between_the_check_and_the_start_is_given_up(
         join("192.0.2.1:6379", {}, Limits(join=1))
 
 
-@pytest.fixture
-def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No RAY_ADDRESS of whoever runs the tests."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
-WRONG = {
-    "http://127.0.0.1:8265": "this is a job server",
-    "ray://10.0.0.1:10001": "Ray Client",
-    "ray:/10.0.0.1": "no address",
-    "head": "no address",
-    "local": "no address",
-    "": "no address",
-    "head:port": "no address",
-    "head:70000": "no address",
-    "user@head": "no address",
-}
-
-
-@pytest.mark.usefixtures("no_variable")
-@pytest.mark.parametrize("address", WRONG)
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://127.0.0.1:8265", "ray://10.0.0.1:10001", "ray:/10.0.0.1", "head", "local", ""),
+        *("head:port", "head:70000", "user@head"),
+    ],
+)
 def test_what_cannot_be_a_cluster_is_refused_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    with pytest.raises(ClusterError, match=rf"^--address {address}: .*{WRONG[address]}.*HOST:PORT"):
+    with pytest.raises(ClusterError, match=rf"^--address {address}: no address .*HOST:PORT"):
         Resources(address=address)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(
-            ClusterError, match=rf"RAY_ADDRESS {address}: .*{WRONG[address]}.*unset"
-        ):
+        with pytest.raises(ClusterError, match=rf"RAY_ADDRESS {address}: no address .*unset"):
             Resources(address="auto")
 
 
-@pytest.mark.usefixtures("no_variable")
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:6379", "head.lab:6379", "[::1]:6379"])
 def test_an_address_that_a_cluster_can_have_is_taken(address: str) -> None:
     assert Resources(address=address).address == address
@@ -181,11 +155,10 @@ def test_a_host_whose_name_nobody_looks_up_is_given_up(monkeypatch: pytest.Monke
         check_cluster("head.lab:6379", Limits(host=0.1))
 
 
-@pytest.mark.usefixtures("no_variable")
 def test_a_server_that_is_no_cluster_is_given_up() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(ClusterError, match="no Ray cluster answers there; give"),
+        pytest.raises(ClusterError, match="no Ray cluster answers there; "),
     ):
         check_cluster(f"127.0.0.1:{silent.getsockname()[1]}", Limits(join=1))
 
@@ -196,25 +169,17 @@ REFUSALS = {
         "has Ray 2.9.0 and Python 3.10.1, this environment Ray 2.60.0 and Python 3.11.7; `make"
     ),
     "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: missing or incorrect": (
-        "wants a token and RAY_AUTH_MODE is not set here; export RAY_AUTH_MODE=token"
+        "token is not the cluster's, or none is sent; export RAY_AUTH_MODE=token"
     ),
-    "RuntimeError: No node info found matching attributes: ''\n\nConnectionError: Failed": (
-        "this machine is no node of the cluster; give the command on its head"
+    "Traceback\nOSError: no more files": (
+        "no Ray cluster answers there; Ray says: OSError: no more files; .*--address auto"
     ),
-    "ConnectionError: Could not find any running Ray instance. Please": "start one with `ray start",
-    "rpc_client.h:153: Failed to connect to GCS at address 192.0.2.2:26379 within 5 seconds.": (
-        "note of the last cluster on this machine names 192.0.2.2:26379, where none answers"
-    ),
-    "Traceback\nOSError: no more files": "no Ray cluster answers there; Ray says: OSError: no more",
 }
 """What Ray prints -> what is said of it."""
 
 
 @pytest.mark.parametrize("said", REFUSALS)
-def test_why_a_cluster_cannot_be_joined_is_said_with_a_remedy(
-    monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+def test_why_a_cluster_cannot_be_joined_is_said_with_a_remedy(said: str) -> None:
     (line,) = refusal("--address auto", said).splitlines()
     assert re.match(f"--address auto: .*{REFUSALS[said]}", line)
 

@@ -17,7 +17,6 @@ import ray
 import torch
 import torch.distributed as dist
 from made_up.targets import Piece, Pieces
-from ray import tune
 from ray.cluster_utils import Cluster
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -29,7 +28,7 @@ from sweeps.run.ray.ending import AskedToEnd
 from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import started
 from sweeps.run.ray.train import fit
-from sweeps.run.ray.tune import InOneProcess, Records, TuneRound
+from sweeps.run.ray.tune import Records, TuneRound
 from sweeps.stages.stage import EndedEarlyError
 from sweeps.store.errors import StoreError
 from wsss.basics.errors import ForeseenError
@@ -104,12 +103,12 @@ def work(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
     yield {"epoch": 1.0}  # Tune kills a trial that reports `done`, in the middle of its end
 
 
-def trial_of_one_worker(space: dict[str, Any]) -> None:
+def trial_of_one_worker(space: dict[str, Any], resources: Resources) -> None:
     note(space["folder"], f"driver{space['number']}")
     fit(
         work,
         space,
-        Resources(workers=1, gpus=space["gpus"], cpus=0.5),
+        resources,
         folder=Path(space["folder"]) / f"trial{space['number']}",
         callbacks=[TuneReportCallback()],
     )
@@ -132,10 +131,11 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     resources = Resources(address=address, cpus=0.5, gpus=0.5)
     source = Pieces(tmp_path, [f"{number}" for number in numbers])
     dispatch = Dispatch[Piece](source, [], lambda: None, print)
-    space = {"folder": str(tmp_path), "gpus": resources.gpus, "at_once": len(numbers)}
+    space = {"folder": str(tmp_path), "at_once": len(numbers)}
     TuneRound[Piece](
         source,
         trial_of_one_worker,
+        {},
         lambda piece: {"number": piece.run_id, **space},
         tmp_path / "ray/trials",
         resources,
@@ -167,7 +167,8 @@ def run_in_one_process(
     dispatch = Dispatch[Piece](source, [], why_end, print)
     TuneRound[Piece](
         source,
-        tune.with_parameters(InOneProcess, generate=generate),
+        generate,
+        {},
         lambda piece: {"number": piece.run_id, "folder": str(folder)},
         folder / "ray/trials",
         Resources(address=address),
@@ -175,7 +176,7 @@ def run_in_one_process(
     assert not dispatch.breaks
 
 
-def slow_to_end(space: dict[str, Any]) -> Records:
+def slow_to_end(space: dict[str, Any], resources: Resources) -> Records:
     """Report three epochs; take long to end, as where a bucket answers slowly."""
     try:
         for epoch in (1.0, 2.0, 3.0):
@@ -195,7 +196,7 @@ def test_a_trial_in_one_process_has_ended_when_tune_has_however_it_ends(
     assert first["pid"] == second["pid"], "another trial is spared a new process"
 
 
-def stopped_before_the_other(space: dict[str, Any]) -> Records:
+def stopped_before_the_other(space: dict[str, Any], resources: Resources) -> Records:
     """The first reports the second epoch, once both have begun; the other waits for its end."""
     folder, is_first = Path(space["folder"]), space["number"] == "0"
     try:
@@ -210,7 +211,7 @@ def stopped_before_the_other(space: dict[str, Any]) -> Records:
             note(space["folder"], "ended")
 
 
-def works_until_asked(space: dict[str, Any]) -> Records:
+def works_until_asked(space: dict[str, Any], resources: Resources) -> Records:
     """Report nothing, as within a long epoch; once asked to end, save for a while."""
     note(space["folder"], f"begun{space['number']}")
     asked = AskedToEnd()

@@ -23,6 +23,7 @@ from sweeps.report.tables.build import build_report
 from sweeps.report.tables.closing import closing
 from sweeps.report.tables.document import measured, remarks, sweep_document
 from sweeps.run.ray import tune as trials
+from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Conduct, Place
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings
@@ -149,7 +150,8 @@ def draw(config: RunConfig, store: Store, data: Path, limits: PriorLimits) -> li
     """Run a trial of a search that draws this configuration; return what Tune is told."""
     search: Any = SimpleNamespace(config=lambda settings: config, objective="best")
     place = Place(store, data, conduct=Conduct(limits=limits))
-    return list(trials.drawn_trial({"settings": {}}, search, place, 1.0))
+    space: dict[str, Any] = {"settings": {}}
+    return list(trials.drawn_trial(space, search, place, Resources(), held_out=False))
 
 
 def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
