@@ -74,7 +74,7 @@ NO_NAME = (
     *("<script>", "=cmd()", "\\input", "a/b", '"', "'", "`ls`", "$x", "a&b", "a\x00b", "\u202etac"),
     *("@SUM(A1)", "+1+cmd|x", "-2+3", "[/bold]", "[red]x", "{{x}}", "cat|dog", "x" * 81),
 )
-NO_CLASS = ("_background_", "BG", "Void", "ignore")
+NO_CLASS = ("_background_", "0: Background", "BG", "Void", "ignore")
 REFUSED: list[tuple[str, str | bytes, str]] = [
     *((LIST, f"a\n{line}\n", f"{line!r} is no image id; write one alone per") for line in NO_ID),
     (LIST, "a\nb\nb.jpg\n", "keep it once"),
@@ -85,7 +85,6 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     *((CLASSES, f"{name}\ncup\n", f"'{name}' is no class, as") for name in NO_CLASS),
     *((CLASSES, f"cup\nx\n{name}\n", f"'cup' and '{name}' differ") for name in ("cup", "Cup")),
     *((CLASSES, text, "classes; write 1 to 254 names") for text in ("", "c\n" * 255)),
-    (CLASSES, "1 cup\n", "write the names alone"),
     (CLASSES, b"a" * (2**20 + 1), "over 1,048,576 bytes"),
     (XML, ANNOTATION.format("Cup"), "unknown class 'Cup'; correct it, remove the object, or add"),
     (XML, ANNOTATION.format("x" * 900_000), "unknown class"),
@@ -106,8 +105,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     (MASK, encoded("PNG", np.dstack([BLANK] * 3)), "save class numbers as a palette or 8-bit grey"),
     (MASK, encoded("PNG", BLANK * 2), "allowed are 0..1 and 255"),
     (MASK, encoded("PNG", BLANK * 255), "mask are none, those of its XML cup; correct one of"),
-    (MASK, encoded("PNG", BLANK.T), "turn the mask"),
-    (MASK, encoded("PNG", BLANK[:2]), "save it at its image's size"),
+    *((MASK, encoded("PNG", mask), "at that size, turned alike") for mask in (BLANK.T, BLANK[:2])),
 ]
 
 

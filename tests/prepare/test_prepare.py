@@ -6,7 +6,6 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import Mock
@@ -23,8 +22,7 @@ from test_prepare_sbd import save_sbd
 from wsss.basics.errors import ForeseenError
 from wsss.data.check import check_data
 from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, compare_lists
-from wsss.data.classes import voc_palette
-from wsss.data.errors import DataError
+from wsss.data.classes import VOC_CLASSES, voc_palette
 from wsss.data.prepare import assemble as preparation
 from wsss.data.prepare.archives import PrepareRequest, Source
 from wsss.data.prepare.assemble import Prepared, prepare_voc
@@ -58,11 +56,6 @@ def png(mask: np.ndarray) -> bytes:
     image.putpalette(voc_palette())
     image.save(buffer, "png")
     return buffer.getvalue()
-
-
-def mat(mask: np.ndarray, folder: Path) -> bytes:
-    save_sbd(folder / "one.mat", mask)
-    return (folder / "one.mat").read_bytes()
 
 
 def lines(*names: str) -> bytes:
@@ -104,24 +97,21 @@ def md5(path: Path) -> str:
 
 @pytest.fixture
 def archives(tmp_path: Path) -> Archives:
+    folder = tmp_path / "archives"
     voc = {f"JPEGImages/{name}.jpg": picture() for name in [*NAMES, "2012_004331"]}
     for name in (A, B, C, D):
         voc[f"SegmentationClass/{name}.png"] = png(mask_of(name, border=True))
         voc[f"SegmentationObject/{name}.png"] = png(mask_of(name, border=True))
-        object_name = ("aeroplane", "bicycle", "bird", "boat")[LABEL[name] - 1]
-        xml = f"<annotation><object><name>{object_name}</name></object></annotation>"
+        xml = f"<a><object><name>{VOC_CLASSES[LABEL[name] - 1]}</name></object></a>"
         voc[f"Annotations/{name}.xml"] = xml.encode()
-    lists = {"train": (A, B), "val": (C, D), "trainval": (A, B, C, D)}
-    for split, names in lists.items():
+    for split, names in {"train": (A, B), "val": (C, D), "trainval": (A, B, C, D)}.items():
         voc[f"ImageSets/Segmentation/{split}.txt"] = lines(*names)
         voc[f"ImageSets/Main/{split}.txt"] = b"another task\n"
-    folder = tmp_path / "archives"
-    folder.mkdir()
     sbd = {"train.txt": lines(B, C, E), "val.txt": lines(F, D)}
     for name in (B, C, D, E, F):
-        sbd[f"cls/{name}.mat"] = mat(mask_of(name, border=False), folder)
+        save_sbd(folder / "one.mat", mask_of(name, border=False))
+        sbd[f"cls/{name}.mat"] = (folder / "one.mat").read_bytes()
         sbd[f"inst/{name}.mat"] = b"instances"
-        sbd[f"img/{name}.jpg"] = picture()
     test = {f"JPEGImages/{name}.jpg": picture() for name in [*TEST, "2008_000010"]}
     test["ImageSets/Segmentation/test.txt"] = lines(*TEST)
     test["Annotations/2008_000009.xml"] = b"<annotation/>"
@@ -152,15 +142,21 @@ def official(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepare(
-    root: Path, archives: Archives, *steps: str, url: str = "", **request: object
+    root: Path,
+    archives: Archives,
+    /,
+    *steps: str,
+    url: str = "",
+    sources: dict[str, Source] | None = None,
+    **request: Any,
 ) -> Prepared:
     """Prepare from the local archives of the steps (voc and sbd), or from `url` if it is given."""
     local = {} if url else archives.local(*steps)
     with Progress(disable=True) as progress:
         return prepare_voc(
-            PrepareRequest(root, **{"archives": local, **request}),  # type: ignore[arg-type]
+            PrepareRequest(**{"root": root, "archives": local, **request}),
             progress=progress,
-            sources=archives.sources(url),
+            sources=sources or archives.sources(url),
         )
 
 
@@ -168,10 +164,14 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+class Break(BaseException):
+    """Ends a call anywhere, as Ctrl-C does."""
+
+
 # What comes out
 
 
-def test_small_archives_become_a_data_set_without_a_problem(
+def test_small_archives_become_a_data_set_of_what_is_needed_without_a_problem(
     tmp_path: Path, archives: Archives
 ) -> None:
     root = tmp_path / "VOCdevkit/VOC2012"
@@ -182,33 +182,22 @@ def test_small_archives_become_a_data_set_without_a_problem(
     assert result.describe().splitlines()[:-1] == told
     dataset = VocDataset(root)
     assert dataset.image_ids("train_aug") == TRAIN_AUG
-    for name, border in [(A, True), (B, True), (C, True), (D, True), (E, False), (F, False)]:
-        with Image.open(root / f"SegmentationClassAug/{name}.png") as image:
-            assert np.array_equal(np.asarray(image), mask_of(name, border=border))
     report = check_data(dataset, dataset.split_names(), scored=["train", "val"])
     compare_lists(report, dataset, dataset.split_names())
     assert (report.problems, set(report.official.values())) == ([], {True})
 
-
-def test_only_what_is_needed_is_taken_unchanged_from_the_archive(
-    tmp_path: Path, archives: Archives
-) -> None:
-    prepare(tmp_path / "voc", archives, allow_partial=True)
-    found = tree(tmp_path / "voc")
-    wanted = {
-        name: content
-        for name, content in archives.voc.items()
-        if not name.startswith(("SegmentationObject", "ImageSets/Main"))
-    }
-    made = {f"SegmentationClassAug/{name}.png" for name in NAMES}
-    made |= {"ImageSets/Segmentation/train_aug.txt", "prepared.json"}
+    found = tree(root)
+    masks = {name: f"SegmentationClassAug/{name}.png" for name in NAMES}
+    left_out = ("SegmentationObject", "ImageSets/Main")
+    wanted = {name: text for name, text in archives.voc.items() if not name.startswith(left_out)}
+    wanted |= {masks[name]: wanted[f"SegmentationClass/{name}.png"] for name in (A, B, C, D)}
+    made = {masks[E], masks[F], "ImageSets/Segmentation/train_aug.txt", "prepared.json"}
     assert found.keys() == wanted.keys() | made
     assert {name: found[name] for name in wanted} == wanted
-    for name in (A, B, C, D):  # copied, not written anew
-        own = f"{name}.png"
-        assert found[f"SegmentationClassAug/{own}"] == archives.voc[f"SegmentationClass/{own}"]
-    left = {path.name for path in tmp_path.iterdir()} - {".voc.lock"}
-    assert left == {"archives", "voc"}
+    for name in (E, F):
+        with Image.open(root / masks[name]) as image:
+            assert np.array_equal(np.asarray(image), mask_of(name, border=False))
+    assert {path.name for path in root.parent.iterdir()} == {".VOC2012.lock", "VOC2012"}
 
 
 def test_the_test_pictures_are_added_without_their_annotations(
@@ -261,32 +250,29 @@ def test_a_second_call_reads_no_archive_and_changes_nothing(
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
 
-@pytest.mark.parametrize("at", ["extract", "convert_masks", "_write_marker", "after the mark"])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [("extract", 1), ("extract", 2), ("convert_masks", 1)]
+    + [("_write_marker", call) for call in (1, 2, 3, 4)],
+)
 def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
-    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch, at: str
+    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch, name: str, call: int
 ) -> None:
     root, whole = tmp_path / "voc", tmp_path / "whole"
-    prepare(whole, archives, allow_partial=True)
+    prepare(whole, archives)
+    own, breaks = getattr(preparation, name), Mock(side_effect=[None] * (call - 1) + [Break])
 
-    def stop(*arguments: Any, **_: object) -> None:
-        if at == "after the mark":
-            write_marker(*arguments)
-        raise KeyboardInterrupt
+    def broken(*arguments: Any, **more: Any) -> None:
+        own(*arguments, **more)
+        breaks()
 
-    write_marker, name = preparation._write_marker, "_write_marker" if " " in at else at
-    for step in ("voc", "sbd"):  # in each step that comes by that place
-        with monkeypatch.context() as patch:
-            patch.setattr(preparation, name, stop)
-            with pytest.raises(KeyboardInterrupt):
-                prepare(root, archives, allow_partial=True)
-        assert [p.name for p in tmp_path.rglob("*.part")] == []
-        if step == "voc" and at != "convert_masks":
-            assert not root.exists()  # whole and marked, or not at all
-            with monkeypatch.context() as patch:
-                patch.setattr(preparation, "_prepare_sbd", Mock(side_effect=KeyboardInterrupt))
-                with pytest.raises(KeyboardInterrupt):
-                    prepare(root, archives, allow_partial=True)
-    prepare(root, archives, allow_partial=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, name, broken)
+        with pytest.raises(Break):
+            prepare(root, archives)
+    assert [p.name for p in tmp_path.rglob("*.part")] == []
+    assert not root.exists() or (root / "prepared.json").exists()  # whole and marked, or not at all
+    prepare(root, archives)
     assert tree(root) == tree(whole)
 
 
@@ -304,10 +290,10 @@ def test_folders_left_by_a_killed_call_are_no_hindrance(tmp_path: Path, archives
 # What is refused
 
 
-def refused(root: Path, archives: Archives, *steps: str, **request: object) -> str:
+def refused(root: Path, archives: Archives, /, **more: Any) -> str:
     with pytest.raises(ForeseenError) as caught:
-        prepare(root, archives, *steps, url="", **request)
-    assert not list(root.parent.glob("**/.*.part"))
+        prepare(root, archives, **more)
+    assert not list(archives.folder.parent.glob("**/.*.part"))
     return str(caught.value)
 
 
@@ -323,21 +309,20 @@ def test_lists_other_than_the_official_ones_are_refused(
 
 
 def test_an_archive_with_another_digest_is_refused(tmp_path: Path, archives: Archives) -> None:
-    path, root = archives.local("voc")["voc"], tmp_path / "voc"
-    known = archives.sources()
+    path, root, known = archives.folder / "VOC.tar", tmp_path / "voc", archives.sources()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    wrong = refused(root, archives, sha256={"VOC.tar": "0" * 64})  # though its MD5 is right
-    assert f"sha256 expected {'0' * 64}, found {digest}" in wrong
-    told = refused(root, archives, sha256={"voc.tar": "0" * 64})  # would not be used
-    assert told == "voc.tar: no archive of this name; there are VOC.tar, SBD.tgz, TEST.tar"
-    assert "give 64 hex digits" in refused(root, archives, sha256={"VOC.tar": "abc"})
-    prepare(root, archives, allow_partial=True, sha256={"VOC.tar": digest.upper()})
+    for name, text, told in (
+        ("VOC.tar", "0" * 64, f"sha256 expected {'0' * 64}, found {digest}"),  # its MD5 is right
+        ("voc.tar", "0" * 64, "voc.tar: no archive of this name; there are VOC.tar, SBD.tgz, TEST"),
+        ("VOC.tar", "abc", "give 64 hex digits"),
+    ):
+        assert told in refused(root, archives, sha256={name: text})
     path.write_bytes(path.read_bytes() + b"\0")
-    request = PrepareRequest(tmp_path / "new", archives=archives.local())
-    with pytest.raises(DataError) as caught, Progress(disable=True) as progress:
-        prepare_voc(request, progress=progress, sources=known)
+    told = refused(root, archives, sources=known)
     for part in (str(path), f"expected {known['voc'].md5}", f"found {md5(path)}", "allow-partial"):
-        assert part in str(caught.value)
+        assert part in told
+    digest = hashlib.sha256(path.read_bytes()).hexdigest().upper()
+    prepare(root, archives, sources=known, allow_partial=True, sha256={"VOC.tar": digest})
 
 
 @pytest.mark.parametrize(
@@ -438,36 +423,28 @@ def test_a_data_set_is_prepared_once_it_is_mended_as_told(
     root, known = tmp_path / "voc", archives.sources()
     broken(root, archives)
     before = tree(root)
-    request = PrepareRequest(root, archives=archives.local())
-    with pytest.raises(ForeseenError, match=told), Progress(disable=True) as progress:
-        prepare_voc(request, progress=progress, sources=known)
+    assert re.search(told, refused(root, archives, sources=known))
     assert {name: content for name, content in tree(root).items() if name in before} == before
     mended(root, archives)
     assert prepare(root, archives).done[-1] == "sbd"
     assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda root: {"archives": {"sbd": root / "absent.tgz"}}, "absent.tgz: no such file"),
-        (
-            lambda root: {"with_test": True, "downloads": root / "new"},
-            "TEST.tar: has no public address",
-        ),
-        (lambda root: {"root": root / "file"}, "name an empty folder"),
-        (lambda root: {"root": Path("/")}, "/: name a folder that is not there yet"),
-    ],
-)
 def test_what_cannot_be_prepared_is_refused_before_anything_is_downloaded(
-    tmp_path: Path, archives: Archives, change: Callable[[Path], dict[str, Any]], told: str
+    tmp_path: Path, archives: Archives
 ) -> None:
     (tmp_path / "file").touch()
-    known = archives.sources()
+    root, known = tmp_path / "voc", archives.sources()
     known["test"] = known["test"]._replace(url=None)
-    request = replace(PrepareRequest(tmp_path / "voc"), **change(tmp_path))
-    with pytest.raises(ForeseenError, match=re.escape(told)), Progress(disable=True) as progress:
-        prepare_voc(request, progress=progress, sources=known)
+    absent = {"archives": {"sbd": tmp_path / "absent.tgz"}}
+    no_test = {"with_test": True, "downloads": tmp_path / "new"}
+    for path, request, told in (
+        (root, absent, "absent.tgz: no such file"),
+        (root, no_test, "TEST.tar: has no public address"),
+        (tmp_path / "file", {}, "name an empty folder"),
+        (Path("/"), {}, "/: name a folder that is not there yet"),
+    ):
+        assert told in refused(path, archives, sources=known, **request)
 
 
 # The command
@@ -482,17 +459,15 @@ def test_the_command_prepares_tells_and_refuses(
     root, local = str(tmp_path / "link"), archives.local()
     paths = ("--voc", str(local["voc"]), "--sbd", str(local["sbd"]))
     words = ["data", "prepare", root, *paths, "--workers", "1"]
-    refusal = wsss(*words)
-    assert refusal.exit_code == 2
-    assert "error: " in refusal.stderr
-    assert "md5 expected 6cd6e144f989b92b3379bac3b3de84fd" in refusal.stderr
+    for more, told in (
+        ([], "md5 expected 6cd6e144f989b92b3379bac3b3de84fd"),
+        (["--sha256", "0" * 64], "expected FILENAME=HEX"),
+        (["--with-test", "--allow-partial"], "VOC2012test.tar: has no public address"),
+    ):
+        refusal = wsss(*words, *more)
+        assert refusal.exit_code == 2
+        assert told in refusal.stderr
     result = wsss(*words, "--allow-partial")
     assert result.exit_code == 0, result.stderr
     assert "train_aug: 4 images, not VOC 2012's full list" in result.stdout
     assert f"{tmp_path / 'voc'}: prepared voc, sbd; already there: nothing" in result.stdout
-    no_name = wsss(*words, "--sha256", "0" * 64)
-    assert no_name.exit_code == 2
-    assert "expected FILENAME=HEX" in no_name.stderr
-    no_test = wsss(*words, "--with-test", "--allow-partial")
-    assert no_test.exit_code == 2
-    assert "VOC2012test.tar: has no public address" in no_test.stderr

@@ -41,8 +41,6 @@ RESERVED = {"background", "bg", "ignore", "void", "unlabeled", "unlabelled", "no
 
 CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
 
-NUMBERED = re.compile(r"\d+[\s:.,;=-]+\S")
-
 CLASS_LIST = "classes.txt"
 FOREIGN_LIST = re.compile(
     r"(class(es)?|categories|label(s|map)?|obj)([_-]?names)?\.(txt|names)", re.IGNORECASE
@@ -109,8 +107,8 @@ def read_class_list(root: Path) -> tuple[str, ...]:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a name is one of RESERVED, in any spelling."""
-    return re.sub(r"[\W_]", "", name).casefold() in RESERVED
+    """Return whether a name is one of RESERVED in any spelling, also with a number before it."""
+    return re.sub(r"[\W\d_]", "", name).casefold() in RESERVED
 
 
 def require_class_names(names: Sequence[str], path: Path) -> None:
@@ -121,11 +119,6 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
     if not names or len(names) > MAX_CLASSES:
         raise ClassListError(
             f"{path}: {len(names)} classes; write 1 to {MAX_CLASSES} names, one per line"
-        )
-    if all(NUMBERED.match(name) for name in names):
-        raise ClassListError(
-            f"{path}: {quoted(names[0])} is a number and a name; write the names alone, one per "
-            "line, without background"
         )
     for name in names:
         if is_reserved(name):

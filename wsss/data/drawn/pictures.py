@@ -322,3 +322,11 @@ def draw_lamp_picture(*, rng_seed: int, image_index: int, glaring: bool) -> Draw
     for name in names:
         taken = _add_lamp(rng, canvas, name, taken, GLARING if glaring else DIM)
     return finished(canvas, objects)
+
+
+def drawing_of(kind: str, rng_seed: int, image_index: int) -> Drawing:
+    """Draw one picture of a set of this kind ("parts", "glare" or "dim") and seed."""
+    if kind == "parts":
+        return draw_picture(rng_seed=rng_seed, image_index=image_index)
+    is_glaring = {"glare": True, "dim": False}[kind]
+    return draw_lamp_picture(rng_seed=rng_seed, image_index=image_index, glaring=is_glaring)

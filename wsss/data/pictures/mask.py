@@ -50,15 +50,11 @@ def read_mask(path: Path, num_classes: int, *, remedy: str = REPLACE) -> NDArray
 
 def require_size(path: Path, mask: NDArray[np.uint8], size: tuple[int, int]) -> None:
     """Raise DataError if a mask [H, W] does not have its image's `size` (width, height)."""
-    height, width = mask.shape
-    if (width, height) == size:
-        return
-    is_turned = (height, width) == size
-    turned = "; turn the mask, or the image if its EXIF tag is wrong" if is_turned else ""
-    raise DataError(
-        f"{path}: {width}x{height} pixels, its image has {size[0]}x{size[1]}{turned}; save it at "
-        "its image's size"
-    )
+    if mask.shape != size[::-1]:
+        raise DataError(
+            f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, its image has {size[0]}x{size[1]}, "
+            "turned as its EXIF tag says; save the mask at that size, turned alike"
+        )
 
 
 def write_label_png(path: Path, label: NDArray[np.uint8], *, source: str = "") -> None:
