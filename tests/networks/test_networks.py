@@ -16,7 +16,7 @@ from torchvision import models
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import TABLES
 from wsss.config import NetworkConfig, RunConfig
-from wsss.data.loading.batches import CropBatch
+from wsss.gpu_check.trainings import made_up_batch
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
@@ -299,36 +299,27 @@ def test_the_atrous_stack_reaches_as_far_as_its_dilations_say(
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("size", "settings"),
     [
-        {},
-        {"affinity_residual": True},
-        {"affinity": "softmax", "affinity_temperature": 0.5},
-        {"affinity": "softmax", "affinity_temperature": 0.2, "affinity_residual": True},
+        ((3, 4), {}),
+        ((3, 4), {"affinity_residual": True}),
+        ((3, 4), {"affinity": "softmax", "affinity_temperature": 0.5}),
+        ((3, 4), {"affinity": "softmax", "affinity_temperature": 0.2, "affinity_residual": True}),
+        ((3, 4), {"association_values": "input"}),
+        ((16, 17), {"association_values": "input", "affinity_residual": True}),  # by blocks
     ],
 )
-def test_context_association_equals_eq3_pixel_by_pixel(settings: dict[str, Any]) -> None:
+def test_context_association_equals_eq3_pixel_by_pixel(
+    size: tuple[int, int], settings: dict[str, Any]
+) -> None:
     part = ContextAssociation(network(**settings))
-    x = picture(2, 6, 3, 4).double()
-    x[1, :, 1, 2] = 0.0  # a pixel without features
-    for image in range(2):
-        expected = reference.context_association(
-            x[image].numpy(),
-            temperature=settings.get("affinity_temperature"),
-            residual=settings.get("affinity_residual", False),
-        )
-        np.testing.assert_allclose(part(x, x)[image], expected, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("size", "residual"),
-    [((3, 4), False), ((3, 4), True), ((16, 17), True)],  # with the whole matrix, and by blocks
-)
-def test_the_association_can_mix_the_modules_input(size: tuple[int, int], residual: bool) -> None:
-    part = ContextAssociation(network(association_values="input", affinity_residual=residual))
     x, module_input = picture(1, 6, *size).double(), picture(1, 2, *size, rng_seed=1).double()
+    x[0, :, 1, 2] = 0.0  # a pixel without features
     expected = reference.context_association(
-        x[0].numpy(), values=module_input[0].numpy(), residual=residual
+        x[0].numpy(),
+        values=module_input[0].numpy() if "association_values" in settings else None,
+        temperature=settings.get("affinity_temperature"),
+        residual=settings.get("affinity_residual", False),
     )
     np.testing.assert_allclose(part(x, module_input)[0], expected, rtol=1e-10, atol=1e-12)
 
@@ -436,23 +427,13 @@ def paths(config: RunConfig) -> str:
 PLANNED = planned()
 
 
-def crop_batch() -> CropBatch:
-    """Three coloured scenes, one of them padded."""
-    rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.integers(0, 256, (3, 3, 6, 6))).float()
-    pixels = nn.functional.interpolate(coarse, size=64, mode="bicubic", align_corners=False)
-    boxes = torch.tensor([[0, 0, 64, 64], [0, 0, 64, 64], [8, 4, 60, 64]])
-    targets = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 1]])
-    return CropBatch(pixels.clamp(0, 255).to(torch.uint8), boxes, targets)
-
-
 @pytest.mark.parametrize("name", PLANNED)
 def test_every_planned_configuration_sends_a_gradient_to_every_trainable_parameter(
     name: str,
 ) -> None:
-    config, batch = PLANNED[name], crop_batch()
+    config, batch = PLANNED[name], made_up_batch(3, 64)
     torch.manual_seed(0)
-    model = CamNet(config.network, 4)
+    model = CamNet(config.network, 20)
     if model.frozen_norm:
         with model.calibrating():
             model(network_inputs(batch.pixels, batch.boxes, config.views)[0])

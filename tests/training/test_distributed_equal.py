@@ -5,6 +5,7 @@ write down what they came to.
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,12 @@ from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_group
 from sweeps.store.store import Store
 from wsss.config import RunConfig
-from wsss.data.loading.batches import CropBatch, CropDataset, Loader
 from wsss.data.voc import Sample, VocDataset
 from wsss.identity import cam_id, run_id
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
-from wsss.training.cam import CamStep, build_cam_net
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.process import Process
@@ -45,19 +44,6 @@ TRAININGS = pytest.mark.parametrize(("kind", "rel"), [("trial", 1e-4), ("deeplab
 """Of CAMs and of a segmentation network, and how near the numbers of their records are."""
 
 
-def gradients(config: RunConfig, samples: list[Sample], process: Process) -> dict[str, Any]:
-    """Gradient of one step on the first global batch, and the norm that the step reports."""
-    model = build_cam_net(config, samples, K).train()
-    crops = CropDataset(samples, K, config.train, rng_seed=0)
-    loader = Loader(
-        crops, config.train.batch_size, rank=process.rank, world_size=process.world_size
-    )
-    batch: CropBatch = next(loader.epoch(0))
-    norm = CamStep(model, config, process)(batch)[-1]
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {"norm": float(norm), "gradients": found, "images": len(batch.targets)}
-
-
 def deeplab(samples: list[Sample], data: Path, process: Process, folder: Path) -> dict[str, Any]:
     """Weights and records of a whole training of a segmentation network on its masks."""
     model, masks = build_deeplab(DEEPLAB, K), data / "SegmentationClassAug"
@@ -70,26 +56,23 @@ def deeplab(samples: list[Sample], data: Path, process: Process, folder: Path) -
     return {"weights": model.state_dict(), "records": records}
 
 
-def at_the_prior(
-    config: RunConfig, data: Path, process: Process, store: Store
-) -> list[dict[str, float]]:
+def at_the_prior(config: RunConfig, place: Place) -> list[dict[str, float]]:
     """Records of a training that learns nothing: its rate is too small."""
     stuck = apply_overrides(config, {"train.lr": 1e-12})
-    conduct = Conduct(limits=PriorLimits(5, 6))
-    records = list(run_group([stuck], Place(store, data, conduct=conduct, rank=process)))
-    process.barrier()
-    failure = store.run(run_id(stuck)).failure()
+    records = list(run_group([stuck], replace(place, conduct=Conduct(limits=PriorLimits(5, 6)))))
+    place.process.barrier()
+    failure = place.store.run(run_id(stuck)).failure()
     assert failure["kind"] == "not learning"
     assert "after 6 iterations" in failure["message"]
     return records
 
 
-def trial(config: RunConfig, data: Path, process: Process, store: Store) -> dict[str, Any]:
+def trial(config: RunConfig, place: Place) -> dict[str, Any]:
     """What a sweep's trial leaves in the store: weights, records of epochs, score, ranks."""
-    for _ in run_group([config], Place(store, data, rank=process)):
+    for _ in run_group([config], place):
         pass
-    process.barrier()
-    cam, metrics = store.cam(cam_id(config)), store.run(run_id(config)).metrics()
+    place.process.barrier()
+    cam, metrics = place.store.cam(cam_id(config)), place.store.run(run_id(config)).metrics()
     model = CamNet(config.network, K)
     CheckpointFolder(cam.path / "checkpoints").restore(model)
     return {
@@ -121,15 +104,12 @@ def run_all(
         rendezvous = (root / "rendezvous").as_uri()
         dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world_size)
     samples = VocDataset(data).samples("train_aug")
-    result = {
-        "gradient": gradients(config, samples, process),
-        "trial": trial(config, data, process, Store(root / "store")),
-    }
-    process.barrier()
     place = Place(Store(root / "store"), data, rank=process)
+    result: dict[str, Any] = {"trial": trial(config, place)}
+    process.barrier()
     result["again"] = list(run_group([config], place))
     result["deeplab"] = deeplab(samples, data, process, root / "deeplab")
-    result["stuck"] = at_the_prior(config, data, process, Store(root / "store"))
+    result["stuck"] = at_the_prior(config, place)
     if world_size > 1:
         dist.destroy_process_group()
     return result
@@ -169,21 +149,6 @@ def ranks(
         work, (WORLD_SIZE, config, str(drawn), str(folder)), nprocs=WORLD_SIZE, join=True
     )
     return [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in range(WORLD_SIZE)]
-
-
-def test_the_gradient_of_one_step_is_that_of_the_whole_batch(
-    alone: dict[str, Any], ranks: list[dict[str, Any]]
-) -> None:
-    assert alone["gradient"]["images"] == 4
-    whole = alone["gradient"]["gradients"]
-    assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())
-    for rank in ranks:
-        part = rank["gradient"]
-        assert part["images"] == 2
-        assert part["norm"] == pytest.approx(alone["gradient"]["norm"], rel=1e-5)
-        assert part["gradients"].keys() == whole.keys()
-        for name, gradient in whole.items():
-            torch.testing.assert_close(part["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
 
 
 @TRAININGS

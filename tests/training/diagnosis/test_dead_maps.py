@@ -48,40 +48,33 @@ def of_epochs(count: int, **settings: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize(
-    ("num_epochs", "shares"),
+    ("num_epochs", "shares", "warned"),
     [
-        (8, (0.60, 0.54, 0.39, 0.24, 0.15, 0.12, 0.08, 0.07)),  # drawn data, no view
-        (8, (0.38, 0.60, 0.26, 0.24, 0.15, 0.11, 0.12, 0.08)),  # begun with maps alive by chance
-        (6, (0.78, 0.66, 0.46, 0.34, 0.26, 0.26)),  # real pictures, enhanced view
-        (3, (0.50, 0.44, 0.14)),  # drawn data, few epochs
+        # Trainings that went well: drawn data, no view
+        (8, (0.60, 0.54, 0.39, 0.24, 0.15, 0.12, 0.08, 0.07), []),
+        (
+            8,
+            (0.38, 0.60, 0.26, 0.24, 0.15, 0.11, 0.12, 0.08),
+            [],
+        ),  # begun with maps alive by chance
+        (6, (0.78, 0.66, 0.46, 0.34, 0.26, 0.26), []),  # real pictures, enhanced view
+        (3, (0.50, 0.44, 0.14), []),  # drawn data, few epochs
+        # Dead in the second half
+        (6, (0.9, 0.8, *[MAX_DEAD + 0.1] * 3, MAX_DEAD), [4, 5]),
+        # They die, but for the first epoch
+        (20, (0.0, 0.3, 0.1, 0.1 + MAX_RISE - 0.01, 0.1 + MAX_RISE + 0.01, 0.2), [5]),
+        # The first epoch is judged only if it is the last
+        (1, (MAX_DEAD + 0.1,), [1]),
+        (1, (MAX_DEAD - 0.1,), []),
+        (2, (MAX_DEAD + 0.1,), []),
     ],
 )
-def test_trainings_that_went_well_are_never_warned_of(
-    num_epochs: int, shares: tuple[float, ...]
+def test_a_training_is_warned_of_in_its_second_half_and_whenever_maps_die(
+    num_epochs: int, shares: tuple[float, ...], warned: list[int]
 ) -> None:
     records = training(*shares)
-    for done in range(1, num_epochs + 1):
-        assert find_dead_maps(records[:done], of_epochs(num_epochs)) is None
-
-
-def test_maps_still_dead_in_the_second_half_are_warned_of() -> None:
-    shares = (0.9, 0.8, MAX_DEAD + 0.1, MAX_DEAD + 0.1, MAX_DEAD + 0.1, MAX_DEAD)
-    warned = [find_dead_maps(training(*shares)[:n], of_epochs(6)) is not None for n in range(1, 7)]
-    assert warned == [False, False, False, True, True, False]
-
-
-def test_maps_that_die_are_warned_of_at_once_but_for_the_first_epoch() -> None:
-    shares = (0.0, 0.3, 0.1, 0.1 + MAX_RISE - 0.01, 0.1 + MAX_RISE + 0.01, 0.2)
-    warned = [find_dead_maps(training(*shares)[:n], of_epochs(20)) is not None for n in range(1, 7)]
-    assert warned == [False, False, False, False, True, False]
-
-
-def test_the_first_epoch_is_judged_only_if_it_is_the_last() -> None:
-    dead, alive = training(MAX_DEAD + 0.1), training(MAX_DEAD - 0.1)
-    found = find_dead_maps(dead, of_epochs(1))
-    assert found == DeadMaps(1, "original", MAX_DEAD + 0.1, compared=False)
-    assert find_dead_maps(alive, of_epochs(1)) is None
-    assert find_dead_maps(dead, of_epochs(2)) is None
+    ends = range(1, len(shares) + 1)
+    assert [n for n in ends if find_dead_maps(records[:n], of_epochs(num_epochs))] == warned
 
 
 def test_the_view_with_most_dead_maps_is_named_and_what_it_does_to_the_loss() -> None:
