@@ -87,14 +87,6 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Links:
-    """Links (text, address) after a few words that say what they are."""
-
-    lead: str
-    links: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class Badge:
     """A word on a coloured background."""
 
@@ -237,7 +229,7 @@ class Only:
     blocks: "tuple[Block, ...]"
 
 
-Words = Text | Heading | Bullets | Strip | Command | Facts | Links
+Words = Text | Heading | Bullets | Strip | Command | Facts
 Block = Words | Grid | Picture | Pictures | Details | Only
 
 

@@ -34,8 +34,8 @@ class TrackingThread:
         self.pending: dict[str, None] = {}
         """Ids of the runs that changed, the oldest change first."""
         self.running: set[str] = set()
-        self.epochs: dict[str, float] = {}
-        """Id of each run at work -> the epoch last heard of."""
+        self.epochs: dict[str, float | None] = {}
+        """Id of each run -> the epoch last heard of; None: not at work."""
         self.ending, self.checked = threading.Event(), threading.Event()
         self.warned = False
         self.retry_at = 0.0
@@ -69,10 +69,7 @@ class TrackingThread:
         epoch = news.get("epoch", 0.0)
         if is_running and epoch == self.epochs.get(trial.run_id) and "warning" not in news:
             return
-        if is_running:
-            self.epochs[trial.run_id] = epoch
-        else:
-            self.epochs.pop(trial.run_id, None)
+        self.epochs[trial.run_id] = epoch if is_running else None
         self.notice(trial.run_id, running=is_running)
 
     def notice(self, child: str, *, running: bool) -> None:

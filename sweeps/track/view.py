@@ -101,6 +101,8 @@ class Tracked(ABC):
     """The folder of its report, if it has one."""
     params: Mapping[str, Any] = MappingProxyType({})
     """The parent run's settings."""
+    parent_tags: Mapping[str, str] = MappingProxyType({})
+    """Of the parent run alone."""
 
     def __init__(
         self, store: Store, name: str, settings: "Sweep | Search", description: str, command: str
@@ -128,7 +130,7 @@ class Tracked(ABC):
             key={f"wsss.{self.kind}": self.name, ROLE: self.kind},
             name=f"{self.kind} {self.name}",
             status="KILLED",  # until its children run
-            tags=git_tags(code_version()),
+            tags={**git_tags(code_version()), **self.parent_tags},
             params=self.params,
         )
 

@@ -18,7 +18,6 @@ from sweeps.report.document import (
     Format,
     Grid,
     Heading,
-    Links,
     Measured,
     Only,
     Picture,
@@ -229,7 +228,16 @@ def hostile() -> Document:
         (RowGroup(HOSTILE, (Row(two, two),)),),
         group_name=HOSTILE,
     )
-    entry = Measured(HOSTILE, HOSTILE, (Badge(HOSTILE),), ((HOSTILE, "javascript:alert(1)"),))
+    entry = Measured(
+        HOSTILE,
+        HOSTILE,
+        (Badge(HOSTILE),),
+        (
+            (HOSTILE, "javascript:alert(1)"),
+            (HOSTILE, "data:text/html,x"),
+            (HOSTILE, "http://<script>"),
+        ),
+    )
     blocks = (
         Text(HOSTILE),
         Heading(HOSTILE),
@@ -237,7 +245,6 @@ def hostile() -> Document:
         Strip(HOSTILE, HOSTILE, "bad", HOSTILE),
         Command(HOSTILE, HOSTILE),
         Facts(two, (two,)),
-        Links(HOSTILE, ((HOSTILE, "http://h/<script>x)"), (HOSTILE, "data:text/html,x"))),
         grid,
         Grid("", ("",), (Column(""),), (RowGroup("", (Row(("",), (entry,)),)),)),
         Picture(HOSTILE, HOSTILE, image=PIXEL, file="a.png"),

@@ -138,7 +138,7 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
             case Details(_, inner):
                 yield from _words(inner)
             case _:
-                pass  # grids, links and pictures
+                pass  # grids and pictures
 
 
 def _tabular(grid: Grid) -> list[str]:

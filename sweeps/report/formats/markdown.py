@@ -13,14 +13,13 @@ from sweeps.report.document import (
     Format,
     Grid,
     Heading,
-    Links,
     Picture,
     Strip,
     Text,
     flat,
     shown,
 )
-from wsss.basics.printable import printable, web_address
+from wsss.basics.printable import printable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 
@@ -61,9 +60,6 @@ def _block(block: Block) -> Iterator[str]:
             yield f"{escape(lead)}: {f'`{command}`' if is_plain else escape(command)}"
         case Facts(header, rows):
             yield _table(header, rows)
-        case Links(lead, links):
-            shown_links = (f"[{escape(words)}](<{web_address(url)}>)" for words, url in links)
-            yield f"{escape(lead)}: {', '.join(shown_links)}"
         case Grid():
             head, groups = flat(block)
             yield _table(head, [line for group in groups for line in group])

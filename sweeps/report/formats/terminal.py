@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -43,45 +42,31 @@ TONE_STYLES = {"good": "green", "fair": "yellow", "bad": "red", "open": "cyan", 
 
 
 class Fitted:
-    """A table that is split, if too wide, into several with the same labels.
+    """A grid as a table that is split, if too wide, into several with the same labels.
 
     A column is at least as wide as its longest word, or its longest line if it must not wrap.
     """
 
-    def __init__(self, table: Table, num_labels: int) -> None:
-        self.table, self.num_labels = table, num_labels
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
 
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         padding = sum(GAP) + 1  # and a border
-        least, most = zip(*map(_widths, self.table.columns), strict=True)
-        labels = list(range(self.num_labels))
-        parts: list[list[int]] = [labels]
-        for index in range(self.num_labels, len(least)):
-            wanted = [*parts[-1], index]
-            used = sum(least[at] + padding for at in wanted) + 1
-            if used > options.max_width and len(parts[-1]) > self.num_labels:
-                wanted = [*labels, index]
-                parts.append(wanted)
-            parts[-1] = wanted
+        least = [_widths(column)[0] + padding for column in _table(self.grid).columns]
+        num_labels = len(least) - len(self.grid.columns)
+        parts: list[list[int]] = [[]]
+        for index, width in enumerate(least[num_labels:]):
+            others = sum(least[num_labels + at] for at in parts[-1])
+            if parts[-1] and sum(least[:num_labels]) + others + width + 1 > options.max_width:
+                parts.append([])
+            parts[-1].append(index)
         for part in parts:
-            widths = [least[at] for at in part], [most[at] for at in part]
-            room = options.max_width - 1 - padding * len(part)
-            yield self._part(part, _shared(*widths, room))
-
-    def _part(self, kept: Sequence[int], widths: Sequence[int]) -> Table:
-        part = _empty_table()
-        part.columns = [
-            replace(self.table.columns[index], width=width, overflow="fold", _index=at)
-            for at, (index, width) in enumerate(zip(kept, widths, strict=True))
-        ]
-        part.rows = self.table.rows
-        return part
-
-
-def _empty_table() -> Table:
-    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
+            table = _table(self.grid.cut(part))
+            room = options.max_width - 1 - padding * len(table.columns)
+            limits = [_widths(column) for column in table.columns]
+            for column, width in zip(table.columns, _shared(limits, room), strict=True):
+                column.width = width
+            yield table
 
 
 def _widths(column: Column) -> tuple[int, int]:
@@ -92,12 +77,14 @@ def _widths(column: Column) -> tuple[int, int]:
     return (line if column.no_wrap else word), line
 
 
-def _shared(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
-    """Return widths between least and most that fill the room; the narrowest columns grow first."""
-    widths = list(least)
-    while sum(widths) < room and widths != list(most):
-        growing = [at for at, width in enumerate(widths) if width < most[at]]
-        widths[min(growing, key=lambda at: widths[at])] += 1
+def _shared(limits: Sequence[tuple[int, int]], room: int) -> list[int]:
+    """Return widths within (least, most) that fill the room; the narrowest columns grow first."""
+    widths = [least for least, _ in limits]
+    while sum(widths) < room:
+        growing = [at for at, (_, most) in enumerate(limits) if widths[at] < most]
+        if not growing:
+            break
+        widths[min(growing, key=widths.__getitem__)] += 1
     return widths
 
 
@@ -142,22 +129,22 @@ def _block(block: Block) -> Iterator[RenderableType]:
         case Facts(_, rows):
             yield from (as_rich(f"  {name}: {value}") for name, value in rows)
         case Grid():
-            yield _table(block)
+            yield Fitted(block)
         case Details(summary, inner):
             yield as_rich(summary, style="bold")
             yield from renderables(inner)
         case _:
-            pass  # pictures and links
+            pass  # pictures
 
 
-def _table(grid: Grid) -> Fitted:
+def _table(grid: Grid) -> Table:
     head, groups = flat(grid, short=True)
     num_labels = len(head) - len(grid.columns)
     rows = [
         [_cells(line[:num_labels], row) for line, row in zip(lines, group.rows, strict=True)]
         for lines, group in zip(groups, grid.groups, strict=True)
     ]
-    table = _empty_table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
     for index, name in enumerate(head):
         column = grid.columns[index - num_labels] if index >= num_labels else None
         align = column.align if column else "left"
@@ -175,7 +162,7 @@ def _table(grid: Grid) -> Fitted:
         for cells in group:
             table.add_row(*cells)
         table.add_section()
-    return Fitted(table, num_labels)
+    return table
 
 
 def _cells(labels: list[str], row: Row) -> list[RichText]:

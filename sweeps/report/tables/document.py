@@ -21,10 +21,8 @@ from sweeps.report.document import (
     Document,
     Entry,
     Facts,
-    Format,
     Grid,
     Heading,
-    Links,
     Measured,
     Only,
     Pictures,
@@ -160,7 +158,6 @@ def _table_section(report: Report, found: TableReport) -> Section:
             *_evidence(found),
             *_measures(found),
             *_reasons(found),
-            *_links(found),
             *compare_classes(found),
             Only(HTML, (*gallery(found), *drawn)),
         ),
@@ -275,16 +272,6 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
         return (Only(ALL - LATEX, (all_of_them,)),)
     told = "The reasons of the verdicts are in report.md and report.html."
     return Only(ON_PAGES, (all_of_them,)), Only(TERMINAL, (Bullets((told,)),))
-
-
-def _links(found: TableReport) -> tuple[Block, ...]:
-    """Return links to the MLflow runs, for Markdown; on a page they are in the table."""
-    links = tuple(
-        (f"{cell.reference} {words}", url)
-        for cell in found.cells.values()
-        for words, url in cell.links
-    )
-    return (Only(frozenset({Format.markdown}), (Links("MLflow runs", links),)),) if links else ()
 
 
 # The other sections

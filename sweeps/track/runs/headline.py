@@ -5,7 +5,6 @@ headlines share stays under the first one; its tag `wsss.headlines` names all of
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,16 +52,11 @@ class HeadlineRuns(Tracked):
         super().__init__(store, headline.name, headline.sweep, describe(headline), "headline")
         self.headline = headline
         self.report = headline.report_folder(store)
-
-    def parent(self) -> RunView:
-        """Return the headline's own run."""
-        chosen = {
-            CAM_CELL: self.headline.cell,
-            "wsss.choice": self.headline.choice,
-            "wsss.networks": ", ".join(c.prediction_id for c in self.headline.chains),
+        self.parent_tags = {
+            CAM_CELL: headline.cell,
+            "wsss.choice": headline.choice,
+            "wsss.networks": ", ".join(c.prediction_id for c in headline.chains),
         }
-        parent = super().parent()
-        return replace(parent, tags={**parent.tags, **chosen})
 
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
