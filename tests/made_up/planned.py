@@ -42,8 +42,10 @@ def search_trial(number: int, status: Any, *objectives: float, **more: Any) -> S
     return trial
 
 
-def planned_headline(*sources: str, sweep: Sweep = SWEEP, **more: Any) -> Headline:
-    """Return DeepLab on labels of these sources from the CAMs of CELL."""
+def planned_headline(
+    *sources: str, sweep: Sweep = SWEEP, cell: str = CELL, **more: Any
+) -> Headline:
+    """Return DeepLab on labels of these sources from the CAMs of a cell."""
     labels, splits = PseudoLabelConfig(), {"val": "0123"}
-    chains = make_chains(sweep, CELL, list(sources), labels, TINY_DEEPLAB, splits)
-    return Headline(sweep, CELL, chains, "CAMs of III[yes,yes], <as> asked", **more)
+    chains = make_chains(sweep, cell, list(sources), labels, TINY_DEEPLAB, splits)
+    return Headline(sweep, cell, chains, f"CAMs of {cell}, <as> asked", **more)

@@ -38,6 +38,10 @@ def chain(labels: dict[str, Any] | None = None, **segmentation: Any) -> ChainCon
     )
 
 
+def with_run(settings: dict[str, Any]) -> ChainConfig:
+    return chain().model_copy(update={"run": apply_overrides(RunConfig(), settings)})
+
+
 # Ids: what is done anew when a setting changes
 
 IDS = ("maps_id", "walk_id", "labels_id", "segmentation_id", "prediction_id")
@@ -70,19 +74,15 @@ WALKED_CRF = {"refinement": "random_walk_crf"}
         (chain(), chain({"background_score": 0.4}), LABELS),
         (chain(WALKED), chain(WALKED | {"walked_background_score": 0.4}), LABELS),
         *(
-            (
-                chain(),
-                chain().model_copy(update={"run": apply_overrides(RunConfig(), setting)}),
-                set(IDS),
-            )
-            for setting in (
-                {"train.lr": 0.03},
-                {"labels.scales": (1.0,)},
-                {"labels.flip": False},
-                {"labels.resize": "bilinear"},
-                {"labels.upsampling": "direct"},
-                {"labels.precision": "bf16"},
-            )
+            (chain(), with_run({key: value}), set(IDS))
+            for key, value in {
+                "train.lr": 0.03,
+                "labels.scales": (1.0,),
+                "labels.flip": False,
+                "labels.resize": "bilinear",
+                "labels.upsampling": "direct",
+                "labels.precision": "bf16",
+            }.items()
         ),
     ],
 )
@@ -113,10 +113,11 @@ def test_changed_data_is_predicted_and_scored_again() -> None:
     test = one.model_copy(update={"fingerprints": (("val", "a"), ("test", "d"))})
     assert changed(one, val) == {"prediction_id"}
     assert changed(one, test) == set()
-    masks = apply_overrides(RunConfig(), {"data.fingerprint": "d"})  # that the labels are scored by
-    assert changed(one, one.model_copy(update={"run": masks})) == {"prediction_id"}
-    bound = one.model_copy(update={"labels": None})
-    assert "segmentation_id" in changed(bound, bound.model_copy(update={"run": masks}))
+    masks = with_run({"data.fingerprint": "d"})  # that the labels are scored by
+    assert changed(chain(), masks) == {"prediction_id"}
+    no_labels = {"labels": None}
+    bound, other = (each.model_copy(update=no_labels) for each in (chain(), masks))
+    assert "segmentation_id" in changed(bound, other)
 
 
 def test_ids_of_cams_and_counts_in_stores_stay() -> None:
@@ -126,28 +127,29 @@ def test_ids_of_cams_and_counts_in_stores_stay() -> None:
 
 # Label maps
 
-CAMS = np.array([[[0.9, 0.2, 0.05], [0.1, 0.31, 0.3]]], np.float32)
-BLANK = np.zeros((2, 3, 3), np.uint8)
 
-
-def test_a_fixed_score_divides_foreground_from_background() -> None:
-    found = label_map(BLANK, CAMS, (4,), PseudoLabelConfig(background_score=0.15))
-    assert found.tolist() == [[5, 5, 0], [0, 5, 5]]
-
-
-def test_behind_a_random_walk_its_own_background_score_counts() -> None:
-    config = PseudoLabelConfig(
-        refinement="random_walk", background_score=0.9, walked_background_score=0.15
-    )
-    assert label_map(BLANK, CAMS, (4,), config).tolist() == [[5, 5, 0], [0, 5, 5]]
-
-
-def test_confident_labels_leave_doubtful_pixels_out() -> None:
-    config = PseudoLabelConfig(
-        background="confident", confident_foreground=0.3, confident_background=0.05
-    )
-    # above .3: foreground; up to .05: background; between: 255
-    assert label_map(BLANK, CAMS, (4,), config).tolist() == [[5, 255, 0], [255, 5, 255]]
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"background_score": 0.15}, [[5, 5, 0], [0, 5, 5]]),
+        # behind a random walk, a score of its own counts
+        (
+            WALKED | {"background_score": 0.9, "walked_background_score": 0.15},
+            [[5, 5, 0], [0, 5, 5]],
+        ),
+        # above .3: foreground; up to .05: background; between: 255
+        (
+            {"background": "confident", "confident_foreground": 0.3, "confident_background": 0.05},
+            [[5, 255, 0], [255, 5, 255]],
+        ),
+    ],
+)
+def test_a_background_score_divides_a_map_into_labels(
+    settings: dict[str, Any], expected: list[list[int]]
+) -> None:
+    cams = np.array([[[0.9, 0.2, 0.05], [0.1, 0.31, 0.3]]], np.float32)
+    config = apply_overrides(PseudoLabelConfig(), settings)
+    assert label_map(np.zeros((2, 3, 3), np.uint8), cams, (4,), config).tolist() == expected
 
 
 def test_cams_come_back_from_their_file_in_half_precision(tmp_path: Path) -> None:
@@ -175,12 +177,10 @@ def test_cams_of_other_classes_or_another_size_are_not_taken(tmp_path: Path) -> 
         cams_of(tmp_path / "a.npz", (3,), (3, 2))
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip"])
-def test_a_broken_file_of_cams_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.npz"
-    path.write_bytes(content)
+def test_a_broken_file_of_cams_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(DataError, match=r"a\.npz: not a file of CAMs"):
-        read_cams(path)
+        read_cams(tmp_path / "a.npz")
 
 
 # Whole chains on drawn pictures
@@ -222,27 +222,21 @@ def test_metrics_hold_the_score_of_the_written_predictions(
     assert metrics["labels_score"]["num_images"] == len(dataset.image_ids("train"))
 
 
-def test_a_finished_chain_does_nothing_again(
-    store: Path, drawn: Path, tiny_chain: ChainConfig
-) -> None:
-    assert run_all(tiny_chain, store, drawn) == []
-
-
 def test_every_result_says_what_it_was_made_from(store: Path, tiny_chain: ChainConfig) -> None:
     chain, made_from = tiny_chain, {}
     for path in store.rglob("done.json"):
-        result = json.loads(path.read_text())
-        assert str(path.parent.relative_to(store)).endswith(f"/{result['id']}")
-        made_from[path.parent.relative_to(store).parts[0], result["id"]] = result["made_from"]
+        result, rel = json.loads(path.read_text()), path.parent.relative_to(store).as_posix()
+        assert rel.endswith(f"/{result['id']}")
+        made_from[rel] = result["made_from"]
     walked = f"{chain.walk_id}/maps"
     assert made_from == {
-        ("cams", cam_id(chain.run)): {},
-        ("maps", chain.maps_id): {"cams": cam_id(chain.run)},
-        ("walks", chain.walk_id): {"maps": chain.maps_id},
-        ("walks", walked): {"maps": chain.maps_id, "walks": chain.walk_id},
-        ("labels", chain.labels_id): {"walks": walked},
-        ("segmentations", chain.segmentation_id): {"labels": chain.labels_id},
-        ("predictions", chain.prediction_id): {"segmentations": chain.segmentation_id},
+        f"cams/{cam_id(chain.run)}": {},
+        f"maps/{chain.maps_id}": {"cams": cam_id(chain.run)},
+        f"walks/{chain.walk_id}": {"maps": chain.maps_id},
+        f"walks/{walked}": {"maps": chain.maps_id, "walks": chain.walk_id},
+        f"labels/{chain.labels_id}": {"walks": walked},
+        f"segmentations/{chain.segmentation_id}": {"labels": chain.labels_id},
+        f"predictions/{chain.prediction_id}": {"segmentations": chain.segmentation_id},
     }
 
 
@@ -254,7 +248,7 @@ def test_what_is_missing_is_done_and_nothing_else(
     lost = sorted(before)[0]
     content = lost.read_bytes()
     lost.unlink()
-    assert run_all(tiny_chain, store, drawn) == []  # the network needs no labels any more
+    assert run_all(tiny_chain, store, drawn) == []  # it is finished, and needs no labels any more
     records = complete(WriteLabels(tiny_chain), Place(Store(store), drawn))
     assert [record.stage.title for record in records] == ["write labels"]
     assert lost.read_bytes() == content

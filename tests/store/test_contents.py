@@ -6,20 +6,23 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 from commands import environment, process
 from commands import sweeps as given
 from made_up.bucket_server import BUCKET
-from made_up.finished import fill, finished_sweep
+from made_up.finished import cell, fill, finished_sweep
+from made_up.planned import planned_headline
 
 from sweeps.cli.service.store import rm
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.chains.headline import Headline, make_chains, save_headline
+from sweeps.plan.chains.headline import save_headline
 from sweeps.plan.contents import plan_removal
 from sweeps.plan.cost import read_measured
 from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Trial
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
 from sweeps.run.budget import cost_of
@@ -29,11 +32,19 @@ from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.rooms import STAGES, Driven
 from sweeps.store.store import Store, read_json, write_json
-from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 
 def sweeps(store: Store, *words: str) -> Result:
     return given(*words, "--store", store.root, COLUMNS="200")
+
+
+def listed(store: Store) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(sweeps(store, "list", "--json").output)
+    return entries
+
+
+def names(store: Store, room: str) -> set[str]:
+    return {path.name for path in (store.root / room).iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -46,108 +57,104 @@ def iv() -> Sweep:
     return finished_sweep(("IV",), 1)
 
 
+@pytest.fixture(scope="module")
+def best(vi: Sweep) -> Trial:
+    """The best trial of table VI, which table IV does not have."""
+    return cell(vi, "no,yes")
+
+
 @pytest.fixture
-def store(tmp_path: Path, vi: Sweep, iv: Sweep) -> Store:
+def store(tmp_path: Path, vi: Sweep, iv: Sweep, best: Trial) -> Store:
     """Table VI with one trial of four missing, newer; table IV, which shares IV-none = VI-none."""
     store = Store(tmp_path / "results")
     fill(store, iv, lambda trial: 0.5)
-    missing = vi.plan.cell_trials["VI[yes,yes]"][0]
-    best = vi.plan.cell_trials["VI[no,yes]"][0]
+    missing = cell(vi, "yes,yes")
     fill(store, vi, lambda t: None if t == missing else 0.8 if t == best else 0.5)
     os.utime(store.sweep(iv.name) / "sweep.json", (1e9, 1e9))
-    for name in {path.name for path in (store.root / "counts").iterdir()}:
-        cam = next(t.cam_id for s in (iv, vi) for t in s.plan.trials if counts_id(t.config) == name)
-        write_json(store.root / "counts" / name / "done.json", {"made_from": {"cams": cam}})
+    for trial in (*iv.plan.trials, *vi.plan.trials):
+        if trial != missing:
+            counts = store.folder(f"counts/{counts_id(trial.config)}")
+            counts.finish({"made_from": {"cams": trial.cam_id}})
     return store
 
 
-def test_the_list_has_each_sweep_the_newest_first(store: Store, vi: Sweep, iv: Sweep) -> None:
-    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
+def test_the_list_has_each_sweep_the_newest_first(
+    store: Store, vi: Sweep, iv: Sweep, best: Trial
+) -> None:
+    newest, oldest = listed(store)
     assert (newest["name"], oldest["name"]) == (vi.name, iv.name)
     assert (newest["tables"], newest["data"], newest["preset"]) == (["VI"], "made-up", "tiny")
     assert (newest["done"], newest["total"], newest["best"]) == (3, 4, "VI[no,yes]")
-    run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
-    assert newest["best_miou"] == (store.run(run).metrics() or {})["miou_fixed"]
+    assert newest["best_miou"] == (store.run(best.run_id).metrics() or {})["miou_fixed"]
     output = sweeps(store, "list").output
     assert output.index(vi.name) < output.index(iv.name)
     assert f"3/4 done, best VI[no,yes] {newest['best_miou']:.2f}; made-up, tiny; " in output
 
 
-def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv: Sweep) -> None:
+def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(
+    store: Store, vi: Sweep, iv: Sweep
+) -> None:
     path = store.sweep(iv.name) / "sweep.json"
     write_json(path, read_json(path) | {"tables": ["gone"]})
-    output = sweeps(store, "list").output
-    assert "unreadable" in output
-    assert "no table 'gone'" in output
-    refused = sweeps(store, "rm", finished_sweep(("VI",), 1).name, "--results", "--yes")
+    (problem,) = filter(None, (each["problem"] for each in listed(store)))
+    assert "no table 'gone'" in problem
+    refused = sweeps(store, "rm", vi.name, "--results", "--yes")
     assert refused.exit_code == 2
     assert "it is not known which trainings it uses" in refused.output
 
 
+@pytest.mark.parametrize("harm", ["wrong", "unreadable"])
 def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_cost_of_others(
-    store: Store, vi: Sweep, iv: Sweep, caplog: pytest.LogCaptureFixture
+    store: Store, vi: Sweep, iv: Sweep, best: Trial, caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
-    run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
-    path = store.run(run).path / "done.json"
-    found, before = json.loads(path.read_text()), len(read_measured(store)[0])
-    write_json(path, found | {"miou_fixed": "high"})
-    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
-    assert f"{run}/done.json: miou_fixed: Input should be a valid number" in newest["problem"]
+    path, before = store.run(best.run_id).path / "done.json", len(read_measured(store)[0])
+    if harm == "wrong":
+        write_json(path, read_json(path) | {"miou_fixed": "high"})
+        told = f"{path}: miou_fixed: Input should be a valid number; delete it"
+    else:
+        path.unlink()
+        path.symlink_to(path)  # a circle of links cannot be opened
+        told = f"'{path}'; have it made accessible to you"
+    newest, oldest = listed(store)
+    assert str(path) in newest["problem"]
     assert (oldest["problem"], oldest["done"]) == ("", oldest["total"])
     own, other = (sweeps(store, "status", "--sweep", sweep.name) for sweep in (vi, iv))
     assert (own.exit_code, other.exit_code) == (2, 0), own.output
-    for said in (own.output, caplog.text):
-        assert f"{run}/done.json: miou_fixed: Input should be a valid number; delete it" in said
+    assert told in caplog.text
     assert len(read_measured(store)[0]) == before - 1
-    with pytest.raises(StoreError, match=rf"{run}/done\.json: miou_fixed"):
+    with pytest.raises((StoreError, OSError), match=str(path)):
         cost_of(vi, store)
+
+
+def test_a_result_without_its_times_is_left_out_of_the_cost(store: Store, best: Trial) -> None:
+    path, before = store.run(best.run_id).path / "done.json", len(read_measured(store)[0])
+    found = read_json(path)
     write_json(path, {key: value for key, value in found.items() if key != "train_seconds"})
     assert len(read_measured(store)[0]) == before - 1
-
-
-def test_a_result_that_the_system_refuses_to_read_is_told_as_a_damaged_one(
-    store: Store, vi: Sweep, iv: Sweep, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = store.run(vi.plan.cell_trials["VI[no,yes]"][0].run_id).path / "done.json"
-    path.unlink()
-    path.symlink_to(path)  # a circle of links cannot be opened
-    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
-    assert str(path) in newest["problem"]
-    assert oldest["problem"] == ""
-    assert [sweeps(store, "status", "--sweep", each.name).exit_code for each in (vi, iv)] == [2, 0]
-    assert f"'{path}'; have it made accessible to you" in caplog.text
 
 
 def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store, iv: Sweep) -> None:
     copied = store.sweep("copied")
     shutil.copytree(store.sweep(iv.name), copied)
     os.utime(copied / "sweep.json")  # now the last one
+    told = f"{copied}/sweep.json: holds no record of copied; give the folder back its name"
     for words in (("report",), ("status", "--sweep", "copied")):
         done = sweeps(store, *words)
-        assert done.exit_code == 2
-        assert f"{copied}/sweep.json: holds no record of copied; give the folder back its name" in (
-            done.output
-        )
-        assert f"'{iv.name}'" in done.output
-    listed = {
-        each["name"]: each["problem"] for each in json.loads(sweeps(store, "list", "--json").output)
-    }
-    assert "holds no record of copied" in listed["copied"]
-    assert not listed[iv.name]
+        assert (done.exit_code, told in done.output) == (2, True), done.output
+    assert [told in each["problem"] for each in listed(store)] == [True, False, False]
 
 
 def test_removing_a_sweep_keeps_its_trainings(store: Store, vi: Sweep) -> None:
-    before = set((store.root / "cams").iterdir()) | set((store.root / "runs").iterdir())
+    before = names(store, "cams"), names(store, "runs")
     assert sweeps(store, "rm", vi.name, "--yes").exit_code == 0
     assert vi.name not in store.sweep_names()
-    assert before == set((store.root / "cams").iterdir()) | set((store.root / "runs").iterdir())
+    assert before == (names(store, "cams"), names(store, "runs"))
 
 
 def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
-    store: Store, vi: Sweep, iv: Sweep, port: int, tmp_path: Path
+    store: Store, vi: Sweep, iv: Sweep, best: Trial, port: int, tmp_path: Path
 ) -> None:
-    mapped = vi.plan.cell_trials["VI[no,yes]"][0]
-    write_json(store.root / "maps/m/done.json", {"made_from": {"cams": mapped.cam_id}})
+    store.folder("maps/m").finish({"made_from": {"cams": best.cam_id}})
     here, there = (Remote(f"s3://{BUCKET}/x", path) for path in (store.root, tmp_path / "there"))
     for room in ("sweeps", *STAGES):
         here.push_folder(room)
@@ -159,23 +166,20 @@ def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
     done = sweeps(store, "rm", vi.name, "--results", "--yes")
     assert done.exit_code == 0
     assert "2 of its trainings" in done.output
-    kept = {trial.cam_id for trial in iv.plan.trials} | {mapped.cam_id}
-    assert {path.name for path in (store.root / "cams").iterdir()} == kept
-    left = {path.name for path in (store.root / "runs").iterdir()}
-    assert left == {trial.run_id for trial in (*iv.plan.trials, mapped)}
-    assert {path.name for path in (store.root / "counts").iterdir()} == {
-        counts_id(trial.config) for trial in (*iv.plan.trials, mapped)
-    }
+    kept = (*iv.plan.trials, best)
+    assert names(store, "cams") == {trial.cam_id for trial in kept}
+    assert names(store, "runs") == {trial.run_id for trial in kept}
+    assert names(store, "counts") == {counts_id(trial.config) for trial in kept}
 
 
 def test_removing_results_keeps_folders_and_links_that_are_no_stages(
-    store: Store, vi: Sweep, iv: Sweep, tmp_path: Path
+    store: Store, vi: Sweep, iv: Sweep, best: Trial, tmp_path: Path
 ) -> None:
     counts = store.root / "counts"
     (counts / "mine").mkdir()
     (counts / "mine" / "notes.txt").touch()
     (counts / "up").symlink_to("..")  # so that the whole store is below it
-    moved = counts / counts_id(vi.plan.cell_trials["VI[no,yes]"][0].config)
+    moved = counts / counts_id(best.config)
     moved.rename(tmp_path / "disk")
     moved.symlink_to(tmp_path / "disk")
     done = sweeps(store, "rm", vi.name, "--results", "--yes")
@@ -186,10 +190,9 @@ def test_removing_results_keeps_folders_and_links_that_are_no_stages(
 
 
 def test_a_removal_that_is_killed_can_be_repeated_or_the_sweep_run_again(
-    store: Store, vi: Sweep, monkeypatch: pytest.MonkeyPatch
+    store: Store, vi: Sweep, best: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = vi.plan.cell_trials["VI[no,yes]"][0]
-    cam, counts = store.cam(own.cam_id), store.root / "counts" / counts_id(own.config)
+    cam, counts = store.cam(best.cam_id), store.root / "counts" / counts_id(best.config)
     cam.add_attempt({"origin": {}, "resumed": False})
     cam.checkpoints.mkdir()
     (cam.checkpoints / "epoch_0003.pt").write_bytes(b"")
@@ -210,11 +213,11 @@ def test_a_removal_that_is_killed_can_be_repeated_or_the_sweep_run_again(
 
 
 def test_a_removal_from_a_bucket_names_what_goes_there_with_its_size(
-    store: Store, vi: Sweep, port: int, tmp_path: Path
+    store: Store, vi: Sweep, best: Trial, port: int, tmp_path: Path
 ) -> None:
-    own = vi.plan.cell_trials["VI[no,yes]"][0].cam_id
-    (store.root / "cams" / own / "checkpoints").mkdir()
-    (store.root / "cams" / own / "checkpoints" / "epoch_0001.pt").write_bytes(bytes(2_000_000))
+    checkpoints = store.cam(best.cam_id).checkpoints
+    checkpoints.mkdir()
+    (checkpoints / "epoch_0001.pt").write_bytes(bytes(2_000_000))
     here = Remote(f"s3://{BUCKET}/removed", store.root)
     for room in ("sweeps", *STAGES):
         here.push_folder(room)
@@ -222,7 +225,7 @@ def test_a_removal_from_a_bucket_names_what_goes_there_with_its_size(
     mirror = {"WSSS_MIRROR": str(tmp_path / "there"), "COLUMNS": "200"}
     said = given("rm", vi.name, "--results", "--dry-run", *to_bucket, **mirror).output
     assert "2.0 MB to delete\n" in said
-    assert f"  {here.url}/cams/{own}\n" in said
+    assert f"  {here.url}/cams/{best.cam_id}\n" in said
     assert str(tmp_path) not in said
     assert "other machines keep their copies until the same command is given there" in said
     assert f"{here.url}: no sweep" in given("rm", "V-nowhere", *to_bucket, **mirror).output
@@ -275,15 +278,12 @@ def test_a_person_is_asked_and_the_answer_counts(
 
 
 def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
-    store: Store, vi: Sweep
+    store: Store, vi: Sweep, best: Trial
 ) -> None:
-    cell, splits = "VI[no,yes]", {"val": "0" * 16}
-    chains = make_chains(vi, cell, ["none", "masks"], PseudoLabelConfig(), DeepLabConfig(), splits)
-    headline = Headline(vi, cell, chains, f"CAMs of {cell}")
+    headline = planned_headline("none", "masks", sweep=vi, cell="VI[no,yes]")
     save_headline(store, headline)
-    found = json.loads(sweeps(store, "list", "--json").output)
-    (entry,) = (each for each in found if each["kind"] == "headline")
-    assert (entry["name"], entry["tables"]) == (headline.name, [cell])
+    (entry,) = (each for each in listed(store) if each["kind"] == "headline")
+    assert (entry["name"], entry["tables"]) == (headline.name, ["VI[no,yes]"])
     assert (entry["done"], entry["total"], entry["best_miou"]) == (0, 2, None)
     columns = ("origin", "table", "quantity", "method", "percent")
     rows = (("measured here", "I", "mIoU", "CAM", 61.5), ("measured here", "I", "mIoU", "x", None))
@@ -294,21 +294,20 @@ def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
     assert "1/2 done, best CAM 61.50; " in output
     for damaged in ("table,origin\nI\n", f'origin\n"{"x" * 200_000}"\n'):
         (report / "headline.csv").write_text(damaged)
-        (entry,) = (e for e in json.loads(sweeps(store, "list", "--json").output) if e["problem"])
+        (entry,) = (each for each in listed(store) if each["problem"])
         assert f"{report}/headline.csv: not what `sweeps headline` writes (" in entry["problem"]
     (report / "headline.csv").unlink()
     assert sweeps(store, "rm", vi.name, "--results", "--yes").exit_code == 0
-    assert (store.root / "cams" / vi.plan.cell_trials[cell][0].cam_id).exists()
+    assert store.cam(best.cam_id).path.exists()
     assert sweeps(store, "rm", headline.name, "--yes").exit_code == 0
     assert not headline.folder(store).exists()
 
 
 def test_a_running_sweep_and_an_unknown_name_are_refused(store: Store, vi: Sweep) -> None:
     with driving(store, Driven("sweep", vi.name), "wait"):
-        found = sweeps(store, "rm", vi.name, "--yes")
-    assert found.exit_code == 2
-    assert f"another process runs sweep {vi.name}" in found.output
-    assert (store.sweep(vi.name) / "sweep.json").exists()
-    found = sweeps(store, "rm", "V-nowhere", "--yes")
-    assert found.exit_code == 2
-    assert f"no sweep, search or headline V-nowhere; there are: {vi.name}" in found.output
+        running = sweeps(store, "rm", vi.name, "--yes")
+    unknown = sweeps(store, "rm", "V-nowhere", "--yes")
+    assert (running.exit_code, unknown.exit_code) == (2, 2)
+    assert f"another process runs sweep {vi.name}" in running.output
+    assert f"no sweep, search or headline V-nowhere; there are: {vi.name}" in unknown.output
+    assert vi.name in store.sweep_names()

@@ -53,20 +53,17 @@ def test_attempts_are_kept_one_after_the_other(cam: Folder) -> None:
     assert [attempt["host"] for attempt in cam.attempts()] == ["b", "c"]
 
 
-@pytest.mark.parametrize("harm", ["none", "lost", "cut", "one bit"])
-def test_a_zip_is_whole_or_it_does_not_count(cam: Folder, harm: str) -> None:
+def test_a_zip_is_whole_or_it_does_not_count(cam: Folder) -> None:
     path = cam.path / "counts.npz"
     path.parent.mkdir(parents=True)
+    assert not cam.has_whole(path.name)
     np.savez(path, a=np.arange(1000))
-    content = bytearray(path.read_bytes())
-    if harm == "lost":
-        path.unlink()
-    elif harm == "cut":
-        path.write_bytes(content[:2000])
-    elif harm == "one bit":
-        content[2000] ^= 1
-        path.write_bytes(content)
-    assert cam.has_whole("counts.npz") == (harm == "none")
+    assert cam.has_whole(path.name)
+    content = path.read_bytes()
+    one_bit = content[:2000] + bytes([content[2000] ^ 1]) + content[2001:]
+    for harmed in (content[:2000], one_bit):
+        path.write_bytes(harmed)
+        assert not cam.has_whole(path.name)
 
 
 def test_folders_that_cannot_be_read_do_not_count_as_empty(
@@ -137,25 +134,18 @@ def test_a_crash_while_writing_json_leaves_the_old_file(
 
 def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", named={"maps/aa": tmp_path / "out"})
-    folders = {
-        store.cam("aa"): "aa",
-        store.run("aa"): "aa",
-        store.folder("labels/aa"): "aa",
-        store.folder("maps/aa"): "aa",
-        store.folder("walks/aa/maps"): "aa/maps",
-    }
-    for folder, own in folders.items():
+    for rel in ("cams/aa", "maps/aa", "walks/aa/maps"):
+        folder, own = store.folder(rel), rel.partition("/")[2]
         write_json(folder.path / "done.json", {"id": own, "miou": 1.0})
         assert folder.result() == {"id": own, "miou": 1.0}
         write_json(folder.path / "done.json", {"miou": 1.0})  # as earlier versions wrote it
         assert folder.result() == {"miou": 1.0}
         write_json(folder.path / "done.json", {"id": "bb", "miou": 1.0})
-        told = rf"done\.json: holds no record of {own}; delete .*'bb'"
-        with pytest.raises(StoreError, match=told):
+        with pytest.raises(StoreError, match=rf"\.json: holds no record of {own}; delete .*'bb'"):
             folder.is_finished()
 
 
-NOT_JSON = [b"", b'{"a": 1', b"<html>", b"\xff\xfe\x00", b"\0" * 40]
+NOT_JSON = [b"", b'{"a": 1', b"\xff\xfe\x00"]
 RECORDS = ("done.json", "epochs/0001.json", "attempts/0001.json", "failure.json")
 OF_ONE = "holds no record of epoch 1"
 
@@ -164,24 +154,19 @@ OF_ONE = "holds no record of epoch 1"
     ("name", "content", "told"),
     [
         *(("done.json", each, "not JSON") for each in NOT_JSON),
-        *((name, each, "holds no record") for name in RECORDS for each in (b"{}", b"[]", b"3")),
+        *((name, each, "holds no record") for name in RECORDS for each in (b"{}", b"[]")),
         *(("epochs/0001.json", e, OF_ONE) for e in (b'{"loss": 1}', b'{"epoch": 2}')),
-        ("epochs/0001.json", b'{"epoch": null}', OF_ONE),
         ("done.json", b'{"miou_fixed": "x"}', "miou_fixed: Input should be a valid number"),
         ("done.json", b'{"miou_fixed": NaN}', "miou_fixed: Input should be a finite number"),
         ("done.json", b'{"curve": [[0.1, Infinity]]}', "curve.0.1: Input should be a finite"),
         ("done.json", b'{"miou_fixed": 1e3}', "miou_fixed: Input should be less than or equal to"),
-        ("done.json", b'{"iou_best": [-1.0]}', "iou_best.0: Input should be greater than or equal"),
-        ("done.json", b'{"miou_fixed": null}', "miou_fixed: Input should be a valid number"),
         ("done.json", b'{"curve": [[0.1]]}', "curve.0: List should have at least 2 items"),
         (
             "done.json",
             b'{"classes": ["cat"], "iou_best": [1.0]}',
             "Value error, 1 IoUs for background",
         ),
-        ("done.json", b'{"environment": []}', "environment: Input should be a valid dictionary"),
         ("epochs/0001.json", b'{"epoch": 1, "dead": {"enhanced": "x"}}', "dead.enhanced: Input"),
-        ("epochs/0001.json", b'{"epoch": 1, "step_losses": [{}]}', "step_losses.0: Input should"),
         ("attempts/0001.json", b'{"resumed": 3}', "resumed: Input should be a valid boolean"),
         ("failure.json", b'{"kind": 3}', "kind: Input should be a valid string"),
         ("failure.json", b'{"other": 1}', "has no kind"),
@@ -247,26 +232,19 @@ def test_a_store_is_writable_where_no_file_is_in_its_way(
     assert (tmp_path / "taken").read_text() == "a file"
 
 
-def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(
-    tmp_path: Path, cam: Folder
-) -> None:
-    run = Folder(tmp_path / "run")
-    assert run.failure() is None
-    assert run.metrics() is None
-    write_json(run.path / "failure.json", {"kind": "diverged"})
-    assert run.failure() == {"kind": "diverged"}
-    write_json(run.path / "done.json", {"miou_fixed": 12.5})
-    assert run.failure() is None
-    assert run.metrics() == {"miou_fixed": 12.5}
-    (run.path / "done.json").unlink()
-    run.clear_failure()
-    run.clear_failure()
-    assert run.failure() is None
-    write_json(cam.path / "failure.json", {"kind": "died"})
-    assert not cam.is_finished()
+def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(cam: Folder) -> None:
+    assert cam.failure() is None
+    cam.fail("diverged", "at iteration 3", "")
+    assert (cam.why_failed(), cam.is_finished()) == ("diverged: at iteration 3", False)
+    write_json(cam.path / "done.json", {"miou_fixed": 12.5})
+    assert (cam.failure(), cam.metrics()) == (None, {"miou_fixed": 12.5})
+    (cam.path / "done.json").unlink()
+    cam.clear_failure()
+    cam.clear_failure()
+    assert cam.failure() is None
+    cam.fail("died", "", "")
     cam.finish({"epochs": 3})
-    assert cam.is_finished()
-    assert cam.result() == {"epochs": 3}
+    assert (cam.is_finished(), cam.result()) == (True, {"epochs": 3})
     assert not (cam.path / "failure.json").exists()
 
 
@@ -289,12 +267,11 @@ def test_a_relative_root_stays_where_it_was(
     assert store.root == tmp_path / "results"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_drive_without_locks_is_refused_with_the_remedy(
-    cam: Folder, monkeypatch: pytest.MonkeyPatch, code: int
+    cam: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_file: int, _operation: int) -> None:
-        raise OSError(code, os.strerror(code))
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with (
