@@ -203,10 +203,8 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
                 f"--grid gives {quoted(key)} twice; put all its values into one --grid"
             )
         axes[key] = parse_assignments([f"{key}=[{values}]"], option="--grid")[key]
-        labels = [as_word(value) for value in axes[key]]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ConfigError(f"--grid {quoted(word)} gives {label} twice; give it once")
+        if len({*map(as_word, axes[key])}) < len(axes[key]):
+            raise ConfigError(f"--grid {quoted(word)} gives a value twice; give it once")
     return axes
 
 

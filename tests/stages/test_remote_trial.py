@@ -17,7 +17,7 @@ from outcomes import figures, step_losses
 
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_trial
-from sweeps.store.errors import StoreError
+from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, open_store
@@ -52,6 +52,10 @@ def unbroken(config: RunConfig, drawn: Path, tmp_path_factory: pytest.TempPathFa
     return store
 
 
+def outcome(store: Store, config: RunConfig) -> tuple[object, object]:
+    return figures(store, config), step_losses(store, config)
+
+
 FULL = r"cannot be written \(No space left on device\); free space"
 
 
@@ -63,10 +67,15 @@ def place(drawn: Path, prefix: str, limits: PriorLimits | None = None) -> Place:
 def stopped_after(config: RunConfig, drawn: Path, prefix: str, *, epochs: int) -> None:
     """Run a trial until its first checkpoints are written, then leave it."""
     loop = run_trial(config, place(drawn, prefix))
-    assert isinstance(loop, Iterator)
     for _ in range(epochs + 1):  # a checkpoint comes with the record after its own
         next(loop)
-    loop.close()
+    loop.close()  # type: ignore[attr-defined]
+
+
+def objects_of(root: Path) -> set[str]:
+    """Return the files of a store that a bucket has as objects, but for attempts."""
+    files = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return {name for name in files if not name.endswith(".lock") and "/attempts/" not in name}
 
 
 def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
@@ -93,17 +102,13 @@ def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
     assert [record["epoch"] for record in records if "loss" in record] == [3]
     store = asked.store
     assert store.root == mirror
-    assert step_losses(store, config) == step_losses(unbroken, config)
-    assert figures(store, config) == figures(unbroken, config)
-    own = {p.relative_to(unbroken.root).as_posix() for p in unbroken.root.rglob("*") if p.is_file()}
-    assert {key for key in keys(port, "killed") if "/attempts/" not in key} == {
-        name for name in own if not name.endswith(".lock") and "/attempts/" not in name
-    }
-    assert [attempt["resumed"] for attempt in store.cam(cam_id(config)).attempts()] == [False, True]
+    assert outcome(store, config) == outcome(unbroken, config)
     before = keys(port, "killed")
+    assert {key for key in before if "/attempts/" not in key} == objects_of(unbroken.root)
+    assert [attempt["resumed"] for attempt in store.cam(cam_id(config)).attempts()] == [False, True]
     shutil.rmtree(mirror)  # a third machine finds it done
     assert list(run_trial(config, asked)) == []
-    assert figures(store, config) == figures(unbroken, config)
+    assert outcome(store, config)[0] == outcome(unbroken, config)[0]
     assert keys(port, "killed") == before
 
 
@@ -127,8 +132,7 @@ def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
     assert f"s3://{BUCKET}/{key}: altered or cut" in caplog.text
     assert "falling back to the checkpoint before it" in caplog.text
     store = open_store(f"s3://{BUCKET}/damaged")
-    assert step_losses(store, config) == step_losses(unbroken, config)
-    assert figures(store, config) == figures(unbroken, config)
+    assert outcome(store, config) == outcome(unbroken, config)
 
 
 def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it(
@@ -150,19 +154,22 @@ def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it
     assert f"{checkpoints}/epoch_0002.pt" in keys(port, "away")
     list(loop)
     store = open_store(f"s3://{BUCKET}/away")
-    assert figures(store, config) == figures(unbroken, config)
+    assert outcome(store, config) == outcome(unbroken, config)
 
 
 def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
     port: int, tmp_path: Path
 ) -> None:
-    folder, progress = "cams/c/checkpoints", [(1, None), (1, 40), (1, 80), (2, None), (2, 90)]
+    def machine(name: str) -> tuple[Remote, Path]:
+        remote = Remote(f"s3://{BUCKET}/within", tmp_path / name)
+        (remote.mirror / "cams/c/checkpoints").mkdir(parents=True)
+        return remote, remote.mirror / "cams/c/checkpoints"
+
+    progress = [(1, None), (1, 40), (1, 80), (2, None), (2, 90)]
     names = [checkpoint_name(*point) for point in progress]
-    first, second = (Remote(f"s3://{BUCKET}/within", tmp_path / name) for name in "ab")
-    here, there = first.mirror / folder, second.mirror / folder
-    here.mkdir(parents=True)
+    (first, here), (second, there), (third, older) = map(machine, "abc")
     for number, name in enumerate(names):
-        (here / name).write_bytes(name.encode())
+        (here / name).write_text(name)
         for old in sorted(here.iterdir())[:-2]:
             old.unlink()
         first.push_folder("cams/c")
@@ -174,13 +181,11 @@ def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
     (there / names[-1]).unlink()
     second.pull_training("cams/c")  # ours is the newer: nothing comes
     assert sorted(path.name for path in there.iterdir()) == [names[-2], newer.name]
-    older = Remote(first.url, tmp_path / "c")
-    (older.mirror / folder).mkdir(parents=True)
-    (older.mirror / folder / names[0]).touch()
-    older.pull_training("cams/c")  # the bucket's are newer
-    assert {path.name for path in (older.mirror / folder).iterdir()} >= {*names[-2:]}
+    (older / names[0]).touch()
+    third.pull_training("cams/c")  # the bucket's are newer
+    assert {path.name for path in older.iterdir()} == {names[0], *names[-2:]}
     with pytest.raises(StoreError, match=f"{newer.name} cannot be downloaded"):
-        Store(older.mirror, older).cam("c").take_over([names[-1], newer.name])
+        Store(third.mirror, third).cam("c").take_over([names[-1], newer.name])
 
 
 @pytest.fixture
@@ -220,8 +225,7 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
     assert store.run(run_id(config)).metrics() is None
     filler.unlink()
     assert [r["epoch"] for r in run_trial(config, asked) if "loss" in r] == [2, 3]
-    assert step_losses(store, config) == step_losses(unbroken, config)
-    assert figures(store, config) == figures(unbroken, config)
+    assert outcome(store, config) == outcome(unbroken, config)
 
 
 def test_a_full_disk_under_the_mirror_is_named_and_no_half_download_stays(
@@ -244,8 +248,6 @@ def test_a_full_disk_under_the_mirror_is_named_and_no_half_download_stays(
 
 
 def test_other_errors_of_a_disk_are_passed_on_as_they_are(tmp_path: Path) -> None:
-    from sweeps.store.errors import disk_errors
-
     with pytest.raises(OSError, match=r"^\[Errno 5\]"), disk_errors(tmp_path):
         raise OSError(errno.EIO, os.strerror(errno.EIO), "x")
     with pytest.raises(StoreError, match=r"^/some/file: cannot be written"), disk_errors(tmp_path):
