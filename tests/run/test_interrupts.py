@@ -34,54 +34,51 @@ def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def twice(reached: list[str]) -> None:
-    with held_back():
-        press_ctrl_c()
-        press_ctrl_c()
-        reached.append("the end")
-
-
 def test_ctrl_c_waits_for_the_end_and_comes_once() -> None:
-    reached: list[str] = []
+    reached = []
+
+    def twice() -> None:
+        with held_back():
+            press_ctrl_c()
+            press_ctrl_c()
+            reached.append("the end")
+
     with pytest.raises(KeyboardInterrupt):
-        twice(reached)
+        twice()
     assert reached == ["the end"]
     with pytest.raises(KeyboardInterrupt):  # the handler from before is back
         press_ctrl_c()
 
 
-def then_an_error() -> None:
-    with held_back():
-        press_ctrl_c()
-        raise RuntimeError("no Ray here")
-
-
 def test_an_error_inside_is_not_lost_behind_ctrl_c() -> None:
+    def then_an_error() -> None:
+        with held_back():
+            press_ctrl_c()
+            raise RuntimeError("no Ray here")
+
     with pytest.raises(KeyboardInterrupt) as caught:
         then_an_error()
     assert isinstance(caught.value.__context__, RuntimeError)
 
 
-def while_ray_starts_and_ends(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
-    """Press Ctrl-C in the middle of both."""
+def test_ctrl_c_while_ray_starts_waits_until_it_has_and_ray_is_ended_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = []
 
     def slowly(step: str) -> None:
         press_ctrl_c()
         done.append(step)
 
+    def work() -> None:
+        with running_ray(Resources()):
+            done.append("work")
+
     monkeypatch.setenv(SWITCH_VARIABLE, "0")
     monkeypatch.setattr("ray.init", lambda *_, **__: slowly("started"))
     monkeypatch.setattr("ray.shutdown", lambda: slowly("ended"))
-    with running_ray(Resources()):
-        done.append("work")
-
-
-def test_ctrl_c_while_ray_starts_waits_until_it_has_and_ray_is_ended_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        while_ray_starts_and_ends(monkeypatch, done)
+        work()
     assert done == ["started", "ended"]
 
 
