@@ -28,6 +28,18 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+@pytest.fixture
+def told(store: Store, tmp_path: Path) -> Callable[[Callable[[], int]], str]:
+    """Does some work with a command that notes what it is told; returns that."""
+
+    def work_and_read(work: Callable[[], int]) -> str:
+        with suppress(KeyboardInterrupt, StoreError):
+            then_notify(f"{TELL}{tmp_path}/told", store, Driven("sweep", SWEEP.name), work)
+        return (tmp_path / "told").read_bytes().decode(errors="replace")
+
+    return work_and_read
+
+
 def raises(error: BaseException) -> Callable[[], int]:
     def work() -> int:
         raise error
@@ -46,14 +58,39 @@ def raises(error: BaseException) -> Callable[[], int]:
     ],
 )
 def test_a_command_is_told_how_a_run_ended_and_how_far_it_is(
-    store: Store, tmp_path: Path, work: Callable[[], int], state: str, more: str
+    store: Store, told: Callable[..., str], work: Callable[[], int], state: str, more: str
 ) -> None:
-    with suppress(KeyboardInterrupt, StoreError):
-        then_notify(f"{TELL}{tmp_path}/told", store, Driven("sweep", SWEEP.name), work)
     best = SWEEP.plan.trials[1]
     miou = (store.run(best.run_id).metrics() or {})["miou_fixed"]
     text = f"sweep {SWEEP.name}: 3 of 4 done, best {best.cells[0]} {miou:.2f} %{more}"
-    assert (tmp_path / "told").read_text() == f"{state}|{SWEEP.name}|VI|{text}"
+    assert told(work) == f"{state}|{SWEEP.name}|VI|{text}"
+
+
+@pytest.mark.parametrize("text", ["x" * 3_000_000, "é" * 200_000, "a\0b", "lone \ud800", "\udcff"])
+def test_no_text_of_an_error_keeps_the_command_from_being_run(
+    text: str, told: Callable[..., str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = told(raises(StoreError(f"{text} is the reason")))
+    assert said.startswith(f"failed|{SWEEP.name}|VI|")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_store_that_cannot_be_read_is_told_and_any_other_error_is_a_warning(
+    store: Store,
+    told: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    error: Exception = OSError(5, "Input/output error", "/some/file")
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(notify, "read_entries", refuse)
+    assert "Input/output error: '/some/file'" in told(lambda: 0)
+    error = ZeroDivisionError("by nothing")
+    assert then_notify("true", store, Driven("sweep", "x"), lambda: 0) == 0
+    assert "warning: --notify true: cannot be run (by nothing)" in capfd.readouterr().err
 
 
 def test_a_command_that_fails_or_hangs_is_a_warning(
@@ -69,54 +106,6 @@ def test_a_command_that_fails_or_hangs_is_a_warning(
         then_notify("exit 3", store, nothing, raises(StoreError("gone")))
     time.sleep(1.2)
     assert not late.exists(), "what the shell has started went on"
-
-
-@pytest.mark.parametrize("text", ["x" * 3_000_000, "é" * 200_000, "a\0b", "lone \ud800", "\udcff"])
-def test_no_text_of_an_error_keeps_the_command_from_being_run(
-    text: str, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(StoreError):
-        then_notify(
-            f"{TELL}{tmp_path}/told",
-            store,
-            Driven("sweep", SWEEP.name),
-            raises(StoreError(f"{text} is the reason")),
-        )
-    assert (tmp_path / "told").read_bytes().startswith(f"failed|{SWEEP.name}|VI|".encode())
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("place", "error"),
-    [
-        ("subprocess.Popen", OSError(7, "Argument list too long")),
-        ("read_entries", ZeroDivisionError("by nothing")),
-    ],
-)
-def test_a_command_that_cannot_be_run_is_a_warning_and_the_work_stays_done(
-    place: str,
-    error: Exception,
-    store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(f"sweeps.run.notify.{place}", refuse)
-    assert then_notify("true", store, Driven("sweep", "x"), lambda: 0) == 0
-    assert f"warning: --notify true: cannot be run ({error})" in capfd.readouterr().err
-
-
-def test_a_store_that_cannot_be_read_is_told(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(5, "Input/output error", "/some/file")
-
-    monkeypatch.setattr(notify, "read_entries", refuse)
-    assert then_notify(f"{TELL}{tmp_path}/told", store, Driven("sweep", "x"), lambda: 0) == 0
-    assert "Input/output error: '/some/file'" in (tmp_path / "told").read_text()
 
 
 @pytest.mark.parametrize("words", [("run", "VI"), ("search",), ("headline", "none")])

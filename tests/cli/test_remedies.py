@@ -209,34 +209,6 @@ def test_files_are_missing_until_the_printed_command_has_written_them(
     assert "at the fixed threshold" in give(command("wsss", "evaluate", "--run", run))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "sweeps status --every 3",
-        "sweeps plan V --json --concurrent 2",
-        "sweeps headline --cpus 2",
-        "sweeps headline --gpus 1 --label-workers 999",
-        "wsss pseudo-label --run x --gpus 1",
-        "wsss pseudo-label --run x --address auto --workers 3",
-    ],
-)
-def test_an_option_that_has_no_effect_beside_the_others_is_refused(line: str) -> None:
-    assert "no effect with" in refused(*line.split())
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"wsss data draw x --train {10**40}",
-        f"sweeps search --samples {10**40}",
-        "sweeps run V --hang-after 1e300",
-        "sweeps status --watch --every 1e300",
-    ],
-)
-def test_a_number_beyond_any_use_is_refused(line: str) -> None:
-    assert "less than or equal to" in refused(*line.split())
-
-
 @pytest.mark.parametrize("line", ["sweeps --help", "sweeps plan --help", "wsss --help"])
 def test_help_on_a_full_disk_is_one_line(line: str) -> None:
     with Path("/dev/full").open("w") as full:
@@ -249,11 +221,6 @@ def test_help_on_a_full_disk_is_one_line(line: str) -> None:
         )
     assert done.returncode == 2
     assert re.fullmatch("error: .*: No space left on device; free space .*\n", done.stderr)
-
-
-def test_a_folder_in_which_nothing_can_be_made_is_refused() -> None:
-    told = refused("wsss", "data", "draw", "/proc/x")
-    assert re.fullmatch(r"error: /proc/\S+: No such file or directory; name another .*\n", told)
 
 
 def test_a_pipe_in_the_place_of_a_run_is_not_waited_for(tmp_path: Path) -> None:

@@ -39,11 +39,19 @@ from sweeps.tables.own import grid_table
 from wsss.overrides import ConfigError
 
 
-def request(
-    *words: str, tables: Sequence[Any] = ("V",), files: Sequence[str] = (), **options: Any
-) -> Request:
-    return make_request(
-        tables, list(words), RunOptions(**{"preset": "tiny", **options}), files=files
+def request(*words: str, tables: Sequence[Any] = ("V",), **options: Any) -> Request:
+    return make_request(tables, list(words), RunOptions(**{"preset": "tiny", **options}))
+
+
+def job(status: str = "RUNNING", code: int | None = None) -> Any:
+    """A sweep that was submitted as `one`."""
+    return SimpleNamespace(
+        submission_id="one",
+        status=JobStatus(status),
+        driver_exit_code=code,
+        metadata={"wsss-sweep": "0"},
+        start_time=0,
+        entrypoint="",
     )
 
 
@@ -108,14 +116,7 @@ def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
 
 
 def test_the_name_of_an_ended_job_is_refused(tmp_path: Path) -> None:
-    ended = SimpleNamespace(
-        submission_id="one",
-        status=JobStatus.STOPPED,
-        metadata={"wsss-sweep": "0"},
-        start_time=0,
-        entrypoint="",
-    )
-    cluster = Cluster(jobs=[ended])
+    cluster = Cluster(jobs=[job("STOPPED")])
     with pytest.raises(JobError, match=r"one: .* has ended \(STOPPED\).*another --id"):
         submit(cluster, request(), root=tmp_path, job_id="one", python="python")
 
@@ -131,24 +132,21 @@ def test_the_name_of_an_ended_job_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_an_exit_code_is_the_commands(status: str, code: int | None, expected: int) -> None:
-    job: Any = SimpleNamespace(status=JobStatus(status), driver_exit_code=code)
-    assert exit_code(job) == expected
+    assert exit_code(job(status, code)) == expected
 
 
 def test_rays_own_lines_are_no_output_of_a_command_and_one_names_the_store() -> None:
     log = "env is set up\nRunning entrypoint for job x: y\n[sweeps] store /s t\nmine\n"
     assert printed(log) == "mine\n"
-    ended: Any = SimpleNamespace(submission_id="x", status=JobStatus.SUCCEEDED)
-    assert store_of(Cluster(whole=log), ended) == "/s t"
+    assert store_of(Cluster(whole=log), job("SUCCEEDED")) == "/s t"
     with pytest.raises(JobError, match="--store"):
-        store_of(Cluster(whole="mine\n"), ended)
+        store_of(Cluster(whole="mine\n"), job("SUCCEEDED"))
 
 
 def test_a_new_job_is_given_time_to_name_its_store() -> None:
     cluster = Cluster(whole="")
     threading.Timer(0.3, lambda: setattr(cluster, "whole", "[sweeps] store /s\n")).start()
-    begun: Any = SimpleNamespace(submission_id="x", status=JobStatus.PENDING)
-    assert store_of(cluster, begun) == "/s"
+    assert store_of(cluster, job("PENDING")) == "/s"
 
 
 class Cluster(JobServer):
@@ -164,11 +162,11 @@ class Cluster(JobServer):
         return self.known
 
     def job(self, job_id: str) -> Any:
-        self.whole = next_answer = self.answers.pop(0)  # type: ignore[assignment]
-        if isinstance(next_answer, Exception):
-            raise next_answer
-        status = JobStatus.RUNNING if self.answers else JobStatus.FAILED
-        return SimpleNamespace(status=status, driver_exit_code=7)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        self.whole = answer
+        return job("RUNNING" if self.answers else "FAILED", 7)
 
     def log(self, job_id: str) -> str:
         return self.whole
@@ -199,8 +197,8 @@ def test_a_log_is_followed_from_its_last_lines(capsys: pytest.CaptureFixture[str
 def test_a_log_is_printed_once_and_with_a_closed_output_nowhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours = SimpleNamespace(submission_id="job", metadata={"wsss-sweep": "0"}, start_time=0)
-    monkeypatch.setattr(commands, "_connect", lambda address: Cluster(whole="one\n", jobs=[ours]))
+    cluster = Cluster(whole="one\n", jobs=[job()])
+    monkeypatch.setattr(commands, "_connect", lambda address: cluster)
     commands.logs()
     assert capsys.readouterr().out == "one\n"
     monkeypatch.setattr(sys, "stdout", None)  # as Python has it then
@@ -244,10 +242,11 @@ def test_another_server_than_a_job_server_is_told_by_its_answer(answer: str, sai
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(UnreachableError, match="TimeoutError"):
-            JobServer(address, limit=0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(UnreachableError, match="TimeoutError"),
+    ):
+        JobServer(f"http://127.0.0.1:{silent.getsockname()[1]}", limit=0.2)
 
 
 FILES = {

@@ -1,0 +1,59 @@
+"""Wrong words are refused before any work, with what is wrong and a remedy."""
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import program
+
+TRAIN = "wsss train-cam --data VOC --preset tiny --run"
+HUGE = 10**40
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("sweeps plna", "'plan'"),
+        ("wsss infre", "'infer'"),
+        *(
+            (f"sweeps {word} V", "V: not taken here; a sweep is named with --sweep")
+            for word in ("status", "table", "ledger", "sync")
+        ),
+        ("wsss data check --data x --data y", "--data: given twice; give it once"),
+        ("wsss data check --split --data --split b --data x", "x: no such folder"),
+        ("wsss data check", "give one data set: wsss data check --data FOLDER"),
+        ("wsss data check . --data .", "give one data set"),
+        ("wsss data check .", "no folder JPEGImages"),
+        ("wsss data draw s3://bucket/x", "s3://bucket/x is an address; give a path on this"),
+        ("wsss data draw /proc/x", "No such file or directory; name another path"),
+        (f"wsss data draw x --train {HUGE}", "should be less than or equal to"),
+        ("wsss infer --run x --out http://x/y", "--out: http://x/y is an address"),
+        ("wsss infer --run /etc/passwd", "is a file"),
+        ("wsss evaluate --run x --cams /etc/passwd", "is a file"),
+        ("wsss pseudo-label --run x --out /etc/passwd", "is a file"),
+        ("wsss pseudo-label --run x --gpus 1", "no effect without --address"),
+        ("wsss pseudo-label --run x --address auto --workers 3", "no effect with --address"),
+        ("wsss gpu-check --minutes nan", "should be less than or equal to"),
+        (f"{TRAIN} x --recipe rin", "no recipe 'rin'"),
+        (f"{TRAIN} x --set train.learning_rate=1", "unknown setting 'train.learning_rate'"),
+        (f"{TRAIN} x --set data.train_split=nope", "nope.txt: no such split"),
+        (f"{TRAIN} x --set train.crop_size=16", "must be greater than or equal to 17"),
+        (f"{TRAIN} x --weights no.pt", "no.pt: No such file or directory; give a state dict file"),
+        (f"{TRAIN}=", "--run: empty, perhaps from an unset variable; give it a value or leave it"),
+        (f"{TRAIN} {'r' * 300}", "File name too long; name another path"),
+        (f"sweeps search --samples {HUGE}", "should be less than or equal to"),
+        ("sweeps run V --hang-after 1e300", "should be less than or equal to"),
+        ("sweeps status --every 3", "no effect without --watch"),
+        ("sweeps plan V --json --concurrent 2", "no effect with --json"),
+        ("sweeps headline --cpus 2", "no effect without --address, --workers and --gpus"),
+        ("sweeps headline --gpus 1 --label-workers 999", "no effect with Ray"),
+    ],
+)
+def test_wrong_words_are_refused_with_a_remedy_and_make_nothing(
+    line: str, told: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = program(*(drawn if word == "VOC" else word for word in line.split()))
+    assert result.exit_code == 2
+    assert told in " ".join(re.sub("[│╭╰─╮╯]", " ", result.stderr).split())
+    assert not [*tmp_path.iterdir()]
