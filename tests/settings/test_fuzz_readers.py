@@ -99,7 +99,7 @@ def test_any_text_is_text_in_every_format(text: str) -> None:
     tex = latex_escape(text)
     rest = re.sub(
         r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar)"
-        r"\{\}|\$\\lambda_(?:s|\{bs\})\$|\\[{}$&#%_]|\$\\pm\$|\{[\[\]*]\}",
+        r"\{\}|\$\\lambda_\{b?s\}\$|\\[{}$&#%_]|\$\\pm\$|\{[\[\]*]\}",
         "",
         tex,
     )
