@@ -205,7 +205,7 @@ cluster-test: $(STAMP) ## a cluster of two hosts on this machine; Linux, root, 1
 
 bench: $(STAMP) ## speed as ratios to stated peers; 15 minutes on two idle cores
 	@$(call each-benchmark,$(BENCHMARKS))
-	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(call each-benchmark,labels.crf labels.crf_processes); \
+	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(call each-benchmark,labels.crf); \
 		else echo "the dense CRF is left out: it needs 'make crf'"; fi
 
 bench-more: $(STAMP) ## the choices behind docs/performance.md, and slower measurements

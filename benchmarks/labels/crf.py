@@ -1,24 +1,44 @@
-"""Ratios of the dense CRF and of PAMR, for one image.
+"""The dense CRF: present labels against all, and two processes against one.
 
-Usage: python -m benchmarks.labels.crf [--pamr] [folder in VOC layout]. Without a folder, a picture
-is drawn by code.
+Usage: python -m benchmarks.labels.crf. Drawn pictures of 500 x 375 with two smooth maps each.
+Starting the processes is included, and needs two idle cores. This file imports no torch, as the
+processes import it again.
 """
 
-import argparse
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 
-from benchmarks.labels.crf_processes import LABELS, SCORE, Job, jobs, label
+from benchmarks.pictures import VOC_SIZE, voc_sized
 from benchmarks.ratios import faster
+from wsss.basics.pool import pool_map
 from wsss.labels.pseudo_label import score_probs
-from wsss.labels.refine.crf import dense_crf
-from wsss.labels.refine.pamr import neighbour_weights, pamr_label
-from wsss.segmentation_config import CrfConfig, PamrConfig
+from wsss.labels.refine.crf import crf_label, dense_crf
+from wsss.segmentation_config import CrfConfig
+
+NUM_IMAGES = 24
+LABELS = (7, 14)
+SCORE = 0.3
+Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""Pixels [H, W, 3] and maps [2, H, W] in 0..1."""
+
+
+def jobs(folder: Path) -> list[tuple[str, Job]]:
+    rng = np.random.default_rng(0)
+    samples = voc_sized(folder / "voc", NUM_IMAGES).samples("train")
+    pixels = [np.array(Image.open(sample.image_path)) for sample in samples]
+    return [(str(index), (image, smooth_maps(rng))) for index, image in enumerate(pixels)]
+
+
+def smooth_maps(rng: np.random.Generator) -> NDArray[np.float32]:
+    coarse = rng.random((len(LABELS), 8, 10), dtype=np.float32)
+    maps = [Image.fromarray(one).resize(VOC_SIZE, Image.Resampling.BILINEAR) for one in coarse]
+    stacked = np.stack([np.asarray(one) for one in maps])
+    return stacked / stacked.max((1, 2), keepdims=True)
 
 
 def present_labels(job: Job) -> None:
@@ -27,56 +47,27 @@ def present_labels(job: Job) -> None:
     few = score_probs(cams, SCORE)
     every = np.zeros((21, *few.shape[1:]), np.float32)
     every[[0, *(k + 1 for k in LABELS)]] = few
-    config = CrfConfig()
-    name = "dense CRF: 3 present labels against 21"
-    ours, peer = (partial(dense_crf, image, probs, config) for probs in (few, every))
-    faster(name, ours, peer, goal=2)
+    ours, peer = (partial(dense_crf, image, probs, CrfConfig()) for probs in (few, every))
+    faster("dense CRF: 3 present labels against 21", ours, peer, goal=2)
 
 
-def pamr_against_crf(job: Job) -> None:
-    """Three labels: PAMR against the CRF, which has the same purpose but other results."""
-    ours = partial(pamr_label, *job, LABELS, SCORE, PamrConfig())
-    faster("PAMR against dense CRF", ours, partial(label, job))
+def label(job: Job) -> NDArray[np.uint8]:
+    return crf_label(*job, LABELS, SCORE, CrfConfig())
 
 
-def pamr_neighbours(job: Job) -> None:
-    """Neighbours summed one by one, as views, against all stacked, as the authors do."""
-    image, cams = job
-    config = PamrConfig()
-    pixels = torch.from_numpy(image).permute(2, 0, 1).float()
-
-    def peer() -> NDArray[np.float32]:
-        weights = neighbour_weights(pixels, config.dilations)
-        masks = torch.from_numpy(cams)
-        for _ in range(config.iterations):
-            masks = (stacked(masks, config.dilations) * weights).sum(1)
-        return masks.numpy()
-
-    ours = partial(pamr_label, image, cams, LABELS, SCORE, config)
-    assert (
-        ours() == np.where((best := peer()).max(0) > SCORE, np.array(LABELS)[best.argmax(0)] + 1, 0)
-    ).mean() > 0.999
-    faster("PAMR: neighbours one by one against stacked", ours, peer)
+def refine(named: list[tuple[str, Job]], num_workers: int) -> dict[str, NDArray[np.uint8]]:
+    return dict(pool_map(label, named, num_workers=num_workers))
 
 
-def stacked(x: torch.Tensor, dilations: tuple[int, ...]) -> torch.Tensor:
-    """[C, H, W] -> [C, N, H, W] by one convolution with shifting kernels for each dilation."""
-    kernels = torch.eye(9)[[0, 1, 2, 3, 5, 6, 7, 8]].reshape(8, 1, 3, 3)
-    shifted = [
-        F.conv2d(F.pad(x[:, None], [d] * 4, mode="replicate"), kernels, dilation=d)
-        for d in dilations
-    ]
-    return torch.cat(shifted, 1)
+def two_processes(named: list[tuple[str, Job]]) -> None:
+    one, two = (refine(named, number) for number in (1, 2))
+    assert all(np.array_equal(one[name], two[name]) for name, _ in named)
+    row = f"{len(named)} images by CRF: 2 processes against 1"
+    faster(row, partial(refine, named, 2), partial(refine, named, 1), goal=1.9, rounds=2)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, nargs="?", help="folder in VOC layout")
-    parser.add_argument("--pamr", action="store_true", help="also PAMR")
-    chosen = parser.parse_args()
-    ((_, job),) = jobs(1, chosen.data)
-    present_labels(job)
-    if chosen.pamr:
-        pamr_neighbours(job)
-        pamr_against_crf(job)
+    with tempfile.TemporaryDirectory() as name:
+        found = jobs(Path(name))
+    present_labels(found[0][1])
+    two_processes(found)

@@ -2,10 +2,11 @@
 
 Usage: python -m benchmarks.labels.inference [--threads 1]. The loop normalises in floats on the
 CPU, runs batch norm on the activations, and resizes the maps of all 20 classes to full size before
-it picks those that the image holds. Pictures of noise, 500 x 375; random weights.
+it picks those that the image holds. Drawn pictures of 500 x 375; random weights.
 """
 
 import argparse
+import copy
 import tempfile
 from pathlib import Path
 
@@ -14,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.pictures import voc_sized
 from benchmarks.ratios import alternate, faster, show
-from benchmarks.training.train_step import NUM_CLASSES, PlainConvNorm
+from benchmarks.training.train_step import operations, with_plain_norms
 from wsss.config import LabelsConfig, NetworkConfig
 from wsss.data.voc import Sample
+from wsss.gpu_check.trainings import NUM_CLASSES
 from wsss.labels.infer import infer_cams
 from wsss.method.cam import EPSILON
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
 from wsss.networks.cam_net import CamNet
-from wsss.networks.parts.conv_norm import ConvNorm
 
 SCALES = (0.5, 1.0, 1.5)
 CPU = torch.device("cpu")
@@ -53,28 +54,12 @@ def usual_loop(model: CamNet, samples: list[Sample]) -> list[NDArray[np.float32]
     return found
 
 
-def pictures(folder: Path, count: int) -> list[Sample]:
-    rng = np.random.default_rng(0)
-    samples = []
-    for index in range(count):
-        path = folder / f"{index}.jpg"
-        coarse = rng.integers(0, 256, (15, 20, 3)).astype(np.uint8)
-        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(path)
-        samples.append(Sample(str(index), path, (index % 20, (index + 7) % 20), "mask"))
-    return samples
-
-
 def compare(backbone: str, samples: list[Sample], *, four: bool = False) -> None:
     network = NetworkConfig(backbone=backbone, weights="none", feature_map="plain")
-    models = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        models.append(CamNet(network, NUM_CLASSES).eval())
-    ours, peer = models
-    ours.to(memory_format=torch.channels_last)
-    for module in peer.modules():
-        if isinstance(module, ConvNorm):
-            module.__class__ = PlainConvNorm
+    torch.manual_seed(0)
+    peer = CamNet(network, NUM_CLASSES).eval()
+    ours = copy.deepcopy(peer).to(memory_format=torch.channels_last)
+    with_plain_norms(peer)
     labels = LabelsConfig(scales=SCALES, resize="bilinear", upsampling="direct")  # as the loop
 
     def run(batch_size: int = 1) -> list[NDArray[np.float32]]:
@@ -102,11 +87,9 @@ def rate_of_convolutions() -> None:
     x = torch.randn(2, 3, 375, 500).contiguous(memory_format=torch.channels_last)
     square = torch.randn(PRODUCT, PRODUCT)
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            model(x)
+        counted = operations(lambda: model(x))
         pairs = alternate(lambda: model(x), lambda: square @ square, 3)
-    operations = counter.get_total_flops()
-    shares = [operations / own / (2 * PRODUCT**3 / product) for own, product in pairs]
+    shares = [counted / own / (2 * PRODUCT**3 / product) for own, product in pairs]
     show("operations a second of a ResNet-50's forward, against a matrix product's", shares)
 
 
@@ -117,7 +100,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     with tempfile.TemporaryDirectory(prefix="inference") as folder:
-        samples = pictures(Path(folder), 4)
+        samples = voc_sized(Path(folder) / "voc", 4).samples("train")
         compare("mobilenet_v2", samples, four=chosen.four)
         compare("resnet50", samples[:1])
     rate_of_convolutions()

@@ -7,17 +7,13 @@ spread. At 94 x 125, IRN's map of a VOC image, only the sparse walk runs; the de
 extrapolated, time with the cube of the number of pixels, memory with its square.
 """
 
-import json
-import os
-import subprocess
-import sys
 import time
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.ratios import high_water_mib, show
+from benchmarks.ratios import high_water_mib, in_new_process, show
 from wsss.labels.refine.random_walk import random_walk, transition
 from wsss.networks.affinity_net import neighbour_pairs, pair_distances
 
@@ -49,38 +45,47 @@ def dense_walk(features: torch.Tensor, cams: np.ndarray) -> np.ndarray:
 WALKS = {"sparse": sparse_walk, "dense": dense_walk}
 
 
-def child(name: str, height: int, width: int) -> None:
-    """Walk once and print seconds, memory above the start (MiB) and part of the result as JSON."""
+class Walked(NamedTuple):
+    """What one walk took, and part of its result."""
+
+    seconds: float
+    memory: float
+    """MiB above the start."""
+    cams: np.ndarray
+
+
+def walk(name: str, height: int, width: int) -> Walked:
+    """Walk a made-up map once, in a process of its own."""
     rng = np.random.default_rng(0)
     WALKS[name](torch.zeros(2, 4, 4), np.zeros((1, 4, 4), dtype=np.float32))  # loads the libraries
     features = torch.from_numpy(rng.standard_normal((CHANNELS, height, width), dtype=np.float32))
     cams = rng.random((CLASSES, height, width), dtype=np.float32)
     before, started = high_water_mib(), time.perf_counter()
     walked = WALKS[name](features, cams)
-    seconds, memory = time.perf_counter() - started, high_water_mib() - before
-    found = {"seconds": seconds, "memory": memory, "walked": walked[:, ::7, ::7].tolist()}
-    print(json.dumps(found))
-
-
-def measure(name: str, size: tuple[int, int]) -> dict[str, Any]:
-    """Return what a fresh process found."""
-    command = [sys.executable, "-m", "benchmarks.labels.random_walk", name, *map(str, size)]
-    found = subprocess.run(command, capture_output=True, check=True, text=True, env=os.environ)
-    return json.loads(found.stdout)
+    seconds = time.perf_counter() - started
+    return Walked(seconds, high_water_mib() - before, walked[:, ::7, ::7])
 
 
 def compare(size: tuple[int, int]) -> tuple[float, float]:
     """Walk a map both ways in turn; return the dense walk's seconds and MiB."""
-    rounds = [(measure("sparse", size), measure("dense", size)) for _ in range(ROUNDS)]
-    for ours, peer in rounds:
-        np.testing.assert_allclose(ours["walked"], peer["walked"], rtol=1e-3)
+    kinds: dict[str, list[Walked]] = {kind: [] for kind in WALKS}
+    for _ in range(ROUNDS):
+        for kind, walks in kinds.items():
+            walks.append(in_new_process(walk, kind, *size))
+    sparse, dense = kinds.values()
+    for ours, peer in zip(sparse, dense, strict=True):
+        np.testing.assert_allclose(ours.cams, peer.cams, rtol=1e-3)
     name = f"{size[0]} x {size[1]}"
-    show(f"{name}, time", [peer["seconds"] / ours["seconds"] for ours, peer in rounds])
-    _, memory = (
-        show(f"{name}, memory, {kind}", [pair[index]["memory"] for pair in rounds], unit="MiB")
-        for index, kind in enumerate(WALKS)
-    )
-    seconds = show(f"{name}, dense", [peer["seconds"] for _, peer in rounds], unit="s")
+    ratios = [peer.seconds / ours.seconds for ours, peer in zip(sparse, dense, strict=True)]
+    show(f"{name}, time", ratios)
+    _, (seconds, memory) = (show_walks(name, kind, walks) for kind, walks in kinds.items())
+    return seconds, memory
+
+
+def show_walks(name: str, kind: str, walks: list[Walked]) -> tuple[float, float]:
+    """Print what walks of one kind took; return the median seconds and MiB."""
+    seconds = show(f"{name}, {kind}", [one.seconds for one in walks], unit="s")
+    memory = show(f"{name}, memory, {kind}", [one.memory for one in walks], unit="MiB")
     return seconds.median, memory.median
 
 
@@ -89,10 +94,9 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; 256 steps, 2 classes")
     seconds, memory = compare(SMALL_MAP)
     grown = np.prod(LARGE_MAP) / np.prod(SMALL_MAP)
-    ours = [measure("sparse", LARGE_MAP) for _ in range(ROUNDS)]
     name = f"{LARGE_MAP[0]} x {LARGE_MAP[1]}"
-    middle = show(f"{name}, sparse", [found["seconds"] for found in ours], unit="s").median
-    space = show(f"{name}, memory, sparse", [found["memory"] for found in ours], unit="MiB").median
+    ours = [in_new_process(walk, "sparse", *LARGE_MAP) for _ in range(ROUNDS)]
+    middle, space = show_walks(name, "sparse", ours)
     print(
         f"{name}, dense by extrapolation: {seconds * grown**3:.0f} s "
         f"({seconds * grown**3 / middle:.0f} x), {memory * grown**2:.0f} MiB "
@@ -101,7 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        child(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-    else:
-        main()
+    main()

@@ -5,11 +5,9 @@ JSON. docs/scaling.md has the figures and what they mean. Linux.
 """
 
 import argparse
-import cProfile
 import io
 import json
 import os
-import pstats
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -80,17 +78,14 @@ class Watched:
 
     meter: EventMeter
     listeners: list[Listener[Trial]]
-    tracker: MeteredTracker | None = None
+    tracker: MeteredTracker
     drain_seconds: float = 0.0
 
 
 @contextmanager
-def watched(sweep: Sweep, store: Store, *, track: bool) -> Iterator[Watched]:
+def watched(sweep: Sweep, store: Store) -> Iterator[Watched]:
     """Watch a sweep with board and tracking thread; measure how long the thread takes to end."""
     meter, board = EventMeter(), Board(sweep, Console(file=io.StringIO()))
-    if not track:
-        yield Watched(meter, [board, meter])
-        return
     tracker = MeteredTracker(store, SweepRuns(store, sweep))
     thread = TrackingThread(tracker, print)
     found = Watched(meter, [board, thread, meter], tracker)
@@ -102,8 +97,6 @@ def watched(sweep: Sweep, store: Store, *, track: bool) -> Iterator[Watched]:
 
 def tracking_figures(found: Watched, sweep: Sweep, store: Store) -> Figures:
     """Do the final synchronisation of `sweeps run`, timed; return all of tracking's figures."""
-    if found.tracker is None:
-        return {}
     figures = found.tracker.figures(found.meter.done) | {"drain_seconds": found.drain_seconds}
     final = Tracker(store, SweepRuns(store, sweep))
     begun = time.perf_counter()
@@ -114,9 +107,7 @@ def tracking_figures(found: Watched, sweep: Sweep, store: Store) -> Figures:
     return figures | database_rows(store.root / "mlflow.db")
 
 
-def sweep_figures(
-    num_trials: int, gpus: int, nodes: int, seconds: float, *, track: bool, profile: bool
-) -> Figures:
+def sweep_figures(num_trials: int, gpus: int, nodes: int, seconds: float) -> Figures:
     """Run a sweep by `run_missing` on fake nodes with `gpus` logical GPUs in all."""
     with tempfile.TemporaryDirectory(prefix="scaling") as folder, fake_nodes(gpus, nodes) as where:
         sweep, store = made_up_sweep(num_trials), Store(Path(folder))
@@ -124,9 +115,8 @@ def sweep_figures(
         resources = Resources(where, workers=0, cpus=CPUS, gpus=1.0)
         with (
             patch("sweeps.run.ray.tune.sweep_trial", short_trial(sweep, store, seconds)),
-            watched(sweep, store, track=track) as found,
+            watched(sweep, store) as found,
             ProcessMeter() as process,
-            profiled(profile),
         ):
             run_missing(DrivenSweep(sweep, store), resources, found.listeners, print)
         figures: Figures = {"trials": num_trials, "gpus": gpus, "nodes": nodes}
@@ -135,18 +125,17 @@ def sweep_figures(
         return figures | {"end_seconds": ended} | tracking_figures(found, sweep, store)
 
 
-def replay_figures(num_trials: int, concurrent: int, *, track: bool, profile: bool) -> Figures:
+def replay_figures(num_trials: int, concurrent: int) -> Figures:
     """Replay a sweep's events without Ray and without pauses, to measure the rest of a driver."""
     with tempfile.TemporaryDirectory(prefix="scaling") as folder:
         sweep, store = made_up_sweep(num_trials), Store(Path(folder))
         save_sweep(store, sweep)
         trials: list[Trial] = list(sweep.plan.trials)
         write = trial_writer(store.root, write_template(store.root / "template"))
-        with watched(sweep, store, track=track) as found, ProcessMeter() as process:
+        with watched(sweep, store) as found, ProcessMeter() as process:
             source = MissingTrials(store, trials)
             dispatch = Dispatch[Any](source, found.listeners, lambda: None, print)
-            with profiled(profile):
-                hooks = replay(dispatch, trials, concurrent, write)
+            hooks = replay(dispatch, trials, concurrent, write)
         figures: Figures = {"trials": num_trials, "concurrent": concurrent, "hook_seconds": hooks}
         figures |= {"hook_events_per_second": found.meter.num_events / hooks}
         figures |= found.meter.figures(concurrent) | process.figures()
@@ -203,17 +192,6 @@ def fake_nodes(gpus: int, nodes: int) -> Iterator[str]:
         cluster.shutdown()
 
 
-@contextmanager
-def profiled(wanted: bool) -> Iterator[None]:  # noqa: FBT001
-    """Profile the main thread and print where its time went, if wanted."""
-    if not wanted:
-        yield
-        return
-    with cProfile.Profile() as profile:
-        yield
-    pstats.Stats(profile).sort_stats("cumulative").print_stats(45)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("sweep", "replay", "groups", "store"))
@@ -221,20 +199,16 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=8, help="logical GPUs, so trials at a time")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.0, help="that a trial sleeps")
-    parser.add_argument("--no-tracking", action="store_true")
-    parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
     # With Ray's 15, other programs on the machine would be measured.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's spelling
     os.environ["MLFLOW_TRACKING_URI"] = ""  # always a SQLite file in the made-up store
-    track, profile, trials = not given.no_tracking, given.profile, given.trials
+    trials = given.trials
     load = os.getloadavg()[0]
     if given.what == "sweep":
-        figures = sweep_figures(
-            trials, given.gpus, given.nodes, given.seconds, track=track, profile=profile
-        )
+        figures = sweep_figures(trials, given.gpus, given.nodes, given.seconds)
     elif given.what == "replay":
-        figures = replay_figures(trials, given.gpus, track=track, profile=profile)
+        figures = replay_figures(trials, given.gpus)
     elif given.what == "groups":
         figures = group_figures(trials, given.gpus, given.nodes)
     else:

@@ -4,13 +4,13 @@ Usage: python -m benchmarks.training.context. Peak memory is how much a new proc
 forward and backward. Batch 2, 256 channels, fp32, 1 thread. Linux.
 """
 
-import multiprocessing
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.ratios import high_water_mib, overhead, show
+from benchmarks.ratios import high_water_mib, in_new_process, overhead, show
 from wsss.networks.parts.association import associate
 
 BATCH, CHANNELS = 2, 256
@@ -38,13 +38,8 @@ def step(way: str, features: Tensor, temperature: float | None) -> tuple[Tensor,
     return mixed.detach(), x.grad
 
 
-def peak_mib(way: str, size: int) -> float:
-    """Return by how much a step raises the peak memory of a new process, in MiB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grown, (way, size))
-
-
-def _grown(way: str, size: int) -> float:
+def grown_mib(way: str, size: int) -> float:
+    """Return by how much a step raises the peak memory of a process, in MiB."""
     torch.set_num_threads(1)
     step(way, torch.randn(BATCH, 16, CHANNELS), None)  # loads libraries
     features = torch.randn(BATCH, size**2, CHANNELS)
@@ -61,14 +56,10 @@ def main() -> None:
             features = torch.randn(BATCH, size**2, CHANNELS)
             ours, peer = (step(way, features, temperature) for way in WAYS)
             torch.testing.assert_close(ours, peer)
-            overhead(
-                f"context association {size}x{size}, {kind}: ours / full matrix",
-                lambda: step("ours", features, temperature),  # noqa: B023 - called at once
-                lambda: step("full matrix", features, temperature),  # noqa: B023
-                goal=1.0,
-                rounds=rounds,
-            )
-    mib, others = (peak_mib(way, 64) for way in WAYS)
+            name = f"context association {size}x{size}, {kind}: ours / full matrix"
+            ways = (partial(step, way, features, temperature) for way in WAYS)
+            overhead(name, *ways, goal=1.0, rounds=rounds)
+    mib, others = (in_new_process(grown_mib, way, 64) for way in WAYS)
     show(f"... peak memory 64x64: {mib:.0f} MiB / {others:.0f} MiB", [mib / others], "at most 0.25")
 
 

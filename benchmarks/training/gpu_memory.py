@@ -20,9 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweeps.tables.studies import F3
 from wsss.config import Precision, RunConfig
-from wsss.gpu_check.trainings import cam_case
+from wsss.gpu_check.trainings import CELLS, cam_case
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 
@@ -89,13 +88,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--presets", nargs="+", default=["tiny", "short", "paper"])
     for preset in parser.parse_args().presets:
-        for cell, overrides in (("B0", {}), ("F3", F3)):
-            config = apply_overrides(PRESETS[preset], overrides)
+        for cell in ("B0", "F3"):
+            config = apply_overrides(PRESETS[preset], CELLS[cell])
             counts = [n for n in (1, 2, 4, 8, 16) if config.train.batch_size % n == 0]
             for precision in PRECISIONS:
                 first, second = (counted(config, images, precision) for images in (1, 2))
-                one, two = first.peak, second.peak
-                each, fixed = two - one, 2 * one - two + WORKSPACE
+                each = second.peak - first.peak
+                fixed = first.peak - each + WORKSPACE
                 row = "  ".join(f"{n}: {(fixed + n * each) / GIB:5.1f}" for n in counts)
                 name = f"{preset} {cell} {'fp32, tf32' if precision == 'fp32' else precision}"
                 print(

@@ -1,8 +1,8 @@
 """Ratios of the input pipeline: against an IRN-style loader, and what loading adds to a step.
 
-Usage: python -m benchmarks.training.loading [folder in VOC layout]. Without a folder, the real
-pictures beside the checkout, else pictures of 500 x 375 drawn by code. One process and thread,
-nothing is cached; freed memory is kept, as trainings do. Compared:
+Usage: python -m benchmarks.training.loading [folder in VOC layout]. Without a folder, pictures of
+500 x 375 drawn by code. One process and thread, nothing is cached; freed memory is kept, as
+trainings do. Compared:
 
 - a batch of 16 crops from long sides of 320..640 to 512, as the training loop uses it, against the
   IRN-style loader: Pillow resizes, NumPy normalises. Theirs is float and normalised, ours 8-bit;
@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from benchmarks.pictures import voc_sized
 from benchmarks.ratios import faster, overhead
 from wsss.config import RunConfig, TrainConfig
 from wsss.data.drawn.folder import draw_voc
@@ -41,21 +42,9 @@ from wsss.presets import SHORT, TINY
 from wsss.training.cam import CamStep
 from wsss.training.process import pick_device
 
-REAL = Path(__file__).parents[3] / "shared" / "voc" / "VOC2012"
-SIZE = (500, 375)
 NUM_PICTURES, NUM_DRAWN, BATCH = 32, 80, 16
 ROUNDS = 9
 STEP_ROUNDS = {"short": 2, "tiny": 9}
-
-
-def pictures(given: Path | None, folder: Path) -> tuple[Path, list[Sample]]:
-    """Return a folder in VOC layout and pictures of it of VOC's size."""
-    root = given or (REAL if REAL.exists() else None)
-    if root is None:
-        root = draw_voc(folder / "large", num_train=NUM_PICTURES, num_extra=1, num_val=1)
-        for path in (root / "JPEGImages").glob("*.jpg"):
-            Image.open(path).resize(SIZE, Image.Resampling.BICUBIC).save(path, quality=95)
-    return root, VocDataset(root).samples("train")[:NUM_PICTURES]
 
 
 # The IRN-style loader
@@ -181,10 +170,11 @@ def main() -> None:
     given = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        root, samples = pictures(given, folder)
-        print(f"pictures of {root}; Pillow {PIL.__version__}, 1 thread")
+        dataset = VocDataset(given) if given else voc_sized(folder / "large", NUM_PICTURES)
+        samples = dataset.samples("train")[:NUM_PICTURES]
+        print(f"pictures of {dataset.root}; Pillow {PIL.__version__}, 1 thread")
         crops_against_irn(samples)
-        steps_against_cached("short", SHORT, samples, len(VocDataset(root).classes))
+        steps_against_cached("short", SHORT, samples, len(dataset.classes))
         drawn = VocDataset(draw_voc(folder / "drawn", num_train=NUM_DRAWN, num_extra=1, num_val=1))
         steps_against_cached("tiny", TINY, drawn.samples("train"), len(drawn.classes))
 

@@ -13,16 +13,16 @@ from collections import Counter
 from functools import cache
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.pictures import VOC_SIZE
+from benchmarks.training.train_step import operations
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import TABLES
 from wsss.config import LabelsConfig, NetworkConfig, RunConfig
+from wsss.gpu_check.sections.hours import NUM_SCORED, NUM_TRAIN
+from wsss.gpu_check.trainings import NUM_CLASSES
 from wsss.networks.cam_net import CamNet
 from wsss.presets import PAPER
-
-NUM_TRAIN, NUM_SCORED, NUM_CLASSES = 10_582, 1_464, 20
-WIDTH, HEIGHT = 500, 375
 
 
 @cache
@@ -31,23 +31,20 @@ def training_flops(network: NetworkConfig, crop: int) -> int:
     with torch.device("meta"):
         model = CamNet(network, NUM_CLASSES).train()
         x = torch.empty(1, 3, crop, crop)
-    with FlopCounterMode(display=False) as counter:
-        model(x).cams.sum().backward()
-    return int(counter.get_total_flops())
+    return operations(lambda: model(x).cams.sum().backward())
 
 
 @cache
 def inference_flops(network: NetworkConfig, labels: LabelsConfig) -> int:
     """Return the operations of one scored image over all scales and flips."""
+    batch = 2 if labels.flip else 1
     with torch.device("meta"):
         model = CamNet(network, NUM_CLASSES).eval()
-        batch = 2 if labels.flip else 1
-        sizes = [(round(HEIGHT * s), round(WIDTH * s)) for s in labels.scales]
+        width, height = VOC_SIZE
+        sizes = ((round(height * s), round(width * s)) for s in labels.scales)
         inputs = [torch.empty(batch, 3, *size) for size in sizes]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        for x in inputs:
-            model(x)
-    return int(counter.get_total_flops())
+    with torch.no_grad():
+        return operations(lambda: [model(x) for x in inputs])
 
 
 def cost(config: RunConfig) -> tuple[float, float]:

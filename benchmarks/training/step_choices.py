@@ -6,15 +6,16 @@ Usage: python -m benchmarks.training.step_choices [--threads 1]. Random images a
 import argparse
 import os
 import statistics
-import subprocess
-import sys
+from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from benchmarks.ratios import faster, seconds, show
-from benchmarks.training.train_step import NUM_CLASSES, SIZES, config_of, training
+from benchmarks.ratios import faster, in_new_process, seconds, show
+from benchmarks.training.train_step import SIZES, config_of, training
 from sweeps.tables.studies import F3
+from wsss.gpu_check.trainings import NUM_CLASSES
 from wsss.networks.cam_net import CamNet
 from wsss.training.execution import SWITCH_VARIABLE
 from wsss.training.process import pick_device
@@ -30,23 +31,19 @@ def views_together() -> None:
 
 def kept_memory() -> None:
     """Steps that keep the memory they free against glibc's default, each in its own process."""
-    rounds = [(timed_steps("short", keep="1"), timed_steps("short", keep="0")) for _ in range(3)]
+    rounds = [(step_seconds(keep="1"), step_seconds(keep="0")) for _ in range(3)]
     show("keeping freed memory, against glibc's default (short F3)", [b / a for a, b in rounds])
 
 
-def timed_steps(preset: str, *, keep: str) -> float:
-    """Return the seconds of a step in a new process."""
-    command = [sys.executable, "-m", "benchmarks.training.step_choices", "--only-steps", preset]
-    environment = {**os.environ, SWITCH_VARIABLE: keep}
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
-    )
-    return float(done.stdout)
+def step_seconds(*, keep: str) -> float:
+    """Return the median time of a few steps in a new process, after one that does not count."""
+    with patch.dict(os.environ, {SWITCH_VARIABLE: keep}):
+        return in_new_process(few_steps, torch.get_num_threads())
 
 
-def only_steps(preset: str) -> float:
-    """Return the median time of a few steps, after one that does not count."""
-    _, step = training(config_of(preset, dict(F3)))
+def few_steps(threads: int) -> float:
+    pick_device(threads)
+    _, step = training(config_of("short", dict(F3)))
     return statistics.median([seconds(step) for _ in range(4)][1:])
 
 
@@ -58,14 +55,15 @@ def memory_format() -> None:
         other = CamNet(config.network, NUM_CLASSES).train()
         batch, crop = SIZES[preset]
         x = torch.randn(batch, 3, crop, crop)
+        ours, peer = (
+            partial(forward_and_backward, *each)
+            for each in ((model, x, torch.channels_last), (other, x, torch.contiguous_format))
+        )
+        faster(f"channels_last against contiguous ({preset})", ours, peer, rounds=3)
 
-        def contiguous(other: CamNet = other, x: Tensor = x) -> None:
-            other(x).cams.mean().backward()
 
-        def channels_last(model: CamNet = model, x: Tensor = x) -> None:
-            model(x.contiguous(memory_format=torch.channels_last)).cams.mean().backward()
-
-        faster(f"channels_last against contiguous ({preset})", channels_last, contiguous, rounds=3)
+def forward_and_backward(model: CamNet, x: Tensor, layout: torch.memory_format) -> None:
+    model(x.contiguous(memory_format=layout)).cams.mean().backward()
 
 
 def precision() -> None:
@@ -78,12 +76,7 @@ def precision() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only-steps", metavar="PRESET", help="time a few steps and nothing else")
-    chosen = parser.parse_args()
-    pick_device(chosen.threads)
-    if chosen.only_steps:
-        print(only_steps(chosen.only_steps))
-        return
+    pick_device(parser.parse_args().threads)
     views_together()
     kept_memory()
     memory_format()

@@ -12,21 +12,20 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ratios import overhead
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
-from wsss.data.loading.batches import CropBatch
+from wsss.gpu_check.trainings import NUM_CLASSES, cam_case
 from wsss.networks.cam_net import CamNet
 from wsss.networks.parts.conv_norm import ConvNorm
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.training.cam import CamStep
 from wsss.training.process import pick_device
 
-NUM_CLASSES = 20
+CPU = torch.device("cpu")
 SIZES = {"tiny": (8, 96), "short": (16, 160), "paper": (2, 256)}
 """Batch and crop by preset; those of `short` and `paper` are smaller here than in the preset."""
 
@@ -47,33 +46,19 @@ def config_of(preset: str, overrides: dict[str, object]) -> RunConfig:
     return apply_overrides(PRESETS[preset], settings | overrides)
 
 
-def batch_of(config: RunConfig) -> CropBatch:
-    """Return a batch of noise without padding."""
-    size, crop = config.train.batch_size, config.train.crop_size
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (size, 3, crop, crop), generator=generator, dtype=torch.uint8)
-    targets = (torch.rand(size, NUM_CLASSES, generator=generator) < 0.1).float()
-    targets[:, 0] = 1
-    return CropBatch(pixels, torch.tensor([[0, 0, crop, crop]] * size), targets)
-
-
 def training(config: RunConfig) -> tuple[CamNet, Callable[[], object]]:
     """Return a network and a function that takes one whole step: views, losses, optimiser."""
-    torch.manual_seed(0)
-    model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
-    step, batch = CamStep(model, config), batch_of(config)
-    return model, lambda: step(batch)
+    case = cam_case(config, {})
+    model = case.build()
+    step = case.step(model, CPU, config.train.precision)
+    return model, lambda: step(case.batch)
 
 
 def bare(config: RunConfig, *, folded: bool = True) -> Callable[[], object]:
     """Return a function that runs the backbone alone, forward and backward."""
-    torch.manual_seed(0)
-    model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
-    backbone = model.backbone
+    backbone = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).backbone
     if not folded:
-        for module in backbone.modules():
-            if isinstance(module, ConvNorm):
-                module.__class__ = PlainConvNorm
+        with_plain_norms(backbone)
     images = (1 + len(config.views.names)) * config.train.batch_size
     crop = config.train.crop_size
     x = torch.randn(images, 3, crop, crop).contiguous(memory_format=torch.channels_last)
@@ -83,6 +68,13 @@ def bare(config: RunConfig, *, folded: bool = True) -> Callable[[], object]:
         backbone(x)[-1].mean().backward()
 
     return run
+
+
+def with_plain_norms(model: nn.Module) -> None:
+    """Let a network's batch norms work on the activations, as torchvision's do."""
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            module.__class__ = PlainConvNorm
 
 
 class PlainConvNorm(ConvNorm):
