@@ -63,16 +63,14 @@ class MeteredTracker(Tracker):
         self.synced: dict[str, tuple[float, float]] = {}
         """Run id -> begin and end of its last synchronisation."""
 
-    def sync(
-        self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
-    ) -> bool:
+    def sync(self, children: Collection[str], running: Collection[str]) -> bool:
         begun, thread = time.perf_counter(), time.thread_time()
-        done = super().sync(children, running=running)
+        done = super().sync(children, running)
         ended = time.perf_counter()
-        self.num_syncs += len(children or ())
+        self.num_syncs += len(children)
         self.seconds += ended - begun
         self.thread_seconds += time.thread_time() - thread
-        self.synced |= dict.fromkeys(children or (), (begun, ended))
+        self.synced |= dict.fromkeys(children, (begun, ended))
         return done
 
     def figures(self, done: dict[str, float]) -> dict[str, float]:
