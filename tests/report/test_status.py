@@ -135,12 +135,6 @@ def test_each_trial_is_in_the_state_that_its_files_tell(mixed: Store, sweep: Swe
     assert count_statuses(states.values()) == "3 finished, 1 started, 3 missing, 1 failed"
 
 
-def test_a_store_that_does_not_exist_has_only_missing_trials(store: Store, sweep: Sweep) -> None:
-    states = read_states(Store(store.root / "none"), sweep.plan.trials)
-    assert count_statuses(states.values()) == "8 missing"
-    assert read_metrics(Store(store.root / "none")) == {}
-
-
 def test_a_run_that_scores_a_finished_training_again_counts_as_started(
     store: Store, sweep: Sweep
 ) -> None:
@@ -241,14 +235,6 @@ def test_the_status_of_a_sweep_that_no_process_runs_says_how_to_resume_it(
     assert f"run them again with: {again}" in lines
 
 
-def test_a_sweep_that_is_over_is_not_to_be_resumed(store: Store, sweep: Sweep) -> None:
-    for trial in sweep.plan.trials:
-        finish(store, trial, 0.5)
-    text = printed(store, sweep)
-    assert "nothing runs" not in text
-    assert "run them again" not in text
-
-
 def test_by_trial_there_is_a_line_for_each(mixed: Store, sweep: Sweep) -> None:
     text = printed(mixed, sweep, by_trial=True)
     lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
@@ -283,6 +269,7 @@ def test_watching_ends_when_every_trial_is_finished_or_failed(
     counts = [line for line in text.splitlines() if " of 8 trials; " in line]
     assert [line.split()[0] for line in counts] == ["3", "4", "5", "6", "7"]  # also into a file
     assert counts[-1] == "7 finished, 1 failed of 8 trials; nothing left to run"
+    assert "nothing runs" not in text[text.index("Table VI") :]
 
 
 def test_watching_stops_at_ctrl_c_with_the_last_view(
@@ -331,25 +318,24 @@ def test_a_board_prints_a_line_for_each_end_and_none_for_each_step(
     assert file.getvalue().endswith(" s elapsed, nothing left to run\n")
 
 
-def test_a_boards_view_holds_the_same_matrix_as_the_status(sweep: Sweep) -> None:
-    running, done = cell(sweep, "no,no"), cell(sweep, "yes,yes", 1)
+def test_a_board_has_the_matrices_of_the_status_those_at_work_first_lest_they_be_cut_off() -> None:
+    sweep = finished_sweep(("III", "VI"), 2)
+    done = sweep.plan.cell_trials["VI[yes,yes]"][1]
     board, file = board_of(sweep, **{done.run_id: TrialState("finished", 1.0, 8, 44.0)})
+    running = sweep.plan.cell_trials["VI[no,no]"][0]
     board.update(running, status="running", record={"epoch": 2, "progress": 0.25})
     board.console.print(board.view())
     text = file.getvalue()
-    assert "25% ep 2/8" in text
+    shown = [
+        "1 finished, 1 running, 14 missing of 16 trials",
+        "Table VI",
+        "25% ep 2/8",
+        "Table III",
+    ]
+    places = [text.index(part) for part in shown]
+    assert places == sorted(places)
     assert "44.00 (1/2)" in text
-    assert "1 finished, 1 running, 6 missing of 8 trials" in text
-
-
-def test_a_low_terminal_cuts_off_tables_on_which_nothing_is_at_work() -> None:
-    board, file = board_of(sweep := finished_sweep(("III", "VI"), 1))
-    (running,) = sweep.plan.cell_trials["VI[no,no]"]
-    board.update(running, status="running", record={"epoch": 2, "progress": 0.25})
-    board.console.print(board.view())
-    shown = [file.getvalue().index(part) for part in (" of 8 trials", "Table VI", "Table III")]
-    assert shown == sorted(shown)
-    assert not any("━ " in line and "Table" in line for line in file.getvalue().splitlines())
+    assert not any("━ " in line and "Table" in line for line in text.splitlines())
 
 
 def test_the_time_left_follows_from_the_progress_since_the_start(
