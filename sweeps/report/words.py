@@ -3,15 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sweeps.plan.sweep import Sweep
 from sweeps.report.document import DASH, Bullets, Entry, Format, Row, Section, Text
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
-
-if TYPE_CHECKING:
-    from sweeps.plan.sweep import Sweep
 
 _LAMBDA = re.compile(r"(?<![\w./-])lambda_(?=b?s(?![\w-]))")
 """In text, not in names of settings (transfer.lambda_s), tables (grid-lambda_s) or paths."""
@@ -55,7 +53,7 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
     return number(mean) if sd is None else f"{mean:.2f} ± {sd:.2f}"
 
 
-def fixed_score(sweep: "Sweep") -> str:
+def fixed_score(sweep: Sweep) -> str:
     """Return the background score of a sweep's trials, `0.15`, or their range if it is varied."""
     scores = sorted({trial.config.labels.background_score for trial in sweep.plan.trials})
     first, *more = (f"{score:g}" for score in scores)
