@@ -28,19 +28,26 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
-from sweeps.report.headline.results import Network, Results, answer, findings, read_results
+from sweeps.report.headline.results import (
+    IMAGE_LABELS,
+    Network,
+    Results,
+    answer,
+    findings,
+    read_results,
+)
 from sweeps.report.words import HOW_TO_READ, MISSING, about, number, paper_section, signed
 from sweeps.stages.score import evenly_spaced
 from sweeps.stages.segmentation import Predict, draw_gallery
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on
-from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II, SegmentationRow
+from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
 from wsss.data.voc import VocDataset
 
 PRINTED = "printed by the paper"
 MEASURED = "measured here"
 OURS_IN_FULL = "Ours (the paper)"
-IMAGE_LABELS, SALIENCY = "image labels", "image labels, saliency"
+SALIENCY = f"{IMAGE_LABELS}, saliency"
 
 DOTS_PER_INCH = 110
 """Of the gallery."""
@@ -67,7 +74,6 @@ _LABELS = (
 def headline_document(headline: Headline, store: Store) -> Document:
     """Return a headline's report, with the results so far, as a document for every format."""
     results = read_results(headline, store)
-    warning = (Text(results.scale.warning, "mark"),) if results.scale.word else ()
     found = findings(results)
     legend = tuple(Text(line, "soft") for line in _legend(headline))
     code = about(n.figures["environment"] for n in results.networks if n.figures)
@@ -82,9 +88,8 @@ def headline_document(headline: Headline, store: Store) -> Document:
         title=f"Tables I and II: from {headline.cell} to segmentation",
         head=(
             answer(results, store),
-            Only(_FILES, (Text(_network_scale(results)),)),
-            Only(TERMINAL, tuple(map(Text, describe(headline).splitlines()))),
-            *warning,
+            *map(Text, describe(headline).splitlines()),
+            *_warning(results),
             *((Bullets(found),) if found else ()),
             Only(_FILES, (Facts(("about", "this report"), code),)),
             Only(HTML, (Details(HOW_TO_READ, legend),)),
@@ -100,6 +105,50 @@ def headline_document(headline: Headline, store: Store) -> Document:
     )
 
 
+def _warning(results: Results) -> tuple[Text, ...]:
+    return (Text(results.scale.warning, "mark"),) if results.scale.word else ()
+
+
+def _legend(headline: Headline) -> Iterator[str]:
+    yield (
+        "Rows marked as printed are copied from Qin et al., TCSVT 2024, VOC 2012 val and test; "
+        "nothing in them was measured here. Each measured row is one training: another seed may "
+        "move it by a point or more."
+    )
+    yield f"{headline.choice}."
+    yield (
+        "Only the supervised bound is trained on pixel masks. All other networks are trained from "
+        "image-level labels; masks only score their labels and predictions."
+    )
+    sources = [chain.labels.refinement for chain in headline.chains if chain.labels]
+    if any(source.startswith("random_walk") for source in sources):
+        yield (
+            "Settings of the random walk that differ from the published values were chosen on real "
+            "images at small scale, with pixel masks."
+        )
+    yield (
+        "In Table II, a dash means that the class is in no scored image and in no prediction, so "
+        "it has no IoU and does not count in the mean; 0.0, that the class occurs but none of its "
+        "pixels is right."
+    )
+    if any(chain.segmentation.test_crf for chain in headline.chains):
+        yield "The networks' predictions are refined by a dense CRF (test_crf)."
+
+
+# Tables
+
+
+def _table(
+    results: Results, number: str, title: str, grid: Grid, *more: Block, scale: str
+) -> Section:
+    """Return a table's section. What says the scale is below it, too, in case it is copied."""
+    below = Only(_FILES, (Text(scale, "soft"),)), Only(ON_PAGES, _warning(results))
+    name = f"Table {number}"
+    return Section(
+        f"{name}. {title}", name, f"table-{number}", (grid, *more, *below), number, f"{title}."
+    )
+
+
 def _network_scale(results: Results) -> str:
     """Return data, images and network of Tables I and II."""
     sweep = results.headline.sweep
@@ -112,48 +161,29 @@ def _network_scale(results: Results) -> str:
     )
 
 
-def _legend(headline: Headline) -> tuple[str, ...]:
-    lines = [
-        "Rows marked as printed are copied from Qin et al., TCSVT 2024, VOC 2012 val and test; "
-        "nothing in them was measured here. Each measured row is one training: another seed may "
-        "move it by a point or more.",
-        f"{headline.choice}.",
-        "Only the supervised bound is trained on pixel masks. All other networks are trained from "
-        "image-level labels; masks only score their labels and predictions.",
-    ]
-    sources = {chain.labels.refinement for chain in headline.chains if chain.labels}
-    if any(source.startswith("random_walk") for source in sources):
-        lines.append(
-            "Settings of the random walk that differ from the published values were chosen on real "
-            "images at small scale, with pixel masks."
-        )
-    lines.append(
-        "In Table II, a dash means that the class is in no scored image and in no prediction, so "
-        "it has no IoU and does not count in the mean; 0.0, that the class occurs but none of its "
-        "pixels is right."
-    )
-    if any(chain.segmentation.test_crf for chain in headline.chains):
-        lines.append("The networks' predictions are refined by a dense CRF (test_crf).")
-    return tuple(lines)
-
-
-# Tables
-
-
 def _table_i(results: Results) -> Section:
     """Return the section of Table I; a terminal shows only the paper's own printed row."""
     measured = tuple(_measured_row(results, row) for row in results.networks)
-    printed = tuple(_printed_row(row, faint=results.scale.other_classes) for row in TABLE_I)
+    printed = tuple(
+        Row(
+            (OURS_IN_FULL if row.method == OURS else row.method,),
+            (
+                f"{row.val:.1f}",
+                f"{row.test:.1f}",
+                row.backbone,
+                SALIENCY if row.saliency else IMAGE_LABELS,
+                row.publication or "TCSVT24",
+                "not stated",
+            ),
+            strong=row.method == OURS,
+            faint=results.scale.other_classes,
+            formats=ALL if row.method == OURS else _FILES,
+        )
+        for row in TABLE_I
+    )
     groups = RowGroup(MEASURED, measured), RowGroup(PRINTED, printed)
     grid = Grid("Table I", ("method",), _TABLE_I, groups, group_name="origin", style="numbers")
-    return Section(
-        "Table I. Segmentation mIoU (%)",
-        "Table I",
-        "table-I",
-        (grid, *_below(results, _network_scale(results))),
-        "I",
-        "Segmentation mIoU in percent.",
-    )
+    return _table(results, "I", "Segmentation mIoU (%)", grid, scale=_network_scale(results))
 
 
 def _measured_row(results: Results, row: Network) -> Row:
@@ -166,29 +196,11 @@ def _measured_row(results: Results, row: Network) -> Row:
         MISSING if row.miou is None else f"{number(row.miou)}{on_split}",
         test,
         row.chain.segmentation.backbone,
-        _supervision(row),
+        row.supervision,
         DASH,
         row.saw,
     )
     return Row((row.name,), entries, strong=True)
-
-
-def _supervision(row: Network) -> str:
-    return "pixel masks" if row.source == SUPERVISED else IMAGE_LABELS
-
-
-def _printed_row(row: SegmentationRow, *, faint: bool) -> Row:
-    is_ours = row.method == OURS
-    entries = (
-        f"{row.val:.1f}",
-        f"{row.test:.1f}",
-        row.backbone,
-        SALIENCY if row.saliency else IMAGE_LABELS,
-        "TCSVT24" if is_ours else row.publication,
-        "not stated",
-    )
-    name = OURS_IN_FULL if is_ours else row.method
-    return Row((name,), entries, is_ours, faint, ALL if is_ours else _FILES)
 
 
 def _table_ii(results: Results) -> Section:
@@ -215,15 +227,9 @@ def _table_ii(results: Results) -> Section:
     groups = RowGroup("", tuple(classes)), RowGroup("", (mean,))
     grid = Grid("Table II", ("class",), tuple(columns), groups, style="numbers")
     other = "The data set has other classes than VOC, so the paper's rows are left out."
-    left_out = (Text(other, "soft"),) if results.scale.other_classes else ()
-    return Section(
-        f"Table II. IoU per class (%), {results.split}",
-        "Table II",
-        "table-II",
-        (grid, *left_out, *_below(results, _network_scale(results))),
-        "II",
-        f"IoU per class in percent, {results.split}.",
-    )
+    left_out = () if printed else (Text(other, "soft"),)
+    title = f"IoU per class (%), {results.split}"
+    return _table(results, "II", title, grid, *left_out, scale=_network_scale(results))
 
 
 def _one_digit(value: float | None) -> str:
@@ -231,6 +237,7 @@ def _one_digit(value: float | None) -> str:
 
 
 def _labels(results: Results) -> Section:
+    headline = results.headline
     rows = [
         Row(
             (row.name,),
@@ -244,32 +251,19 @@ def _labels(results: Results) -> Section:
         )
         for row in results.labels
     ]
-    cells = (cell for table in results.headline.sweep.plan.tables for cell in table.cells())
-    paper = dict(cells)[results.headline.cell].paper
+    cells = dict(cell for table in headline.sweep.plan.tables for cell in table.cells())
+    paper = cells[headline.cell].paper
     if paper is not None:
-        name = f"paper, {results.headline.cell} ({PRINTED})"
+        name = f"paper, {headline.cell} ({PRINTED})"
         entries = (number(paper), DASH, DASH, DASH, "not stated")
         rows.append(Row((name,), entries, faint=results.scale.other_classes))
     grid = Grid("Labels", ("labels",), _LABELS, in_one_group(rows), style="numbers")
-    split = results.headline.sweep.base.data.eval_split
     about = (
-        f"All rows are made from the same CAMs, those of {results.headline.cell}, and scored on "
-        f"{split}; mIoU in percent."
+        f"All rows are made from the same CAMs, those of {headline.cell}, and scored on "
+        f"{headline.sweep.base.data.eval_split}; mIoU in percent."
     )
-    return Section(
-        "Labels of training images, before and after refinement",
-        "Labels",
-        "labels",
-        (Text(about), grid, *_below(results, results.headline.sweep.describe())),
-        "L",
-        "Labels of training images before and after refinement, percent.",
-    )
-
-
-def _below(results: Results, scale: str) -> tuple[Block, ...]:
-    """Return what every table says below it, in case it is copied: the scale of the runs."""
-    mark = (Only(ON_PAGES, (Text(results.scale.warning, "mark"),)),) if results.scale.word else ()
-    return Only(_FILES, (Text(scale, "soft"),)), *mark
+    title = "Labels of training images, before and after refinement"
+    return _table(results, "L", title, grid, Text(about), scale=headline.sweep.describe())
 
 
 # Records
@@ -279,54 +273,25 @@ Line = dict[str, object]
 
 def _records(results: Results) -> Iterator[Line]:
     """Yield a row per number; `origin` says whether the paper printed it or it was measured."""
-    printed: Line = {"origin": PRINTED, "quantity": "mIoU"}
     for method in TABLE_I:
-        supervision = SALIENCY if method.saliency else IMAGE_LABELS
-        line = {"method": method.method, "publication": method.publication, "table": "I"}
-        line |= {"backbone": method.backbone, "supervision": supervision}
-        yield printed | line | {"split": "val", "percent": method.val}
-        yield printed | line | {"split": "test", "percent": method.test}
-    for classes in () if results.scale.other_classes else TABLE_II:
-        ious = zip(results.class_names, classes.ious, strict=True)
-        for name, value in (*ious, ("mIoU", classes.printed_mean)):
-            line = {"table": "II", "method": classes.method, "split": "val"}
-            yield printed | line | {"quantity": name, "percent": value}
-    for row in results.networks:
-        found = ((name, row.ious.get(name)) for name in results.class_names)
-        for quantity, percent in (("mIoU", row.miou), *found):
-            yield {
-                "table": "I" if quantity == "mIoU" else "II",
-                "origin": MEASURED,
-                "method": row.name,
-                "publication": None,
-                "backbone": row.chain.segmentation.backbone,
-                "supervision": _supervision(row),
-                "split": results.split,
-                "quantity": quantity,
-                "percent": percent,
-                "pixel_masks": row.saw,
-                "images": row.figures.get("eval_images", 0),
-                **_common(results),
-                "prediction_id": row.chain.prediction_id,
-            }
-    for label in results.labels:
-        yield {
-            "table": "labels",
-            "origin": MEASURED,
-            "method": label.name,
+        line: Line = {
+            "table": "I",
+            "origin": PRINTED,
+            "method": method.method,
+            "publication": method.publication,
+            "backbone": method.backbone,
+            "supervision": SALIENCY if method.saliency else IMAGE_LABELS,
             "quantity": "mIoU",
-            "split": results.headline.sweep.base.data.eval_split,
-            "percent": label.miou,
-            "supervision": IMAGE_LABELS,
-            "pixel_masks": label.saw,
-            "images": label.num_images,
-            **_common(results),
         }
-
-
-def _common(results: Results) -> Line:
+        yield line | {"split": "val", "percent": method.val}
+        yield line | {"split": "test", "percent": method.test}
+    for row in () if results.scale.other_classes else TABLE_II:
+        line = {"table": "II", "origin": PRINTED, "method": row.method, "split": "val"}
+        for quantity, iou in zip(results.class_names, row.ious, strict=True):
+            yield line | {"quantity": quantity, "percent": iou}
+        yield line | {"quantity": "mIoU", "percent": row.printed_mean}
     sweep, segmentation = results.headline.sweep, results.headline.chains[0].segmentation
-    return {
+    common: Line = {
         "cell": results.headline.cell,
         "preset": sweep.preset,
         "data": f"{sweep.base.data.name} {sweep.base.data.fingerprint}",
@@ -335,6 +300,37 @@ def _common(results: Results) -> Line:
         "rng_seed": segmentation.rng_seed,
         "small_scale": "yes" if results.scale.marks else "no",
     }
+    for network in results.networks:
+        found = {"mIoU": network.miou, **{n: network.ious.get(n) for n in results.class_names}}
+        for quantity, percent in found.items():
+            yield {
+                "table": "I" if quantity == "mIoU" else "II",
+                "origin": MEASURED,
+                "method": network.name,
+                "publication": None,
+                "backbone": network.chain.segmentation.backbone,
+                "supervision": network.supervision,
+                "split": results.split,
+                "quantity": quantity,
+                "percent": percent,
+                "pixel_masks": network.saw,
+                "images": network.figures.get("eval_images", 0),
+                **common,
+                "prediction_id": network.chain.prediction_id,
+            }
+    for label in results.labels:
+        yield {
+            "table": "labels",
+            "origin": MEASURED,
+            "method": label.name,
+            "quantity": "mIoU",
+            "split": sweep.base.data.eval_split,
+            "percent": label.miou,
+            "supervision": IMAGE_LABELS,
+            "pixel_masks": label.saw,
+            "images": label.num_images,
+            **common,
+        }
 
 
 # Gallery and provenance

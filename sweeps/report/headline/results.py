@@ -29,6 +29,7 @@ from wsss.data.voc import VocDataset
 from wsss.identity import run_id
 
 PLAIN = "none"
+IMAGE_LABELS = "image labels"
 MOST_SEEDS = 20
 """The store is searched for the seeds 0, 1, ... of a network, up to this many."""
 
@@ -56,6 +57,11 @@ class Network:
     def name(self) -> str:
         """In words, e.g. "CAM + random walk"."""
         return self.chain.name
+
+    @property
+    def supervision(self) -> str:
+        """What it was trained from, as in Table I."""
+        return "pixel masks" if self.source == SUPERVISED else IMAGE_LABELS
 
     @property
     def miou(self) -> float | None:
@@ -153,9 +159,8 @@ def _labels(headline: Headline, store: Store) -> Iterator[Labels]:
             yield Labels(chain.name, "not scored")
             continue
         miou, accuracy, images = (scores[k] for k in ("miou", "pixel_accuracy", "num_images"))
-        yield Labels(
-            chain.name, saw, miou, accuracy, images, None if before is None else miou - before
-        )
+        gain = None if before is None else miou - before
+        yield Labels(chain.name, saw, miou, accuracy, images, gain)
         if source_of(chain) == PLAIN:
             before = miou
 
@@ -165,12 +170,10 @@ def _plain(store: Store, chain: ChainConfig) -> tuple[float, int] | None:
     metrics = store.run(run_id(chain.run)).metrics()
     if metrics is None or chain.labels is None or chain.labels.background != "fixed":
         return None
-    at_score = (
-        (miou, metrics["data"]["eval_images"])
-        for threshold, miou in metrics["curve"]
-        if abs(threshold - chain.labels.background_score) < 1e-6
-    )
-    return next(at_score, None)
+    for threshold, miou in metrics["curve"]:
+        if abs(threshold - chain.labels.background_score) < 1e-6:
+            return miou, metrics["data"]["eval_images"]
+    return None
 
 
 # What they say
@@ -189,33 +192,29 @@ def findings(results: Results) -> tuple[str, ...]:
         for network in finished
         if network.finds_background_alone
     ]
-    mious = {n.source: n.miou or 0.0 for n in finished if not n.finds_background_alone}
-    names = {network.source: network.name for network in finished}
-    weak = {source: miou for source, miou in mious.items() if source != SUPERVISED}
-    if best := max(weak, key=weak.__getitem__, default=None):
+    found = {n.source: (n.name, n.miou or 0.0) for n in finished if not n.finds_background_alone}
+    weak = {source: each for source, each in found.items() if source != SUPERVISED}
+    best, reached = max(weak.values(), key=lambda each: each[1], default=("", 0.0))
+    if best:
         sentences.append(
-            f"From image labels, the network on {names[best]} reaches {weak[best]:.2f} mIoU on "
+            f"From image labels, the network on {best} reaches {reached:.2f} mIoU on "
             f"{counted(finished[0].figures['eval_images'], 'image')} ({split})."
         )
-    gains = {
-        labels.name: f", {labels.gain:+z.2f} for its labels on the training images"
-        for labels in results.labels
-        if labels.gain is not None
-    }
-    sentences += [
-        f"{names[source]} against plain CAM: {miou - weak[PLAIN]:+z.2f} points on {split}"
-        f"{gains.get(names[source], '')}."
-        for source, miou in weak.items()
-        if PLAIN in weak and source != PLAIN
-    ]
-    if (bound := mious.get(SUPERVISED)) is not None:
+    gains = {labels.name: labels.gain for labels in results.labels}
+    for name, miou in (each for source, each in weak.items() if PLAIN in weak and source != PLAIN):
+        sentence = f"{name} against plain CAM: {miou - weak[PLAIN][1]:+z.2f} points on {split}"
+        if (gain := gains.get(name)) is not None:
+            sentence += f", {gain:+z.2f} for its labels on the training images"
+        sentences.append(f"{sentence}.")
+    if SUPERVISED in found:
+        _, bound = found[SUPERVISED]
         sentences.append(
             f"The supervised bound reaches {bound:.2f}: image labels reach "
-            f"{100 * weak[best] / bound if bound else 0:.0f} % of it."
+            f"{100 * reached / bound if bound else 0:.0f} % of it."
             if best
             else f"The supervised bound reaches {bound:.2f} mIoU ({split})."
         )
-    if len(mious) > 1:
+    if len(found) > 1:
         sentences.append(
             "Each network is one training: differences of a point or two may be seed noise."
         )
