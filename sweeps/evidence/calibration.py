@@ -8,22 +8,19 @@ seed.
 import textwrap
 from enum import StrEnum
 from statistics import fmean, stdev
-from typing import Any
 
-from pydantic import ValidationError
-
-from sweeps.evidence.calibration_checks import DataFacts, Point, compare
-from sweeps.evidence.seeds import LEVEL, prediction_interval
+from sweeps.evidence.calibration_checks import LABELS, DataFacts, Point, compare
+from sweeps.evidence.seeds import LEVEL, Interval, prediction_interval
 from sweeps.plan.sweep import Sweep
 from sweeps.store.errors import StoreError, disk_errors
-from sweeps.store.store import Store, read_json, write_json
+from sweeps.store.store import Store, read_json, read_written, write_json
 from sweeps.tables.irn_runs import PUBLISHED, RUNS
 from wsss.basics.files import whole_or_absent
 from wsss.basics.strict import Strict
 
 TABLE = "calibrate"
 MAX_SHOWN = 320
-"""Characters of a finding that are printed; the file has all of it."""
+"""Characters of a finding that are printed; calibration.json has all of it."""
 
 
 class Outcome(StrEnum):
@@ -90,10 +87,9 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
     )
 
 
-def expected(num_seeds: int) -> tuple[float, float]:
+def expected(num_seeds: int) -> Interval:
     """Return the expected interval of the mean mIoU of new trainings of IRN's CAMs, percent."""
-    low, high = prediction_interval([run.miou for run in RUNS], num_seeds)
-    return low, high
+    return prediction_interval([run.miou for run in RUNS], num_seeds)
 
 
 def sentence(calibration: Calibration) -> str:
@@ -112,39 +108,32 @@ def sentence(calibration: Calibration) -> str:
 def lines(calibration: Calibration) -> list[str]:
     """Return the verdict as printed lines."""
     if calibration.interval is None:
-        return _nothing(calibration)
-    texts = [f"Calibration: {calibration.outcome.upper()} IRN's published CAM score."]
-    texts += [*_evidence(calibration, calibration.interval), ""]
-    if calibration.outcome is Outcome.reproduces:
-        texts += [
-            f"note: {_told(point)}"
-            for point in calibration.checks
-            if point.name == "image-level labels" and point.state == "note"
+        return [
+            "Calibration: CALIBRATES NOTHING HERE. The steps run, but data or settings are not "
+            "those of IRN's published CAM score, so the mIoU above cannot be compared with it:",
+            *(f"  - {_told(point)}" for point in calibration.reasons),
+            "To calibrate: make calibrate DATA=/data/VOC2012 GPUS=1, with the full VOC 2012 and "
+            "SBD (wsss data prepare), without PRESET, WEIGHTS and SET.",
         ]
-        texts.append(
-            "Next: `make probe PRESET=paper`, then `make tables PRESET=paper`, both with this DATA "
-            "and GPUS."
-        )
-        return texts
-    texts.append("What to look at, in this order (IRN's in brackets):")
-    texts += [f"{at:2}. {_told(point)}" for at, point in enumerate(calibration.checks, 1)]
-    texts.append("docs/calibration.md says how each point affects the score.")
-    return texts
-
-
-def _nothing(calibration: Calibration) -> list[str]:
     texts = [
-        "Calibration: CALIBRATES NOTHING HERE. The steps run, but data or settings are not those "
-        "of IRN's published CAM score, so the mIoU above cannot be compared with it:"
+        f"Calibration: {calibration.outcome.upper()} IRN's published CAM score.",
+        *_evidence(calibration, calibration.interval),
+        "",
     ]
-    for point in calibration.reasons:
-        found = textwrap.shorten(point.found, MAX_SHOWN, placeholder=" ...")
-        texts.append(f"  - {point.name}: {found} [{point.reference}]")
-    texts.append(
-        "To calibrate: make calibrate DATA=/data/VOC2012 GPUS=1, with the full VOC 2012 and SBD "
-        "(wsss data prepare), without PRESET, WEIGHTS and SET."
-    )
-    return texts
+    if calibration.outcome is Outcome.reproduces:
+        notes = (p for p in calibration.checks if p.name == LABELS and p.state == "note")
+        return [
+            *texts,
+            *(f"note: {_told(point)}" for point in notes),
+            "Next: `make probe PRESET=paper`, then `make tables PRESET=paper`, both with this DATA "
+            "and GPUS.",
+        ]
+    return [
+        *texts,
+        "What to look at, in this order (IRN's in brackets):",
+        *(f"{at:2}. {_told(point)}" for at, point in enumerate(calibration.checks, 1)),
+        "docs/calibration.md says how each point affects the score.",
+    ]
 
 
 def _evidence(calibration: Calibration, interval: tuple[float, float]) -> list[str]:
@@ -175,8 +164,9 @@ def _seeds(calibration: Calibration) -> str:
 
 
 def _told(point: Point) -> str:
-    mark = "" if point.state == "same" else " (look)" if point.state == "note" else " (DIFFERS)"
-    return f"{point.name}{mark}: {point.found} [{point.reference}]"
+    mark = " (look)" if point.state == "note" else ""
+    found = textwrap.shorten(point.found, MAX_SHOWN, placeholder=" ...")
+    return f"{point.name}{mark}: {found} [{point.reference}]"
 
 
 def write(store: Store, sweep: Sweep, calibration: Calibration) -> bool:
@@ -195,12 +185,7 @@ def write(store: Store, sweep: Sweep, calibration: Calibration) -> bool:
 def read(store: Store, sweep_name: str) -> Calibration | None:
     """Return a sweep's verdict, None before there is one. Raises StoreError if it is broken."""
     path = store.sweep(sweep_name) / "calibration.json"
-    saved: Any = read_json(path)
-    if saved is None:
+    remedy = "delete it, and give the `sweeps calibrate` command again"
+    if not path.exists():
         return None
-    try:
-        return Calibration.model_validate(saved)
-    except ValidationError:
-        raise StoreError(
-            f"{path}: not what `sweeps calibrate` writes; delete it, and run that command again"
-        ) from None
+    return read_written(path, "sweeps calibrate", Calibration.model_validate, remedy)

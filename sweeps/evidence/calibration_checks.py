@@ -12,7 +12,9 @@ from pydantic.dataclasses import dataclass
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from sweeps.tables.irn_runs import AUTHOR_LOG, AUTHOR_LOSSES, AUTHOR_STEPS
+from wsss.basics.printable import as_word
 from wsss.basics.strict import Strict
+from wsss.config import RunConfig
 from wsss.identity import canonical
 from wsss.presets import IRN
 
@@ -22,14 +24,6 @@ if TYPE_CHECKING:
 V1_FILES = {"0676ba61": "resnet50-0676ba61.pth", "19c8e357": "resnet50-19c8e357.pth"}
 """Start of the SHA-256 -> file. Both have the same tensors; IRN loads the second, older one."""
 
-COMPARED = {
-    "background score": ("labels.background_score",),
-    "scales and flip": ("labels.scales", "labels.flip", "labels.resize", "labels.upsampling"),
-    "epochs": ("train.epochs",),
-    "precision": ("train.precision",),
-    "batch size": ("train.batch_size",),
-}
-"""Point -> the settings that it compares."""
 NOT_COMPARED = (
     "network.weights",
     "data.name",
@@ -40,7 +34,10 @@ NOT_COMPARED = (
     "rng_seed",
     "repeat",
 )
-"""Settings that other checks cover, or that do not change the score at .15."""
+"""Settings that other points cover, or that do not change the score at .15."""
+
+
+LABELS = "image-level labels"
 
 
 class ListFacts(Strict):
@@ -113,30 +110,18 @@ def is_full_voc(root: Path) -> bool:
 
 def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Point, ...]:
     """Return all points in the order in which to look. Every trial of the sweep is finished."""
-    metrics = [found for t in sweep.plan.trials if (found := store.run(t.run_id).metrics())]
-    epochs = [store.cam(trial.cam_id).epochs() for trial in sweep.plan.trials]
+    trials = sweep.plan.trials
+    metrics = [found for trial in trials if (found := store.run(trial.run_id).metrics())]
+    epochs = [store.cam(trial.cam_id).epochs() for trial in trials]
     steps = [[loss for e in one for loss in e.get("step_losses", ())] for one in epochs]
-    ours = sweep.plan.trials[0].config.flat()  # canonical, as every trial's
-    irns = canonical(IRN).flat()
-
-    def check(name: str, more: str = "") -> Point:
-        """Compare some settings. more: appended to what was found."""
-        keys = COMPARED[name]
-        same = all(ours[key] == irns[key] for key in keys)
-        return _point(name, _said(keys, irns), _said(keys, ours) + more, same=same)
-
     return (
         _weights(sweep),
         _list("training images", facts.trained, "train_aug"),
         _list("scored images", facts.scored, "train"),
         _labels(facts),
-        check("background score", _thresholds(metrics)),
-        check("scales and flip"),
-        check("epochs"),
+        _threshold(metrics),
+        _settings(trials[0].config),
         _iterations(steps),
-        check("precision"),
-        check("batch size"),
-        _other_settings(ours, irns),
         _losses(steps),
         _versions(metrics),
     )
@@ -144,27 +129,6 @@ def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Point, ...]:
 
 def _point(name: str, reference: str, found: str, *, same: bool) -> Point:
     return Point(name, reference, found, "same" if same else "differs")
-
-
-def _other_settings(ours: dict[str, Any], irns: dict[str, Any]) -> Point:
-    """Compare every setting that no other point compares."""
-    elsewhere = {*NOT_COMPARED, *(key for keys in COMPARED.values() for key in keys)}
-    found = ", ".join(
-        f"{key} {_value(ours[key])} (IRN: {_value(irns[key])})"
-        for key in irns
-        if key not in elsewhere and ours[key] != irns[key]
-    )
-    return _point("other settings", "the preset irn", found or "the preset irn", same=not found)
-
-
-def _said(keys: tuple[str, ...], settings: dict[str, Any]) -> str:
-    if len(keys) == 1:
-        return _value(settings[keys[0]])
-    return ", ".join(f"{key.rpartition('.')[2]} {_value(settings[key])}" for key in keys)
-
-
-def _value(value: Any) -> str:
-    return "/".join(f"{one:g}" for one in value) if isinstance(value, list) else str(value)
 
 
 def _weights(sweep: Sweep) -> Point:
@@ -175,23 +139,20 @@ def _weights(sweep: Sweep) -> Point:
         same = name is not None
         found = f"a file, {network.weights[:23]}..., {name or 'neither of the two'}"
     elif network.backbone == "resnet50" and network.weights == "imagenet_v1":
-        same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}{_cached_digest()}"
+        same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}"
     reference = f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}"
     return _point("initial weights", reference, found, same=same)
 
 
-def _cached_digest() -> str:
-    """Say, after its name, whether torchvision's file on this machine is intact."""
-    from torch.hub import get_dir
-
-    from wsss.weights import file_digest
-
-    path = Path(get_dir()) / "checkpoints" / V1_FILES["0676ba61"]
-    if not path.is_file():
-        return ", not in the cache of this machine"
-    digest = file_digest(path)
-    whose = "as its name says" if digest[7:15] in V1_FILES else "NOT what its name says: delete it"
-    return f", {digest[:23]}..., {whose}"
+def _settings(config: RunConfig) -> Point:
+    """Compare every setting that no other point compares. config: canonical, as every trial's."""
+    ours, irns = config.flat(), canonical(IRN).flat()
+    found = [
+        f"{key} {as_word(ours[key])} (IRN: {as_word(irns[key])})"
+        for key in irns
+        if key not in NOT_COMPARED and ours[key] != irns[key]
+    ]
+    return _point("settings", "the preset irn", ", ".join(found) or "as there", same=not found)
 
 
 def _list(name: str, found: ListFacts, split: str) -> Point:
@@ -216,16 +177,19 @@ def _labels(facts: DataFacts) -> Point:
     remedy = "; give VOC 2012's whole Annotations folder" if masks else ""
     found = f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}"
     reference = "all from VOC's XML, those of SBD's images too"
-    return Point("image-level labels", reference, found, "note" if masks else "same")
+    return Point(LABELS, reference, found, "note" if masks else "same")
 
 
-def _thresholds(metrics: list[dict[str, Any]]) -> str:
-    fixed, best = fmean(m["miou_fixed"] for m in metrics), fmean(m["miou_best"] for m in metrics)
-    thresholds = ", ".join(f"{m['best_threshold']:g}" for m in metrics)
-    return (
-        f", which gives {fixed:.2f} mIoU; the best threshold ({thresholds}) gives {best:.2f}, "
-        "whose choice saw the masks"
+def _threshold(metrics: list[dict[str, Any]]) -> Point:
+    """Say what the fixed score and the best threshold give: maps may only be scaled otherwise."""
+    fixed, best = (fmean(m[key] for m in metrics) for key in ("miou_fixed", "miou_best"))
+    ours, irns = metrics[0]["fixed_threshold"], IRN.labels.background_score
+    found = (
+        f"{ours:g}, which gives {fixed:.2f} mIoU; the best threshold "
+        f"({', '.join(format(m['best_threshold'], 'g') for m in metrics)}) gives {best:.2f}, whose "
+        "choice saw the masks"
     )
+    return _point("background score", f"{irns:g}", found, same=ours == irns)
 
 
 def _iterations(steps: list[list[float]]) -> Point:

@@ -73,13 +73,9 @@ def table_verdicts(
     cell to be judged -> the one it is compared with. The p-values of all these cells are
     adjusted together: those of "no difference", and those of "as in the paper".
     """
-    found = [
-        seed_differences(measured.get(reference, {}), measured.get(baseline, {}))
-        for reference, baseline in baselines.items()
-    ]
-    printed = [
-        _paper_difference(paper.get(cell), paper.get(base)) for cell, base in baselines.items()
-    ]
+    pairs = baselines.items()
+    found = [seed_differences(measured.get(a, {}), measured.get(b, {})) for a, b in pairs]
+    printed = [_paper_difference(paper.get(a), paper.get(b)) for a, b in pairs]
     adjusted = holm([differences.p for differences in found])
     outside = holm([_p_outside(d, p, margin) for d, p in zip(found, printed, strict=True)])
     evidence = {}
@@ -118,42 +114,32 @@ def judge(
     `not resolvable`. Equivalence is per cell, not adjusted.
     """
     n, mean, sd = differences.n, differences.mean, differences.sd
-    p_equivalent = tost(differences.values, centre=paper, margin=margin)
+    equal_p = tost(differences.values, centre=paper, margin=margin)
     interval = seed_interval(differences.values, level=1 - 2 * ALPHA)
-    if interval is None or p_equivalent is None or mean is None or sd is None:
+    if mean is None:
         none = "no seed was measured for both the cell and its baseline"
-        return Verdict(Word.NOT_RESOLVABLE, "one seed: seed noise unknown" if n else none)
-    measured = f"measured {mean:+z.2f} ± {sd:.2f} over {n} seeds"
-    expected = f"the paper's {paper:+z.2f}"
-    span = f"{100 * (1 - 2 * ALPHA):.0f} % interval {interval.low:+z.2f} to {interval.high:+z.2f}"
+        return Verdict(Word.NOT_RESOLVABLE, none)
+    if not (interval and sd is not None and equal_p is not None):
+        return Verdict(Word.NOT_RESOLVABLE, "one seed: seed noise unknown")
     assert holm_p is not None
     assert outside_p is not None
-    equivalent, differs, outside = p_equivalent < ALPHA, holm_p < ALPHA, outside_p < ALPHA
-    has_sign = _has_sign(paper, margin)
-    if has_sign and differs:
-        if mean * paper < 0:
-            reason = f"{measured}, the opposite sign of {expected} (Holm {p_words(holm_p)})"
-            return Verdict(Word.NOT_REPRODUCED, reason)
-        if not equivalent:
-            where = "lies outside" if outside else "is not shown to be within"
-            reason = f"{measured}, the sign of {expected} (Holm {p_words(holm_p)}), but {where} "
-            return Verdict(Word.TREND_ONLY, f"{reason}± {margin:.2f} of it ({span})")
-    if outside:
-        reason = f"{measured}, {span}, wholly outside {expected} ± {margin:.2f}"
-        reason += f" (Holm {p_words(outside_p)})"
-        return Verdict(Word.NOT_REPRODUCED, reason)
-    if not equivalent:
-        reason = f"{measured}, {span}, neither shows nor rules out {expected} ± {margin:.2f}"
-        reason += f" (to rule it out: Holm {p_words(outside_p)})"
+    has_sign, differs, equal = _has_sign(paper, margin), holm_p < ALPHA, equal_p < ALPHA
+    word, more = Word.NOT_RESOLVABLE, ""
+    if has_sign and differs and mean * paper > 0:
+        word = Word.REPRODUCED if equal else Word.TREND_ONLY
+    elif outside_p < ALPHA or (has_sign and differs):
+        word = Word.NOT_REPRODUCED
+    elif equal and not has_sign:
+        word = Word.REPRODUCED
     else:
-        same = f"within ± {margin:.2f} of {expected} (equivalence {p_words(p_equivalent)})"
-        reason = f"{measured}, {same}"
-        if not has_sign:
-            return Verdict(Word.REPRODUCED, reason)
-        if differs:
-            return Verdict(Word.REPRODUCED, f"{reason} and not 0 (Holm {p_words(holm_p)})")
-        reason += f", but not shown to differ from 0 (Holm {p_words(holm_p)})"
-    return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {_missing(paper, margin, sd, n)}")
+        more = f"; {_missing(paper, margin, sd, n)}"
+    reason = (
+        f"measured {mean:+z.2f} ± {sd:.2f} over {n} seeds ({100 * (1 - 2 * ALPHA):.0f} % interval "
+        f"{interval.low:+z.2f} to {interval.high:+z.2f}), the paper {paper:+z.2f} ± {margin:.2f}; "
+        f"tested: no difference (Holm {p_words(holm_p)}), one within the paper's margin (Holm "
+        f"{p_words(outside_p)}), one outside it ({p_words(equal_p)}){more}"
+    )
+    return Verdict(word, reason)
 
 
 def _paper_difference(cell: float | None, baseline: float | None) -> float | None:
