@@ -132,9 +132,6 @@ class Checked(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         raise StoreError(f"{self.path}: has no {key}; {AGAIN}")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Checked, (self.path, dict(self))
-
 
 def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Checked:
     """Return what was read from a file. Raises StoreError unless it is a record of this kind."""

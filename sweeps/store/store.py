@@ -286,7 +286,7 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """On another machine, the mirror is somewhere else."""
-        return _reopened, (self.address, self.named)
+        return open_store, (self.address, self.named)
 
     @property
     def address(self) -> str:
@@ -383,18 +383,19 @@ class Store:
         self.remote.check_writable()
 
 
-def open_store(address: str | Path) -> Store:
+def open_store(address: str | Path, named: Mapping[str, Path] | None = None) -> Store:
     """Return the store in a folder or at s3://bucket/prefix.
 
-    A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>. Raises StoreError for
-    any other kind of URL, for a path that is no folder, and if no folder is known for the mirror.
+    named: as of `Store`. A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>.
+    Raises StoreError for any other kind of URL, for a path that is no folder, and if no folder is
+    known for the mirror.
     """
     text = str(address)
     if "://" not in text and not text.startswith("s3:"):  # as s3://bucket would as a Path
         path = Path(text)
         if not path.is_dir() and (path.exists() or path.is_symlink()):
             raise StoreError(f"{path}: a file or broken link; give a folder with --store")
-        return Store(path)
+        return Store(path, named=named)
     from sweeps.store.remote.mirror import Remote
 
     url = text.rstrip("/")
@@ -405,7 +406,7 @@ def open_store(address: str | Path) -> Store:
         raise StoreError(
             f"{url}: no home folder to keep its mirror in; name a folder with WSSS_MIRROR"
         )
-    return Store(mirror, Remote(url, mirror.absolute()))
+    return Store(mirror, Remote(url, mirror.absolute()), named)
 
 
 def _check_label(path: Path, rel: str) -> None:
@@ -528,11 +529,6 @@ def read_record(path: Path, kind: "TypeAdapter[Any]") -> dict[str, Any] | None:
     """Return a file's content; None without a file. Raises StoreError for what we never write."""
     found = read_json(path)
     return None if found is None else records.checked(path, found, kind)
-
-
-def _reopened(address: str, named: dict[str, Path]) -> Store:
-    store = open_store(address)
-    return Store(store.root, store.remote, named)
 
 
 def _left_the_prior(epoch: dict[str, Any], iteration: int) -> bool:

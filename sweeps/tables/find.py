@@ -31,8 +31,6 @@ def find_tables(names: Iterable[str], own: Sequence[Table] = ()) -> tuple[Table,
 
 def _hint(name: str, known: Iterable[str]) -> str:
     """Name the tables with a similar name, or all."""
-    folded = {word.casefold(): word for word in (*known, *ALIASES)}
-    near = difflib.get_close_matches(name.casefold(), folded, n=2)
-    if near:
-        return f"did you mean {' or '.join(folded[word] for word in near)}?"
+    if near := difflib.get_close_matches(name, [*known, *ALIASES], n=2):
+        return f"did you mean {' or '.join(near)}?"
     return f"there are: {', '.join(known)}"

@@ -5,6 +5,7 @@ paper's number too. To add a table, write it here and name it in `STUDIES`: plan
 tracking, statistics and the report need nothing else.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.tables.paper import (
@@ -129,10 +130,16 @@ ALPHA_BETA_ENHANCED = _alpha_beta("enhanced", (1.2, 1.5, 1.8), (0.0, 150.0, 300.
 ALPHA_BETA_DECREASED = _alpha_beta("decreased", (0.6, 0.8, 1.0), (-150.0, 0.0, 150.0, 300.0))
 
 
-def _readings(name: str, title: str, readings: tuple[dict[str, Any], ...]) -> Table:
-    """Return a row per reading: F3 with one open point of the paper decided differently."""
+def _readings(
+    name: str, title: str, singly: Mapping[str, Sequence[Any]], *together: dict[str, Any]
+) -> Table:
+    """Return a row per reading: F3 with one open point of the paper decided differently.
+
+    singly: setting -> its other values. together: readings of several settings.
+    """
+    readings = [{key: value} for key, values in singly.items() for value in values]
     rows = [row(("default",), F3, 50.86)]
-    for reading in readings:
+    for reading in (*readings, *together):
         label = ", ".join(f"{key} = {value}" for key, value in reading.items())
         rows.append(row((label,), F3 | reading, None))
     return Table(name, title, ("reading",), tuple(rows))
@@ -141,9 +148,8 @@ def _readings(name: str, title: str, readings: tuple[dict[str, Any], ...]) -> Ta
 EQ2_READINGS = _readings(
     "eq2-readings",
     "What alpha and beta of Eq. 2 act on, full module and both views",
-    tuple(
-        {"views.reading": reading}
-        for reading in (
+    {
+        "views.reading": (
             "literal_unclipped",
             "literal_clip",
             "wrap",
@@ -153,66 +159,48 @@ EQ2_READINGS = _readings(
             "about_mean",
             "slider",
         )
-    ),
+    },
 )
 
 READINGS = _readings(
     "readings",
     "The open points of the paper, one at a time, full module and both views",
-    (
-        {"views.padding": "after"},
-        {"network.atrous": "zero_is_1x1"},
-        {"network.atrous": "parallel"},
-        {"network.atrous_start": "random"},
-        {"network.atrous_start": "identity"},
-        {"network.feature_map": "fpn"},
-        {"network.feature_map": "plain"},
-        {"network.feature_map": "fpn_p3"},
-        {"network.se_ratio": 8},
-        {"network.affinity": "softmax"},
-        {"network.association_values": "input"},
-        {"network.module_placement": "parallel"},
-        {"network.module_placement": "remaining"},
-        {"network.affinity_residual": False},
-        {"network.affinity_residual": True},
-        {"network.frozen_stages": 0},
-        {"network.last_stage_dilation": 1},
-        {"network.last_stage_dilation": 2},
-        {"network.batch_norm": "frozen"},
-        {"network.batch_norm": "train"},
-        {"network.weights": "none"},
-        {"train.cls_reduction": "sum"},
-        {"train.cls_over_views": "sum"},
-        {"train.momentum": "standard"},
-        {"train.momentum": "legacy"},
-        {"train.pyramid_lr_multiplier": 10.0},
-        {"train.parts_lr_multiplier": 10.0},
-        {"train.batch_size": 32, "train.epochs": 15},
-        LATE,
-        {"transfer.ramp": 0.0},
-        {"transfer.empty_maps": "compare"},
-        {
-            "transfer.ramp": 0.0,
-            "transfer.empty_maps": "compare",
-            "transfer.l1_reduction": "present",
-        },
-        {"transfer.cam_activation": "min_max"},
-        {"transfer.cam_activation": "raw"},
-        {"transfer.cam_activation": "sigmoid"},
-        {"transfer.l1_reduction": "present"},
-        {"transfer.l1_reduction": "sum"},
-        {"transfer.similarity_pairs": "prose"},
-        {"transfer.merged_gradient": "flow"},
-        {"transfer.belongs": "threshold"},
-        {"transfer.half_of": "sigmoid"},
-        {"transfer.background_map": "fixed_score"},
-        {"transfer.background_map": "peaks"},
-        {"transfer.background_map": "background"},
-        {"labels.scales": (1.0,), "labels.flip": False},
-        {"labels.resize": "bilinear"},
-        {"labels.upsampling": "direct"},
-        {"data.eval_split": "train_aug"},
-    ),
+    {
+        "views.padding": ("after",),
+        "network.atrous": ("zero_is_1x1", "parallel"),
+        "network.atrous_start": ("random", "identity"),
+        "network.feature_map": ("fpn", "plain", "fpn_p3"),
+        "network.se_ratio": (8,),
+        "network.affinity": ("softmax",),
+        "network.association_values": ("input",),
+        "network.module_placement": ("parallel", "remaining"),
+        "network.affinity_residual": (False, True),
+        "network.frozen_stages": (0,),
+        "network.last_stage_dilation": (1, 2),
+        "network.batch_norm": ("frozen", "train"),
+        "network.weights": ("none",),
+        "train.cls_reduction": ("sum",),
+        "train.cls_over_views": ("sum",),
+        "train.momentum": ("standard", "legacy"),
+        "train.pyramid_lr_multiplier": (10.0,),
+        "train.parts_lr_multiplier": (10.0,),
+        "transfer.ramp": (0.0,),
+        "transfer.empty_maps": ("compare",),
+        "transfer.cam_activation": ("min_max", "raw", "sigmoid"),
+        "transfer.l1_reduction": ("present", "sum"),
+        "transfer.similarity_pairs": ("prose",),
+        "transfer.merged_gradient": ("flow",),
+        "transfer.belongs": ("threshold",),
+        "transfer.half_of": ("sigmoid",),
+        "transfer.background_map": ("fixed_score", "peaks", "background"),
+        "labels.resize": ("bilinear",),
+        "labels.upsampling": ("direct",),
+        "data.eval_split": ("train_aug",),
+    },
+    {"train.batch_size": 32, "train.epochs": 15},
+    LATE,
+    {"transfer.ramp": 0.0, "transfer.empty_maps": "compare", "transfer.l1_reduction": "present"},
+    {"labels.scales": (1.0,), "labels.flip": False},
 )
 
 RECIPES_TABLE = Table(

@@ -62,7 +62,6 @@ def test_tables_are_found_by_name_and_alias_in_the_order_of_the_paper() -> None:
         ("controlls", "did you mean controls"),
         ("Noise_Floor", r"did you mean noise-floor\?"),
         ("lambda", r"did you mean lambdas\?"),
-        ("iv", r"did you mean IV"),
         ("xyz", "there are: III, IV, V, VI, noise-floor"),
     ],
 )

@@ -44,11 +44,12 @@ def with_run(settings: dict[str, Any]) -> ChainConfig:
 
 # Ids: what is done anew when a setting changes
 
-IDS = ("maps_id", "walk_id", "labels_id", "segmentation_id", "prediction_id")
+IDS = ("counts_id", "maps_id", "walk_id", "labels_id", "segmentation_id", "prediction_id")
 
 
 def changed(one: ChainConfig, other: ChainConfig) -> set[str]:
-    return {name for name in IDS if getattr(one, name) != getattr(other, name)}
+    first, second = ([counts_id(c.run), *(getattr(c, i) for i in IDS[1:])] for c in (one, other))
+    return {name for name, a, b in zip(IDS, first, second, strict=True) if a != b}
 
 
 LABELS = {"labels_id", "segmentation_id", "prediction_id"}
@@ -114,7 +115,9 @@ def test_changed_data_is_predicted_and_scored_again() -> None:
     assert changed(one, val) == {"prediction_id"}
     assert changed(one, test) == set()
     masks = with_run({"data.fingerprint": "d"})  # that the labels are scored by
-    assert changed(chain(), masks) == {"prediction_id"}
+    other_split = with_run({"data.eval_split": "val"})
+    for scored_by in (masks, other_split):
+        assert changed(chain(), scored_by) == {"counts_id", "prediction_id"}
     no_labels = {"labels": None}
     bound, other = (each.model_copy(update=no_labels) for each in (chain(), masks))
     assert "segmentation_id" in changed(bound, other)

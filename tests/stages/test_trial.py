@@ -12,12 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
-import reference
 from made_up.finished import fill, finish, finished_sweep
 from outcomes import figures, metrics, step_losses
-from PIL import Image
 
 from sweeps.plan.chains.chain import counts_id
 from sweeps.run.driver import NOT_COMPLETE
@@ -29,7 +26,6 @@ from sweeps.stages.trial import run_group, run_trial
 from sweeps.store.failures import take_note
 from sweeps.store.store import Folder, Store
 from wsss.config import RunConfig
-from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.execution import Execution
@@ -129,28 +125,6 @@ def test_a_trial_yields_its_epochs_then_its_score_with_growing_progress(
         (key, metrics(store, config)[key]) for key in ("miou_fixed", "miou_best")
     }
     assert [record["epoch"] for record in store.cam(cam_id(config)).epochs()] == [1, 2, 3]
-
-
-def test_the_figures_are_those_of_the_counted_pixels(
-    finished: Finished, config: RunConfig, drawn: Path
-) -> None:
-    # Independently: the confusion matrix at the fixed threshold, from the counts, label by label.
-    saved = metrics(finished.store, config)
-    folder = finished.store.folder(f"counts/{counts_id(config)}")
-    counts = ThresholdCounts.load(folder.path / "counts.npz")
-    ids = (drawn / "ImageSets/Segmentation/train.txt").read_text().split()
-    assert list(counts.image_ids) == ids
-    matrix = np.zeros((21, 21), np.int64)
-    for code, count in zip(counts.codes.tolist(), counts.counts.tolist(), strict=True):
-        pair, bucket = divmod(code, 101)
-        truth, label = divmod(pair, 21)
-        matrix[truth, label if bucket > 15 else 0] += count  # thresholds 0, .01, ... .15 passed
-    masks = [np.array(Image.open(drawn / f"SegmentationClass/{image_id}.png")) for image_id in ids]
-    assert matrix.sum() == sum((mask != 255).sum() for mask in masks)
-    assert saved["miou_fixed"] == pytest.approx(100 * reference.miou(matrix), abs=1e-6)
-    assert saved["fixed_threshold"] == 0.15
-    curve = dict(map(tuple, saved["curve"]))
-    assert curve[saved["best_threshold"]] == pytest.approx(saved["miou_best"], abs=1e-3)
 
 
 def test_the_figures_come_with_their_circumstances_in_json_that_any_reader_takes(
@@ -337,26 +311,6 @@ def test_a_training_that_diverges_fails_every_run_of_its_group_once(
     assert ["diverged: " in record["failed"] for record in records] == [True, True]
     assert len(new.cam(cam_id(wild)).attempts()) == 1
     assert {new.run(run_id(one)).failure()["kind"] for one in row} == {"diverged"}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"labels.scales": (1.0,)},
-        {"labels.flip": False},
-        {"labels.resize": "bilinear"},
-        {"labels.upsampling": "direct"},
-        {"labels.precision": "bf16"},
-        {"data.eval_split": "val"},
-        {"data.fingerprint": "corrected"},
-    ],
-)
-def test_another_inference_or_set_of_masks_is_counted_apart(
-    small: RunConfig, change: dict[str, Any]
-) -> None:
-    other = apply_overrides(small, change)
-    assert counts_id(other) != counts_id(small)
-    assert cam_id(other) == cam_id(small)
 
 
 def test_scores_on_the_grid_share_their_counts_and_others_add_a_point_to_it() -> None:

@@ -107,19 +107,6 @@ def test_an_attempt_at_work_counts_until_the_last_sign_of_its_driver(
         assert account.reasons == {"running": 1}
 
 
-def test_the_driver_gives_a_sign_of_life_no_oftener_than_every_half_minute(
-    store: Store, clock: Clock
-) -> None:
-    written = set()
-    with driver(store, clock) as ledger:
-        for _ in range(100):
-            clock.hours += 1 / HOUR
-            ledger.beat()
-            (session,) = ledger.book().sessions.values()
-            written.add(round(session.last - session.start))
-    assert sorted(written) == [0, 30, 60, 90]
-
-
 def test_the_driver_has_time_between_two_questions_to_a_bucket_that_is_away(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,15 +207,6 @@ def test_a_folder_in_the_place_of_a_record_is_to_be_deleted(cam: Folder) -> None
         cam.result()
 
 
-def test_a_record_that_is_sent_to_a_worker_still_tells_what_it_lacks(cam: Folder) -> None:
-    write_json(cam.path / "failure.json", {"other": 1})
-    found = pickle.loads(pickle.dumps(cam.failure()))
-    assert found == {"other": 1}
-    assert found.get("kind") is None
-    with pytest.raises(StoreError, match=r"abc/failure\.json: has no kind; delete it, and give"):
-        found["kind"]
-
-
 def test_a_store_is_writable_where_no_file_is_in_its_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

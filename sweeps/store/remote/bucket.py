@@ -71,37 +71,42 @@ class ObjectInfo(NamedTuple):
     """Time since the object was written, by the server's clock; 0 from a listing."""
 
 
-class Bucket:
-    """The objects of one bucket. It can be pickled; every process makes its own connection."""
+@functools.cache
+def _client(endpoint: str | None, times: Times) -> Any:
+    """Return a process's connection to a server; endpoint: None for AWS itself."""
+    import boto3
+    from botocore.config import Config
 
-    def __init__(self, name: str, times: Times) -> None:
-        self.name, self.times = name, times
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name, "times": self.times}
-
-    @functools.cached_property
-    def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint and not re.match("https?://.", endpoint):
-            raise StoreError(
-                f"AWS_ENDPOINT_URL={endpoint}: no address; write http://HOST:PORT or https://HOST"
-            )
-        session = boto3.session.Session()
-        return session.client(
-            "s3",
-            region_name=session.region_name or "us-east-1",
-            config=Config(
-                connect_timeout=self.times.connect,
-                read_timeout=self.times.read,
-                max_pool_connections=MAX_CONNECTIONS,
-                retries={"total_max_attempts": 1},  # `_try` retries whole calls, and logs it
-                s3={"addressing_style": "path" if endpoint else "auto"},
-            ),
+    if endpoint and not re.match("https?://.", endpoint):
+        raise StoreError(
+            f"AWS_ENDPOINT_URL={endpoint}: no address; write http://HOST:PORT or https://HOST"
         )
+    session = boto3.session.Session()
+    return session.client(
+        "s3",
+        region_name=session.region_name or "us-east-1",
+        config=Config(
+            connect_timeout=times.connect,
+            read_timeout=times.read,
+            max_pool_connections=MAX_CONNECTIONS,
+            retries={"total_max_attempts": 1},  # `_try` retries whole calls, and logs it
+            s3={"addressing_style": "path" if endpoint else "auto"},
+        ),
+    )
+
+
+@dataclass
+class Bucket:
+    """The objects of one bucket."""
+
+    name: str
+    times: Times
+
+    @property
+    def _client(self) -> Any:
+        environ = os.environ
+        endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+        return _client(endpoint, self.times)
 
     def put_file(self, key: str, path: Path) -> str:
         """Upload a file of at most 5 GB as a whole; return the object's ETag."""
