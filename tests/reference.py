@@ -345,14 +345,6 @@ def context_association(
     return mixed.reshape(mixing.shape)
 
 
-def channel_attention(x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> Array:
-    """Squeeze-and-excitation [24]: x [C, h, w], w1 [C/r, C], w2 [C, C/r]."""
-    squeezed = np.array([channel.mean() for channel in x])
-    hidden = np.maximum(w1 @ squeezed + b1, 0)
-    scale = [sigmoid(value) for value in w2 @ hidden + b2]
-    return np.stack([channel * s for channel, s in zip(x, scale, strict=True)])
-
-
 def spatial_attention(x: Array, kernel: Array, bias: float) -> Array:
     """CBAM's spatial part: x [C, h, w], kernel [2, 7, 7] over the channels' mean and maximum."""
     _, height, width = x.shape

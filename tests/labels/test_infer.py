@@ -1,5 +1,6 @@
 """Multi-scale inference against a loop, and pseudo-labels against hand-written pixels."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,6 @@ import numpy as np
 import pytest
 import reference
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from wsss.config import LabelsConfig, NetworkConfig
@@ -61,42 +59,30 @@ def test_multi_scale_cams_equal_the_loop(
 
 
 def test_images_of_equal_size_share_forwards_and_keep_their_order_and_cams(
-    model: CamNet, smooth: list[Sample], tmp_path: Path
+    model: CamNet, tmp_path: Path
 ) -> None:
-    mixed = []
-    for index, size in enumerate([(40, 30), (30, 40), (40, 30), (40, 30), (33, 47), (30, 40)]):
+    mixed, rng = [], np.random.default_rng(0)
+    for index, size in enumerate([(30, 40), (40, 30), (30, 40), (30, 40), (47, 33), (40, 30)]):
         path = tmp_path / f"{index}.png"
-        with Image.open(smooth[index % len(smooth)].image_path) as image:
-            image.convert("RGB").resize(size).save(path)
-        classes = (index % 3, 4) if index % 2 else (index % 3,)
-        mixed.append(Sample(str(index), path, classes, "mask"))
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+        mixed.append(Sample(str(index), path, (index % 3, 4)[: 1 + index % 2], "mask"))
     labels, sizes = LabelsConfig(scales=(0.5, 1.0)), []
     handle = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    try:
-        together = list(infer_cams(model, mixed, labels, device=CPU, batch_size=2))
-    finally:
-        handle.remove()
+    together = list(infer_cams(model, mixed, labels, device=CPU, batch_size=2))
+    handle.remove()
     assert sizes == [4, 4, 2, 2, 4, 4, 2, 2]  # with flips: two, one; two; one of 33 x 47
     apart = list(infer_cams(model, mixed, labels, device=CPU, batch_size=1))
     assert [found.sample for found in together] == mixed
     for one, other in zip(together, apart, strict=True):
-        assert one.cams.shape == other.cams.shape
         np.testing.assert_allclose(one.cams, other.cams, atol=2e-4)
 
 
-def test_a_class_without_any_activation_gives_zeros_and_an_all_background_label(
-    model: CamNet, smooth: list[Sample]
-) -> None:
-    weight = model.classifier.weight.data
-    before = weight.clone()
-    try:
-        weight[1] = 0.0
-        cams = next(infer_cams(model, smooth, LabelsConfig(scales=(1.0,)), device=CPU)).cams
-    finally:
-        weight.copy_(before)
+def test_a_class_without_any_activation_gives_zeros(model: CamNet, smooth: list[Sample]) -> None:
+    model = copy.deepcopy(model)
+    model.classifier.weight.data[1] = 0.0
+    cams = next(infer_cams(model, smooth, LabelsConfig(scales=(1.0,)), device=CPU)).cams
     assert not cams[0].any()
     assert cams[1].max() > 0.9
-    assert set(np.unique(pseudo_label(cams[:1], (1,), 0.0))) == {0}
 
 
 def test_inference_is_in_evaluation_mode(model: CamNet, smooth: list[Sample]) -> None:
@@ -106,27 +92,14 @@ def test_inference_is_in_evaluation_mode(model: CamNet, smooth: list[Sample]) ->
 
 
 @pytest.mark.parametrize("score", [0.0, 0.15, 0.155, 0.3, 0.7])
-def test_a_cam_equal_to_the_score_is_background_and_the_next_number_is_not(score: float) -> None:
-    at = np.float32(score)
-    cams = np.array([[[at, np.nextafter(at, np.float32(2))]]], np.float32)
-    assert pseudo_label(cams, (0,), score).tolist() == [[0, 1]]
-
-
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
-@given(
-    st.sets(st.integers(0, 19), min_size=1, max_size=4).flatmap(
-        lambda labels: st.tuples(
-            st.just(tuple(sorted(labels))),
-            arrays.arrays(np.float32, (len(labels), 2, 3), elements=st.floats(0, 1, width=32)),
-        )
-    ),
-    st.floats(0, 1),
-)
-def test_absent_class_never_appears_in_pseudo_label(
-    case: tuple[tuple[int, ...], np.ndarray], score: float
+def test_a_pseudo_label_is_that_of_a_loop_and_a_cam_equal_to_the_score_is_background(
+    score: float,
 ) -> None:
-    labels, cams = case
-    found = pseudo_label(cams, labels, score)
-    assert found.dtype == np.uint8
-    assert set(np.unique(found).tolist()) <= {0, *(k + 1 for k in labels)}
-    np.testing.assert_array_equal(found, reference.label_map(cams, labels, np.float32(score)))
+    at = np.float32(score)
+    cams = np.random.default_rng(0).random((3, 20, 20)).round(1).astype(np.float32)  # with ties
+    cams[:, 0] = 0
+    cams[0, 0, :2] = at, np.nextafter(at, np.float32(2))
+    label = pseudo_label(cams, (3, 7, 19), score)
+    assert label[0, :3].tolist() == [0, 4, 0]
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(label, reference.label_map(cams, (3, 7, 19), at))

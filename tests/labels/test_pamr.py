@@ -16,40 +16,23 @@ Array = NDArray[np.float64]
 def slow_pamr(image: Array, masks: Array, iterations: int, dilations: tuple[int, ...]) -> Array:
     """PAMR of one image, pixel by pixel: image [C, H, W], masks [L, H, W]."""
     _, height, width = image.shape
-
-    def around(y: int, x: int, *, centre: bool) -> list[tuple[int, int]]:
-        steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-        return [
-            (min(max(y + d * down, 0), height - 1), min(max(x + d * right, 0), width - 1))
-            for d in dilations
-            for down, right in steps
-            if centre or (down, right) != (0, 0)
-        ]
-
-    def weights(y: int, x: int) -> list[float]:
-        spread = [
-            np.std([channel[place] for place in around(y, x, centre=True)], ddof=1)
-            for channel in image
-        ]
-        closeness = [
-            np.mean(
-                [
-                    -abs(channel[place] - channel[y, x]) / (1e-8 + 0.1 * std)
-                    for channel, std in zip(image, spread, strict=True)
-                ]
-            )
-            for place in around(y, x, centre=False)
-        ]
-        powers = [math.exp(value) for value in closeness]
-        return [power / sum(powers) for power in powers]
-
+    steps = [(d * v, d * u) for d in dilations for v in (-1, 0, 1) for u in (-1, 0, 1)]
+    near = {}
+    for y, x in np.ndindex(height, width):
+        around = [(min(max(y + v, 0), height - 1), min(max(x + u, 0), width - 1)) for v, u in steps]
+        spread = np.array([np.std([plane[at] for at in around], ddof=1) for plane in image])
+        others = [at for at, step in zip(around, steps, strict=True) if step != (0, 0)]
+        distances = [abs(image[:, v, u] - image[:, y, x]) for v, u in others]
+        powers = [math.exp(-(each / (1e-8 + 0.1 * spread)).mean()) for each in distances]
+        near[y, x] = [(*at, power / sum(powers)) for at, power in zip(others, powers, strict=True)]
     for _ in range(iterations):
-        refined = np.zeros_like(masks)
-        for y in range(height):
-            for x in range(width):
-                for place, weight in zip(around(y, x, centre=False), weights(y, x), strict=True):
-                    refined[:, y, x] += weight * masks[(slice(None), *place)]
-        masks = refined
+        masks = np.stack(
+            [
+                sum(weight * masks[:, v, u] for v, u, weight in near[at])
+                for at in np.ndindex(height, width)
+            ],
+            1,
+        ).reshape(masks.shape)
     return masks
 
 

@@ -103,33 +103,23 @@ def random_batch(*, rng_seed: int = 0) -> tuple[Tensor, Tensor]:
 # Eq. 2
 
 
+@pytest.mark.parametrize("chosen", ALL_VIEWS)
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("padding", ["before", "after"])
 def test_network_inputs_equal_eq2_pixel_by_pixel_in_each_reading(
-    reading: str, padding: str
+    chosen: str, reading: Any, padding: Any
 ) -> None:
-    views = ViewsConfig.model_validate(
-        {"enhanced": True, "decreased": True, "reading": reading, "padding": padding}
-    )
+    views = ALL_VIEWS[chosen].model_copy(update={"reading": reading, "padding": padding})
     pixels, boxes = random_batch()
-    inputs = network_inputs(pixels, boxes, views)
-    assert inputs.shape == (3, 2, 3, 8, 8)
-    for view, change in enumerate((None, (1.5, 300.0), (0.8, 150.0))):
-        for image in range(2):
-            expected = reference.network_input(
-                pixels[image].numpy(), boxes[image].tolist(), change, reading, padding
-            )
-            np.testing.assert_allclose(inputs[view, image], expected, atol=2e-5)
-
-
-def test_without_an_adjusted_view_the_network_sees_the_original_alone() -> None:
-    pixels, boxes = random_batch()
-    inputs = network_inputs(pixels, boxes, ViewsConfig())
-    both = network_inputs(pixels, boxes, VIEWS["both"])
-    assert inputs.shape == (1, 2, 3, 8, 8)
-    assert torch.equal(inputs[0], both[0])
-    assert torch.equal(network_inputs(pixels, boxes, VIEWS["enhanced"])[1], both[1])
-    assert torch.equal(network_inputs(pixels, boxes, VIEWS["decreased"])[1], both[2])
+    numbers = {"enhanced": (1.5, 300.0), "decreased": (0.8, 150.0)}
+    expected = [
+        [
+            reference.network_input(image.numpy(), box.tolist(), change, reading, padding)
+            for image, box in zip(pixels, boxes, strict=True)
+        ]
+        for change in (None, *(numbers[name] for name in views.names))
+    ]
+    np.testing.assert_allclose(network_inputs(pixels, boxes, views), expected, atol=2e-5)
 
 
 # CAM arithmetic

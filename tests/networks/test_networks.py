@@ -27,7 +27,6 @@ from wsss.networks.parts.focused_unfocused import (
     MultiScaleAtrous,
     SpatialAttention,
     _MeanAndMaximum,
-    channel_attention,
 )
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
@@ -250,19 +249,11 @@ def test_cams_are_class_weights_times_features_and_logits_their_mean(feature_map
         np.testing.assert_allclose(logits[image], expected[1], rtol=1e-5, atol=1e-6)
 
 
-def test_channel_attention_equals_the_loop_and_squeezes_by_its_ratio() -> None:
-    torch.manual_seed(0)
-    part = channel_attention(24, 8).double()
-    assert channel_attention(24, 64).fc1.out_channels == 1
-    x = picture(2, 24, 3, 4).double()
-    numbers = [
-        tensor.detach().squeeze().numpy()
-        for tensor in (part.fc1.weight, part.fc1.bias, part.fc2.weight, part.fc2.bias)
-    ]
-    assert numbers[0].shape == (3, 24)
-    for image in range(2):
-        expected = reference.channel_attention(x[image].numpy(), *numbers)
-        np.testing.assert_allclose(part(x)[image].detach(), expected, rtol=1e-10)
+@pytest.mark.parametrize(("ratio", "squeezed"), [(8, 3), (64, 1)])
+def test_channel_attention_squeezes_by_its_ratio(ratio: int, squeezed: int) -> None:
+    part = FocusedUnfocused(24, network(channel_attention=True, se_ratio=ratio)).channel_attention
+    assert part is not None
+    assert part.fc1.out_channels == squeezed
 
 
 def test_spatial_attention_equals_the_loop() -> None:

@@ -302,8 +302,8 @@ def test_within_an_epoch_a_checkpoint_comes_only_after_the_minutes(
 
 
 def test_beside_a_gpu_numbers_are_read_some_steps_later_and_all_at_the_end() -> None:
-    readings, seen = Readings(torch.device("cpu")), list[float]()
-    readings.lag = LAG
+    readings, seen = Readings(torch.device("cuda")), list[float]()
+    readings.on_gpu = False  # here are none to copy
     for iteration in range(1, 21):
         readings.post(iteration, torch.tensor([float(iteration)]))
         seen.extend(reading.norm for reading in readings.arrived())

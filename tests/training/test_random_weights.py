@@ -17,10 +17,12 @@ from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.segmentation import build_optimizer, load_trained
 
 K = 3
-BUILDERS: dict[str, Callable[[], nn.Module]] = {
-    "CAM network": lambda: build_cam_net(TINY, [], K),
-    "affinity network": lambda: build_affinity_net(TINY.network, RandomWalkConfig()),
-    "DeepLab": lambda: build_deeplab(TINY_DEEPLAB, K),
+BUILDERS: dict[str, Callable[[int], nn.Module]] = {
+    "CAM network": lambda seed: build_cam_net(TINY.model_copy(update={"rng_seed": seed}), [], K),
+    "affinity network": lambda seed: build_affinity_net(
+        TINY.network, RandomWalkConfig(rng_seed=seed)
+    ),
+    "DeepLab": lambda seed: build_deeplab(TINY_DEEPLAB.model_copy(update={"rng_seed": seed}), K),
 }
 
 
@@ -36,7 +38,7 @@ def checkpoints(tmp_path: Path) -> CheckpointFolder:
 def test_a_network_drawn_while_a_trained_one_is_loaded_is_that_of_its_seed(
     name: str, checkpoints: CheckpointFolder
 ) -> None:
-    expected, is_drawn, loaded = BUILDERS[name]().state_dict(), Event(), []
+    build, is_drawn, loaded = BUILDERS[name], Event(), []
 
     def load() -> None:  # as MLflow's thread does, again and again
         while not is_drawn.is_set():
@@ -45,13 +47,15 @@ def test_a_network_drawn_while_a_trained_one_is_loaded_is_that_of_its_seed(
     thread = Thread(target=load)
     thread.start()
     try:
-        found = [BUILDERS[name]().state_dict() for _ in range(20)]
+        found = [build(1).state_dict() for _ in range(20)]
     finally:
         is_drawn.set()
         thread.join()
     assert loaded
-    for state in found:
-        assert all(torch.equal(value, state[key]) for key, value in expected.items())
+    for seed in (1, 2):
+        expected = build(seed).state_dict()
+        equal = [all(torch.equal(x, state[key]) for key, x in expected.items()) for state in found]
+        assert equal == [seed == 1] * 20
 
 
 def test_loading_a_network_leaves_the_random_stream_of_a_training_where_it_is(

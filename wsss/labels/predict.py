@@ -47,7 +47,7 @@ def predict_images(
     For a picture that is missing or cannot be decoded, its error is yielded. Pictures turned by an
     EXIF tag are turned upright, and so are their masks. A picture whose long side exceeds
     MAX_LONG_SIDE is segmented at that size and its mask enlarged. Raises DataError, before anything
-    is written, if two pictures share a name or a mask would replace one.
+    is written, if a mask would replace a picture or another mask.
     """
     names = ("background", *classes)
     _check_paths(paths, out)
@@ -63,7 +63,7 @@ def predict_images(
             yield error
             continue
         label = _label_map(model, image, config, device=device)
-        mask, overlay = out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"
+        mask, overlay = _targets(path, out)
         write_label_png(mask, label)
         with whole_or_absent(overlay) as partial:
             tinted = overlay_labels(as_array(image), label)
@@ -92,14 +92,18 @@ def _label_map(
     return whole[0].numpy()
 
 
+def _targets(path: Path, out: Path) -> tuple[Path, Path]:
+    """Return the paths of a picture's mask and overlay."""
+    return out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"
+
+
 def _check_paths(paths: Sequence[Path], out: Path) -> None:
-    written = Counter(name for path in paths for name in (path.stem, f"{path.stem}_overlay"))
-    twice = [name for name, count in written.items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{twice[0]}.png would be written for two pictures; rename one or use two folders"
-        )
+    written = Counter(target for path in paths for target in _targets(path, out))
     given = {path.resolve() for path in paths}
     for path in paths:
-        if given & {(out / f"{path.stem}{end}.png").resolve() for end in ("", "_overlay")}:
-            raise DataError(f"{path}: its mask would replace a picture; write to another folder")
+        for target in _targets(path, out):
+            if written[target] > 1 or target.resolve() in given:
+                raise DataError(
+                    f"{path}: {target} would replace another picture or its mask; rename the "
+                    "picture or write to another folder"
+                )

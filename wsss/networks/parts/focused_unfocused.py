@@ -1,7 +1,7 @@
 """The focused-unfocused module of III-C, built from the parts that are switched on (Figure 4).
 
-Focused: channel and spatial attention. Unfocused: multi-scale atrous convolution and context
-association (Eq. 3).
+Focused: channel attention (squeeze-and-excitation [24]) and spatial attention. Unfocused:
+multi-scale atrous convolution and context association (Eq. 3).
 Legend: B batch, C channels in, C' channels of the atrous stack, h w map size, N = h * w pixels.
 """
 
@@ -14,11 +14,6 @@ from torchvision.ops import SqueezeExcitation
 from wsss.config import NetworkConfig
 from wsss.networks.parts.association import associate
 from wsss.networks.parts.conv_norm import conv_norm_relu
-
-
-def channel_attention(channels: int, ratio: int) -> SqueezeExcitation:
-    """Return squeeze-and-excitation [24]: [B, C, h, w] -> [B, C, h, w], scaled per channel."""
-    return SqueezeExcitation(channels, max(1, channels // ratio))
 
 
 class SpatialAttention(nn.Module):
@@ -140,7 +135,8 @@ class FocusedUnfocused(nn.Module):
         self.out_channels = channels
         """Channels of the module's result."""
         if network.channel_attention:
-            self.channel_attention = channel_attention(channels, network.se_ratio)
+            squeezed = max(1, channels // network.se_ratio)
+            self.channel_attention = SqueezeExcitation(channels, squeezed)
         if network.spatial_attention:
             self.spatial_attention = SpatialAttention()
         if network.multi_scale_atrous:
