@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from click.testing import Result
 from commands import sweeps
 from made_up.finished import fill, finished_sweep
 from made_up.planned import SEARCH, planned_headline, search_trial
@@ -23,64 +24,77 @@ from sweeps.store.store import Store, write_json
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
 
-def whole_store(store: Store) -> None:
-    """Fill a store with a finished sweep, a search and a headline; no files but results."""
-    sweep = finished_sweep(("VI",), 1)
-    fill(store, sweep, lambda trial: 0.5)
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Result]:
+    """A store with a finished sweep, a search and a headline, no files but results; its sync."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    fill(store, finished_sweep(("VI",), 1), lambda trial: 0.5)
     save_search(store, SEARCH)
     History(SEARCH, store).save(search_trial(0, "finished", 30.0))
     save_headline(store, planned_headline("masks"))
-
-
-def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = Store(tmp_path)
-    whole_store(store)
-    place = ("--store", store.root)
     write_report(load_sweep(store, None), store)
-    done = sweeps("sync", *place)
+    return store, sweeps("sync", "--store", store.root)
+
+
+@pytest.fixture
+def store(synced: tuple[Store, Result], tmp_path: Path) -> Store:
+    """A copy, to be changed."""
+    shutil.copytree(synced[0].root, tmp_path / "copy")
+    return Store(tmp_path / "copy")
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_one_sync_logs_all_of_a_store_with_its_report(synced: tuple[Store, Result]) -> None:
+    store, done = synced
     assert done.exit_code == 0, done.output
     for kind in ("sweep VI-tiny", "search tiny-made-up", "headline III-yes-yes-tiny"):
         assert f"is up to date with {kind}" in done.output
     assert "cam_gallery.png, which is gone" in done.output
     assert "is logged without its network" in done.output
-    (sweep,) = [
-        run for run in mlflow_runs(store.root / "mlflow.db") if run.tags.get("wsss.role") == "sweep"
-    ]
+    pages = [line.partition("/#/experiments/")[2] for line in done.output.splitlines()]
+    assert [page[:7] for page in pages if page] == ["1/runs?", "2/runs?", "3/runs?"]
+    runs = mlflow_runs(store.root / "mlflow.db")
+    (sweep,) = [run for run in runs if run.tags.get("wsss.role") == "sweep"]
     assert "verdicts/not_resolvable" in sweep.metrics  # which the report comes to
     (private := store.root / "mine.txt").touch()
-    assert sweeps("report", *place, "--out", store.root).exit_code == 0
+    assert sweeps("report", "--store", store.root, "--out", store.root).exit_code == 0
     attached = {path.name for path in Path(sweep.artifact_uri[7:], "report").iterdir()}
     assert "report.html" in attached
     assert private.name not in attached, "only the report's own files are"
-    pages = [line.partition("/#/experiments/")[2] for line in done.output.splitlines()]
-    assert [page[:7] for page in pages if page] == ["1/runs?", "2/runs?", "3/runs?"]
 
+
+def test_what_is_damaged_is_named_and_all_else_logged(store: Store) -> None:
     (broken,) = store.root.glob("searches/*/search.json")
     write_json(broken, {})
     (result := next(store.root.glob("runs/*/done.json"))).write_text("no")
-    done = sweeps("sync", *place)
+    done = sweeps("sync", "--store", store.root)
     assert done.exit_code == 2
     assert "is up to date with headline" in done.stdout
     assert f"error: {broken}: not what this version of `sweeps search` writes" in done.stderr
     assert f"{result}: not JSON" in done.stderr
     assert "RUNNING" not in {run.status for run in mlflow_runs(store.root / "mlflow.db")}
-    done = sweeps("sync", *place, "--sweep", "unknown")
+    done = sweeps("sync", "--store", store.root, "--sweep", "unknown")
     assert done.exit_code == 2
     assert "no sweep, search or headline unknown; there are: VI-tiny" in done.stderr
 
-    started: list[list[str]] = []
+
+def test_the_pages_of_a_store_are_served_and_named(
+    synced: tuple[Store, Result], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, started = synced[0], list[list[str]]()
     monkeypatch.setattr(os, "execv", lambda program, words: started.append(words))
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        done = sweeps("mlflow", *place, "--port", port)
+    with socket.create_server(("127.0.0.1", port)):
+        done = sweeps("mlflow", "--store", store.root, "--port", port)
         assert done.exit_code == 2
         assert "give another --port" in done.stderr
-    done = sweeps("mlflow", *place, "--port", port)
+    done = sweeps("mlflow", "--store", store.root, "--port", port)
     assert done.exit_code == 0, done.output
     first, *links = done.stdout.splitlines()
     assert first == "the server takes some seconds to start; Ctrl-C ends it; its pages are:"
@@ -104,18 +118,19 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     (words,) = started
     assert {f"sqlite:///{store.root}/mlflow.db", "--log-level warning"} <= {*words}
 
-    other = tmp_path / "of_another_mlflow"
-    other.mkdir()
-    shutil.copy(store.root / "mlflow.db", other)
-    with closing(sqlite3.connect(other / "mlflow.db")) as database, database:
+
+def test_a_file_that_mlflow_cannot_serve_is_refused_with_its_remedy(
+    store: Store, port: int
+) -> None:
+    file = store.root / "mlflow.db"
+    with closing(sqlite3.connect(file)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = '0123abcd'")
-    done = sweeps("mlflow", "--store", other, "--port", port)
+    done = sweeps("mlflow", "--store", store.root, "--port", port)
     assert done.exit_code == 2
     assert "another version of MLflow (schema 0123abcd); if by an older one, copy" in done.stderr
-
-    (copy := tmp_path / "empty" / "mlflow.db").parent.mkdir()
-    copy.write_bytes(b"")
-    assert f"move {copy} away" in sweeps("mlflow", "--store", copy.parent, "--port", port).stderr
+    file.write_bytes(b"")
+    done = sweeps("mlflow", "--store", store.root, "--port", port)
+    assert f"move {file} away" in done.stderr
 
 
 def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Path) -> None:

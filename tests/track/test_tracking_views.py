@@ -223,33 +223,27 @@ def test_a_search_that_is_to_draw_more_has_not_finished(store: Store) -> None:
 
 
 def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(store: Store) -> None:
+    """An epoch is logged once, so it waits for its losses, which a bucket brings at the end."""
     runs = SearchRuns(store, SEARCH)
-    runs.history.save(trial := search_trial(0, "running", 1.0, 2.0, warning="at the prior"))
-    train(store, trial.cam_id, 0.1, 0.1, 0.8)
-    view = views(runs)["0"]
-    assert view.epochs == {
-        epoch: {
-            "objective/search_half": epoch,
-            "objective/threshold": 0.3,
-            "train/loss": 1 / epoch,
-            "train/loss_cls": None,
-        }
-        for epoch in (1, 2)
+
+    def saved(status: str, *running: str) -> RunView:
+        runs.history.save(search_trial(0, status, 1.0, 2.0, warning="at the prior"))
+        return views(runs, *running)["0"]
+
+    for status in ("running", "finished"):  # judged, but its records are on their way
+        assert saved(status, "0").epochs == {}
+    train(store, search_trial(0, "running").cam_id, 0.8)
+    view = saved("running", "0")
+    losses = {"train/loss": 1.0, "train/loss_cls": None}
+    first = {"objective/search_half": 1.0, "objective/threshold": 0.3}
+    assert view.epochs == {1: first | losses}
+    assert saved("finished").epochs == {
+        1: first | losses,
+        2: first | {"objective/search_half": 2.0},
     }
-    warning = view.current_tags["wsss.warning"]
+    train(store, search_trial(0, "running").cam_id, 0.1, 0.1, 0.8)
+    warning = saved("running", "0").current_tags["wsss.warning"]
     assert warning.startswith("at the prior; 80 % of the maps of present classes are empty")
-
-
-def test_the_epochs_of_a_drawn_trial_wait_for_their_losses_while_it_runs(store: Store) -> None:
-    """Else MLflow would never get them: a bucket has them, and brings them at the trial's end."""
-    runs = SearchRuns(store, SEARCH)
-    runs.history.save(search_trial(0, "running", 1.0, 2.0))
-    assert views(runs, "0")["0"].epochs == {}
-    runs.history.save(trial := search_trial(0, "finished", 1.0, 2.0))
-    assert views(runs, "0")["0"].epochs == {}, "judged, but its records are on their way"
-    train(store, trial.cam_id, 0.0)
-    assert views(runs, "0")["0"].epochs.keys() == {1}
-    assert views(runs)["0"].epochs.keys() == {1, 2}
 
 
 def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store: Store) -> None:
