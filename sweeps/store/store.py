@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -37,7 +38,7 @@ from wsss.basics.files import BROKEN_ZIP, cache_folder, expanded, files_in
 from wsss.basics.printable import printable, quoted
 from wsss.config import RunConfig
 from wsss.identity import canonical_json, run_id
-from wsss.overrides import ConfigError, validate
+from wsss.overrides import validate
 from wsss.training.checkpoint_names import checkpoints_in
 
 if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
@@ -505,18 +506,13 @@ def read_config(path: Path) -> RunConfig:
 
     Raises StoreError for what is none, or not that of the run after which the folder is called.
     """
-    try:
-        config = validate(RunConfig, read_json(path))
-    except (StoreError, ConfigError) as error:
-        why = f"no configuration of this version ({'; '.join(str(error).splitlines())})"
-    else:
-        if path.parent.name == run_id(config):
-            return config
-        why = f"the configuration of {run_id(config)}"
-    raise StoreError(
-        f"{path}: {why}; delete the folder {path.parent} and give the command of its table again, "
-        "which scores it anew"
+    remedy = (
+        f"delete the folder {path.parent} and give the command of its table again, which scores it "
+        "anew"
     )
+    config = read_written(path, "sweeps run", partial(validate, RunConfig), remedy)
+    require_own(path, run_id(config), path.parent.name, remedy)
+    return config
 
 
 def _read_numbered(folder: Path, kind: "TypeAdapter[Any]") -> list[tuple[Path, dict[str, Any]]]:

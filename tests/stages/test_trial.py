@@ -26,6 +26,8 @@ from sweeps.stages.trial import run_group, run_trial
 from sweeps.store.failures import take_note
 from sweeps.store.store import Folder, Store
 from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.execution import Execution
@@ -128,14 +130,17 @@ def test_a_trial_yields_its_epochs_then_its_score_with_growing_progress(
 
 
 def test_the_figures_come_with_their_circumstances_in_json_that_any_reader_takes(
-    finished: Finished, config: RunConfig
+    finished: Finished, config: RunConfig, drawn: Path
 ) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
     text = (finished.store.run(run_id(config)).path / "done.json").read_text()
     saved = json.loads(text, parse_constant=refuse)
-    assert saved["data"] == {"train_images": 16, "eval_images": 10}
+    counts = ThresholdCounts.load(finished.store.root / "counts" / counts_id(config) / "counts.npz")
+    scored = VocDataset(drawn).image_ids("train")
+    assert counts.image_ids == tuple(scored)
+    assert saved["data"] == {"train_images": 16, "eval_images": len(scored)}
     assert len(saved["classes"]) == 20
     assert saved["environment"].items() >= {("device", "cpu"), ("processes", 1)}
     assert saved["environment"]["torch"].startswith("2.")
