@@ -16,7 +16,7 @@ from sweeps.plan.sweep import load_sweep, save_sweep
 from sweeps.report.live.plan_view import PlanView
 from sweeps.report.live.render import render_tables
 from sweeps.report.live.status import Status
-from sweeps.run.subjects.tables import missing_trials
+from sweeps.run.subjects.tables import DrivenSweep
 from sweeps.store.store import Store
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
     timed("list_names", lambda: folder_names(store.root / "runs"))
     metrics = timed("read_metrics", lambda: read_metrics(store))
     timed("read_states", lambda: read_states(store, plan.trials, metrics))
-    timed("missing_trials", lambda: missing_trials(sweep, store, retry_failed=False))
+    timed("missing_trials", DrivenSweep(sweep, store).missing)
     loaded = timed("load_sweep", lambda: load_sweep(store))
     status = timed("status", lambda: Status(store, loaded))
     timed("status_again", status.read)

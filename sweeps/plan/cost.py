@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from sweeps.plan.chains.chain import inference_key
-from sweeps.plan.states import Metrics, TrialState, read_metrics
+from sweeps.plan.states import Metrics, TrialState
 from sweeps.plan.trials import Plan, Trial
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import DONE
@@ -106,15 +106,16 @@ def estimate_cost(
     plan: Plan,
     store: Store,
     states: Mapping[str, TrialState],
-    metrics: Metrics | None = None,
-    known: dict[str, Measured | None] | None = None,
+    metrics: Metrics,
+    known: dict[str, Measured | None],
 ) -> CostEstimate:
     """Estimate the remaining cost of each trial that is neither finished nor failed.
 
     A training or inference shared by several trials counts for the first of them.
-    metrics: as `read_metrics` returned them, if it was called. known: as for `read_measured`.
+    known: as for `read_measured`.
     """
-    if all(state.status in ("finished", "failed") for state in states.values()):
+    over = {run_id for run_id, s in states.items() if s.status in ("finished", "failed")}
+    if len(over) == len(states):
         return CostEstimate({}, 0, "", 0)
     measured, device, processes = read_measured(store, metrics, known)
     alike: dict[object, list[Measured]] = defaultdict(list)
@@ -128,11 +129,11 @@ def estimate_cost(
         keys = _keys(trials[0].config) if measured else ()
         bases = [(BASES[i], alike[key]) for i, key in enumerate(keys) if key in alike]
         for trial in trials:
-            state = states[trial.run_id]
-            if state.status in ("finished", "failed"):
+            if trial.run_id in over:
                 continue
             costs[trial.run_id] = TrialCost(None, 0.0, "")
             if bases:
+                state = states[trial.run_id]
                 costs[trial.run_id] = _cost(trial, *bases[0], state, there, store)
             there.update(_products(trial))
     return CostEstimate(costs, len(measured), device, processes)
@@ -196,16 +197,15 @@ def inferred_pixels(config: RunConfig) -> float:
 
 
 def read_measured(
-    store: Store, metrics: Metrics | None = None, known: dict[str, Measured | None] | None = None
+    store: Store, metrics: Metrics, known: dict[str, Measured | None]
 ) -> tuple[list[Measured], str, int]:
     """Return the finished trials on one kind of machine, that of the last one.
 
     Also returns its device and number of processes; ([], "", 0) if none is finished. Runs whose
     settings cannot be read, or that lack a time, are left out, such as those of older versions.
-    known: what was read before, by run id; those are not read again, and new ones are added.
+    metrics: of all finished runs. known: what was read before, by run id; those are not read again,
+    and new ones are added.
     """
-    metrics = read_metrics(store) if metrics is None else metrics
-    known = {} if known is None else known
     machines = {name: _machine(found) for name, found in metrics.items()}
     if not machines:
         return [], "", 0

@@ -215,7 +215,8 @@ def checked_data(
     """Check the splits that are trained and scored; return the report, and settings for this data.
 
     A data set that was found whole and has not changed since is read again only if `recheck`.
-    only_trains: labels are enough, so that there need be no masks. Raises ConfigError or DataError.
+    only_trains: labels are enough, so that there need be no masks. Raises DataError, and
+    ConfigError if the user asked for another name or fingerprint of the data.
     """
     from wsss.data.check import check_data_once
     from wsss.data.voc import VocDataset
@@ -226,26 +227,15 @@ def checked_data(
     masks = [] if only_trains and not dataset.has_masks() else [scored]
     report = check_data_once(dataset, splits, scored=masks, recheck=recheck)
     report.raise_if_broken()
-    return report, with_data(settled, report, data)
-
-
-def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
-    """Return the settings with the name and fingerprints of a checked data set.
-
-    Raises ConfigError if the user asked for other ones.
-    """
-    named = {
-        "data.name": data_name(root),
-        "data.fingerprint": report.fingerprint,
-        "data.train_fingerprint": report.training_fingerprints[settled.config.data.train_split],
-    }
+    of_the_data = (data_name(data), report.fingerprint, report.training_fingerprints[trained])
+    named = dict(zip(OF_THE_DATA, of_the_data, strict=True))
     for key, value in named.items():
         if settled.asked.get(key, value) != value:
             raise ConfigError(
-                f"{key} = {quoted(settled.asked[key])}: that of {root} is {value}; leave it "
+                f"{key} = {quoted(settled.asked[key])}: that of {data} is {value}; leave it "
                 "out, or give the intended data set with --data"
             )
-    return apply_overrides(settled.config, named)
+    return report, apply_overrides(settled.config, named)
 
 
 def data_name(root: Path) -> str:

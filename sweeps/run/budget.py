@@ -128,4 +128,4 @@ def cost_of(sweep: Sweep, store: Store) -> CostEstimate:
     """Estimate what is left of a sweep, from the store's present state."""
     metrics = read_metrics(store, own=sweep.plan.run_ids)
     states = read_states(store, sweep.plan.trials, metrics)
-    return estimate_cost(sweep.plan, store, states, metrics)
+    return estimate_cost(sweep.plan, store, states, metrics, {})

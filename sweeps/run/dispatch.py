@@ -99,8 +99,8 @@ class Source(ABC, Generic[T]):
         """Record that it failed for good."""
 
 
-class Round(Protocol[T]):
-    """Targets that are run together, and how."""
+class Runner(Protocol[T]):
+    """How the targets of a source are run."""
 
     @property
     def source(self) -> Source[T]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from sweeps.plan.states import DRIVER_FILE
 from sweeps.report.formats.terminal import as_rich
 from sweeps.run.budget import Budget
-from sweeps.run.dispatch import CommonError, Dispatch, Listener, Round
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Runner
 from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
@@ -107,8 +107,11 @@ class Subject(ABC):
         """Return the budget that counts hours while trials run, if there is one."""
         return nullcontext(None)
 
-    def begin_alone(self, lock: "Held") -> list[str]:
-        """Prepare as the only driver; return lines for a person. Raises what forbids a start."""
+    def begin_alone(self, check_lock: Callable[[], None]) -> list[str]:
+        """Prepare as the only driver; return lines for a person. Raises what forbids a start.
+
+        check_lock: raises StoreError once another machine has taken the lock over.
+        """
         return []
 
     def needs_ray(self, resources: Resources) -> bool:
@@ -116,8 +119,8 @@ class Subject(ABC):
         return True
 
     @abstractmethod
-    def rounds(self, resources: Resources) -> Iterator[Round[Any]]:
-        """Yield the rounds to run, one after the other; Ray is running by now, if needed."""
+    def runner(self, resources: Resources) -> Runner[Any]:
+        """Return what runs all that is missing; Ray is running by now, if needed."""
 
     def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
         """Return the listeners that show progress while trials run."""
@@ -279,7 +282,7 @@ def driving(store: Store, what: Driven, while_driven: str) -> "Iterator[Held]":
 def run_missing(
     subject: Subject, resources: Resources, listeners: list[Listener[Any]], say: Say
 ) -> Ending:
-    """Run all rounds of a subject; raises as `drive` does.
+    """Run what is missing of a subject; raises as `drive` does.
 
     Stops early and orderly after a signal, a spent budget, or an error that several trials met; a
     second signal raises KeyboardInterrupt.
@@ -290,8 +293,7 @@ def run_missing(
         budget = stack.enter_context(subject.accounts(resources))
         if budget and budget.reason():
             return Ending(over_budget=True)
-        for line in subject.begin_alone(lock):
-            say(line)
+        say(*subject.begin_alone(lock.check))
         at_once, ledger = 1, budget.ledger if budget else None
         if subject.needs_ray(resources):
             say(resources.first_words)
@@ -308,17 +310,11 @@ def run_missing(
         def why_end() -> str | None:
             return interrupts.requested or (budget.reason() if budget else None)
 
-        common_error = None
-        for each in subject.rounds(resources):
-            dispatch = Dispatch(
-                each.source, listeners, why_end, say, ledger.ended if ledger else None
-            )
-            each.run(dispatch, at_once)
-            common_error = dispatch.common_error
-            if common_error or why_end():
-                break
+        runner, note_end = subject.runner(resources), ledger.ended if ledger else None
+        dispatch = Dispatch(runner.source, listeners, why_end, say, note_end)
+        runner.run(dispatch, at_once)
         is_spent = budget is not None and budget.reason() is not None
-        return Ending(interrupts.requested is not None, common_error, is_spent)
+        return Ending(interrupts.requested is not None, dispatch.common_error, is_spent)
 
 
 def download_weights(networks: Iterable[NetworkConfig]) -> None:

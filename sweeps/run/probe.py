@@ -29,8 +29,6 @@ from wsss.identity import cam_id
 from wsss.training.diagnosis.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 
-FINE, BAD = 0, 1
-
 
 @dataclass(frozen=True)
 class ProbeTarget:
@@ -79,9 +77,8 @@ def probe_targets(plan: Plan, store: Store) -> list[ProbeTarget]:
 def _missing_part(trial: Trial, store: Store) -> float:
     """Return the share of a training that is still to be done, in [0, 1]."""
     cam = store.cam(trial.cam_id)
-    if cam.result():
-        return 0.0
-    return max(0.0, 1 - len(cam.epochs()) / trial.config.train.epochs)
+    trained = len(cam.epochs()) / trial.config.train.epochs
+    return 0.0 if cam.result() else max(0.0, 1 - trained)
 
 
 def run_probes(
@@ -119,10 +116,10 @@ def _task(resources: Resources) -> Any:
 def _collect(target: ProbeTarget, reference: Any) -> Probed:
     try:
         return Probed(target, ray.get(reference))
+    except ray.exceptions.RayTaskError as error:  # its message is the whole traceback
+        return Probed(target, None, str(error).strip().splitlines()[-1])
     except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines()
-        is_ours = isinstance(error, ray.exceptions.RayTaskError)
-        return Probed(target, None, lines[-1 if is_ours else 0] if lines else type(error).__name__)
+        return Probed(target, None, str(error) or type(error).__name__)
 
 
 def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -> ProbeResult:
@@ -179,7 +176,7 @@ def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: Probe
         return INTERRUPTED
     found.sort(key=lambda probed: targets.index(probed.target))
     say(*verdict(found), cost(found, resources))
-    return BAD if any(judge(probed).is_bad for probed in found) else FINE
+    return int(any(judge(probed).is_bad for probed in found))
 
 
 def describe(probed: Probed) -> str:

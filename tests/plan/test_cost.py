@@ -17,7 +17,7 @@ from sweeps.plan.cost import (
     folder_bytes,
     read_measured,
 )
-from sweeps.plan.states import TrialState, read_states
+from sweeps.plan.states import TrialState, read_metrics, read_states
 from sweeps.plan.trials import Plan, Trial, make_plan
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.studies import TABLES
@@ -38,7 +38,8 @@ def cell(plan: Plan, reference: str, seed: int = 0) -> Trial:
 
 
 def estimate(plan: Plan, store: Store) -> CostEstimate:
-    return estimate_cost(plan, store, read_states(store, plan.trials))
+    states = read_states(store, plan.trials)
+    return estimate_cost(plan, store, states, read_metrics(store), {})
 
 
 def finish_with(store: Store, trial: Trial, **values: Any) -> None:
@@ -184,18 +185,19 @@ def test_a_damaged_configuration_is_no_measurement(store: Store) -> None:
     for name in ("VI[no,no]", "VI[yes,no]"):
         finish(store, cell(plan, name), 0.5)
     (store.run(cell(plan, "VI[no,no]").run_id).path / "config.json").write_text("{")
-    measured, device, processes = read_measured(store)
+    measured, device, processes = read_measured(store, read_metrics(store), {})
     assert (len(measured), device, processes) == (1, "cpu", 1)
 
 
 def test_what_was_measured_is_read_once_and_only_for_an_estimate(store: Store) -> None:
     plan, known = plan_of("VI"), dict[str, Measured | None]()
     finish(store, cell(plan, "VI[no,no]"), 0.5)
-    states = read_states(store, plan.trials)
-    cost = estimate_cost(plan, store, states, known=known)
+    states, metrics = read_states(store, plan.trials), read_metrics(store)
+    cost = estimate_cost(plan, store, states, metrics, known)
     assert cost.num_measured == 1
     (store.run(cell(plan, "VI[no,no]").run_id).path / "config.json").unlink()
-    assert estimate_cost(plan, store, states, known=known) == cost
+    assert estimate_cost(plan, store, states, metrics, known) == cost
     over = dict.fromkeys(states, TrialState("finished"))
-    assert not estimate_cost(plan, store, over, known=(unread := {})).trials
+    unread: dict[str, Measured | None] = {}
+    assert not estimate_cost(plan, store, over, metrics, unread).trials
     assert not unread

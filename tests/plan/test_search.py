@@ -31,7 +31,7 @@ from sweeps.plan.search import (
 from sweeps.plan.sweep import BaseOptions
 from sweeps.report.document import Strip
 from sweeps.report.search import search_document, write_search
-from sweeps.run.subjects.search import Closings, Draws
+from sweeps.run.subjects.search import Closing, Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
 from sweeps.store.errors import StoreError
@@ -375,7 +375,7 @@ class MadeUpSearch:
     def run(self, killed: frozenset[int] = frozenset()) -> list[SearchTrial]:
         """Run one trial after the other; at these reports the driver is killed and starts anew."""
         reports = 0
-        while found := self.draws.next():
+        while isinstance(found := self.draws.next(), SearchTrial):
             # After a kill, the epoch that was reported last is trained and reported again.
             for epoch in range(max(1, found.last_epoch), self.search.base.train.epochs + 1):
                 reports += 1
@@ -421,7 +421,7 @@ def test_a_larger_search_goes_on_where_the_smaller_one_ended(
     )
     extended = MadeUpSearch(two_ranges, tmp_path / "extended", 8)
     assert extended.run() == whole
-    assert extended.started().next() is None
+    assert isinstance(extended.started().next(), Closing)
     (extended.history.folder / "trials" / "0001.json").unlink()  # it was damaged
     again = MadeUpSearch(two_ranges, tmp_path / "extended", 8).run()
     assert [known.number for known in again] == list(range(8))
@@ -509,20 +509,22 @@ def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(
     assert made_up.started().next() is not None
 
 
-def test_closing_scores_are_those_of_the_best_and_of_the_papers_setting(
+def test_closing_scores_are_those_of_the_best_and_of_the_base_once_all_trials_have_ended(
     two_ranges: Search, tmp_path: Path
 ) -> None:
-    trials, store = MadeUpSearch(two_ranges, tmp_path, 12).run(), Store(tmp_path)
-    best = [known.cam_id for known in best_trials(trials, 3)]
-    closings = Closings(two_ranges, store, lambda trial: None)
-    found = [target for _ in range(9) if (target := closings.next())]
-    assert [target.cam_id for target in found] == [cam_id(two_ranges.base), *best]
+    made_up = MadeUpSearch(two_ranges, tmp_path, 3)
+    base, *best = [cam_id(two_ranges.base), *(t.cam_id for t in best_trials(made_up.run(), 3))]
+    draws = made_up.started()
+    found = [target for _ in range(9) if (target := draws.next())]
+    assert [target.cam_id for target in found] == [base, *best]
     scored = {"epoch": 9.0, "objective": 60.0, "threshold": 0.3}
-    assert closings.ended(found[0]).status == "started"
-    for target in found[:2]:
-        closings.reported(target, scored | {"held_out": 59.0})
-        assert closings.ended(target).status == "done"
-    closings.reported(found[2], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
-    assert closings.ended(found[2]) == ("failed", "diverged: lower train.lr")
-    again = Closings(two_ranges, store, lambda trial: None)
-    assert [t.cam_id for _ in range(9) if (t := again.next())] == best[1:]
+    assert draws.ended(found[0]).status == "started"
+    assert not draws.reported(found[0], scored | {"held_out": 59.0})
+    assert draws.ended(found[0]) == ("done", "59.00 %")
+    draws.reported(found[1], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
+    assert draws.ended(found[1]) == ("failed", "diverged: lower train.lr")
+    assert [t.cam_id for _ in range(9) if (t := made_up.started().next())][:1] == best[:1]
+    larger = MadeUpSearch(two_ranges, tmp_path, 4).draws
+    last = larger.next()
+    assert isinstance(last, SearchTrial)
+    assert larger.next() is None, "the best are not known yet"

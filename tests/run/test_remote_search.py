@@ -30,7 +30,7 @@ def driven(store: Store) -> Iterator[DrivenSearch]:
     """A search as its driver holds it."""
     subject = DrivenSearch(SEARCH, store, 3, PriorLimits())
     with driving(store, subject.what, "wait for it or end it") as lease:
-        subject.begin_alone(lease)
+        subject.begin_alone(lease.check)
         yield subject
 
 
@@ -95,10 +95,12 @@ def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
     store, known = open_store(f"s3://{BUCKET}/lost"), search_trial(0, "running", 10.0)
 
     def lose() -> None:
-        with driven(store) as subject:
-            assert isinstance(subject.lock, Lease)
+        subject = DrivenSearch(SEARCH, store, 3, PriorLimits())
+        with driving(store, subject.what, "wait") as lease:
+            assert isinstance(lease, Lease)
+            subject.begin_alone(lease.check)
             subject.history.save(known)
-            subject.lock.lost = True
+            lease.lost = True
             subject.share(known)
 
     with pytest.raises(StoreError, match="taken over by another process"):

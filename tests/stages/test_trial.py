@@ -338,8 +338,8 @@ def test_counts_that_are_lost_or_broken_are_inferred_again(
 def test_resources_hand_their_options_to_every_trial(new: Store) -> None:
     execution = Execution(2, micro_batch=3)
     tables = DrivenSweep(finished_sweep(("VI",), 1), new)
-    (each,) = tables.rounds(Resources(execution=execution))
-    assert each.shared["place"].execution == execution
+    runner = tables.runner(Resources(execution=execution))
+    assert runner.shared["place"].execution == execution
 
 
 def test_a_sweep_that_ends_with_results_missing_is_no_success(new: Store) -> None:

@@ -20,7 +20,8 @@ from sweeps.cli.service.store import rm
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.chains.headline import save_headline
 from sweeps.plan.contents import plan_removal
-from sweeps.plan.cost import read_measured
+from sweeps.plan.cost import Measured, read_measured
+from sweeps.plan.states import read_metrics
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Records
@@ -45,6 +46,10 @@ def listed(store: Store) -> list[dict[str, Any]]:
 
 def names(store: Store, room: str) -> set[str]:
     return {path.name for path in (store.root / room).iterdir()}
+
+
+def measured(store: Store) -> list[Measured]:
+    return read_measured(store, read_metrics(store), {})[0]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +112,7 @@ def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(
 def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_cost_of_others(
     store: Store, vi: Sweep, iv: Sweep, best: Trial, caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
-    path, before = store.run(best.run_id).path / "done.json", len(read_measured(store)[0])
+    path, before = store.run(best.run_id).path / "done.json", len(measured(store))
     if harm == "wrong":
         write_json(path, read_json(path) | {"miou_fixed": "high"})
         told = f"{path}: miou_fixed: Input should be a valid number; delete it"
@@ -121,16 +126,16 @@ def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_
     own, other = (sweeps(store, "status", "--sweep", sweep.name) for sweep in (vi, iv))
     assert (own.exit_code, other.exit_code) == (2, 0), own.output
     assert told in caplog.text
-    assert len(read_measured(store)[0]) == before - 1
+    assert len(measured(store)) == before - 1
     with pytest.raises((StoreError, OSError), match=str(path)):
         cost_of(vi, store)
 
 
 def test_a_result_without_its_times_is_left_out_of_the_cost(store: Store, best: Trial) -> None:
-    path, before = store.run(best.run_id).path / "done.json", len(read_measured(store)[0])
+    path, before = store.run(best.run_id).path / "done.json", len(measured(store))
     found = read_json(path)
     write_json(path, {key: value for key, value in found.items() if key != "train_seconds"})
-    assert len(read_measured(store)[0]) == before - 1
+    assert len(measured(store)) == before - 1
 
 
 def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store, iv: Sweep) -> None:

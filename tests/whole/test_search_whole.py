@@ -15,7 +15,7 @@ from commands import NARROW, SHRUNK, environment, options, process, sweeps
 from made_up.bucket_server import BUCKET, keys
 from mlflow_file import mlflow_runs
 
-from sweeps.plan.search import make_search, parse_space, split_halves
+from sweeps.plan.search import SearchTrial, make_search, parse_space, split_halves
 from sweeps.plan.sweep import BaseOptions
 from sweeps.run.ray.ending import BETWEEN_SECONDS
 from sweeps.run.ray.tune import InOneProcess
@@ -83,17 +83,17 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
     search, _ = make_search(parse_space([]), base, rng_seed=int(DRAWS))
     draws, trials, held_out = Draws(search, Store(store), 3, lambda known: None), [], {}
     for _ in range(4):
-        known = draws.next()  # None: and the base
-        config = search.config(known.settings if known else {})
+        known = draws.next()  # three trials, and the base
+        config = search.config(known.settings)
         last: dict[str, float] = {}
         place = Place(Store(store), data, rank=Process())
         for record in search_trial(config, "best", place, held_out=True):
             last = record
-            if known and draws.reported(known, record):
+            if draws.reported(known, record):
                 break
         if "held_out" in last:
             held_out[cam_id(config)] = {k: last[k] for k in ("objective", "threshold", "held_out")}
-        if known:
+        if isinstance(known, SearchTrial):
             trials.append(asdict(known))
     return trials, held_out
 

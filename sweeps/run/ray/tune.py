@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # it loads torch
 
 
 @dataclass
-class TuneRound(Generic[T]):
-    """Targets that are run together, and what Tune runs for each."""
+class TuneRunner(Generic[T]):
+    """Runs the targets of a source as trials of Tune."""
 
     source: Source[T]
     work: Callable[..., Any]
@@ -277,12 +277,13 @@ def on_one_rank(
 
 
 def drawn_trial(
-    space: dict[str, Any], search: Search, place: Place, resources: Resources, *, held_out: bool
+    space: dict[str, Any], search: Search, place: Place, resources: Resources
 ) -> Records:
     """Run a trial of a search with the drawn `space["settings"]`.
 
     A training that diverged or does not learn scores 0 % and is not repeated. Any other error but
-    the store's leaves a note for the driver. held_out: also score it on the held-out half.
+    the store's leaves a note for the driver. `space["held_out"]`: whether to score it on the
+    held-out half, too.
     """
     from sweeps.stages.trial import search_trial
     from wsss.training.diagnosis.learning import NotLearningError
@@ -295,7 +296,7 @@ def drawn_trial(
     process = Process(device=pick_device(resources.cpus))
     place = replace(place, rank=process, is_ending=AskedToEnd())
     try:
-        for record in search_trial(config, search.objective, place, held_out=held_out):
+        for record in search_trial(config, search.objective, place, held_out=space["held_out"]):
             epoch = record["epoch"]
             yield record
     except (DivergedError, NotLearningError) as error:

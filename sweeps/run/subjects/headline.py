@@ -5,8 +5,7 @@ is tried again at the next start.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -86,8 +85,8 @@ class DrivenHeadline(Subject):
         """Whether a cluster, workers or GPUs were asked for."""
         return bool(resources.address or resources.gpus or not resources.inline)
 
-    def rounds(self, resources: Resources) -> "Iterator[Chains]":
-        """Yield the missing chains."""
+    def runner(self, resources: Resources) -> "Chains":
+        """Return the missing chains, which run themselves."""
         sweep, chains = self.headline.sweep, self.missing()
         for chain in chains:
             chain.folder(self.store).clear_failure()
@@ -99,12 +98,11 @@ class DrivenHeadline(Subject):
         else:
             process = Process(device=pick_device())
             place = replace(place, crew=Crew(self.label_workers), rank=process)
-        yield Chains(chains, place)
+        return Chains(chains, place)
 
-    @contextmanager
-    def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
+    def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
         """Print lines."""
-        yield [_Lines(console)]
+        return nullcontext([_Lines(console)])
 
     def tracked(self) -> "Tracked":
         """Return the runs of a headline."""
@@ -189,7 +187,7 @@ class Chain:
 
 
 class Chains(Source[Chain]):
-    """The chains to run, in this process or on the crew of their place: a round of its own."""
+    """The chains to run, in this process or on the crew of their place: a runner of its own."""
 
     noun = "chain"
 

@@ -10,7 +10,7 @@ same draws and stops as a search that was never killed.
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,7 @@ from wsss.training.diagnosis.learning import PriorLimits
 if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     import optuna
 
-    from sweeps.run.driver import Held
-    from sweeps.run.ray.tune import TuneRound
+    from sweeps.run.ray.tune import TuneRunner
     from sweeps.track.view import Tracked
 
 REDUCTION_FACTOR = 3
@@ -118,82 +117,6 @@ Share = Callable[[SearchTrial | None], None]
 """Uploads the history after a trial's change; None: after a held-out score."""
 
 
-class Draws(Source[SearchTrial]):
-    """The trials of a search. The only writer of its history."""
-
-    def __init__(self, search: Search, store: Store, samples: int, share: Share) -> None:
-        super().__init__()
-        self.search, self.store, self.samples, self.share = search, store, samples, share
-        self.history = History(search, store)
-        trials = self.history.trials()
-        self.study = Study(search, trials)
-        self.waiting = [trial for trial in trials if not trial.ended]
-        self.to_start = self.history.missing(samples)
-        """Number of trials still to be handed out."""
-
-    def next(self) -> SearchTrial | None:
-        """Return an interrupted trial, or draw one, until there are as many as asked for."""
-        if self.to_start == 0:
-            return None
-        self.to_start -= 1
-        trial = super().next() or self._draw()
-        trial.status, trial.message = "running", ""  # forget an earlier failure
-        self._keep(trial)
-        return trial
-
-    def _draw(self) -> SearchTrial:
-        number = next(n for n in itertools.count() if n not in self.study.known)
-        settings = self.study.draw(number)
-        return SearchTrial(number, cam_id(self.search.config(settings)), settings)
-
-    def folder(self, target: SearchTrial) -> Path:
-        """Return the training's folder."""
-        return self.store.cam(target.cam_id).path
-
-    def reported(self, target: SearchTrial, record: Numbers) -> bool:
-        """Assess a trial by its epoch; decision and epoch are saved together."""
-        if not target.ended:  # else assessed before its process died, and now reported again
-            self._assess(target, record)
-            self._keep(target)
-        return target.status == "stopped"
-
-    def _assess(self, target: SearchTrial, record: Numbers) -> None:
-        target.warning = record.get("warning", "")
-        if "failed" in record:
-            target.status, target.message = record["failed"], record["message"]
-        else:
-            is_new = record["epoch"] > target.last_epoch  # not one repeated after a kill
-            target.add_epoch(record)
-            is_poor = is_new and self.study.is_poor(target)
-            if target.last_epoch == self.search.base.train.epochs:
-                target.status = "finished"
-            elif is_poor:
-                target.status = "stopped"
-        if target.ended:
-            self.study.end(target)
-
-    def ended(self, target: SearchTrial) -> End:
-        """Return its status and score; a trial that diverged has ended, too, with 0 %."""
-        if not target.ended:
-            return End("started")
-        trials = self.history.trials()
-        parts = [f"{target.status} after epoch {target.last_epoch}"]
-        parts += [] if target.objective is None else [f"{target.objective:.2f} %"]
-        parts += [f"{sum(t.ended for t in trials)} of {counted(self.samples, 'trial')} ended"]
-        parts += [f"best so far {t.objective:.2f} % ({t.name})" for t in best_trials(trials, 1)]
-        return End("done", "; ".join(filter(None, [*parts, target.message])))
-
-    def gave_up(self, target: SearchTrial, note: ErrorNote) -> None:
-        """Record the error; the next start tries the trial again."""
-        lines = note.message.strip().splitlines() or [note.kind]
-        target.status, target.message = "error", lines[-1]
-        self._keep(target)
-
-    def _keep(self, trial: SearchTrial) -> None:
-        self.history.save(trial)
-        self.share(trial)
-
-
 @dataclass(frozen=True)
 class Closing:
     """Settings to score on the held-out half."""
@@ -214,38 +137,105 @@ class Closing:
         return "held-out score of " + (drawn or "the base")
 
 
-class Closings(Source[Closing]):
-    """The closing scores; none of them is stopped early."""
+class Draws(Source[SearchTrial | Closing]):
+    """The trials of a search, then its closing scores. The only writer of its history.
 
-    def __init__(self, search: Search, store: Store, share: Share) -> None:
-        self.store, self.share = store, share
+    Closing scores are handed out once all trials have ended: before, or if one was given up, the
+    best ones are not known.
+    """
+
+    def __init__(self, search: Search, store: Store, samples: int, share: Share) -> None:
+        super().__init__()
+        self.search, self.store, self.samples, self.share = search, store, samples, share
         self.history = History(search, store)
-        missing = self.history.missing_held_out()
-        super().__init__(Closing(key, settings) for key, settings in missing.items())
+        trials = self.history.trials()
+        self.study = Study(search, trials)
+        self.begun = [trial for trial in trials if not trial.ended]
+        self.to_start = self.to_end = self.history.missing(samples)
+        """Numbers of trials that are still to be handed out, and to end."""
+        self.is_closing = False
         self.failures: dict[str, str] = {}
+        """cam_id of a closing score -> why it failed."""
 
-    def folder(self, target: Closing) -> Path:
+    def next(self) -> SearchTrial | Closing | None:
+        """Return an interrupted trial, or draw one, until there are as many as asked for."""
+        if self.to_start:
+            self.to_start -= 1
+            trial = self.begun.pop(0) if self.begun else self._draw()
+            trial.status, trial.message = "running", ""  # forget an earlier failure
+            self._keep(trial)
+            return trial
+        if not self.to_end and not self.is_closing:
+            self.is_closing = True
+            missing = self.history.missing_held_out()
+            self.waiting = [Closing(key, settings) for key, settings in missing.items()]
+        return super().next()
+
+    def _draw(self) -> SearchTrial:
+        number = next(n for n in itertools.count() if n not in self.study.known)
+        settings = self.study.draw(number)
+        return SearchTrial(number, cam_id(self.search.config(settings)), settings)
+
+    def folder(self, target: SearchTrial | Closing) -> Path:
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def reported(self, target: Closing, record: Numbers) -> bool:
-        """Save the closing score, which is in the last record."""
+    def reported(self, target: SearchTrial | Closing, record: Numbers) -> bool:
+        """Assess a trial by its epoch, and save both together; or save a closing score."""
+        if isinstance(target, SearchTrial):
+            if not target.ended:  # else assessed before its process died, and now reported again
+                self._assess(target, record)
+                self._keep(target)
+            return target.status == "stopped"
         if "failed" in record:
             self.failures[target.cam_id] = f"{record['failed']}: {record['message']}"
-        elif "held_out" in record:
+        elif "held_out" in record:  # in the last one
             self.history.add_held_out(target.cam_id, record)
             self.share(None)
         return False
 
-    def ended(self, target: Closing) -> End:
-        """Return whether it was scored."""
-        if score := self.history.held_out().get(target.cam_id):
-            return End("done", f"{score['held_out']:.2f} %")
-        why = self.failures.get(target.cam_id)
-        return End("failed", why) if why else End("started")
+    def _assess(self, target: SearchTrial, record: Numbers) -> None:
+        target.warning = record.get("warning", "")
+        if "failed" in record:
+            target.status, target.message = record["failed"], record["message"]
+        else:
+            is_new = record["epoch"] > target.last_epoch  # not one repeated after a kill
+            target.add_epoch(record)
+            is_poor = is_new and self.study.is_poor(target)
+            if target.last_epoch == self.search.base.train.epochs:
+                target.status = "finished"
+            elif is_poor:
+                target.status = "stopped"
+        if target.ended:
+            self.to_end -= 1
+            self.study.end(target)
 
-    def gave_up(self, target: Closing, note: ErrorNote) -> None:
-        """Record nothing: the next start tries again."""
+    def ended(self, target: SearchTrial | Closing) -> End:
+        """Return its status and score; a trial that diverged has ended, too, with 0 %."""
+        if isinstance(target, Closing):
+            if score := self.history.held_out().get(target.cam_id):
+                return End("done", f"{score['held_out']:.2f} %")
+            why = self.failures.get(target.cam_id)
+            return End("failed", why) if why else End("started")
+        if not target.ended:
+            return End("started")
+        trials = self.history.trials()
+        parts = [f"{target.status} after epoch {target.last_epoch}"]
+        parts += [] if target.objective is None else [f"{target.objective:.2f} %"]
+        parts += [f"{sum(t.ended for t in trials)} of {counted(self.samples, 'trial')} ended"]
+        parts += [f"best so far {t.objective:.2f} % ({t.name})" for t in best_trials(trials, 1)]
+        return End("done", "; ".join(filter(None, [*parts, target.message])))
+
+    def gave_up(self, target: SearchTrial | Closing, note: ErrorNote) -> None:
+        """Record a trial's error; the next start tries it again, as it does a closing score."""
+        if isinstance(target, SearchTrial):
+            lines = note.message.strip().splitlines() or [note.kind]
+            target.status, target.message = "error", lines[-1]
+            self._keep(target)
+
+    def _keep(self, trial: SearchTrial) -> None:
+        self.history.save(trial)
+        self.share(trial)
 
 
 class DrivenSearch(Subject):
@@ -257,7 +247,7 @@ class DrivenSearch(Subject):
         self.samples, self.limits = samples, limits
         self.networks = [search.base.network]
         self.history = History(search, store)
-        self.lock: Held | None = None
+        self.check_lock: Callable[[], None] | None = None
 
     def prepare(self, resources: Resources) -> list[str]:
         """Say how much there is to do."""
@@ -273,34 +263,28 @@ class DrivenSearch(Subject):
         """Return the numbers of missing trials, and the ids of missing closing scores."""
         return [*range(self.history.missing(self.samples)), *self.history.missing_held_out()]
 
-    def begin_alone(self, lock: "Held") -> list[str]:
+    def begin_alone(self, check_lock: Callable[[], None]) -> list[str]:
         """Download the history, which nobody else writes from now on."""
-        self.lock = lock
+        self.check_lock = check_lock
         self.store.folder(self.what.path).pull()
         return []
 
-    def rounds(self, resources: Resources) -> "Iterator[TuneRound[Any]]":
-        """Yield the draws; once all have ended, the closing scores."""
-        from sweeps.run.ray.tune import TuneRound, drawn_trial
+    def runner(self, resources: Resources) -> "TuneRunner[Any]":
+        """Return what runs the draws, then the closing scores."""
+        from sweeps.run.ray.tune import TuneRunner, drawn_trial
 
         search, how = self.search, resources.execution
         # A search continues trainings of other code.
         conduct = Conduct(accept_changes=True, limits=self.limits)
         place = Place(self.store, search.data, search.weights_file, how, conduct)
-
-        def round_of(source: Source[Any], name: str, *, held_out: bool) -> TuneRound[Any]:
-            shared = {"search": search, "place": place, "held_out": held_out}
-            folder = self.store.root / "ray" / name
-            return TuneRound(source, drawn_trial, shared, _settings_of, folder, resources)
-
-        name = f"search-{search.name}"
-        if self.history.missing(self.samples):
-            draws = Draws(search, self.store, self.samples, self.share)
-            yield round_of(draws, name, held_out=False)
-        # If trials failed, the best ones are not known yet.
-        if not self.history.missing(self.samples) and self.history.missing_held_out():
-            closings = Closings(search, self.store, self.share)
-            yield round_of(closings, f"{name}-held-out", held_out=True)
+        return TuneRunner(
+            Draws(search, self.store, self.samples, self.share),
+            drawn_trial,
+            {"search": search, "place": place},
+            lambda each: {"settings": each.settings, "held_out": isinstance(each, Closing)},
+            self.store.root / "ray" / f"search-{search.name}",
+            resources,
+        )
 
     def share(self, trial: SearchTrial | None) -> None:
         """Upload the history before a trial continues.
@@ -309,9 +293,9 @@ class DrivenSearch(Subject):
         while the bucket is unreachable; the next epoch uploads what is missing. An ended trial's
         losses are downloaded from where it ran, for MLflow.
         """
-        assert self.lock is not None, "only the driver shares"
+        assert self.check_lock, "only the driver shares"
         try:
-            self.lock.check()
+            self.check_lock()
             self.store.folder(self.what.path).push()
             if trial is None or trial.ended:
                 self.store.pull_results()
@@ -342,7 +326,3 @@ class DrivenSearch(Subject):
         failed = [t for t in self.history.trials() if t.status == "error"]
         lines = [f"failed: {trial.name}: {trial.message}" for trial in failed]
         return [*lines, NOT_COMPLETE] if self.missing() else lines
-
-
-def _settings_of(target: SearchTrial | Closing) -> dict[str, Any]:
-    return {"settings": target.settings}

@@ -1,6 +1,6 @@
 """The tables of a sweep as a subject of the driver: missing trials, board, ledger, report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,7 @@ from sweeps.store.store import Store
 from wsss.basics.printable import command, counted, own_command, own_words
 
 if TYPE_CHECKING:  # those load Ray or MLflow
-    from sweeps.run.driver import Held
-    from sweeps.run.ray.tune import TuneRound
+    from sweeps.run.ray.tune import TuneRunner
     from sweeps.track.view import Tracked
 
 
@@ -78,8 +77,13 @@ class DrivenSweep(Subject):
         self.store.folder(self.what.path).push()
 
     def missing(self) -> list[Trial]:
-        """Return the trials to run, as `missing_trials` does."""
-        return missing_trials(self.sweep, self.store, retry_failed=self.retry_failed)
+        """Return the trials without a result; failed ones only if they are tried again."""
+        runs = [(trial, self.store.run(trial.run_id)) for trial in self.sweep.plan.trials]
+        return [
+            trial
+            for trial, run in runs
+            if not run.metrics() and (self.retry_failed or not run.failure())
+        ]
 
     @contextmanager
     def accounts(self, resources: Resources) -> Iterator[Budget]:
@@ -98,7 +102,7 @@ class DrivenSweep(Subject):
         cost = cost_of(self.sweep, self.store)
         return self._budget(resources).how_to_continue(cost, resources, own_words())
 
-    def begin_alone(self, lock: "Held") -> list[str]:
+    def begin_alone(self, check_lock: Callable[[], None]) -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
         from sweeps.stages.guard import check_half_trained
 
@@ -106,9 +110,9 @@ class DrivenSweep(Subject):
         changed = check_half_trained(self.missing(), self.store, accept_changes=accept)
         return [f"{each}; it continues anyway (--accept-changes)" for each in changed]
 
-    def rounds(self, resources: Resources) -> "Iterator[TuneRound[TrialGroup]]":
-        """Yield the missing trials, those of one training together."""
-        from sweeps.run.ray.tune import TuneRound, distributed_trial, sweep_trial
+    def runner(self, resources: Resources) -> "TuneRunner[TrialGroup]":
+        """Return what runs the missing trials, those of one training together."""
+        from sweeps.run.ray.tune import TuneRunner, distributed_trial, sweep_trial
 
         trials = self.missing()
         for trial in trials:
@@ -121,7 +125,7 @@ class DrivenSweep(Subject):
         # Not part of the space, which Tune writes into its logs with every report.
         sweep, how = self.sweep, resources.execution
         place = Place(self.store, sweep.data, sweep.weights_file, how, self.conduct)
-        yield TuneRound(
+        return TuneRunner(
             source,
             sweep_trial if resources.inline else distributed_trial,
             {"groups": groups, "place": place},
@@ -261,11 +265,3 @@ class MissingTrials(Source[TrialGroup]):
             return End("done")
         why = self.store.run(trial.run_id).why_failed()
         return End("failed", why) if why else End("started")
-
-
-def missing_trials(sweep: Sweep, store: Store, *, retry_failed: bool) -> list[Trial]:
-    """Return the trials without a result; failed ones only if `retry_failed`."""
-    runs = [(trial, store.run(trial.run_id)) for trial in sweep.plan.trials]
-    return [
-        trial for trial, run in runs if not run.metrics() and (retry_failed or not run.failure())
-    ]

@@ -28,7 +28,7 @@ from sweeps.run.ray.ending import AskedToEnd
 from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import started
 from sweeps.run.ray.train import fit
-from sweeps.run.ray.tune import Records, TuneRound
+from sweeps.run.ray.tune import Records, TuneRunner
 from sweeps.stages.stage import EndedEarlyError
 from sweeps.store.errors import StoreError
 from wsss.basics.errors import ForeseenError
@@ -132,7 +132,7 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     source = Pieces(tmp_path, [f"{number}" for number in numbers])
     dispatch = Dispatch[Piece](source, [], lambda: None, print)
     space = {"folder": str(tmp_path), "at_once": len(numbers)}
-    TuneRound[Piece](
+    TuneRunner[Piece](
         source,
         trial_of_one_worker,
         {},
@@ -165,7 +165,7 @@ def run_in_one_process(
     source = Pieces(folder, ["0", "1"])
     source.stopped_at = stopped_at
     dispatch = Dispatch[Piece](source, [], why_end, print)
-    TuneRound[Piece](
+    TuneRunner[Piece](
         source,
         generate,
         {},

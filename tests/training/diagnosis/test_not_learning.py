@@ -150,8 +150,8 @@ def draw(config: RunConfig, store: Store, data: Path, limits: PriorLimits) -> li
     """Run a trial of a search that draws this configuration; return what Tune is told."""
     search: Any = SimpleNamespace(config=lambda settings: config, objective="best")
     place = Place(store, data, conduct=Conduct(limits=limits))
-    space: dict[str, Any] = {"settings": {}}
-    return list(trials.drawn_trial(space, search, place, Resources(), held_out=False))
+    space = {"settings": {}, "held_out": False}
+    return list(trials.drawn_trial(space, search, place, Resources()))
 
 
 def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
