@@ -3,20 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
+from made_up import targets
+from made_up.planned import planned_headline
 
-from sweeps.plan.chains.chain import ChainConfig
-from sweeps.run.dispatch import Dispatch
+from sweeps.run.dispatch import Numbers
 from sweeps.run.subjects.headline import Chain, Chains
 from sweeps.stages.stage import Place, Record, Steps, TrainingStage
+from sweeps.store.attempts import Target
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, Store
-from wsss.config import RunConfig
-from wsss.overrides import apply_overrides
-from wsss.presets import TINY_DEEPLAB
-from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.loop import DivergedError
 
 
@@ -55,69 +53,47 @@ class ThreeEpochs(TrainingStage):
         return Done()
 
 
-def raises(error: Exception, *epochs: int) -> Callable[[int], None]:
+def raises(error: Exception, at: int, *, times: int = 9) -> Callable[[int], None]:
+    """Raise an error in an epoch, so many times."""
+    left = [error] * times
+
     def break_at(epoch: int) -> None:
-        if epoch in epochs:
-            raise error
+        if epoch == at and left:
+            raise left.pop()
 
     return break_at
 
 
-class Scene:
-    """A headline of these stages, one a chain, which is started again and again."""
+class Scene(targets.Scene):
+    """A start of a headline of these stages, one a chain, until all has ended."""
 
-    def __init__(self, root: Path, *stages: ThreeEpochs) -> None:
-        self.store, self.stages, self.said = Store(root), stages, list[str]()
-        self.interrupt_at = 99.0
+    def __init__(self, root: Path, *stages: ThreeEpochs, interrupt_at: float = 99.0) -> None:
+        configs = planned_headline("none", "crf").chains
+        chains = [Chain(config, (stage,)) for config, stage in zip(configs, stages, strict=False)]
+        self.interrupt_at = interrupt_at
+        source = Chains(chains, Place(Store(root), Path("nowhere")))
+        super().__init__(root, source)
+        source.run(self.dispatch, 1)
+        self.epochs = [len(self.store.folder(stage.rel).epochs()) for stage in stages]
+        """How many of each stage have been trained."""
 
-    def start(self) -> None:
-        signals: list[str] = []
-        place = Place(self.store, Path("nowhere"))
-        segmentations = (
-            apply_overrides(TINY_DEEPLAB, {"rng_seed": seed}) for seed in range(len(self.stages))
-        )
-        chains = [
-            Chain(
-                ChainConfig(run=RunConfig(), labels=PseudoLabelConfig(), segmentation=segmentation),
-                (stage,),
-            )
-            for segmentation, stage in zip(segmentations, self.stages, strict=True)
-        ]
-
-        class Ear:
-            def update(ear, trial: Chain, *, status: str, record: Any = None) -> None:  # noqa: N805
-                if record and record.get("epoch", 0.0) >= self.interrupt_at:
-                    signals.append("SIGINT")
-
-        source = Chains(chains, place)
-
-        def why_end() -> str | None:
-            return next(iter(signals), None)
-
-        source.run(Dispatch(source, [Ear()], why_end, self.said.append), 1)
-
-    def epochs(self) -> list[int]:
-        """Return how many epochs of each stage have been trained."""
-        return [len(self.store.folder(stage.rel).epochs()) for stage in self.stages]
+    def update(self, trial: Target, *, status: str, record: Numbers | None = None) -> None:
+        if record and record.get("epoch", 0.0) >= self.interrupt_at:
+            self.why_end = "SIGINT"
 
 
 def test_a_training_in_this_process_ends_with_the_checkpoint_behind_a_signal(
     tmp_path: Path,
 ) -> None:
-    scene = Scene(tmp_path, ThreeEpochs("a"), ThreeEpochs("b"))
-    scene.interrupt_at = 2.0
-    scene.start()
-    assert scene.epochs() == [2, 0]
-    scene.interrupt_at = 99.0
-    scene.start()
-    assert scene.epochs() == [3, 3]
+    stages = ThreeEpochs("a"), ThreeEpochs("b")
+    assert Scene(tmp_path, *stages, interrupt_at=2.0).epochs == [2, 0]
+    assert Scene(tmp_path, *stages).epochs == [3, 3]
 
 
 def test_a_chain_whose_training_diverges_has_failed_and_the_others_go_on(tmp_path: Path) -> None:
     stage = ThreeEpochs("a", raises(DivergedError("too fast"), 2))
     scene = Scene(tmp_path, stage, ThreeEpochs("b"))
-    scene.start()
-    assert scene.epochs() == [1, 3]
+    assert scene.epochs == [1, 3]
     assert scene.said == ["CAM: diverged: too fast"]
     failure = scene.store.folder(stage.rel).failure()
     assert failure
@@ -128,15 +104,9 @@ def test_a_chain_whose_training_diverges_has_failed_and_the_others_go_on(tmp_pat
 def test_a_chain_is_restarted_from_its_checkpoint_where_that_may_help(
     tmp_path: Path, error: Exception
 ) -> None:
-    left = [error, error]
-
-    def twice(epoch: int) -> None:
-        if epoch == 2 and left:
-            raise left.pop()
-
-    scene = Scene(tmp_path, ThreeEpochs("a", twice))
-    scene.start()
-    assert scene.epochs() == [3]
-    assert [f"restart {count} of 2" in line for count, line in enumerate(scene.said, 1)] == [
-        True
-    ] * 2
+    scene = Scene(tmp_path, ThreeEpochs("a", raises(error, 2, times=2)))
+    assert scene.epochs == [3]
+    assert [line.partition("; ")[2][:14] for line in scene.said] == [
+        "restart 1 of 2",
+        "restart 2 of 2",
+    ]
