@@ -28,6 +28,9 @@ class LevelOrShape(NamedTuple):
     reason: str
 
 
+NEITHER = LevelOrShape(None, "")
+"""Of a cell without evidence."""
+
 CHANGE_WORDS = {
     Change.SHAPE: "of shape (same sign however the threshold is chosen)",
     Change.LEVEL: "of level (shown only at the fixed score; another threshold may undo it)",

@@ -61,6 +61,10 @@ class CellEvidence:
         return _has_sign(self.paper_difference or 0.0, margin)
 
 
+NO_EVIDENCE = CellEvidence(seed_differences({}, {}), None, None, None, None, None)
+"""On a cell that has no seed in common with its baseline, or is the baseline."""
+
+
 def table_verdicts(
     paper: Mapping[str, float | None],
     measured: Mapping[str, Mapping[int, float]],

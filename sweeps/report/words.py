@@ -46,8 +46,9 @@ def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
     return fmean(values) if values else None, stdev(values) if len(values) > 1 else None
 
 
-def mean_and_sd(mean: float | None, sd: float | None) -> str:
+def mean_and_sd(values: Sequence[float]) -> str:
     """Return `50.86 ± 0.17`; without the SD for a single value; `missing` for none."""
+    mean, sd = mean_sd(values)
     if mean is None:
         return MISSING
     return number(mean) if sd is None else f"{mean:.2f} ± {sd:.2f}"

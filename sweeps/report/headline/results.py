@@ -20,7 +20,7 @@ from sweeps.plan.chains.headline import (
 from sweeps.plan.run_command import headline_command
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Strip
-from sweeps.report.words import mean_and_sd, mean_sd
+from sweeps.report.words import mean_and_sd
 from sweeps.stages.export import Archive, read_export
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import OURS, TABLE_I
@@ -254,7 +254,7 @@ def _why(results: Results) -> str:
     paper = next(row.val for row in TABLE_I if row.method == OURS)
     values = list(best.by_seed.values())
     seeds = "with one seed" if len(values) == 1 else f"over {len(values)} seeds"
-    reaches = f"reaches {mean_and_sd(*mean_sd(values))} mIoU on {results.split} {seeds}"
+    reaches = f"reaches {mean_and_sd(values)} mIoU on {results.split} {seeds}"
     chosen = f", the best of {len(found)} networks there" if len(found) > 1 else ""
     measured = f"the network on {best.name} {reaches}{chosen}"
     if results.scale.word:

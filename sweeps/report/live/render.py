@@ -10,7 +10,7 @@ from sweeps.plan.states import TrialState, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Badge, Block, Column, Grid, Heading, Measured, RowGroup, Text
 from sweeps.report.formats.terminal import print_blocks
-from sweeps.report.words import fixed_score, mean_and_sd, mean_sd, table_rows
+from sweeps.report.words import fixed_score, mean_and_sd, table_rows
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
@@ -72,7 +72,7 @@ def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> M
     if metrics:
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
         chosen = ([found[key] for found in metrics] for key in ("miou_fixed", "miou_best"))
-        fixed, best, auc = (mean_and_sd(*mean_sd(mious)) for mious in (*chosen, aucs))
+        fixed, best, auc = (mean_and_sd(mious) for mious in (*chosen, aucs))
         lacking = f" (n={len(metrics)})" if len(metrics) < len(trials) else ""
         lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {auc}"]
         if any(trial.warning for trial in trials):

@@ -58,7 +58,7 @@ def answer(found: TableReport) -> Strip:
         said = _against_the_paper(judged, scale, found.margin)
     else:
         question = f"Does any cell of Table {table} differ from {found.table.baseline_name}?"
-        said = _among_themselves([cell.evidence for cell in cells if cell.evidence])
+        said = _among_themselves([c.evidence for c in cells if c.evidence.differences.n])
     words, tone = said
     start = "Cannot tell: " if tone == "open" else ""
     return Strip(question, f"{start}{words}.{_lacking(cells)}", tone, _next(found, judged))
@@ -66,8 +66,7 @@ def answer(found: TableReport) -> Strip:
 
 def _judged(cells: Sequence[CellReport]) -> list[CellEvidence]:
     """Return the evidence of all verdicts; of cells with the same trials it is one difference."""
-    found = (cell.evidence for cell in cells)
-    return list({id(one): one for one in found if one and one.verdict}.values())
+    return list({id(cell.evidence): cell.evidence for cell in cells if cell.verdict}.values())
 
 
 def _lacking(cells: Sequence[CellReport]) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from sweeps.evidence import calibration
 from sweeps.evidence.images import argmax_stability
-from sweeps.evidence.level import level_or_shape
-from sweeps.evidence.verdict import CellEvidence, table_verdicts
+from sweeps.evidence.level import NEITHER, level_or_shape
+from sweeps.evidence.verdict import NO_EVIDENCE, CellEvidence, table_verdicts
 from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
@@ -161,8 +161,8 @@ class _TableEvidence:
             states={seed: results.states[run] for seed, run in own.items()},
             mious={measure: found[name] for measure, found in self.mious.items()},
             values=mine,
-            evidence=evidence.get(results.measure),
-            level=level_or_shape(fixed, others) if fixed else None,
+            evidence=evidence.get(results.measure, NO_EVIDENCE),
+            level=level_or_shape(fixed, others) if fixed else NEITHER,
             image_interval=results.image_interval([own[seed] for seed in mine]),
             image_difference=image_difference,
             better_over_seeds=better_over_seeds,

@@ -52,7 +52,6 @@ from sweeps.report.words import (
     interval,
     listed,
     mean_and_sd,
-    mean_sd,
     number,
     paper_section,
     share,
@@ -170,7 +169,7 @@ def _as_printed(found: TableReport) -> Grid:
     def entry(reference: str) -> Measured:
         cell = found.cells[reference]
         badges = [_badge(found, cell)]
-        if cell.level and cell.level.kind:
+        if cell.level.kind:
             badges.append(Badge(cell.level.kind))
         printed = "" if cell.printed is None else number(cell.printed)
         return Measured(measured(cell), printed, tuple(badges), cell.links)
@@ -204,7 +203,7 @@ def _evidence(found: TableReport) -> tuple[Block, ...]:
     entries = [_evidence_entries(found, cell) for cell in found.cells.values()]
     whole = _by_cell(found, "Evidence for table", columns, entries)
     on_pages: tuple[Block, ...] = (whole.cut(range(_NUM_OWN)),)
-    if any(cell.evidence for cell in found.cells.values()):
+    if any(cell.evidence.differences.n for cell in found.cells.values()):
         heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
         on_pages = (*on_pages, heading, whole.cut(range(_NUM_OWN, len(columns))))
     narrow = TERMINAL | LATEX if len(found.table.columns) == 1 else TERMINAL
@@ -212,7 +211,7 @@ def _evidence(found: TableReport) -> tuple[Block, ...]:
 
 
 def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]:
-    evidence = cell.evidence
+    evidence, differences = cell.evidence, cell.evidence.differences
     return (
         number(cell.paper),
         measured(cell),
@@ -222,9 +221,9 @@ def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]
         interval(cell.image_interval),
         signed(cell.to_paper),
         format_seconds(cell.seconds) if cell.seconds else DASH,
-        signed(evidence.paper_difference) if evidence else DASH,
-        signed(evidence.differences.mean) if evidence else DASH,
-        interval(evidence.differences.interval if evidence else None, sign=True),
+        signed(evidence.paper_difference),
+        signed(differences.mean),
+        interval(differences.interval, sign=True),
         interval(cell.image_difference, sign=True),
         share(cell.better_over_seeds),
         share(cell.better_over_images),
@@ -242,7 +241,7 @@ def _measures(found: TableReport) -> tuple[Block, ...]:
     for cell in found.cells.values():
         no_halves = DASH if cell.mious[Measure.fixed] else MISSING  # one or two images scored
         figures = (
-            mean_and_sd(*mean_sd(list(values.values()))) if values else no_halves
+            mean_and_sd(list(values.values())) if values else no_halves
             for values in cell.mious.values()
         )
         entries.append((*figures, level_word(cell)))
@@ -260,18 +259,15 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
         parts = []
         if cell.verdict:
             parts.append(f"{named(cell.verdict.word, found.scale)}: {cell.verdict.reason}")
-        if cell.level:
+        if cell.level.reason:
             parts.append(f"Level or shape: {cell.level.reason}")
         if parts:
             cells_of.setdefault(". ".join(parts), []).append(", ".join(cell.labels))
     if not cells_of:
         return ()
     reasons = tuple(f"{'; '.join(cells)}: {reason}" for reason, cells in cells_of.items())
-    all_of_them = Details("Reasons of the verdicts", (Bullets(reasons),))
-    if len(reasons) <= MAX_REASONS:
-        return (Only(ALL - LATEX, (all_of_them,)),)
-    told = "The reasons of the verdicts are in report.md and report.html."
-    return Only(ON_PAGES, (all_of_them,)), Only(TERMINAL, (Bullets((told,)),))
+    formats = ALL - LATEX if len(reasons) <= MAX_REASONS else ON_PAGES
+    return (Only(formats, (Details("Reasons of the verdicts", (Bullets(reasons),)),)),)
 
 
 # The other sections
@@ -320,7 +316,7 @@ def measured(cell: CellReport) -> str:
     if not cell.values and cell.failures:
         seed, kind, _ = cell.failures[0].split(": ", 2)  # the message is among the remarks
         return f"failed ({seed}: {kind})"
-    return mean_and_sd(*mean_sd(cell.scores))
+    return mean_and_sd(cell.scores)
 
 
 def remarks(found: TableReport) -> list[str]:

@@ -33,7 +33,7 @@ def findings(found: TableReport) -> tuple[str, ...]:
     several = common is not None and common.means.size > 1
     sentences: list[str] = []
     if common and several:
-        differing = [n for n, c in found.cells.items() if c.evidence and c.evidence.differs]
+        differing = [name for name, cell in found.cells.items() if cell.evidence.differs]
         sentences.append(table_summary(common, noise, differing))
     sentences += _levels(found.cells)
     if noise or not several:
@@ -98,7 +98,7 @@ def _significant(common: CommonSeeds) -> list[str]:
 
 def _levels(cells: Cells) -> Iterator[str]:
     """Say which differences to the baseline are of level and which of shape."""
-    judged = {name: cell.level for name, cell in cells.items() if cell.level}
+    judged = {name: cell.level for name, cell in cells.items() if cell.level.reason}
     found = [
         f"{'All' if len(names) == len(judged) > 1 else listed(names, MAX_NAMED)} "
         f"{'are' if len(names) > 1 else 'is'} {CHANGE_WORDS[kind]}."
@@ -107,9 +107,6 @@ def _levels(cells: Cells) -> Iterator[str]:
     ]
     if found:
         yield f"Level or shape, of {counted(len(judged), 'difference')}. {' '.join(found)}"
-    elif judged:
-        reasons = [level.reason.partition(": ")[0] for level in judged.values()]
-        yield f"Level or shape: {'; '.join(dict.fromkeys(reasons))}."
 
 
 def pooled_noise(distinct: Cells) -> Noise | None:
@@ -137,12 +134,12 @@ def _noise(distinct: Cells, noise: Noise | None) -> str:
 
 def _resolution(distinct: Cells) -> Iterator[str]:
     """Say what these seeds can resolve, and how many seeds a small difference takes."""
-    found = [cell.evidence.differences for cell in distinct.values() if cell.evidence]
-    sds = [differences.sd for differences in found if differences.sd is not None]
-    if not sds:
+    found = (cell.evidence.differences for cell in distinct.values())
+    paired = [(d.sd, d.n) for d in found if d.sd is not None]
+    if not paired:
         return
-    spread = float(np.sqrt(np.mean(np.square(sds))))
-    n = min(differences.n for differences in found if differences.sd is not None)
+    spread = float(np.sqrt(np.mean(np.square([sd for sd, _ in paired]))))
+    n = min(n for _, n in paired)
     smallest, needed = minimum_detectable(spread, n), seeds_needed(TARGET, spread)
     price = f"; to resolve {TARGET:g}: {needed:,} seeds" if needed else ""
     yield (

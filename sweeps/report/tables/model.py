@@ -45,10 +45,10 @@ class CellReport:
     """Seed -> mIoU, of finished trials, by every measure that they have."""
     values: dict[int, float]
     """The same by the report's measure."""
-    evidence: CellEvidence | None
-    """Against its baseline; None for the baseline's own trials and without a common seed."""
-    level: LevelOrShape | None
-    """Kind of its difference to its baseline; None where `evidence` is None."""
+    evidence: CellEvidence
+    """Against its baseline; NO_EVIDENCE for the baseline's own trials."""
+    level: LevelOrShape
+    """Kind of its difference to its baseline."""
     image_interval: Interval | None
     """95 % bootstrap interval of the mean over images."""
     image_difference: Interval | None
@@ -113,7 +113,7 @@ class CellReport:
     @property
     def verdict(self) -> Verdict | None:
         """On its difference to its baseline; None without the paper's difference."""
-        return self.evidence.verdict if self.evidence else None
+        return self.evidence.verdict
 
     @property
     def failures(self) -> tuple[str, ...]:

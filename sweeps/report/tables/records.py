@@ -10,7 +10,7 @@ from sweeps.report.words import mean_sd
 def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
     """Return the figures of a cell by the name of their column."""
     sweep, base, evidence = report.sweep, report.sweep.base, cell.evidence
-    differences = evidence.differences if evidence else None
+    differences = evidence.differences
     mean, sd = mean_sd(cell.scores)
     found: dict[str, object] = {
         "table": table,
@@ -26,13 +26,13 @@ def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
         **_ends("image", cell.image_interval),
         "difference_to_paper": cell.to_paper,
         "baseline": cell.baseline,
-        "paper_difference": evidence and evidence.paper_difference,
-        "difference": differences and differences.mean,
-        "difference_sd": differences and differences.sd,
-        **_ends("difference_seed", differences.interval if differences else None),
+        "paper_difference": evidence.paper_difference,
+        "difference": differences.mean,
+        "difference_sd": differences.sd,
+        **_ends("difference_seed", differences.interval),
         **_ends("difference_image", cell.image_difference),
-        "p_holm": evidence and evidence.holm_p,
-        "seeds_to_resolve_paper": evidence and evidence.seeds_needed,
+        "p_holm": evidence.holm_p,
+        "seeds_to_resolve_paper": evidence.seeds_needed,
         "verdict": verdict_word(cell),
         "reason": cell.verdict.reason if cell.verdict else "",
         "values": _by_seed(cell.values),
@@ -53,7 +53,7 @@ def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
         found[f"values_{measure.name}"] = _by_seed(values)
     return found | {
         "level_or_shape": level_word(cell),
-        "level_or_shape_reason": cell.level.reason if cell.level else "",
+        "level_or_shape_reason": cell.level.reason,
         "above_baseline_seeds": cell.better_over_seeds,
         "above_baseline_images": cell.better_over_images,
     }
@@ -70,9 +70,7 @@ def _by_seed(values: Mapping[int, float]) -> str:
 
 def level_word(cell: CellReport) -> str:
     """Return `level`, `shape` or `partly`; a dash where none applies."""
-    if cell.is_baseline:
-        return "baseline"
-    return (cell.level.kind if cell.level else None) or DASH
+    return "baseline" if cell.is_baseline else cell.level.kind or DASH
 
 
 def verdict_word(cell: CellReport) -> str:
@@ -81,7 +79,7 @@ def verdict_word(cell: CellReport) -> str:
         return "baseline"
     if cell.verdict:
         return cell.verdict.word
-    if cell.evidence is None:
+    if not cell.evidence.differences.n:
         return "same as baseline" if cell.same_as_baseline else DASH
     if cell.evidence.differs is None:
         return "not resolvable"

@@ -173,10 +173,10 @@ class SweepRuns(Tracked):
 def verdict_counts(report: Report) -> Summary:
     """Return the number of cells of a report per verdict."""
     found = Counter(
-        cell.evidence.verdict.word
+        cell.verdict.word
         for table in report.tables
         for cell in table.cells.values()
-        if cell.evidence and cell.evidence.verdict
+        if cell.verdict
     )
     return Summary({f"verdicts/{word.replace(' ', '_')}": found[word] for word in Word})
 

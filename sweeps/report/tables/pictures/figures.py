@@ -28,7 +28,7 @@ def table_figures(found: TableReport) -> Iterator[Picture]:
     if not done:
         return
     few = len(found.cells) <= MAX_DOT_ROWS
-    if few and any(cell.evidence for cell in done):
+    if few and any(cell.evidence.differences.n for cell in done):
         yield _differences(found)
     if min(len(table.rows), len(table.columns)) > 1:
         yield _heatmap(found)
@@ -48,12 +48,12 @@ def _differences(found: TableReport) -> Picture:
     rows = [
         DotRow(
             cell.reference,
-            evidence.differences.values,
-            evidence.differences.interval,
-            evidence.paper_difference,
+            cell.evidence.differences.values,
+            cell.evidence.differences.interval,
+            cell.evidence.paper_difference,
         )
         for cell in found.cells.values()
-        if (evidence := cell.evidence)
+        if cell.evidence.differences.n
     ]
     caption = (
         "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "

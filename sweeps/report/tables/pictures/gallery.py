@@ -31,28 +31,22 @@ MAX_NAMED = 12
 def gallery(found: TableReport) -> tuple[Block, ...]:
     """Return the cells' pictures of the same images; nothing if the baseline has none."""
     cells, roles = found.cells, _roles(found)
+    paths = {name: _path(cells[name], found.results) for name in roles}
+    shown = {name: path for name, path in paths.items() if path}
     baseline = next(iter(roles))
-    paths = {name: path for name in roles if (path := _path(cells[name], found.results))}
-    if baseline not in paths:
+    if baseline not in shown:
         return ()
-    drawn = _image_set(cells[baseline])
-    kept = [name for name in paths if _image_set(cells[name]) == drawn]
-    pictures = [Picture("Images and their masks", "", image=_cut(paths[baseline], OF_IMAGES))]
-    for name in kept:
-        seed = min(cells[name].values)
-        about = f"{name}, seed {seed}: mIoU {number(cells[name].values[seed])}"
-        title = f"{listed(roles[name]).capitalize()}: {about}"
-        pictures.append(Picture(title, "", image=_cut(paths[name], OF_A_CELL)))
-    sentences = []
-    if lacking := [f"{listed(roles[name])} ({name})" for name in roles if name not in kept]:
-        sentences.append(f"Without pictures of these images: {listed(lacking)}.")
-    if others := [name for name, cell in cells.items() if cell.values and name not in roles]:
-        named = listed(others, MAX_NAMED)
-        sentences.append(f"Not shown: {named}; their pictures are in runs/<id>/{FILE}.")
+    pictures = [Picture("Images and their masks", "", image=_cut(shown[baseline], OF_IMAGES))]
+    for name, path in shown.items():
+        seed, miou = min(cells[name].values.items())
+        title = f"{listed(roles[name]).capitalize()}: {name}, seed {seed}: mIoU {number(miou)}"
+        pictures.append(Picture(title, "", image=_cut(path, OF_A_CELL)))
+    others = [name for name, cell in cells.items() if cell.values and name not in shown]
+    left_out = f"Not shown: {listed(others, MAX_NAMED)}; their pictures are in runs/<id>/{FILE}."
     return (
         Heading("The same images under the baseline and the best cells"),
         Pictures(tuple(pictures), in_a_row=True),
-        Text(" ".join(sentences), "soft"),
+        *((Text(left_out, "soft"),) if others else ()),
     )
 
 
@@ -61,14 +55,10 @@ def _roles(found: TableReport) -> dict[str, list[str]]:
     cells, best = list(found.cells.values()), found.best_rival()
     roles = {(best or cells[0]).baseline: ["baseline"]}
     if best:
-        is_best = all((best.mean or 0) > (c.mean or 0) for c in cells if c.is_baseline)
-        roles[best.reference] = [
-            "best measured" if is_best else "best measured beside the baseline"
-        ]
-    printed = [cell for cell in cells if cell.printed is not None]
-    if printed:
-        papers = max(printed, key=lambda cell: cell.printed or 0)
-        roles.setdefault(papers.reference, []).append("the paper's best")
+        roles[best.reference] = ["best measured beside the baseline"]
+    if printed := {cell.reference: cell.printed for cell in cells if cell.printed is not None}:
+        papers = max(printed, key=printed.__getitem__)
+        roles.setdefault(papers, []).append("the paper's best")
     return roles
 
 
@@ -77,12 +67,6 @@ def _path(cell: CellReport, results: Results) -> Path | None:
         return None
     path = results.store.run(cell.run_ids[min(cell.values)]).path / FILE
     return path if path.exists() else None
-
-
-def _image_set(cell: CellReport) -> tuple[str, str]:
-    """Return what identifies the images that a cell was scored on."""
-    data = cell.trials[0].config.data
-    return data.eval_split, data.fingerprint
 
 
 def _cut(path: Path, names: tuple[str, ...]) -> str:
