@@ -22,7 +22,6 @@ from sweeps.report.document import (
     Document,
     Grid,
     Picture,
-    Pictures,
     Records,
     Row,
     RowGroup,
@@ -69,37 +68,25 @@ def write_search(search: Search, store: Store) -> Path:
 
 
 def _sections(search: Search, history: History) -> tuple[Section, ...]:
-    """Return the figures of the finished trials if there are enough of them."""
+    """Return a figure of the finished trials if there are enough of them."""
     trials = [(t, t.objective) for t in history.trials() if t.status == "finished"]
     scores = [score for _, score in trials if score is not None]
     if len(scores) < MIN_TRIALS or len(scores) < len(trials):
         return ()
-    # Here, as they load matplotlib, which the driver does without.
-    from sweeps.report.figures.parallel import Setting, parallel_coordinates
-    from sweeps.report.figures.rows import bars
+    from sweeps.report.figures.rows import bars  # loads matplotlib, which the driver does without
 
-    settings = [
-        Setting(r.key.split(".")[-1], [trial.settings[r.key] for trial, _ in trials], log=r.log)
-        for r in search.space
-    ]
-    first, title = "Settings and their score", "What goes with a high score"
-    correlations = [(s.name, 100 * _rank_correlation(s.values, scores)) for s in settings]
-    pictures = (
-        Picture(
-            first,
-            "A line per finished trial, by the search half's mIoU: dark is low, yellow high, the "
-            "best is thick.",
-            parallel_coordinates(settings, scores),
-        ),
-        Picture(
-            title,
-            f"Spearman's rank correlation over {counted(len(scores), 'finished trial')}. The "
-            "search draws more settings near high scores, so this is a hint, not a test.",
-            bars(correlations, axis="rank correlation with mIoU (%)"),
-        ),
+    correlations = []
+    for key in (each.key for each in search.space):
+        values = [trial.settings[key] for trial, _ in trials]
+        correlations.append((key.split(".")[-1], 100 * _rank_correlation(values, scores)))
+    title = "What goes with a high score"
+    picture = Picture(
+        title,
+        f"Spearman's rank correlation over {counted(len(scores), 'finished trial')}. The search "
+        "draws more settings near high scores, so this is a hint, not a test.",
+        bars(correlations, axis="rank correlation with mIoU (%)"),
     )
-    blocks = (Pictures(pictures),)
-    return (Section(title, title, "figures", blocks, formats=HTML),)
+    return (Section(title, title, "figures", (picture,), formats=HTML),)
 
 
 def _rank_correlation(values: Sequence[float], scores: Sequence[float]) -> float:

@@ -311,7 +311,7 @@ def test_the_report_draws_what_the_settings_of_finished_trials_do(
     base, *rows = csv.DictReader(page.with_suffix(".csv").read_text().splitlines())
     page = page.read_text()
     assert "rank correlation over 6 finished trials" in page
-    assert page.count("data:image/svg+xml") == 2
+    assert page.count("data:image/svg+xml") == 1
     assert (base["trial"], base["status"], float(base[KEY])) == ("base", "missing", 0.5)
     assert [row["status"] for row in rows] == ["finished"] * 6 + ["stopped"]
     assert [float(row["search_half_miou"]) for row in rows[:2]] == [20.0, 21.0]

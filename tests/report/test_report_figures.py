@@ -12,14 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.report.figures.heatmap import BRIGHT, heatmap
-from sweeps.report.figures.lines import (
-    dead_curves,
-    loss_curves,
-    moving_average,
-    oscillation,
-    threshold_curves,
-)
-from sweeps.report.figures.parallel import Setting, parallel_coordinates
+from sweeps.report.figures.lines import dead_curves, loss_curves, moving_average, threshold_curves
 from sweeps.report.figures.rows import DotRow, bars, dots
 from sweeps.report.figures.svg import PALETTE
 
@@ -57,20 +50,7 @@ def draw_dots(label: str) -> str:
     return dots(rows, axis=label, line_at=24.0)
 
 
-def draw_parallel(label: str) -> str:
-    settings = [Setting(label, [0, 1, 1]), Setting("rate", [0.1, 1, 10], log=True)]
-    return parallel_coordinates(settings, [20.0, 22.0, 21.0])
-
-
-DRAWINGS = [
-    draw_losses,
-    draw_thresholds,
-    draw_dead,
-    draw_heatmap,
-    draw_classes,
-    draw_dots,
-    draw_parallel,
-]
+DRAWINGS = [draw_losses, draw_thresholds, draw_dead, draw_heatmap, draw_classes, draw_dots]
 every_figure = pytest.mark.parametrize("draw", [pytest.param(d, id=d.__name__) for d in DRAWINGS])
 Draw = Callable[[str], str]
 
@@ -160,16 +140,6 @@ def slow_average(values: list[float], window: int) -> list[float]:
 @given(st.lists(st.floats(0.01, 5), min_size=1, max_size=40), st.integers(1, 50))
 def test_moving_average_is_that_of_a_slow_loop(values: list[float], window: int) -> None:
     assert moving_average(values, window) == pytest.approx(slow_average(values, window))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0.01, 5), min_size=12, max_size=60), st.integers(3, 6))
-def test_oscillation_is_that_of_a_slow_loop(losses: list[float], window: int) -> None:
-    averages = slow_average(losses, window)
-    late = range(len(losses) // 2, len(losses))
-    mean_square = sum((losses[i] - averages[i]) ** 2 for i in late) / len(late)
-    mean = sum(losses[i] for i in late) / len(late)
-    assert oscillation(losses, window) == pytest.approx(mean_square**0.5 / mean, abs=1e-12)
 
 
 def test_loss_curves_name_their_lines_seeds_and_window() -> None:
@@ -310,16 +280,3 @@ def test_dots_intervals_the_papers_number_and_the_line_stand_at_their_values() -
     assert names <= set(texts(svg))
     alone = set(texts(dots([DotRow("a", [24.0])], axis="points")))
     assert names & alone == {"seed", "points"}, "the legend names only what is there"
-
-
-def test_lines_go_through_their_settings_to_their_score() -> None:
-    settings = [Setting("a", [0, 1]), Setting("b", [1, 100], log=True)]
-    svg = parallel_coordinates(settings, [30.0, 20.0])
-    best = paths(svg, "stroke-width: 2.6")[0]  # from both low ends to the higher score, at the top
-    assert len(best) == 3
-    assert best[0][1] == pytest.approx(best[1][1])
-    assert best[2][1] < best[1][1]
-    assert {"a", "b", "mIoU (%)", "0", "1", "100", "20", "30"} <= set(texts(svg))
-    many = [Setting("alpha_decreased", [0, 1])] * 6
-    svg = parallel_coordinates(many, [30.0, 20.0])
-    assert texts(svg).count("decreased") == 6  # in two lines, lest they lie on each other

@@ -169,18 +169,3 @@ def moving_average(values: ArrayLike, window: int) -> NDArray[np.float64]:
         for terms in (series, np.ones(len(series)))
     )
     return sums / counts
-
-
-def oscillation(step_losses: Sequence[float], window: int) -> float:
-    """Return how much a loss oscillates late in training, relative to its mean there (0.1 = 10 %).
-
-    The root mean square deviation of the step losses from their `moving_average` over `window`
-    steps, taken over the last half of the steps (from T // 2), divided by the mean step loss of
-    that half. The average follows the trend, so a loss that falls steadily does not oscillate.
-    window: at least 3, and at most half of the steps: a shorter average would follow the
-    oscillation itself, a longer one have no full window in the half.
-    """
-    losses = np.asarray(step_losses, dtype=np.float64)
-    late = slice(len(losses) // 2, None)
-    deviations = (losses - moving_average(losses, window))[late]
-    return float(np.sqrt(np.mean(deviations**2)) / losses[late].mean())

@@ -8,7 +8,7 @@ import numpy as np
 from sweeps.evidence.seeds import LEVEL
 from sweeps.report.document import Picture
 from sweeps.report.figures.heatmap import heatmap
-from sweeps.report.figures.lines import dead_curves, loss_curves, oscillation, threshold_curves
+from sweeps.report.figures.lines import dead_curves, loss_curves, threshold_curves
 from sweeps.report.figures.rows import DotRow, dots
 from sweeps.report.tables.model import CellReport, TableReport
 from wsss.basics.printable import counted
@@ -112,7 +112,7 @@ def _series(epochs: Epochs, key: str) -> Epochs:
 
 
 def _losses(table: str, epochs: Epochs) -> Iterator[Picture]:
-    """Draw L by step, as in the paper's Figures 6 to 8, and how much it oscillates."""
+    """Draw L by step, as in the paper's Figures 6 to 8."""
     kept = _series(epochs, "step_losses")
     if not kept:
         return
@@ -127,19 +127,6 @@ def _losses(table: str, epochs: Epochs) -> Iterator[Picture]:
         "has more terms with more views, so compare heights only between cells with the same views."
     )
     yield Picture(f"Loss curves{as_figure}", caption, loss_curves(curves, window))
-    rows = [
-        DotRow(name, [100 * oscillation(losses, window) for losses in seeds])
-        for name, seeds in curves.items()
-        if window >= 3 and min(map(len, seeds)) >= 2 * window
-    ]
-    caption = (
-        "Deviation (root mean square) of the step losses from their moving average over an epoch, "
-        "in the second half of training, relative to the mean loss there; a dot per seed. Lower is "
-        "smoother."
-    )
-    if rows:
-        axis = "oscillation of the loss (% of its mean, last half of training)"
-        yield Picture("Oscillation of the loss", caption, dots(rows, axis=axis))
 
 
 def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
