@@ -130,15 +130,14 @@ def test_the_score_reads_the_curve_at_the_fixed_and_at_the_best_threshold() -> N
     best = max(range(21, 62), key=lambda index: curve[index])  # .20 to .60, behind the .155
     assert score.best_threshold == pytest.approx(float(thresholds[best]), abs=1e-6)
     assert score.miou_best == pytest.approx(curve[best])
-    assert score.iou_fixed == [
-        None if value is None else pytest.approx(100 * value, abs=1e-4)
-        for value in reference.ious(fixed)
-    ]
-    at_best = confusion_at(images, thresholds[best], 6)
-    assert score.iou_best == [
-        None if value is None else pytest.approx(100 * value, abs=1e-4)
-        for value in reference.ious(at_best)
-    ]
+    for found, matrix in (
+        (score.iou_fixed, fixed),
+        (score.iou_best, confusion_at(images, thresholds[best], 6)),
+    ):
+        assert found == [
+            None if value is None else pytest.approx(100 * value, abs=1e-4)
+            for value in reference.ious(matrix)
+        ]
 
 
 def test_the_best_threshold_is_sought_in_a_range_that_includes_both_ends() -> None:

@@ -64,12 +64,8 @@ def test_each_picture_gets_a_mask_and_an_overlay_of_its_size(
     out = tmp_path / "out"
     found = list(predict_images(model, pictures, out, CONFIG, CLASSES))
     assert [prediction.picture for prediction in found] == pictures
-    assert sorted(path.name for path in out.iterdir()) == [
-        "large.png",
-        "large_overlay.png",
-        "small.png",
-        "small_overlay.png",
-    ]
+    names = ("large.png", "large_overlay.png", "small.png", "small_overlay.png")
+    assert sorted(path.name for path in out.iterdir()) == [*names]
     for prediction, (width, height) in zip(found, [(40, 24), (120, 60)], strict=True):
         assert isinstance(prediction, Prediction)
         expected = np.zeros((height, width), dtype=np.uint8)
@@ -113,10 +109,7 @@ def test_bad_pictures_are_named_and_the_others_are_segmented(
     assert named == [str(absent), str(tmp_path), str(words)]
     assert result.stderr.count("no file that can be read; give the path of a picture\n") == 2
     assert re.search(r"words\.jpg: cannot be decoded .*; replace the file", result.stderr)
-    assert {path.name for path in out.glob("*_overlay.png")} == {
-        "small_overlay.png",
-        "large_overlay.png",
-    }
+    assert len([*out.glob("*_overlay.png")]) == len(pictures)
     assert predict(network, out, *pictures).exit_code == 0
 
 

@@ -233,21 +233,18 @@ def test_workers_talk_by_nccl_only_where_each_of_them_sees_a_whole_gpu(
 ) -> None:
     started: list[str] = []
 
-    def on_start(self: Any, group: Any, config: Any) -> None:
-        started.append(config.backend)
+    def trainer(loop: Any, *, torch_config: Any, **others: Any) -> Any:
+        """Start the process group as Ray Train does, of made-up workers."""
+        group = SimpleNamespace(execute=lambda function: see_a_device)
+        torch_config.backend_cls().on_start(group, torch_config)
+        return SimpleNamespace(fit=lambda: None)
 
-    class Trainer:
-        """Starts the process group as Ray Train does, of made-up workers."""
-
-        def __init__(self, loop: Any, *, torch_config: Any, **others: Any) -> None:
-            self.config = torch_config
-
-        def fit(self) -> None:
-            group = SimpleNamespace(execute=lambda function: see_a_device)
-            self.config.backend_cls().on_start(group, self.config)
-
-    monkeypatch.setattr(TorchConfig().backend_cls, "on_start", on_start)
-    monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
+    monkeypatch.setattr(
+        TorchConfig().backend_cls,
+        "on_start",
+        lambda self, group, config: started.append(config.backend),
+    )
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", trainer)
     fit(
         lambda item, process: iter(()),
         None,

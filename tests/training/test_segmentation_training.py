@@ -87,6 +87,9 @@ def test_image_and_label_map_are_cut_alike(tmp_path: Path) -> None:
         assert not pixels[:, ~inside].any()
         agreeing = (pixels[0].float() / 8 - cut)[inside].abs() < 0.01
         assert agreeing.float().mean() > 0.75  # all but the blurred edges of blocks
+    config = config.model_copy(update={"rng_seed": 1})
+    other = LabelledCrops([sample], [tmp_path / "a.png"], K, config)
+    assert not torch.equal(other[0, 0][0], crops[0, 0][0])
 
 
 def planned(**settings: Any) -> list[CropPlan]:
