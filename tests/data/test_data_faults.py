@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzzing import ESCAPE, refusal
+from made_up.voc_tree import annotation, voc_tree
 from PIL import Image
 
 from wsss.data.check import check_data
@@ -20,22 +21,15 @@ from wsss.data.voc import VocDataset
 
 LIST, PICTURE = "ImageSets/Segmentation/train.txt", "JPEGImages/b.jpg"
 XML, MASK, CLASSES = "Annotations/b.xml", "SegmentationClass/b.png", "classes.txt"
-ANNOTATION = "<annotation><object><name>{}</name></object></annotation>"
 BLANK = np.ones((4, 6), np.uint8)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two images, a and b, of one class, cup."""
-    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
-        (tmp_path / folder).mkdir(parents=True)
-    for name in ("a", "b"):
-        Image.new("RGB", (6, 4)).save(tmp_path / f"JPEGImages/{name}.jpg")
-        Image.fromarray(BLANK).save(tmp_path / f"SegmentationClass/{name}.png")
-        (tmp_path / f"Annotations/{name}.xml").write_text(ANNOTATION.format("cup"))
-    (tmp_path / LIST).write_text("a\nb\n")
-    (tmp_path / CLASSES).write_text("cup\n")
-    return tmp_path
+    names = {"a": ["cup"], "b": ["cup"]}
+    masks = dict.fromkeys("ab", BLANK)
+    return voc_tree(tmp_path, masks, {"train": "ab"}, names=names, classes=["cup"])
 
 
 def problem_of(root: Path) -> str:
@@ -62,7 +56,7 @@ def gigantic() -> bytes:
 
 
 def entity(text: str) -> str:
-    return f"<!DOCTYPE a [<!ENTITY x {text}>]>{ANNOTATION.format('&x;')}"
+    return f"<!DOCTYPE a [<!ENTITY x {text}>]>{annotation('&x;')}"
 
 
 NO_ID = (
@@ -86,11 +80,11 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     *((CLASSES, f"cup\nx\n{name}\n", f"'cup' and '{name}' differ") for name in ("cup", "Cup")),
     *((CLASSES, text, "classes; write 1 to 254 names") for text in ("", "c\n" * 255)),
     (CLASSES, b"a" * (2**20 + 1), "over 1,048,576 bytes"),
-    (XML, ANNOTATION.format("Cup"), "unknown class 'Cup'; correct it, remove the object, or add"),
-    (XML, ANNOTATION.format("x" * 900_000), "unknown class"),
-    (XML, ANNOTATION.format(ESCAPE[1:4]), "unknown class"),
-    (XML, ANNOTATION.format("\n "), "an object without one name"),
-    (XML, ANNOTATION.format("cup</name><name>cup"), "an object without one name"),
+    (XML, annotation("Cup"), "unknown class 'Cup'; correct it, remove the object, or add"),
+    (XML, annotation("x" * 900_000), "unknown class"),
+    (XML, annotation(ESCAPE[1:4]), "unknown class"),
+    (XML, annotation("\n "), "an object without one name"),
+    (XML, annotation("cup</name><name>cup"), "an object without one name"),
     *((XML, entity(text), "DOCTYPE") for text in ('"cup"', 'SYSTEM "file:///etc/passwd"')),
     (XML, '<!DOCTYPE a SYSTEM "http://127.0.0.1:9/x.dtd"><a/>', "DOCTYPE"),
     (XML, '<?xml version="1.0" encoding="klingon"?><a/>', "unknown encoding: klingon"),

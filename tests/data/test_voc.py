@@ -4,35 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from made_up.voc_tree import annotation, save_mask, voc_tree
 
 from wsss.data.classes import read_class_list
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 
 
-def write_mask(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path)
-
-
-def annotation(*names: str) -> str:
-    objects = "".join(f"<object><name>{name}</name></object>" for name in names)
-    return f"<annotation><filename>a.jpg</filename>{objects}</annotation>"
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Image `a` of 6 x 4 pixels: cat (8) and person (15) with XML; the split `train` holds it."""
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
-        (tmp_path / folder).mkdir(parents=True)
-    Image.new("RGB", (6, 4), (90, 120, 30)).save(tmp_path / "JPEGImages/a.jpg")
     values = np.zeros((4, 6))
     values[1, 1:3], values[2, 3], values[0, 0] = 8, 15, 255
-    write_mask(tmp_path / "SegmentationClass/a.png", values)
-    (tmp_path / "Annotations/a.xml").write_text(annotation("person", "cat", "person"))
-    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
-    return tmp_path
+    names = {"a": ["person", "cat", "person"]}
+    return voc_tree(tmp_path, {"a": values}, {"train": "a"}, names=names)
 
 
 def test_ids_of_a_split_come_in_the_order_of_its_file(root: Path) -> None:
@@ -60,7 +45,7 @@ def test_without_xml_labels_come_from_the_mask_and_the_sample_says_so(root: Path
 
 
 def test_the_original_mask_is_preferred_to_the_augmented_one(root: Path) -> None:
-    write_mask(root / "SegmentationClassAug/a.png", np.full((4, 6), 3))
+    save_mask(root / "SegmentationClassAug/a.png", np.full((4, 6), 3))
     dataset = VocDataset(root)
     assert dataset.mask_path("a") == root / "SegmentationClass/a.png"
     (root / "SegmentationClass/a.png").unlink()
