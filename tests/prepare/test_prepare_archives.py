@@ -26,7 +26,7 @@ CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 MD5 = {"md5": hashlib.md5(CONTENT).hexdigest()}
 
 
-class Host:
+class Host(ThreadingHTTPServer):
     """A server on this machine, which behaves always alike.
 
     `ok` sends the file; `drop` ends the connection after 300,000 bytes; `html` is a page; a number
@@ -34,40 +34,40 @@ class Host:
     """
 
     def __init__(self, files: dict[str, bytes], behaviour: str | int = "ok") -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.behaviour = files, behaviour
         self.requests: list[str] = []
         """Path of every request."""
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.02,))
         self.thread.start()
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        self.shutdown()
+        self.server_close()
         self.thread.join()
 
 
-def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            host.requests.append(self.path)
-            content = host.files.get(self.path.removeprefix("/"))
-            if content is None or isinstance(host.behaviour, int):
-                self.send_error(host.behaviour if isinstance(host.behaviour, int) else 404)
-                return
-            self.send_response(200)
-            kind = "text/html" if host.behaviour == "html" else "application/x-tar"
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            with suppress(ConnectionError):  # who is answered with a page hangs up
-                self.wfile.write(content[: 300_000 if host.behaviour == "drop" else None])
+class Handler(BaseHTTPRequestHandler):
+    server: Host
 
-        def log_message(self, *_: Any) -> None:
-            pass
+    def do_GET(self) -> None:
+        behaviour = self.server.behaviour
+        self.server.requests.append(self.path)
+        content = self.server.files.get(self.path.removeprefix("/"))
+        if content is None or isinstance(behaviour, int):
+            self.send_error(behaviour if isinstance(behaviour, int) else 404)
+            return
+        self.send_response(200)
+        kind = "text/html" if behaviour == "html" else "application/x-tar"
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with suppress(ConnectionError):  # who is answered with a page hangs up
+            self.wfile.write(content[: 300_000 if behaviour == "drop" else None])
 
-    return Handler
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture
