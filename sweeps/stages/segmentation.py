@@ -159,7 +159,7 @@ def require_packages(chain: ChainConfig, place: Place) -> None:
 
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
     """Return images without labels: a network needs none, and a test split has none."""
-    return [Sample(name, dataset.image_path(name), (), "xml") for name in image_ids]
+    return [Sample(name, dataset.image_path(name), ()) for name in image_ids]
 
 
 def draw_gallery(

@@ -331,7 +331,7 @@ def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
     tmp_path: Path, kind: str
 ) -> None:
     path = written(tmp_path / "a.jpg", encoded(smooth(), kind, exif=exif(6)))
-    sample, upright = Sample("a", path, (0,), "mask"), read_image(path)
+    sample, upright = Sample("a", path, (0,)), read_image(path)
     assert upright.shape == (3, WIDTH, HEIGHT)  # the long side is upright
     mask = np.zeros((WIDTH, HEIGHT), np.uint8)
     write_label_png(tmp_path / "a.png", mask)

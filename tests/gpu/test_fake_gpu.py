@@ -54,7 +54,7 @@ def samples(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
     for module in (infer, random_walk):
         monkeypatch.setattr(module, "read_image", lambda path: picture(*sizes[path.name]))
     labels = {"a": (0,), "b": (1, 4), "c": (2,)}
-    return [Sample(name, Path(name), labels[name], "xml") for name in sizes]
+    return [Sample(name, Path(name), labels[name]) for name in sizes]
 
 
 def test_every_switch_of_the_training_settings_is_tried_or_has_a_reason() -> None:

@@ -17,5 +17,5 @@ def smooth(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
         coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
         path = folder / f"{index}.png"
         coarse.resize(size, Image.Resampling.BICUBIC).save(path)
-        found.append(Sample(str(index), path, labels, "mask"))
+        found.append(Sample(str(index), path, labels))
     return found

@@ -65,7 +65,7 @@ def test_images_of_equal_size_share_forwards_and_keep_their_order_and_cams(
     for index, size in enumerate([(30, 40), (40, 30), (30, 40), (30, 40), (47, 33), (40, 30)]):
         path = tmp_path / f"{index}.png"
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
-        mixed.append(Sample(str(index), path, (index % 3, 4)[: 1 + index % 2], "mask"))
+        mixed.append(Sample(str(index), path, (index % 3, 4)[: 1 + index % 2]))
     labels, sizes = LabelsConfig(scales=(0.5, 1.0)), []
     handle = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     together = list(infer_cams(model, mixed, labels, device=CPU, batch_size=2))

@@ -77,7 +77,7 @@ def test_image_and_label_map_are_cut_alike(tmp_path: Path) -> None:
     Image.fromarray(np.stack([truth * 8] * 3, 2)).save(tmp_path / "a.bmp")
     write_label_png(tmp_path / "a.png", truth)
     config = SMALL.model_copy(update={"crop_size": 64, "scale_jitter": (0.5, 1.5)})
-    sample = Sample("a", tmp_path / "a.bmp", (0,), "mask")
+    sample = Sample("a", tmp_path / "a.bmp", (0,))
     crops = LabelledCrops([sample], [tmp_path / "a.png"], K, config)
     for epoch in range(20):
         pixels, (top, left, bottom, right), cut = crops[epoch, 0]

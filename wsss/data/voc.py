@@ -5,16 +5,15 @@
     root/SegmentationClass/<id>.png          root/SegmentationClassAug/<id>.png (SBD's masks)
 
 Other endings are accepted (.JPG, .jpeg, .png); macOS's ._* files are ignored. Image-level labels
-come from the XML, or from the mask of an image without one, as in the SBD part of train_aug; each
-sample says which. NumPy and Pillow are imported where pixels are read: a plan only reads lists, and
-starts fast.
+come from the XML, or from the mask of an image without one, as in the SBD part of train_aug. NumPy
+and Pillow are imported where pixels are read: a plan only reads lists, and starts fast.
 """
 
 import os
 import re
 from collections import Counter
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 from wsss.basics.files import read_bytes, read_text, refuse_pipe, what_is_there
@@ -53,7 +52,6 @@ class Sample(NamedTuple):
     image_path: Path
     labels: tuple[int, ...]
     """Foreground class indices, 0-based (aeroplane is 0), ascending."""
-    label_source: Literal["xml", "mask"]
 
 
 class Annotation(NamedTuple):
@@ -214,8 +212,7 @@ class VocDataset:
                 f"{path}: no class present, and an image needs at least one; {remedy}, or remove "
                 "the image from its splits"
             )
-        picture = self.image_path(image_id)
-        return Sample(image_id, picture, labels, "xml" if found else "mask"), found
+        return Sample(image_id, self.image_path(image_id), labels), found
 
     def samples(self, split: str) -> list[Sample]:
         """Return a split's images with their image-level labels, in file order."""

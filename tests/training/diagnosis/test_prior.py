@@ -48,7 +48,7 @@ def test_a_loss_five_percent_below_the_prior_is_no_longer_warned_of() -> None:
 
 
 def test_where_every_picture_holds_the_one_class_nothing_is_warned_of() -> None:
-    prior = label_prior(RunConfig(), [Sample("a", Path(), (0,), "mask")] * 8, 1)
+    prior = label_prior(RunConfig(), [Sample("a", Path(), (0,))] * 8, 1)
     assert PriorWatch(PriorLimits(1, 1), prior).look(0.7, 1) is None
     assert prior_gap(0.7, prior) == 1.0
 
