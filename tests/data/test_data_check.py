@@ -210,7 +210,7 @@ def test_decoding_finds_truncated_pictures_and_names_damaged_ones(
     assert report_of(copy, ["train"]).problems == []
     report = check_data(VocDataset(copy), ["train"], scored=["train"], decode=True)
     (problem,) = report.problems
-    assert problem.startswith(f"{truncated}: cannot be decoded (")
+    assert problem.startswith(f"{truncated}: cannot be decoded as ")
     (note,) = [note for note in report.notes if "damaged" in note]
     assert note.startswith(f"{damaged}: damaged, though it can be decoded (Corrupt JPEG data: ")
     assert capfd.readouterr() == ("", "")

@@ -92,10 +92,10 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     (XML, "<a>" * 300_000 + "</a>" * 300_000, "no class present"),
     (XML, f"<a>{' ' * (5 << 20)}</a>", "over 4,194,304 bytes"),
     (PICTURE, "<html>", "replace the file"),
-    (MASK, encoded("EPS"), "not PNG"),  # Pillow would start Ghostscript
+    (MASK, encoded("EPS"), "cannot be decoded as PNG"),  # Pillow would start Ghostscript
     (MASK, gigantic(), "over 178,956,970 pixels; scale it down"),
     (MASK, encoded("PNG")[:45], "cannot be decoded"),
-    (MASK, encoded("JPEG"), "not PNG); replace the file"),
+    (MASK, encoded("JPEG"), "cannot be decoded as PNG"),
     (MASK, encoded("PNG", np.dstack([BLANK] * 3)), "save class numbers as a palette or 8-bit grey"),
     (MASK, encoded("PNG", BLANK * 2), "allowed are 0..1 and 255"),
     (MASK, encoded("PNG", BLANK * 255), "mask are none, those of its XML cup; correct one of"),

@@ -13,7 +13,7 @@ from struct import error as struct_error
 from typing import TYPE_CHECKING
 from zlib import error as zlib_error
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
 from wsss.basics.errors import OF_A_PATH, let_through
 from wsss.basics.files import refuse_pipe, what_is_there
@@ -90,11 +90,6 @@ def opened(
         raise DataError(
             f"{path}: missing{there}; add the file or remove the image from its splits"
         ) from None
-    except UnidentifiedImageError:
-        kind = "damaged or of another kind" if path.stat().st_size else "an empty file"
-        raise DataError(
-            f"{path}: cannot be decoded ({kind}, not {' or '.join(formats)}); {remedy}"
-        ) from None
     except Image.DecompressionBombError:
         raise DataError(
             f"{path}: over {MAX_PIXELS:,} pixels; scale it down, or cut it into several"
@@ -104,7 +99,9 @@ def opened(
     except BROKEN_IMAGE as error:
         let_through(error, path, but=OF_A_PATH)
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise DataError(f"{path}: cannot be decoded ({reason}); {remedy}") from None
+        raise DataError(
+            f"{path}: cannot be decoded as {' or '.join(formats)} ({reason}); {remedy}"
+        ) from None
 
 
 def as_array(image: "Tensor") -> "NDArray[np.uint8]":
