@@ -59,49 +59,30 @@ RAYS_LINE = "Running entrypoint for job"
 class Request:
     """A sweep to run on the cluster; paths are the cluster's."""
 
-    words: list[str]
-    """Words of `sweeps run`, without --store and --address."""
-    title: str
-    """Names of its tables, and its preset."""
-    digest: str
-    """Equal for equal tables, settings, data and store."""
-    data: str
-    store: str | None
-    """Absolute path or URL; None: the cluster's WSSS_STORE."""
-    files: list[str]
-    """Paths of own tables within the project."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Those options of `sweeps run` that tell one sweep from another; paths are the cluster's."""
-
+    tables: Sequence[str | Table]
     preset: str
     """With its recipe."""
+    words: Sequence[str] = ()
+    """Words of `sweeps run`, without --store and --address."""
     settings: Sequence[str] = ()
     data: str = "drawn"
     weights: str | None = None
     store: str | None = None
-    """None: the cluster's WSSS_STORE."""
+    """Absolute path or URL; None: the cluster's WSSS_STORE."""
     probe: int | None = None
+    files: Sequence[str] = ()
+    """Paths of own tables within the project."""
 
 
-def make_request(
-    tables: Sequence[str | Table],
-    words: list[str],
-    options: RunOptions,
-    *,
-    files: Sequence[str] = (),
-) -> Request:
-    """Return the request to run tables with these words of `sweeps run`.
+def name_and_digest(request: Request) -> tuple[str, str]:
+    """Return a sweep's name, and a digest that is equal for equal tables, settings, data and store.
 
-    options: what the words say; files: paths of own tables within the project. Raises ConfigError
-    for what the cluster would otherwise refuse after the upload.
+    Raises ConfigError for what the cluster would otherwise refuse after the upload.
     """
-    data, weights, store = options.data, options.weights, options.store
+    data, weights, store = request.data, request.weights, request.store
     named = weights if weights in NAMES else None  # a file is read on the cluster
-    asked = parse_assignments(list(options.settings))
-    planned, settled = settled_tables(tables, options.preset, asked, named)
+    asked = parse_assignments(list(request.settings))
+    planned, settled = settled_tables(request.tables, request.preset, asked, named)
     plan = make_plan(planned, settled.config, 1)
     for option, value, known in (
         ("--data", data, set(DRAWN)),
@@ -112,10 +93,9 @@ def make_request(
             require_on_cluster(option, value or "")
     runs = [trial.run_id for trial in plan.trials]
     parts = json.dumps(list(map(definition, planned))), runs
-    text = repr((*parts, data, weights, store, options.probe))
-    title = "-".join([*(table.name for table in planned), options.preset])
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Request(words, title, digest, data, store, list(files))
+    text = repr((*parts, data, weights, store, request.probe))
+    name = "-".join([*(table.name for table in planned), request.preset])
+    return name, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def require_on_cluster(option: str, path: str) -> None:
@@ -149,8 +129,9 @@ def submit(
 
     Returns the job's id, and its command if it exists already, else "".
     root: the project; job_id: None makes one from tables, preset and time; python: the interpreter
-    on the head. Raises JobError.
+    on the head. Raises JobError, and ConfigError as `name_and_digest`.
     """
+    name, digest = name_and_digest(request)
     for job in our_jobs(server):
         ended, named = job.status.is_terminal(), job.submission_id == job_id
         if ended and named:
@@ -158,9 +139,10 @@ def submit(
                 f"{job_id}: a job of this name has ended ({job.status}), and Ray takes a name only "
                 "once; give another --id, or none"
             )
-        if named or (not ended and (job.metadata or {}).get(SAME) == request.digest):
+        if named or (not ended and (job.metadata or {}).get(SAME) == digest):
             return job.submission_id, job.entrypoint
-    chosen = job_id or _new_id(request)
+    title = re.sub(r"[^A-Za-z0-9-]+", "-", name)[:70]
+    chosen = job_id or f"sweep-{title}-{datetime.now():%Y%m%d-%H%M%S}"
     also = list(request.files)
     if request.data in DRAWN:  # uploaded with the code, so that every node has it
         drawn = draw_voc(root / "data" / request.data, kind=DRAWN[request.data])
@@ -169,7 +151,7 @@ def submit(
         ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
     )
     words = shlex.join([*request.words, *(("--store", request.store) if request.store else ())])
-    about = {SAME: request.digest, WORDS: words}
+    about = {SAME: digest, WORDS: words}
     start(server, chosen, command, root, metadata=about, also=also)
     return chosen, ""
 
@@ -331,8 +313,3 @@ def store_of(server: JobServer, job: JobDetails) -> str:
 def words_of(job: JobDetails) -> str:
     """Return the words of the `sweeps run` or `sweeps submit` of a job, as a shell takes them."""
     return (job.metadata or {}).get(WORDS, "")
-
-
-def _new_id(request: Request) -> str:
-    title = re.sub(r"[^A-Za-z0-9-]+", "-", request.title)[:70]
-    return f"sweep-{title}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -479,7 +479,7 @@ def test_a_signal_ends_a_command_with_one_line(
             raise RuntimeError("unexpected pos 727168") from None  # as torch in mid-checkpoint
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr("sweeps.cli.method.stages._complete", work)
+    monkeypatch.setattr("sweeps.cli.method.work.complete_shown", work)
     before = signal.getsignal(number)
     result = wsss("infer", "--run", run)
     assert result.exit_code == code
@@ -494,12 +494,11 @@ def test_ctrl_c_in_a_training_waits_for_its_checkpoint_from_which_the_command_re
     run = ("train-cam", "--run", tmp_path / "run", "--data", drawn)
     words = (*run, "--preset", "tiny", "--config", settings_file)
 
-    def press(record: Any, *more: Any, **known: bool) -> bool:
+    def press(record: Any, epochs: int) -> None:
         if record.numbers["epoch"] == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return False
 
-    monkeypatch.setattr("sweeps.cli.method.stages._print_epoch", press)
+    monkeypatch.setattr("sweeps.cli.method.work.print_epoch", press)
     result = wsss(*words)
     assert result.exit_code == 130, result.output
     assert result.stderr.startswith("ended by SIGINT: what is finished is kept")

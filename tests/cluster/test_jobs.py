@@ -25,10 +25,9 @@ from sweeps.cluster.job_address import JobError, UnreachableError
 from sweeps.cluster.job_server import JobServer, RefusedError
 from sweeps.cluster.jobs import (
     Request,
-    RunOptions,
     entry_point,
     excludes,
-    make_request,
+    name_and_digest,
     printed,
     store_of,
     submit,
@@ -39,8 +38,8 @@ from sweeps.tables.own import grid_table
 from wsss.overrides import ConfigError
 
 
-def request(*words: str, tables: Sequence[Any] = ("V",), **options: Any) -> Request:
-    return make_request(tables, list(words), RunOptions(**{"preset": "tiny", **options}))
+def digest(**asked: Any) -> str:
+    return name_and_digest(Request(**({"tables": ("V",), "preset": "tiny"} | asked)))[1]
 
 
 def job(status: str = "RUNNING", code: int | None = None) -> Any:
@@ -71,25 +70,25 @@ def test_what_the_cluster_would_refuse_is_refused_here(
     change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        request(**change)
+        digest(**change)
 
 
 def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_machine() -> None:
     both = {"tables": ("V", "VI")}
-    one = request("--gpus", "1", **both)
-    assert one.digest == request("--gpus", "2", tables=("VI", "lambdas")).digest
+    one = digest(words=("--gpus", "1"), **both)
+    assert one == digest(words=("--gpus", "2"), tables=("VI", "lambdas"))
     grids = [grid_table({"transfer.lambda_s": [value, 1.0]}, {}) for value in (0.1, 0.2)]
-    others = [
-        request(settings=("train.lr=1",), **both),
-        request(settings=("views.beta_enhanced=9",), **both),  # which the base does not have
-        request(probe=50, **both),  # else it would attach to its probe
-        request(data="/data", **both),
-        request(weights="/w.pt", preset="short", **both),
-        request(store="/store", **both),
-        request(store="s3://bucket/store", **both),
-        *(request(tables=(grid,)) for grid in grids),
-    ]
-    assert len({one.digest, *(other.digest for other in others)}) == 10
+    others = {
+        digest(settings=("train.lr=1",), **both),
+        digest(settings=("views.beta_enhanced=9",), **both),  # which the base does not have
+        digest(probe=50, **both),  # else it would attach to its probe
+        digest(data="/data", **both),
+        digest(weights="/w.pt", preset="short", **both),
+        digest(store="/store", **both),
+        digest(store="s3://bucket/store", **both),
+        *(digest(tables=(grid,)) for grid in grids),
+    }
+    assert len(others - {one}) == 9
 
 
 def test_the_shell_sees_one_word_per_argument() -> None:
@@ -118,7 +117,7 @@ def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
 def test_the_name_of_an_ended_job_is_refused(tmp_path: Path) -> None:
     cluster = Cluster(jobs=[job("STOPPED")])
     with pytest.raises(JobError, match=r"one: .* has ended \(STOPPED\).*another --id"):
-        submit(cluster, request(), root=tmp_path, job_id="one", python="python")
+        submit(cluster, Request(["V"], "tiny"), root=tmp_path, job_id="one", python="python")
 
 
 @pytest.mark.parametrize(

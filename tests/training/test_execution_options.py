@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig
 
 from sweeps.cli.method.run_folder import Run
 from sweeps.cli.options import execution
+from sweeps.cluster.jobs import name_and_digest
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.crew import Cluster
 from sweeps.run.ray.resources import Resources
@@ -118,7 +119,8 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     assert plain.words == ["VI", "--gpus", "1.0"]
     there = ["VI", "--gpus", "1.0", "--table", "mine.yaml", *more[2:]]
     assert sorted(asked.words) == sorted(there)
-    assert (asked.files, asked.title) == (["mine.yaml"], "VI-mine-grid-lambda_s-tiny")
+    assert asked.files == ["mine.yaml"]
+    assert name_and_digest(asked)[0] == "VI-mine-grid-lambda_s-tiny"
     elsewhere = ("--working-dir", str(tmp_path / "x"))
     done = sweeps("submit", *more, *elsewhere)
     assert (done.exit_code, "only files in it are uploaded" in done.output) == (2, True)
@@ -151,8 +153,8 @@ def test_pseudo_labels_learn_their_affinities_so_and_their_images_are_shared_as_
     )
     monkeypatch.setattr("sweeps.cli.method.run_folder.recall", lambda folder: run)
     monkeypatch.setattr("sweeps.run.ray.start.running_ray", nullcontext)
-    given("sweeps.cli.method.stages._refuse_unfinished")
-    calls = given("sweeps.cli.method.stages._complete")
+    given("sweeps.cli.method.work.require_trained")
+    calls = given("sweeps.cli.method.work.complete_shown")
     wsss("pseudo-label", "--run", tmp_path, *OPTIONS)
     wsss("pseudo-label", "--run", tmp_path, "--address", "local", "--cpus", "0.5", *OPTIONS)
     here, on_ray = (call[1] for call in calls)

@@ -61,15 +61,15 @@ def submit(
     those that look like secrets (.env, keys, tokens). The exit code is the sweep's. Run the same
     command again to attach to a running sweep or to resume an ended one.
     """
-    from sweeps.cluster.jobs import RunOptions, in_project, make_request, submit
+    from sweeps.cluster.jobs import Request, in_project, submit
 
     root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
     tables = checked_tables(given)
     files = [in_project(root, path) for path in given["table_files"] or ()]
     words = words_of(ctx.command, given | {"table_files": files})
     preset, settings = call(preset_named, given), given["settings"] or ()
-    asked = RunOptions(preset, settings, data, weights, store, given["probe"])
-    request = make_request(tables, words, asked, files=files)
+    probe = given["probe"]
+    request = Request(tables, preset, words, settings, data, weights, store, probe, files)
     server = _connect(address)
     found, running = submit(server, request, root=root, job_id=job_id, python=python)
     if running:
