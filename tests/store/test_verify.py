@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -47,18 +46,25 @@ def found(output: str) -> dict[str, str]:
     return {what: kind for kind, what in re.findall(r"^(ok|wrong|open) +(.*?):", output, re.M)}
 
 
+Changes = dict[str, tuple[bytes, bytes]]
+"""Path in the archive -> what is there, and what stands there instead."""
+
+
 def changed(
-    path: Path, out: Path, change: Callable[[str, bytes], bytes], *, forged: bool, **more: str
+    path: Path, out: Path, changes: Changes, *, is_forged: bool = True, **said: str
 ) -> Path:
-    """Copy an archive with other files in it. forged: whose manifest knows them; more: it says."""
+    """Copy an archive. is_forged: its manifest has the digests of the changes; said: it says so."""
     with ZipFile(path) as old, ZipFile(out, "w") as new:
-        files = {name: change(name, old.read(name)) for name in old.namelist() if name != FILE}
-        manifest = json.loads(old.read(FILE)) | more
-        if forged:
-            manifest["files"] = {n: hashlib.sha256(f).hexdigest() for n, f in files.items()}
-        for name, content in files.items():
+        known = json.loads(old.read(FILE)) | said
+        for name in known["files"]:
+            content = old.read(name)
+            before, after = changes.get(name, (b"", b""))
+            assert before in content
+            content = content.replace(before, after) if before else content
             new.writestr(name, content)
-        new.writestr(FILE, json.dumps(manifest))
+            if is_forged:
+                known["files"][name] = hashlib.sha256(content).hexdigest()
+        new.writestr(FILE, json.dumps(known))
     return out
 
 
@@ -90,41 +96,32 @@ def test_other_data_are_recognised(archive: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "changes"),
     [
-        ("figures", {"runs/{run}/done.json": ('"miou_fixed": ', '"miou_fixed": 1.5, "x": ')}),
+        ("figures", {"runs/{run}/done.json": (b'"miou_fixed": ', b'"miou_fixed": 1.5, "x": ')}),
         (
             "ids",
             {
-                "runs/{run}/config.json": ('"lr": 0', '"lr": 1'),
-                "cams/{cam}/config.json": ('"epochs": ', '"epochs": 1'),
+                "runs/{run}/config.json": (b'"lr": 0', b'"lr": 1'),
+                "cams/{cam}/config.json": (b'"epochs": ', b'"epochs": 1'),
             },
         ),
-        ("ids", {"runs/{run}/config.json": ('"lr": ', '"lr": 9')}),
-        ("ids", {"sweeps/{sweep}/sweep.json": ('"seeds": 2', '"seeds": 1')}),
+        ("ids", {"runs/{run}/config.json": (b'"lr": ', b'"lr": 9')}),
+        ("ids", {"sweeps/{sweep}/sweep.json": (b'"seeds": 2', b'"seeds": 1')}),
         (
             "tables",
             {
-                "report/report.csv": (",fixed,", ",fixed,1"),
-                "trials.csv": ("finis", "fam"),
-                "report/table.tex": ("&", "& 1"),
+                "report/report.csv": (b",fixed,", b",fixed,1"),
+                "trials.csv": (b"finis", b"fam"),
+                "report/table.tex": (b"&", b"& 1"),
             },
         ),
     ],
 )
 def test_a_forged_file_contradicts_the_others(
-    archive: Path, sweep: Sweep, tmp_path: Path, wrong: str, changes: dict[str, tuple[str, str]]
+    archive: Path, sweep: Sweep, tmp_path: Path, wrong: str, changes: Changes
 ) -> None:
-    first = sweep.plan.trials[0]
-    named = {
-        name.format(run=first.run_id, cam=first.cam_id, sweep=sweep.name): change
-        for name, change in changes.items()
-    }
-
-    def forge(name: str, content: bytes) -> bytes:
-        before, after = (part.encode() for part in named.get(name, ("", "")))
-        assert before in content
-        return content.replace(before, after, 1)
-
-    code, said = verify(changed(archive, tmp_path / "b.zip", forge, forged=True))
+    ids = {"run": sweep.plan.trials[0].run_id, "cam": sweep.plan.trials[0].cam_id}
+    named = {name.format(**ids, sweep=sweep.name): each for name, each in changes.items()}
+    code, said = verify(changed(archive, tmp_path / "b.zip", named))
     assert (code, found(said)[wrong]) == (1, "wrong"), said
     for name in named:
         told = {"figures": "miou_fixed", "ids": "/".join(name.split("/")[:2]), "tables": name}
@@ -135,13 +132,11 @@ def test_a_forged_file_contradicts_the_others(
 def test_of_sentences_of_other_code_only_the_numbers_count(
     archive: Path, tmp_path: Path, change: bytes, kind: str
 ) -> None:
-    def reword(name: str, content: bytes) -> bytes:
-        if name == "report/report.csv":
-            return content.replace(b"measured", b"found")
-        return content.replace(b"over seeds", change) if name == "report/table.tex" else content
-
-    path = changed(archive, tmp_path / "b.zip", reword, forged=True, written_by="0.0.1")
-    code, said = verify(path)
+    reworded = {
+        "report/report.csv": (b"measured", b"found"),
+        "report/table.tex": (b"over seeds", change),
+    }
+    code, said = verify(changed(archive, tmp_path / "b.zip", reworded, written_by="0.0.1"))
     assert (code, found(said)["tables"]) == (int(kind == "wrong"), kind), said
     assert "sentences: not compared, as 0.0.1 wrote them" in said
 
@@ -149,25 +144,19 @@ def test_of_sentences_of_other_code_only_the_numbers_count(
 def test_pixels_of_another_training_give_other_figures(
     archive: Path, sweep: Sweep, tmp_path: Path
 ) -> None:
-    one, other = (f"counts/{counts_id(t.config)}/counts.npz" for t in sweep.plan.trials[:2])
+    names = [f"counts/{counts_id(t.config)}/counts.npz" for t in sweep.plan.trials[:2]]
     with ZipFile(archive) as file:
-        pixels = file.read(other)
-    path = changed(archive, tmp_path / "b.zip", lambda n, c: pixels if n == one else c, forged=True)
-    code, said = verify(path)
+        pixels, other = map(file.read, names)
+    code, said = verify(changed(archive, tmp_path / "b.zip", {names[0]: (pixels, other)}))
     assert (code, found(said)["figures"]) == (1, "wrong")
     assert "miou_fixed" in said
 
 
 def test_an_altered_file_is_named_and_nothing_else_is_looked_into(
-    archive: Path, tmp_path: Path
+    archive: Path, sweep: Sweep, tmp_path: Path
 ) -> None:
-    path = changed(
-        archive,
-        tmp_path / "b.zip",
-        lambda n, c: b"{" if n.endswith("sweep.json") else c,
-        forged=False,
-    )
-    code, said = verify(path)
+    altered: Changes = {f"sweeps/{sweep.name}/sweep.json": (b"{", b"[")}
+    code, said = verify(changed(archive, tmp_path / "b.zip", altered, is_forged=False))
     assert (code, len(found(said))) == (1, 1)
     assert "sweep.json is altered" in said
     damaged = bytearray(archive.read_bytes())
@@ -185,11 +174,8 @@ def test_a_record_that_cannot_be_right_is_named_by_its_place_in_the_archive(
     archive: Path, sweep: Sweep, tmp_path: Path
 ) -> None:
     name = f"runs/{sweep.plan.trials[0].run_id}/done.json"
-
-    def forge(there: str, content: bytes) -> bytes:
-        return content.replace(b'"miou_fixed": ', b'"miou_fixed": 9') if there == name else content
-
-    code, said = verify(changed(archive, tmp_path / "b.zip", forge, forged=True))
+    broken: Changes = {name: (b'"miou_fixed": ', b'"miou_fixed": 9')}
+    code, said = verify(changed(archive, tmp_path / "b.zip", broken))
     assert code == 2
     assert f"writes ({name}: miou_fixed: Input should be less than or equal to 100); verify" in said
 
