@@ -207,7 +207,7 @@ def words_of(command: Any, given: Mapping[str, object]) -> list[str]:
         if value == parameter.default:
             continue
         option = parameter.opts[:1] if parameter.param_type_name == "option" else []
-        for each in value if isinstance(value, list) else [value]:
+        for each in value if isinstance(value, list | tuple) else [value]:
             words += option if each is True else [*option, str(each)]
     return words
 

@@ -45,6 +45,8 @@ HUGE = 10**40
         ("sweeps run V --hang-after 1e300", "should be less than or equal to"),
         ("sweeps status --every 3", "no effect without --watch"),
         ("sweeps plan V --json --concurrent 2", "no effect with --json"),
+        ("sweeps headline --export-from crf", "--export-from crf: no effect without --export"),
+        ("sweeps doctor --lock /usr/bin/env", "/usr/bin/env: not UTF-8 text"),
         ("sweeps headline --cpus 2", "no effect without --address, --workers and --gpus"),
         ("sweeps headline --gpus 1 --label-workers 999", "no effect with Ray"),
     ],

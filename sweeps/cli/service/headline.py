@@ -71,7 +71,7 @@ def planned_headline(
 
     wanted = sources or DEFAULT_SOURCES
     check_sources(wanted)
-    exporting = _export_sources(export, export_from, wanted)
+    exporting = _export_sources(export, export_from, wanted) if export else ()
     base = options.base_options(**given)
     of_labels = _of_labels(label_settings or [])
     of_network = parse_assignments(segmentation_settings or [], option="--set-segmentation")
@@ -123,6 +123,8 @@ def headline(
         options.refuse_idle("with Ray, whose tasks refine labels", ctx, "label_workers")
     else:
         options.refuse_idle("without --address, --workers and --gpus", ctx, "cpus")
+    if given["export"] is None:
+        options.refuse_idle("without --export", ctx, "export_from")
     may_use = options.reached(one_by_one, given["store"], "headline")
     from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
 
@@ -161,17 +163,11 @@ def _of_labels(assignments: list[str]) -> dict[str, Any]:
     return found
 
 
-def _export_sources(
-    split: str | None, named: list[str] | None, sources: list[str]
-) -> tuple[str, ...]:
-    """Return the sources whose networks export. Raises ConfigError for wrong options."""
+def _export_sources(split: str, named: list[str] | None, sources: list[str]) -> tuple[str, ...]:
+    """Return the sources whose networks export a split. Raises ConfigError for others."""
     from sweeps.plan.chains.headline import SUPERVISED
     from wsss.overrides import ConfigError
 
-    if split is None:
-        if named:
-            raise ConfigError("--export-from without --export; name the split to predict")
-        return ()
     chosen = tuple(named or (name for name in sources if name != SUPERVISED))
     strangers = [name for name in chosen if name not in sources]
     if strangers or not chosen:

@@ -11,9 +11,7 @@ from sweeps.cli import options
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
-    from sweeps.run.ray.resources import Resources
     from sweeps.tables.table import Table
-    from wsss.training.diagnosis.learning import PriorLimits
 
 Tables = Annotated[
     list[str] | None,
@@ -136,7 +134,11 @@ def run(
         may_use.require_cluster()
     sweep = options.call(planned_sweep, given)
     if probe is not None:
-        raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
+        from sweeps.run.probe import probe_sweep
+        from wsss.training.diagnosis.probe import ProbeOptions
+
+        how = ProbeOptions(probe, sweep.data, sweep.weights_file, may_use.execution, limits)
+        raise typer.Exit(probe_sweep(sweep, options.opened(store), may_use, how))
     conduct = Conduct(hang_after, accept_changes, limits)
     subject = DrivenSweep(
         sweep, open_store(store), conduct, retry_failed=retry_failed, budget_hours=budget
@@ -162,16 +164,6 @@ def table(
         options.print_cells(results, found, as_json=as_json)
     else:
         print_tables(Console(), found, results)
-
-
-def _probe(
-    sweep: "Sweep", store: str, may_use: "Resources", num_steps: int, limits: "PriorLimits"
-) -> int:
-    from sweeps.run.probe import probe_sweep
-    from wsss.training.diagnosis.probe import ProbeOptions
-
-    tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, may_use.execution, limits)
-    return probe_sweep(sweep, options.opened(store), may_use, tried)
 
 
 def chosen_tables(

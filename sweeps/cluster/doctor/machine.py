@@ -22,6 +22,7 @@ from sweeps.store.store import open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
 from wsss.basics.errors import ForeseenError
+from wsss.basics.files import read_text
 from wsss.basics.printable import command, counted
 from wsss.config import DataConfig
 from wsss.data.check import check_data_once
@@ -32,6 +33,7 @@ LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB
 """A tiny sweep takes some 100 MB, a table of resnet50 trainings tens of GB."""
 LITTLE_SHM = GIB
 """With less /dev/shm Ray's object store falls back to disk, and batches go through pipes."""
+MAX_LOCK_BYTES = 1 << 20
 FEW_FILES = 8192
 """Open files per process that Ray asks for."""
 MATTERING = ("torch", "torchvision", "ray", "mlflow", "numpy", "pillow", "pydantic", "scipy")
@@ -62,8 +64,8 @@ SERVICES = (
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
-    """Read `name==version` lines; names in lower case."""
-    lines = lock.read_text(encoding="utf-8").splitlines()
+    """Read `name==version` lines; names in lower case. Raises ForeseenError for no text."""
+    lines = read_text(lock, MAX_LOCK_BYTES, ForeseenError).splitlines()
     matches = (re.match(r"([\w.-]+)==(\S+)", line) for line in lines)
     return {match[1].lower(): match[2] for match in matches if match}
 
