@@ -13,7 +13,7 @@ from torch import nn
 from wsss.config import RunConfig
 from wsss.data.loading.batches import CropBatch
 from wsss.data.voc import Sample
-from wsss.method.views import network_inputs
+from wsss.method.views import content_mask, network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import IRN
@@ -49,14 +49,11 @@ def assert_bit_equal(first: nn.Module, second: nn.Module) -> None:
 def formula_batch(size: int = 32) -> CropBatch:
     """Four images and labels by integer arithmetic, so that no decoder or generator is involved."""
     index = torch.arange(4 * 3 * size * size).reshape(4, 3, size, size)
-    pixels = ((index * 37 + (index // size) * 101 + (index // size**2) * 53) % 256).to(torch.uint8)
+    pixels = (index * 37 + (index // size) * 101 + (index // size**2) * 53) % 256
     boxes = torch.tensor([[0, 0, size, size], [0, 0, size, size - 5], [3, 0, size, size]] * 2)[:4]
-    for image, (top, left, bottom, right) in zip(pixels, boxes.tolist(), strict=True):
-        image[:, :top], image[:, bottom:], image[:, :, :left], image[:, :, right:] = 0, 0, 0, 0
     targets = torch.zeros(4, 5)
-    for image, labels in enumerate([(0,), (1, 3), (2,), (0, 4)]):
-        targets[image, list(labels)] = 1
-    return CropBatch(pixels, boxes, targets)
+    targets[[0, 1, 1, 2, 3, 3], [0, 1, 3, 2, 0, 4]] = 1
+    return CropBatch((pixels * content_mask(boxes, size)).to(torch.uint8), boxes, targets)
 
 
 def make_step(config: RunConfig) -> tuple[CamNet, torch.optim.Optimizer, Step]:
@@ -94,10 +91,6 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
             expected = record.loss_cls + 0.3 * record.loss_s + 0.7 * record.loss_bs  # Eq. 7
             expected += 0.2 * record.to_json()["loss_pc"]
             assert record.loss == pytest.approx(expected, rel=1e-5)
-        assert len(record.step_losses) == 4  # 16 images in batches of 4
-        assert record.loss == pytest.approx(sum(record.step_losses) / 4, abs=1e-5)
-        assert record.grad_norm > 0
-        assert record.images_per_second == pytest.approx(16 / record.seconds)
         # Eq. 8 at the epoch's last iteration, of 12 in all; the tiny preset's rate is 0.2.
         risen = 0.8 if record.epoch == 1 else 1
         assert record.lr == pytest.approx(0.2 * risen * (1 - (4 * record.epoch - 1) / 12) ** 0.8)
