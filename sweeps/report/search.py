@@ -49,13 +49,11 @@ CAVEAT = (
 )
 
 SEEDS_TO_COMPARE = 3
-MARKS = {
-    "finished": "",
-    "stopped": "stopped",
-    "diverged": "diverged",
-    "not learning": "not learning",
-    "error": "failed",
-}
+MARKS = {"finished": "", "running": "interrupted", "error": "failed"}
+"""Status -> what is said of it beside a trial's epochs, if it is another word."""
+
+Closings = Mapping[str, Mapping[str, float]]
+"""Id of a training -> its closing scores."""
 
 
 def write_search(search: Search, store: Store) -> Path:
@@ -69,15 +67,15 @@ def write_search(search: Search, store: Store) -> Path:
 
 def _sections(search: Search, history: History) -> tuple[Section, ...]:
     """Return a figure of the finished trials if there are enough of them."""
-    trials = [(t, t.objective) for t in history.trials() if t.status == "finished"]
-    scores = [score for _, score in trials if score is not None]
-    if len(scores) < MIN_TRIALS or len(scores) < len(trials):
+    trials = [trial for trial in history.trials() if trial.status == "finished"]
+    scores = [trial.objective or 0.0 for trial in trials]
+    if len(trials) < MIN_TRIALS:
         return ()
     from sweeps.report.figures.rows import bars  # loads matplotlib, which the driver does without
 
     correlations = []
     for key in (each.key for each in search.space):
-        values = [trial.settings[key] for trial, _ in trials]
+        values = [trial.settings[key] for trial in trials]
         correlations.append((key.split(".")[-1], 100 * _rank_correlation(values, scores)))
     title = "What goes with a high score"
     picture = Picture(
@@ -101,26 +99,27 @@ def _rank_correlation(values: Sequence[float], scores: Sequence[float]) -> float
 def search_document(search: Search, store: Store) -> Document:
     """Return the answer and description, the base and the trials, and what their numbers mean."""
     history = History(search, store)
-    names = ("rank", "search half mIoU", "held-out mIoU", "epochs")
-    rank, *numbers = (Column(name) for name in names)
-    columns = (rank, Column("settings", align="left", wraps=True), *numbers)
-    groups = RowGroup("", (_base_row(search, history),)), RowGroup("", _rows(history))
-    grid = Grid("trials", (), columns, groups)
-    head = _answer(search, history, store), Text(search.describe()), grid, Text(CAVEAT)
-    return Document(f"Search {search.name}", head, (), _records(search, history))
+    trials, closings = history.trials(), history.held_out()
+    head = (
+        _answer(search, trials, closings, store),
+        Text(search.describe()),
+        _grid(search, trials, closings),
+        Text(CAVEAT),
+    )
+    return Document(f"Search {search.name}", head, (), _records(search, trials, closings))
 
 
-def _answer(search: Search, history: History, store: Store) -> Strip:
+def _answer(search: Search, trials: list[SearchTrial], closings: Closings, store: Store) -> Strip:
     """Compare the best trial with the base, and name the command that compares them on seeds.
 
     With one training each, the answer is always "cannot tell".
     """
     question = "Is a drawn setting better than the base?"
-    best, held_out = best_trials(history.trials(), 1), history.held_out()
-    if not best:
+    best = next(iter(best_trials(trials, 1)), None)
+    if best is None:
         return Strip(question, "Cannot tell: no trial is finished yet.", "open")
-    found, base = held_out.get(best[0].cam_id), held_out.get(cam_id(search.base))
-    leads = f"{best[0].name} is the best on the search half with {number(best[0].objective)}"
+    found, base = closings.get(best.cam_id), closings.get(cam_id(search.base))
+    leads = f"{best.name} is the best on the search half with {number(best.objective)}"
     if found is None or base is None:
         waits = f"Cannot tell: {leads}, which chose it; the held-out half is not scored yet."
         return Strip(question, waits, "open")
@@ -135,66 +134,34 @@ def _answer(search: Search, history: History, store: Store) -> Strip:
     )
 
 
-def _records(search: Search, history: History) -> Records:
-    """Return a row for the base, and one per trial."""
-    held_out, keys = history.held_out(), [r.key for r in search.space]
-    flat, found = search.base.flat(), held_out.get(cam_id(search.base), {})
-    base = (
-        "base",
-        "finished" if found else "missing",
-        search.base.train.epochs if found else None,
-        found.get("objective"),
-        found.get("held_out"),
-        *map(flat.get, keys),
-    )
-    rows = tuple(
-        (
-            trial.number,
-            trial.status,
-            trial.last_epoch,
-            trial.objective,
-            held_out.get(trial.cam_id, {}).get("held_out"),
-            *map(trial.settings.get, keys),
-        )
-        for trial in history.trials()
-    )
-    columns = ("trial", "status", "epochs", "search_half_miou", "held_out_miou", *keys)
-    return Records(columns, (base, *rows))
-
-
-def _base_row(search: Search, history: History) -> Row:
-    flat = search.base.flat()
-    found = history.held_out().get(cam_id(search.base), {})
+def _grid(search: Search, trials: list[SearchTrial], closings: Closings) -> Grid:
+    """Return the base and the trials, best first; only finished ones have a rank."""
+    flat, base = search.base.flat(), closings.get(cam_id(search.base), {})
     entries = (
         "base",
         _settings({r.key: flat[r.key] for r in search.space}),
-        number(found.get("objective")),
-        number(found.get("held_out")),
-        f"{search.base.train.epochs}" if found else DASH,
+        number(base.get("objective")),
+        number(base.get("held_out")),
+        f"{search.base.train.epochs}" if base else DASH,
     )
-    return Row((), entries)
-
-
-def _rows(history: History) -> tuple[Row, ...]:
-    """Return the trials, best first; only finished ones have a rank."""
-    held_out, rows, rank = history.held_out(), [], 0
-    for trial in ranking(history.trials()):
+    rows = []
+    for rank, trial in enumerate(ranking(trials), 1):  # finished ones are first
         finished = trial.status == "finished"
-        rank += finished
-        entries = (
+        closing = closings.get(trial.cam_id, {}) if finished else {}
+        marks = MARKS.get(trial.status, trial.status), "at the prior" if trial.warning else ""
+        drawn = (
             f"{rank}" if finished else DASH,
             _settings(trial.settings),
             number(trial.objective if trial.status not in WORTHLESS else None),
-            number(held_out.get(trial.cam_id, {}).get("held_out") if finished else None),
-            _epochs(trial),
+            number(closing.get("held_out")),
+            " ".join(filter(None, (f"{trial.last_epoch}", *marks))),
         )
-        rows.append(Row((), entries))
-    return tuple(rows)
-
-
-def _epochs(trial: SearchTrial) -> str:
-    marks = [MARKS.get(trial.status, "interrupted"), "at the prior" if trial.warning else ""]
-    return " ".join([f"{trial.last_epoch}", *filter(None, marks)])
+        rows.append(Row((), drawn))
+    names = "search half mIoU", "held-out mIoU", "epochs"
+    settings = Column("settings", align="left", wraps=True)
+    columns = (Column("rank"), settings, *map(Column, names))
+    groups = RowGroup("", (Row((), entries),)), RowGroup("", tuple(rows))
+    return Grid("trials", (), columns, groups)
 
 
 def _settings(values: Mapping[str, float | None]) -> str:
@@ -204,3 +171,30 @@ def _settings(values: Mapping[str, float | None]) -> str:
         for key, value in values.items()
     )
     return ", ".join(f"{name}={value}" for name, value in shown)
+
+
+def _records(search: Search, trials: list[SearchTrial], closings: Closings) -> Records:
+    """Return a row for the base, and one per trial."""
+    keys, flat = [r.key for r in search.space], search.base.flat()
+    found = closings.get(cam_id(search.base), {})
+    base = (
+        "base",
+        "finished" if found else "missing",
+        search.base.train.epochs if found else None,
+        found.get("objective"),
+        found.get("held_out"),
+        *map(flat.get, keys),
+    )
+    rows = (
+        (
+            trial.number,
+            trial.status,
+            trial.last_epoch,
+            trial.objective,
+            closings.get(trial.cam_id, {}).get("held_out"),
+            *map(trial.settings.get, keys),
+        )
+        for trial in trials
+    )
+    columns = ("trial", "status", "epochs", "search_half_miou", "held_out_miou", *keys)
+    return Records(columns, (base, *rows))
