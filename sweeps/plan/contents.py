@@ -207,19 +207,21 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     made_of = _made_of(store)
     used = made_of.union(*(other.trainings for other in others))
     trainings = entry.trainings - used
+    runs, counts, cams = (folder_names(store.root / room) for room in OF_A_TRIAL)
     scores = {run for run, cam in entry.scores.items() if cam not in made_of}
-    scores = scores.difference(*(other.scores for other in others))
-    counts = {
-        name
-        for name in folder_names(store.root / "counts")
-        if re.fullmatch(f"[0-9a-f]{{{ID_LENGTH}}}", name)  # no folder or link of anything else
-        if store.folder(f"counts/{name}").result() is None  # or half removed: of use to nobody
-        or _training_of(store, f"counts/{name}") in trainings
+    removed = {
+        "runs": scores.difference(*(other.scores for other in others)) & runs,
+        "counts": {
+            name
+            for name in counts
+            if re.fullmatch(f"[0-9a-f]{{{ID_LENGTH}}}", name)  # no folder or link of anything else
+            if store.folder(f"counts/{name}").result() is None  # or half removed: of use to nobody
+            or _training_of(store, f"counts/{name}") in trainings
+        },
+        "cams": trainings & cams,
     }
-    wanted = dict(zip(OF_A_TRIAL, (scores, counts, trainings), strict=True))
-    here = {room: folder_names(store.root / room) for room in OF_A_TRIAL}
-    found = tuple(f"{room}/{id_}" for room in wanted for id_ in sorted(wanted[room] & here[room]))
-    return Removal(entry, found, len(entry.trainings & used & here["cams"]))
+    found = tuple(f"{room}/{name}" for room, names in removed.items() for name in sorted(names))
+    return Removal(entry, found, len(entry.trainings & used & cams))
 
 
 def _made_of(store: Store) -> frozenset[str]:

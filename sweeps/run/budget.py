@@ -42,8 +42,9 @@ class Budget:
         Called at every step, so it also keeps the ledger alive.
         """
         self.ledger.beat()
-        spent = self.ledger.spent()
-        return self._words(spent) if self.hours is not None and spent >= self.hours else None
+        if self.hours is None or (spent := self.ledger.spent()) < self.hours:
+            return None
+        return self._words(spent)
 
     def forecast(self, cost: CostEstimate, resources: Resources) -> list[str]:
         """Return a line on whether the budget is enough, before a start; [] without a limit.

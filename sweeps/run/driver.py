@@ -27,6 +27,7 @@ from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, held_back, lose_output
+from sweeps.stages.stage import Place
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import DRIVER_LOCK, Driven
 from sweeps.store.store import Store, read_json, write_json
@@ -84,9 +85,9 @@ class Subject(ABC):
     networks: list[NetworkConfig]
     """All networks that are trained."""
 
-    def __init__(self, store: Store, what: Driven) -> None:
-        self.store, self.what = store, what
-        self.folder = store.root / what.path
+    def __init__(self, what: Driven, place: Place) -> None:
+        self.what, self.place, self.store = what, place, place.store
+        self.folder = self.store.root / what.path
 
     @abstractmethod
     def prepare(self, resources: Resources) -> list[str]:

@@ -31,20 +31,17 @@ def watched_head(
     host, _, port = address.rpartition(":")
     ended = Event()
 
-    def is_there() -> bool:
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), between):
-                return True
-        except OSError:
-            return False
-
     def watch() -> None:
         silent = 0.0
-        while not ended.wait(between):
-            silent = 0.0 if is_there() else silent + between
-            if silent >= limit:
-                on_lost(address)
+        while silent < limit:
+            if ended.wait(between):
                 return
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), between).close()
+                silent = 0.0
+            except OSError:
+                silent += between
+        on_lost(address)
 
     thread = Thread(target=watch, name="head", daemon=True)
     thread.start()

@@ -50,8 +50,10 @@ class DrivenHeadline(Subject):
     def __init__(
         self, headline: Headline, store: Store, conduct: Conduct, label_workers: int
     ) -> None:
-        super().__init__(store, Driven("headline", headline.name))
-        self.headline, self.conduct, self.label_workers = headline, conduct, label_workers
+        sweep = headline.sweep
+        place = Place(store, sweep.data, sweep.weights_file, conduct=conduct)
+        super().__init__(Driven("headline", headline.name), place)
+        self.headline, self.label_workers = headline, label_workers
         self.chains = [Chain(config, end_stages(headline, config)) for config in headline.chains]
         network = headline.chains[0].segmentation
         self.networks = [chain.run.network for chain in headline.chains if chain.labels]
@@ -64,7 +66,7 @@ class DrivenHeadline(Subject):
         missing, total = self.missing(), len(self.chains)
         if not resources.address:  # a cluster's machines may have other packages
             for chain in missing:
-                require_packages(chain.config, Place(self.store, self.headline.sweep.data))
+                require_packages(chain.config, self.place)
         for chain in self.chains:
             if chain not in missing:
                 bring_results(self.store, chain.config)
@@ -78,8 +80,7 @@ class DrivenHeadline(Subject):
 
     def missing(self) -> "list[Chain]":
         """Return the chains that are not finished, or whose files have been lost."""
-        place = Place(self.store, self.headline.sweep.data)
-        return [chain for chain in self.chains if not chain.is_done(place)]
+        return [chain for chain in self.chains if not chain.is_done(self.place)]
 
     def needs_ray(self, resources: Resources) -> bool:
         """Whether a cluster, workers or GPUs were asked for."""
@@ -87,10 +88,9 @@ class DrivenHeadline(Subject):
 
     def runner(self, resources: Resources) -> "Chains":
         """Return the missing chains, which run themselves."""
-        sweep, chains = self.headline.sweep, self.missing()
+        chains, place = self.missing(), replace(self.place, execution=resources.execution)
         for chain in chains:
             chain.folder(self.store).clear_failure()
-        place = Place(self.store, sweep.data, sweep.weights_file, resources.execution, self.conduct)
         if self.needs_ray(resources):
             from sweeps.run.ray.crew import Cluster
 

@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,9 +242,11 @@ class DrivenSearch(Subject):
     """A search: first its trials, then the closing scores."""
 
     def __init__(self, search: Search, store: Store, samples: int, limits: PriorLimits) -> None:
-        super().__init__(store, Driven("search", search.name))
-        self.search = search.model_copy(update={"samples": samples})
-        self.samples, self.limits = samples, limits
+        # A search continues trainings of other code.
+        conduct = Conduct(accept_changes=True, limits=limits)
+        place = Place(store, search.data, search.weights_file, conduct=conduct)
+        super().__init__(Driven("search", search.name), place)
+        self.search, self.samples = search.model_copy(update={"samples": samples}), samples
         self.networks = [search.base.network]
         self.history = History(search, store)
         self.check_lock: Callable[[], None] | None = None
@@ -273,16 +275,13 @@ class DrivenSearch(Subject):
         """Return what runs the draws, then the closing scores."""
         from sweeps.run.ray.tune import TuneRunner, drawn_trial
 
-        search, how = self.search, resources.execution
-        # A search continues trainings of other code.
-        conduct = Conduct(accept_changes=True, limits=self.limits)
-        place = Place(self.store, search.data, search.weights_file, how, conduct)
+        place = replace(self.place, execution=resources.execution)
         return TuneRunner(
-            Draws(search, self.store, self.samples, self.share),
+            Draws(self.search, self.store, self.samples, self.share),
             drawn_trial,
-            {"search": search, "place": place},
+            {"search": self.search, "place": place},
             lambda each: {"settings": each.settings, "held_out": isinstance(each, Closing)},
-            self.store.root / "ray" / f"search-{search.name}",
+            self.store.root / "ray" / f"search-{self.search.name}",
             resources,
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,9 @@ class DrivenSweep(Subject):
         retry_failed: bool = False,
         budget_hours: float | None = None,
     ) -> None:
-        super().__init__(store, Driven("sweep", sweep.name))
-        self.sweep, self.conduct = sweep, conduct or Conduct()
+        place = Place(store, sweep.data, sweep.weights_file, conduct=conduct or Conduct())
+        super().__init__(Driven("sweep", sweep.name), place)
+        self.sweep = sweep
         self.networks = [trial.config.network for trial in sweep.plan.trials]
         self.retry_failed, self.budget_hours = retry_failed, budget_hours
         self.named = ("--store", store.address, "--sweep", sweep.name)
@@ -106,7 +108,7 @@ class DrivenSweep(Subject):
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
         from sweeps.stages.guard import check_half_trained
 
-        accept = self.conduct.accept_changes
+        accept = self.place.conduct.accept_changes
         changed = check_half_trained(self.missing(), self.store, accept_changes=accept)
         return [f"{each}; it continues anyway (--accept-changes)" for each in changed]
 
@@ -122,15 +124,13 @@ class DrivenSweep(Subject):
         groups = {
             each.cam_id: tuple(t.config for t in each.trials.values()) for each in source.waiting
         }
-        # Not part of the space, which Tune writes into its logs with every report.
-        sweep, how = self.sweep, resources.execution
-        place = Place(self.store, sweep.data, sweep.weights_file, how, self.conduct)
+        place = replace(self.place, execution=resources.execution)
         return TuneRunner(
             source,
             sweep_trial if resources.inline else distributed_trial,
-            {"groups": groups, "place": place},
+            {"groups": groups, "place": place},  # not for each trial's space, which is copied
             lambda each: {"cam_id": each.cam_id},
-            self.store.root / "ray" / sweep.name,
+            self.store.root / "ray" / self.sweep.name,
             resources,
         )
 
@@ -227,17 +227,16 @@ class MissingTrials(Source[TrialGroup]):
         before = target.trial
         if record is None:
             target.trial = next(iter(target.open.values()), before)
-        else:
-            target.trial = target.trials[record["run"]]
-        if record is None or target.trial is not before:
             yield Event(target.trial, "running", None)
-        if record is None:
             return
+        target.trial = trial = target.trials[record["run"]]
+        if trial is not before:
+            yield Event(trial, "running", None)
         why = record.get("failed", "")
         if "miou_fixed" in record or why:
             status = "failed" if why else "done"
-            target.open.pop(target.trial.run_id, None)
-        yield Event(target.trial, status, record, why)
+            target.open.pop(trial.run_id, None)
+        yield Event(trial, status, record, why)
 
     def ended(self, target: TrialGroup) -> End:
         """Look for the results of the trials that have reported none."""

