@@ -149,6 +149,11 @@ def test_the_most_probable_score_is_the_pseudo_label() -> None:
     assert set(np.unique(found)) == {0, 2, 5, 20}
 
 
+def test_probabilities_of_another_size_than_the_image_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"give \(H, W, 3\) and \(labels, H, W\)"):
+        dense_crf(two_colours(), random_probs(2, 10, 8), CrfConfig())
+
+
 def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf", None)
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf.densecrf", None)

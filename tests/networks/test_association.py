@@ -1,5 +1,8 @@
 """The association of pixels, by blocks and by the matrix, against Eq. 3 and finite differences."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,37 +28,23 @@ def pixels(*shape: int, rng_seed: int = 0) -> Tensor:
 
 
 @TEMPERATURES
-@pytest.mark.parametrize("block", [1, 7, 20, 512])  # of 20 pixels
-def test_blocks_give_the_values_and_gradients_of_the_full_matrix(
-    block: int, temperature: float | None
+@pytest.mark.parametrize(
+    "mix",
+    [
+        *(partial(by_blocks, block=block) for block in (1, 7, 20, 512)),
+        *(partial(associate, small_map=size) for size in (0, 20)),  # by blocks, by the matrix
+    ],
+    ids=lambda mix: str(mix.keywords),
+)
+def test_20_pixels_get_the_values_and_gradients_of_the_full_matrix(
+    mix: Callable[..., Tensor], temperature: float | None
 ) -> None:
     results = []
-    for mix in (
-        lambda u, v: by_blocks(u, v, temperature=temperature, block=block),
-        lambda u, v: full_matrix(u, v, temperature),
-    ):
+    for function in (mix, full_matrix):
         x, values = pixels(2, 20, 6).requires_grad_(), pixels(2, 20, 3, rng_seed=1).requires_grad_()
-        mixed = mix(F.normalize(x, dim=2), values)
+        mixed = function(F.normalize(x, dim=2), values, temperature=temperature)
         (mixed * pixels(2, 20, 3, rng_seed=2)).sum().backward()
         results.append((mixed, x.grad, values.grad))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected)
-
-
-@TEMPERATURES
-@pytest.mark.parametrize("small_map", [0, 20])  # of 20 pixels: by blocks, by the matrix
-def test_maps_of_any_size_give_the_values_and_gradients_of_the_full_matrix(
-    small_map: int, temperature: float | None
-) -> None:
-    results = []
-    for mix in (
-        lambda x: associate(x, temperature=temperature, small_map=small_map),
-        lambda x: full_matrix(F.normalize(x, dim=2), x, temperature),
-    ):
-        x = pixels(2, 20, 6).requires_grad_()
-        mixed = mix(x)
-        (mixed * pixels(2, 20, 6, rng_seed=2)).sum().backward()
-        results.append((mixed, x.grad))
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected)
 
