@@ -1,7 +1,6 @@
 """Any content of a data set's files: read, or refused by the readers' own error with its name."""
 
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,29 +17,21 @@ from wsss.basics.printable import printable
 from wsss.data.check import check_data
 from wsss.data.check_splits import compare_lists
 from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette
+from wsss.data.drawn.folder import draw_voc
 from wsss.data.errors import DataError
 from wsss.data.pictures.image import read_image
 from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import VocDataset
 
+A, B = "drawn_000000", "drawn_000001"
+
 
 @pytest.fixture
-def root(drawn: Path, tmp_path: Path) -> Path:
-    """A picture `a` with mask and XML, in `train`, and `b` of SBD's kind, in `train_aug` too."""
-    ids = [
-        (drawn / f"ImageSets/Segmentation/{s}.txt").read_text().split()[-1]
-        for s in ("train", "train_aug")
-    ]
-    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug"):
-        (tmp_path / folder).mkdir()
-        for source, name in zip(ids, "ab", strict=True):
-            for path in (drawn / folder).glob(f"{source}.*"):
-                shutil.copy(path, tmp_path / folder / f"{name}{path.suffix}")
-    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
-    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
-    (tmp_path / "ImageSets/Segmentation/train_aug.txt").write_text("a\nb\n")
-    (tmp_path / "classes.txt").write_text("\n".join(VOC_CLASSES))
-    return tmp_path
+def root(tmp_path: Path) -> Path:
+    """A picture with mask and XML in `train`, and one of SBD's kind, in `train_aug` too."""
+    draw_voc(tmp_path / "voc", num_train=1, num_extra=1, num_val=1)
+    (tmp_path / "voc/classes.txt").write_text("\n".join(VOC_CLASSES))
+    return tmp_path / "voc"
 
 
 def value_or(read: Callable[[], T]) -> tuple[T | None, str]:
@@ -89,12 +80,12 @@ def test_any_mask_is_the_numbers_it_was_made_of_or_refused(
 
 
 SPOILED = (
-    "JPEGImages/a.jpg",
-    "Annotations/a.xml",
-    "SegmentationClass/a.png",
+    f"JPEGImages/{A}.jpg",
+    f"Annotations/{A}.xml",
+    f"SegmentationClass/{A}.png",
     "classes.txt",
     "ImageSets/Segmentation/train.txt",
-    "SegmentationClassAug/b.png",
+    f"SegmentationClassAug/{B}.png",
 )
 
 

@@ -32,7 +32,6 @@ from wsss.evaluation.figures import draw_gallery
 from wsss.labels.infer import infer_cams
 from wsss.labels.predict import predict_images
 from wsss.labels.refine.random_walk import image_features
-from wsss.labels.segment import segment_image
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
@@ -319,11 +318,8 @@ class SeeingDeepLab(Seeing):
         return super().forward(x).cams
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
-    tmp_path: Path, kind: str
-) -> None:
-    path = written(tmp_path / "a.jpg", encoded(smooth(), kind, exif=exif(6)))
+def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jpg", encoded(smooth(), "JPEG", exif=exif(6)))
     sample, upright = Sample("a", path, (0,)), read_image(path)
     assert upright.shape == (3, WIDTH, HEIGHT)  # the long side is upright
     mask = np.zeros((WIDTH, HEIGHT), np.uint8)
@@ -347,11 +343,10 @@ def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
     labels = LabelsConfig(scales=(1,), flip=False)
     (cams,) = infer_cams(cam, [sample], labels, device=CPU)  # type: ignore[arg-type]
     other.eval()
-    segment_image(other, read_image(path), deeplab, device=CPU)  # type: ignore[arg-type]
     image_features(other, cams, device=CPU)  # type: ignore[arg-type]
     (found,) = predict_images(other, [path], tmp_path / "out", deeplab, ["cat"])  # type: ignore[arg-type]
     assert len(cam.seen) == 1
-    assert len(other.seen) == 3
+    assert len(other.seen) == 2
     for seen in (*cam.seen, *other.seen):
         assert torch.equal(seen.round(), upright)
     assert torch.equal(read_image(found.overlay), upright)  # nothing found: nothing tinted

@@ -286,22 +286,14 @@ def test_a_crop_is_what_pillow_resizes_cut_flipped_and_placed(
 ) -> None:
     # As IRN does it: resize all of the image to the long side, then cut the window out.
     image = read_image(samples[seed].image_path)
-    height, width = image.shape[1:]
     train = train_config(64, 40, 200, resize=name)
-    rng, same = np.random.default_rng(seed), np.random.default_rng(seed)
-    plan = plan_crop(width, height, train, rng)
-    scale = int(same.integers(40, 201)) / max(width, height)
-    size = (round(width * scale), round(height * scale))
-    whole = np.array(Image.fromarray(as_array(image)).resize(size, Image.Resampling[name.upper()]))
-    columns, rows = (int(same.integers(abs(side - 64) + 1)) for side in size)
-    if size[0] > 64:
-        whole, columns = whole[:, columns : columns + 64], 0
-    if size[1] > 64:
-        whole, rows = whole[rows : rows + 64], 0
+    plan = plan_crop(*image.shape[:0:-1], train, np.random.default_rng(seed))
+    picture = Image.fromarray(as_array(image))
+    whole = np.array(picture.resize(plan.size[::-1], Image.Resampling[name.upper()]))
+    (row, column), (top, left, bottom, right) = plan.start, plan.box
+    window = whole[row : row + bottom - top, column : column + right - left]
     expected = np.zeros((64, 64, 3), np.uint8)
-    expected[rows : rows + len(whole), columns : columns + whole.shape[1]] = whole
-    if same.integers(2):
-        expected = expected[:, ::-1]
+    expected[top:bottom, left:right] = window[:, ::-1] if plan.flip else window
     found = cut_crop(image, plan, 64).permute(1, 2, 0).numpy()
     difference = np.abs(found.astype(int) - expected)
     assert difference.max() <= 2  # both round twice: 2 is one pixel in millions

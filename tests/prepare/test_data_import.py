@@ -171,7 +171,7 @@ def test_a_second_table_may_lie_below_the_first_and_what_it_names_is_not_left_ou
     assert labels(VocDataset(pictures / "made"))["x"] == ("dog",)
 
 
-def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
+def test_a_folder_is_a_class_and_what_lies_beside_is_left_out(pictures: Path) -> None:
     (pictures / "a").rename(pictures.parent / "elsewhere")
     (pictures / "a").symlink_to("../elsewhere")
     (pictures / "b/back").symlink_to("..")
@@ -179,26 +179,31 @@ def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
     for told in ("imported", "already there"):
         result = run(pictures, "--val", "0")
         assert told in result.stdout, result.output
+    assert "does not label, or that are not read: 2.png, 3.JPG" in result.stdout
     dataset = VocDataset(pictures.with_name("made"))
     assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "t": ("b",), "y_a": ("a",)}
     record = json.loads((dataset.root / "imported.json").read_text())
     assert record["pictures"]["t"] == r"b/\xe9t\xe9.jpg"
-    assert "does not label, or that are not read: 2.png, 3.JPG" in result.stdout
+
+
+def test_folders_of_splits_are_told_from_a_class_named_train(pictures: Path) -> None:
     (pictures / "cafe\u0301").mkdir()  # as macOS writes an accent
     (pictures / "2.png").rename(pictures / "cafe\u0301/2.png")
-    shutil.rmtree(dataset.root)
-    assert run(pictures).exit_code == 0
-    assert VocDataset(dataset.root).classes == ("a", "b", "caf\u00e9")
     (pictures / "train").symlink_to("a")  # a class of VOC's
-    shutil.rmtree(dataset.root)
     assert run(pictures).exit_code == 0
+    made = pictures.with_name("made")
+    assert VocDataset(made).classes == ("a", "b", "caf\u00e9", "train")
+    shutil.rmtree(made)
     (pictures / "test").symlink_to("b")
-    assert "a, b, caf" in (told := run(pictures).stderr)
-    assert "beside the splits test, train; move it elsewhere" in told
-    again = image_ids(["a.jpg", "a.png", "\u732b.jpg", "x/a b.jpg", "y/a b.jpg", ".b.jpg"])
-    assert [again[name] for name in ("x/a b.jpg", "y/a b.jpg", ".b.jpg")] == ["x_a_b", "y_a_b", "b"]
-    assert len(set(again.values())) == 6
-    assert all(re.fullmatch(r"a-[0-9a-f]{12}", again[name]) for name in ("a.jpg", "a.png"))
+    told = run(pictures).stderr
+    assert "a, b, cafe\u0301 beside the splits test, train; move it elsewhere" in told
+
+
+def test_ids_are_made_of_names_then_of_folders_then_of_digests() -> None:
+    ids = image_ids(["a.jpg", "a.png", "\u732b.jpg", "x/a b.jpg", "y/a b.jpg", ".b.jpg"])
+    assert [ids[name] for name in ("x/a b.jpg", "y/a b.jpg", ".b.jpg")] == ["x_a_b", "y_a_b", "b"]
+    assert len(set(ids.values())) == 6
+    assert all(re.fullmatch(r"a-[0-9a-f]{12}", ids[name]) for name in ("a.jpg", "a.png"))
 
 
 # COCO

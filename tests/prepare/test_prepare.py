@@ -4,8 +4,7 @@ import errno
 import hashlib
 import io
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import Mock
@@ -356,77 +355,44 @@ def test_two_calls_at_a_time_and_a_drive_without_locks_are_refused(
     assert "this drive has no locks" in refused(tmp_path / "voc", archives)
 
 
-# What a refusal tells one to do
-
-Change = Callable[[Path, Archives], object]
-
-
-def removed(rel: str) -> Change:
-    return lambda root, _: (root / rel).unlink()
-
-
-def written(rel: str, content: bytes) -> Change:
-    def write(root: Path, _: Archives) -> None:
-        (root / rel).parent.mkdir(parents=True, exist_ok=True)
-        (root / rel).write_bytes(content)
-
-    return write
-
-
-def by_hand(rel: str) -> Change:
-    """Unpack VOC, and write another file than is made from SBD."""
-
-    def unpack(root: Path, archives: Archives) -> None:
-        for path, content in {**archives.voc, rel: b"2007_000001\n"}.items():
-            written(path, content)(root, archives)
-
-    return unpack
-
-
-def moved_away(rel: str) -> Change:
-    return lambda root, archives: (root / rel).rename(archives.folder / "away")
-
-
-def repacked(_root: Path, archives: Archives) -> None:
-    archives.pack()
-
-
-def cut(_root: Path, archives: Archives) -> None:
-    path = archives.folder / "SBD.tgz"
-    path.write_bytes(path.read_bytes()[:200])
-
-
-MASKS, LIST = "SegmentationClassAug", "ImageSets/Segmentation/train_aug.txt"
+@pytest.mark.parametrize(
+    ("rel", "content", "told"),
+    [
+        ("letter.txt", "dear", "name an empty folder"),
+        ("prepared.json", "", "not JSON"),
+        ("prepared.json", '{"version": 99, "steps": {}}', "of another version; delete it"),
+    ],
+)
+def test_a_file_in_the_way_is_refused_and_left(
+    tmp_path: Path, archives: Archives, rel: str, content: str, told: str
+) -> None:
+    (root := tmp_path / "voc").mkdir()
+    (root / rel).write_text(content)
+    assert told in refused(root, archives)
+    assert tree(root) == {rel: content.encode()}
+    (root / rel).unlink()
+    assert prepare(root, archives).done == ["voc", "sbd"]
 
 
 @pytest.mark.parametrize(
-    ("broken", "told", "mended"),
+    ("rel", "told"),
     [
-        (written("letter.txt", b"dear"), "name an empty folder", removed("letter.txt")),
-        (cut, "delete it and get it again", repacked),
-        (lambda _, a: (a.folder / "SBD.tgz").unlink(), "give the path of SBD.tgz", repacked),
-        (by_hand(f"{MASKS}/{E}.png"), "Aug: holds other masks; move it away", moved_away(MASKS)),
-        (by_hand(LIST), r"train_aug\.txt: is another list; move it away", moved_away(LIST)),
-        *(
-            (
-                written("prepared.json", text),
-                r"prepared\.json: .*; delete it",
-                removed("prepared.json"),
-            )
-            for text in (b"", b"[]", b'{"version": 99, "steps": {}}')
-        ),
+        (f"SegmentationClassAug/{E}.png", "holds other masks; move it away"),
+        ("ImageSets/Segmentation/train_aug.txt", "is another list; move it away"),
     ],
 )
-def test_a_data_set_is_prepared_once_it_is_mended_as_told(
-    tmp_path: Path, archives: Archives, broken: Change, told: str, mended: Change
+def test_what_is_made_from_sbd_replaces_nothing_in_a_folder_unpacked_by_hand(
+    tmp_path: Path, archives: Archives, rel: str, told: str
 ) -> None:
-    root, known = tmp_path / "voc", archives.sources()
-    broken(root, archives)
-    before = tree(root)
-    assert re.search(told, refused(root, archives, sources=known))
-    assert {name: content for name, content in tree(root).items() if name in before} == before
-    mended(root, archives)
-    assert prepare(root, archives).done[-1] == "sbd"
+    root, files = tmp_path / "voc", {**archives.voc, rel: b"2007_000001\n"}
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    message = refused(root, archives)
+    assert told in message
+    assert tree(root) == files
+    Path(message.partition(": ")[0]).rename(tmp_path / "away")
+    assert prepare(root, archives).done == ["sbd"]
     assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
 
 
