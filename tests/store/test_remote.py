@@ -188,7 +188,7 @@ def test_an_object_that_was_altered_or_not_uploaded_by_us_is_refused_with_url_an
     s3, key = client(port), here.key("runs/a/done.json")
     metadata = s3.head_object(Bucket=BUCKET, Key=key)["Metadata"] if is_ours else {}
     s3.put_object(Bucket=BUCKET, Key=key, Body=content, Metadata=metadata)
-    told = "/runs/a/done.json: altered or cut, or not uploaded .* delete the object to do its stage"
+    told = "/runs/a/done.json: altered or cut, or not uploaded .*; delete the object to do"
     with pytest.raises(AlteredError, match=f"^{here.url}{told}"):
         there.pull_folder("runs/a")
     assert files(there) == []

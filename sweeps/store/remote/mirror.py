@@ -189,7 +189,7 @@ class Remote:
         there = self.objects(folder)
         checkpoints = sorted(filter(_is_checkpoint, there))
         own = sorted(filter(_is_checkpoint, self._files(folder)))
-        if not own or (checkpoints and own[-1] <= checkpoints[-1]):
+        if own[-1:] <= checkpoints[-1:]:
             for rel in reversed(checkpoints[-KEPT_CHECKPOINTS:]):
                 try:
                     self._pull_file(rel, there[rel])
@@ -268,10 +268,8 @@ class Remote:
             raise CutError(f"{size} of {info.size} bytes arrived")
         if digest.hexdigest() != info.sha256:
             raise AlteredError(
-                f"{self.bucket.url(info.key)}: altered or cut, or not uploaded by this program "
-                f"({size} bytes, SHA-256 {digest.hexdigest()[:12]}, expected "
-                f"{(info.sha256 or 'none recorded')[:13]}); delete the object to do its stage "
-                "again, or upload the right file with this program"
+                f"{self.bucket.url(info.key)}: altered or cut, or not uploaded by this program; "
+                "delete the object to do its stage again, or upload the right file with it"
             )
         if info.mtime:
             os.utime(path, (info.mtime, info.mtime))
