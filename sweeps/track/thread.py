@@ -1,6 +1,5 @@
 """Tracking in the background: a slow or absent server never delays a trial."""
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -30,13 +29,15 @@ class TrackingThread:
         self, tracker: Tracker, warn: Callable[[str], None], *, say_after: float = SAY_SECONDS
     ) -> None:
         self.tracker, self.warn, self.say_after = tracker, warn, say_after
-        self.notices: queue.SimpleQueue[tuple[str, bool] | None] = queue.SimpleQueue()
+        self.news = threading.Condition()
+        """Held to read or change what follows; told of each change."""
         self.pending: dict[str, None] = {}
         """Ids of the runs that changed, the oldest change first."""
         self.running: set[str] = set()
+        self.ending = False
         self.epochs: dict[str, float | None] = {}
         """Id of each run -> the epoch last heard of; None: not at work."""
-        self.ending, self.checked = threading.Event(), threading.Event()
+        self.checked = threading.Event()
         self.warned = False
         self.retry_at = 0.0
         self.thread = threading.Thread(target=self._run, name="tracking", daemon=True)
@@ -51,8 +52,9 @@ class TrackingThread:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.ending.set()
-        self.notices.put(None)  # wakes it
+        with self.news:
+            self.ending = True
+            self.news.notify()
         if self.checked.is_set():  # otherwise it has written nothing, and never will
             self.thread.join(self.say_after)
             if self.thread.is_alive():
@@ -74,7 +76,10 @@ class TrackingThread:
 
     def notice(self, child: str, *, running: bool) -> None:
         """Report that a child's results changed, and whether it is running."""
-        self.notices.put((child, running))
+        with self.news:
+            self.pending[child] = None
+            (self.running.add if running else self.running.discard)(child)
+            self.news.notify()
 
     def _run(self) -> None:
         try:
@@ -89,38 +94,30 @@ class TrackingThread:
         if not self.tracker.check():
             self._failed()
         self.checked.set()
-        while True:
-            self._take_notices()
-            if self.ending.is_set():
-                return
-            if time.monotonic() < self.retry_at:
-                self.pending.clear()
-                continue
-            child = next(iter(self.pending))
-            del self.pending[child]
-            if not self.tracker.sync([child], self.running):
+        while found := self._next():
+            if not self.tracker.sync(*found):
                 self._failed()
+
+    def _next(self) -> tuple[list[str], set[str]] | None:
+        """Wait for a run to log; return its id and those of all running ones, None at the end."""
+        with self.news:
+            while not self.ending:
+                if time.monotonic() < self.retry_at:
+                    self.pending.clear()
+                if self.pending:
+                    child = next(iter(self.pending))
+                    del self.pending[child]
+                    return [child], set(self.running)
+                self.news.wait()
+            return None
 
     def _failed(self) -> None:
         """Pause, and warn once: what is wrong, and the remedy."""
         self.retry_at = time.monotonic() + RETRY_SECONDS
-        if self.warned or self.ending.is_set():
+        if self.warned or self.ending:
             return
         self.warned = True
         self.warn(
             f"tracking at {self.tracker.address} fails: {self.tracker.problem}; the work "
             "continues, and all results are in the store"
         )
-
-    def _take_notices(self) -> None:
-        """Move all notices to `pending`; if it is empty, wait for one."""
-        item = None if self.pending else self.notices.get()
-        while True:
-            if item is not None:
-                child, running = item
-                self.pending[child] = None
-                (self.running.add if running else self.running.discard)(child)
-            try:
-                item = self.notices.get_nowait()
-            except queue.Empty:
-                return
