@@ -1,12 +1,13 @@
 """What a trial or a chain in a store came to, without what differs between two runs of it."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Record
-from sweeps.store.store import Store
+from sweeps.store.store import Folder, Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 
@@ -29,6 +30,20 @@ def figures(store: Store, config: RunConfig) -> dict[str, Any]:
 def step_losses(store: Store, config: RunConfig) -> list[list[float]]:
     """Return the losses of all steps, by epoch."""
     return [record["step_losses"] for record in store.cam(cam_id(config)).epochs()]
+
+
+def epochs(store: Path) -> dict[str, list[int]]:
+    """Return the recorded epochs of each training."""
+    return {
+        path.name: [record["epoch"] for record in Folder(path).epochs()]
+        for path in (store / "cams").glob("*")
+    }
+
+
+def results(store: Path, name: str = "done.json") -> dict[str, dict[str, Any]]:
+    """Return the results of each run, or what else was written down by a name."""
+    paths = (store / "runs").glob(f"*/{name}")
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
 class ChainFolders:

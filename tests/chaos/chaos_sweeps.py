@@ -1,6 +1,5 @@
 """Starting, watching and breaking small sweeps, for the tests of faults."""
 
-import json
 import os
 import re
 import signal
@@ -9,14 +8,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sweeps.store.store import Folder
+import psutil
+from commands import environment
+
 from wsss.training.checkpoint_names import checkpoint_name
 
-HERE = Path(__file__).parent
+DRIVER = str(Path(__file__).with_name("chaos_driver.py"))
 SHRUNK = (
     "train.epochs=8",
     "train.crop_size=64",
@@ -27,25 +28,9 @@ SHRUNK = (
 TWO_CELLS = ("0.05", "0.04")
 
 
-def environment(**extra: str) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | extra
-
-
 def command(data: Path, store: Path, *more: str, cells: tuple[str, ...] = TWO_CELLS) -> list[str]:
-    return [
-        sys.executable,
-        str(HERE / "chaos_driver.py"),
-        "--store",
-        str(store),
-        "--data",
-        str(data),
-        "--set",
-        *SHRUNK,
-        "--cells",
-        *cells,
-        *more,
-    ]
+    where = ("--store", str(store), "--data", str(data))
+    return [sys.executable, DRIVER, *where, "--set", *SHRUNK, "--cells", *cells, *more]
 
 
 def run(
@@ -100,23 +85,26 @@ class Driver:
 
     def ray_named(self, name: str) -> list[int]:
         """Pids of this sweep's Ray actors of a class."""
-        return ray_processes(self.session(), rf"^ray::.*{name}")
+        found = []
+        for one in family(self.process.pid):
+            with suppress(psutil.NoSuchProcess):
+                if re.search(rf"^ray::.*{name}", " ".join(one.cmdline())):
+                    found.append(one.pid)
+        return sorted(found)
 
     def session(self) -> set[int]:
         """Pids of the driver and its descendants."""
-        return descendants(self.process.pid)
+        return {one.pid for one in family(self.process.pid)}
 
 
 @contextmanager
 def started(words: list[str], log: Path, **extra: str) -> Iterator[Driver]:
     """Start a sweep; whatever of it is left at the end is killed, by pid."""
     driver = Driver(words, log, **extra)
-    seen: set[int] = set()
     try:
         yield driver
     finally:
-        seen |= driver.session()
-        for pid in seen:
+        for pid in driver.session():
             kill(pid, signal.SIGKILL)
         driver.process.wait()
 
@@ -129,53 +117,17 @@ def end_orphans(driver: Driver, among: set[int]) -> None:
 
 
 def kill(pid: int, how: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, how)
-    except ProcessLookupError:
-        return
 
 
-def processes() -> dict[int, tuple[int, str]]:
-    """Pid -> (parent, command line) of every process."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-        except OSError:
-            continue
-        found[int(folder.name)] = (int(stat.rsplit(")", 1)[1].split()[1]), words)
-    return found
-
-
-def descendants(pid: int) -> set[int]:
-    table, found = processes(), {pid}
-    while more := {child for child, (parent, _) in table.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def ray_processes(among: set[int], pattern: str) -> list[int]:
-    table = processes()
-    return [pid for pid in sorted(among) if pid in table and re.search(pattern, table[pid][1])]
-
-
-def epochs(store: Path) -> dict[str, list[int]]:
-    """Training -> its recorded epochs."""
-    return {
-        path.name: [record["epoch"] for record in Folder(path).epochs()]
-        for path in (store / "cams").glob("*")
-    }
-
-
-def results(store: Path) -> dict[str, dict[str, Any]]:
-    paths = (store / "runs").glob("*/done.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in paths}
-
-
-def failures(store: Path) -> dict[str, dict[str, Any]]:
-    paths = (store / "runs").glob("*/failure.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+def family(pid: int) -> list[psutil.Process]:
+    """A process and its descendants; nothing once it has ended."""
+    try:
+        own = psutil.Process(pid)
+        return [own, *own.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def in_mid_training(store: Path, epoch: int = 1) -> Callable[[], Any]:

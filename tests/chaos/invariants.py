@@ -3,17 +3,22 @@
 Times differ between any two runs and are left out; everything else has to be equal to the bit.
 """
 
-import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
+from mlflow_file import mlflow_runs
+from outcomes import results
 
 from sweeps.store.store import Folder
 
 TIMES = ("seconds", "images_per_second", "hours")
+
+
+def assert_nothing_lost(broken: Path, unbroken: Path) -> None:
+    """Compare two stores, and MLflow's files in them."""
+    assert_equal_stores(broken, unbroken)
+    assert_equal_tracking(broken / "mlflow.db", unbroken / "mlflow.db")
 
 
 def assert_equal_stores(broken: Path, unbroken: Path) -> None:
@@ -28,8 +33,7 @@ def assert_equal_stores(broken: Path, unbroken: Path) -> None:
 
 
 def figures(store: Path) -> dict[str, Any]:
-    paths = (store / "runs").glob("*/done.json")
-    return {path.parent.name: _timeless(json.loads(path.read_text())) for path in paths}
+    return {name: _timeless(found) for name, found in results(store).items()}
 
 
 def losses(store: Path) -> dict[str, dict[int, Any]]:
@@ -57,25 +61,19 @@ def assert_equal_tracking(broken: Path, unbroken: Path) -> None:
 
 
 def tracked(database: Path) -> dict[str, dict[str, Any]]:
-    """Run id of ours, or "sweep" -> what MLflow has of it. Every run must have ended."""
+    """Run id of ours, or "sweep" -> what MLflow has of it."""
     found: dict[str, dict[str, Any]] = {}
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as base:
-        for uuid, status in base.execute("SELECT run_uuid, status FROM runs").fetchall():
-            tags = dict(base.execute("SELECT key, value FROM tags WHERE run_uuid=?", (uuid,)))
-            metrics = base.execute(
-                "SELECT key, step, value FROM metrics WHERE run_uuid=?", (uuid,)
-            ).fetchall()
-            params = dict(base.execute("SELECT key, value FROM params WHERE run_uuid=?", (uuid,)))
-            name = tags.get("wsss.run_id", "sweep")
-            assert name not in found, f"two runs of {name}"
-            kept = sorted(row for row in metrics if not _is_time(row[0]))
-            found[name] = {
-                "status": status,
-                "params": params,
-                # The sweep's own count is logged at each end of the command.
-                "metrics": kept if name != "sweep" else sorted(set(kept))[-1:],
-                "tags": {key: value for key, value in tags.items() if _is_ours(key)},
-            }
+    for run in mlflow_runs(database):
+        name = run.tags.get("wsss.run_id", "sweep")
+        assert name not in found, f"two runs of {name}"
+        kept = {key: values for key, values in run.metrics.items() if not _is_time(key)}
+        found[name] = {
+            "status": run.status,
+            "params": run.params,
+            # The sweep's own count is logged at each end of the command.
+            "metrics": kept if name != "sweep" else {key: run.last(key) for key in kept},
+            "tags": {key: value for key, value in run.tags.items() if _is_ours(key)},
+        }
     return found
 
 

@@ -9,18 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_sweeps import (
-    command,
-    end_orphans,
-    epochs,
-    failures,
-    in_mid_training,
-    kill,
-    results,
-    run,
-    started,
-)
-from invariants import assert_equal_stores, assert_equal_tracking, figures
+from chaos_sweeps import command, end_orphans, in_mid_training, kill, run, started
+from invariants import assert_nothing_lost, figures
+from outcomes import epochs, results
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(1200)]
 REPO = Path(__file__).parents[2]
@@ -78,8 +69,7 @@ def test_a_hang_is_ended_with_its_stacks_and_the_trial_goes_on(
     assert "in read_image" in stacks[0].read_text()
     assert "made no progress" in driver.output()
     assert "restart 1 of 2" in driver.output()
-    assert_equal_stores(store, unbroken)
-    assert_equal_tracking(store / "mlflow.db", unbroken / "mlflow.db")
+    assert_nothing_lost(store, unbroken)
 
 
 def test_a_trial_that_diverges_fails_alone_and_the_table_says_so(
@@ -89,7 +79,7 @@ def test_a_trial_that_diverges_fails_alone_and_the_table_says_so(
     done = run(command(pictures, store, cells=("10", "0.05", "0.04")))
     assert done.returncode == 1, done.stdout + done.stderr
     assert figures(store) == figures(unbroken)
-    (failure,) = failures(store).values()
+    (failure,) = results(store, "failure.json").values()
     assert failure["kind"] == "diverged"
     assert re.search(r"^ 10 +diverged *$", done.stdout, re.MULTILINE)
     assert "lower train.lr (now 10.0)" in done.stdout
@@ -108,7 +98,7 @@ def test_a_bug_in_all_trials_stops_the_sweep_and_mending_it_goes_on(
     assert "IndexError: list index out of range" in broken.stdout
     assert broken.stdout.count("stopped: several trials met the same error") == 1
     assert list(store.glob("runs/*/traceback.txt"))
-    assert len(failures(store)) < 3  # the others are left for the next time
+    assert len(results(store, "failure.json")) < 3  # the others are left for the next time
     loop.write_text(right)
     again = run([*words, "--retry-failed"], PYTHONPATH=str(sources))
     assert again.returncode == 0, again.stdout + again.stderr
@@ -157,5 +147,4 @@ def test_a_spent_budget_ends_a_sweep_in_order_and_without_it_all_goes_on(
     assert float(printed[-1][printed[-1].index("--budget") + 1]) > hours
     done = run(command(pictures, store))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_equal_stores(store, unbroken)
-    assert_equal_tracking(store / "mlflow.db", unbroken / "mlflow.db")
+    assert_nothing_lost(store, unbroken)

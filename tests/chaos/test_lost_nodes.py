@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_sweeps import command, epochs, in_mid_training, run, started
-from invariants import assert_equal_stores, assert_equal_tracking
+from chaos_sweeps import command, in_mid_training, run, started
+from invariants import assert_nothing_lost
 
 pytestmark = [
     pytest.mark.chaos,
@@ -31,22 +31,25 @@ def cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def assert_nothing_lost(store: Path, unbroken: Path) -> None:
-    assert_equal_stores(store, unbroken)
-    assert_equal_tracking(store / "mlflow.db", unbroken / "mlflow.db")
-    assert all(sorted(set(found)) == list(range(1, 9)) for found in epochs(store).values())
+def larger(words: list[str]) -> list[str]:
+    """Let trials outlast their nodes."""
+    return [word.replace("train.crop_size=64", "train.crop_size=384") for word in words]
+
+
+@pytest.fixture(scope="module")
+def alone(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the larger sweep, which nothing disturbed."""
+    store = tmp_path_factory.mktemp("alone") / "store"
+    done = run(larger(command(pictures, store)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store
 
 
 def test_a_trial_whose_node_is_taken_away_again_and_again_has_not_failed(
-    cluster: Any, pictures: Path, tmp_path: Path
+    cluster: Any, pictures: Path, alone: Path, tmp_path: Path
 ) -> None:
-    """Three nodes are lost under one trial, more than the restarts it has for failures.
-
-    Larger crops, so that the trial outlasts its nodes.
-    """
-    store, alone = tmp_path / "store", tmp_path / "alone"
-    done = run(larger(command(pictures, alone)))
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Three nodes are lost under one trial, more than the restarts it has for failures."""
+    store = tmp_path / "store"
     node = cluster.add_node(num_cpus=1)
     words = larger(command(pictures, store, "--address", cluster.address))
     with started(words, tmp_path / "log") as driver:
@@ -62,12 +65,10 @@ def test_a_trial_whose_node_is_taken_away_again_and_again_has_not_failed(
 
 
 def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
-    cluster: Any, pictures: Path, tmp_path: Path
+    cluster: Any, pictures: Path, alone: Path, tmp_path: Path
 ) -> None:
-    """Larger crops, so that trials outlast their raylets, which stay zombies: nobody waits."""
-    store, alone = tmp_path / "store", tmp_path / "alone"
-    done = run(larger(command(pictures, alone)))
-    assert done.returncode == 0, done.stdout + done.stderr
+    """The raylets stay zombies: nobody waits."""
+    store = tmp_path / "store"
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     words = larger(command(pictures, store, "--address", cluster.address, "--max-concurrent", "2"))
     with started(words, tmp_path / "log") as driver:
@@ -81,17 +82,12 @@ def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
 
 
 def test_a_lost_head_ends_the_sweep_with_the_command_that_resumes_on_another_cluster(
-    pictures: Path, tmp_path: Path
+    pictures: Path, alone: Path, tmp_path: Path
 ) -> None:
-    """The driver is on another machine than the head, or it would be lost with it.
-
-    Larger crops, so that the training outlasts the head.
-    """
+    """The driver is on another machine than the head, or it would be lost with it."""
     from ray.cluster_utils import Cluster
 
-    store, alone = tmp_path / "store", tmp_path / "alone"
-    done = run(larger(command(pictures, alone)))
-    assert done.returncode == 0, done.stdout + done.stderr
+    store = tmp_path / "store"
     lost = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         lost.add_node(num_cpus=1)
@@ -113,7 +109,3 @@ def test_a_lost_head_ends_the_sweep_with_the_command_that_resumes_on_another_clu
         other.shutdown()
     assert again.returncode == 0, again.stdout + again.stderr
     assert_nothing_lost(store, alone)
-
-
-def larger(words: list[str]) -> list[str]:
-    return [word.replace("train.crop_size=64", "train.crop_size=384") for word in words]

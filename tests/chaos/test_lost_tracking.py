@@ -11,17 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import (
-    command,
-    descendants,
-    environment,
-    in_mid_training,
-    kill,
-    results,
-    run,
-    started,
-)
+from chaos_sweeps import command, family, in_mid_training, kill, run, started
+from commands import environment
 from invariants import assert_equal_stores, assert_equal_tracking
+from outcomes import results
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(500)]
 
@@ -30,22 +23,9 @@ pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(500)]
 def server(folder: Path, port: int) -> Iterator[int]:
     """An MLflow server on loopback; yields its pid once it answers."""
     folder.mkdir(exist_ok=True)
-    words = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
+    own = f"--backend-store-uri sqlite:///{folder}/mlflow.db --artifacts-destination {folder}/made"
+    options = f"--host 127.0.0.1 --port {port} --workers 1 {own}"
+    words = [sys.executable, "-m", "mlflow", "server", *options.split()]
     with (folder / "log").open("a") as log:
         process = subprocess.Popen(
             words,
@@ -76,8 +56,8 @@ def answers(port: int) -> bool:
 
 def end(pid: int) -> None:
     """Kill a process and its children, by their ids."""
-    for child in descendants(pid):
-        kill(child, signal.SIGKILL)
+    for one in family(pid):
+        kill(one.pid, signal.SIGKILL)
 
 
 def free_port() -> int:

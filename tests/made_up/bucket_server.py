@@ -8,6 +8,7 @@ from functools import cache
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -30,22 +31,17 @@ def moto_server() -> Iterator[int]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "NO_PROXY": "127.0.0.1",
     }
-    addresses = ("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
-    before = {name: os.environ.get(name) for name in [*settings, *addresses]}
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         port = server.get_host_and_port()[1]
-        os.environ.update(settings, **dict.fromkeys(addresses, f"http://127.0.0.1:{port}"))
-        client(port).create_bucket(Bucket=BUCKET)
-        yield port
+        addresses = ("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
+        settings |= dict.fromkeys(addresses, f"http://127.0.0.1:{port}")
+        with patch.dict(os.environ, settings):
+            client(port).create_bucket(Bucket=BUCKET)
+            yield port
     finally:
         server.stop()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @cache
@@ -141,14 +137,14 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def faulty_proxy(port: int) -> Iterator[FaultyProxy]:
     """Run the proxy, and point AWS_ENDPOINT_URL at it."""
-    proxy, before = FaultyProxy(port), os.environ["AWS_ENDPOINT_URL"]
+    proxy = FaultyProxy(port)
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.server_address[1]}"
+    address = f"http://127.0.0.1:{proxy.server_address[1]}"
     try:
-        yield proxy
+        with patch.dict(os.environ, {"AWS_ENDPOINT_URL": address}):
+            yield proxy
     finally:
-        os.environ["AWS_ENDPOINT_URL"] = before
         proxy.shutdown()
         proxy.server_close()
         thread.join()

@@ -14,6 +14,8 @@ import pytest
 from commands import NARROW, SHRUNK, environment, options, process, sweeps
 from made_up.bucket_server import BUCKET, keys
 from mlflow_file import mlflow_runs
+from outcomes import epochs
+from waiting import wait_for
 
 from sweeps.plan.search import SearchTrial, make_search, parse_space, split_halves
 from sweeps.plan.sweep import BaseOptions
@@ -23,7 +25,7 @@ from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Folder, Store
+from sweeps.store.store import Store
 from wsss.data.drawn.folder import draw_voc
 from wsss.identity import cam_id
 from wsss.overrides import parse_assignments
@@ -67,13 +69,6 @@ def history(store: Path) -> list[dict[str, Any]]:
         for path in sorted(store.glob("searches/*/trials/*"))
         if path.suffix == ".json"
     ]
-
-
-def trained(store: Path) -> dict[str, list[int]]:
-    return {
-        path.name: [record["epoch"] for record in Folder(path).epochs()]
-        for path in (store / "cams").iterdir()
-    }
 
 
 def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
@@ -130,11 +125,12 @@ def interrupted(
         env=environment(**machine(first)),
         cwd=REPO,
     ) as driver:
-        deadline = time.monotonic() + 200
-        while len(known := history(first)) < 2 or not known[1]["epochs"]:
+
+        def is_in_second_training() -> bool:
             assert driver.poll() is None, "the search ended before it could be interrupted"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            return len(known := history(first)) > 1 and bool(known[1]["epochs"])
+
+        wait_for(is_in_second_training, seconds=200)
         held = trial_processes(driver.pid)  # or it could be through before it hears of the end
         assert held
         for each in held:
@@ -152,7 +148,7 @@ def interrupted(
         output = "".join(said) + driver.communicate(timeout=120)[0]
     before = (
         history(first),
-        trained(first),
+        epochs(first),
         driver.returncode,
         output,
         mlflow_runs(first / "mlflow.db"),
@@ -189,17 +185,17 @@ def test_on_another_machine_the_same_command_comes_to_what_an_unbroken_search_do
 
 
 def test_no_trial_is_trained_twice_and_a_stopped_one_no_further(interrupted: Any) -> None:
-    trials, epochs, *_ = interrupted["before"]
+    trials, recorded, *_ = interrupted["before"]
     store = interrupted["store"]
     after = history(store)
     assert after[0] == trials[0]
-    assert epochs[trials[0]["cam_id"]] == [1, 2, 3]
+    assert recorded[trials[0]["cam_id"]] == [1, 2, 3]
     assert f"cams/{trials[0]['cam_id']}/done.json" in interrupted["left"]
     # The second went on from its checkpoint: at most one epoch was trained twice.
     cam = trials[1]["cam_id"]
-    assert trained(store)[cam] == [1, 2, 3]
-    assert trained(store)[cam][: len(epochs[cam])] == epochs[cam]
-    assert 3 not in trained(store)[after[2]["cam_id"]]
+    assert epochs(store)[cam] == [1, 2, 3]
+    assert epochs(store)[cam][: len(recorded[cam])] == recorded[cam]
+    assert 3 not in epochs(store)[after[2]["cam_id"]]
 
 
 def test_the_best_and_the_base_are_scored_on_the_held_out_half_and_printed(

@@ -1,9 +1,7 @@
 """Whole sweeps as a person runs them: finished, killed and resumed, tracked, and refused."""
 
-import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ import torch
 from commands import environment, options, process, sweeps
 from filelock import FileLock
 from mlflow_file import mlflow_runs
+from outcomes import epochs, results
+from waiting import wait_for
 
-from sweeps.store.store import Folder
 from wsss.data.drawn.folder import draw_voc
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -51,18 +50,6 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def epochs(store: Path) -> dict[str, list[int]]:
-    return {
-        path.name: [record["epoch"] for record in Folder(path).epochs()]
-        for path in (store / "cams").iterdir()
-    }
-
-
-def results(store: Path) -> dict[str, dict[str, Any]]:
-    paths = (store / "runs").glob("*/done.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in paths}
-
-
 @pytest.fixture(scope="module")
 def killed(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory
@@ -73,13 +60,12 @@ def killed(
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
     ) as driver:
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline:
-            finished = len(results(store))
-            if finished >= 1 and len(epochs(store)) > finished:
-                break
+
+        def is_in_second_training() -> bool:
             assert driver.poll() is None, "the sweep ended before it could be killed"
-            time.sleep(0.02)
+            return len(epochs(store)) > len(results(store)) >= 1
+
+        wait_for(is_in_second_training, seconds=200)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     before = epochs(store)
