@@ -213,22 +213,24 @@ def judge(probed: Probed) -> Judgement:
     Not to be below the label prior is a fault only at the end of a training, or after
     --prior-fails-after iterations.
     """
-    result = probed.result
+    result, is_bad = probed.result, True
     if result is None:
-        return Judgement(is_bad=True, words="could not be probed")
-    if result.failure:
+        words = "could not be probed"
+    elif result.failure:
         words = "would diverge" if result.diverged else "would be ended as not learning"
-        return Judgement(is_bad=True, words=words)
-    if not result.is_falling:
-        remedy = "try another train.lr, or set train.clip_norm"
-        return Judgement(is_bad=True, words=f"L_cls does not fall; {remedy}")
-    if not result.at_prior:
-        return Judgement(is_bad=False, words="looks fine")
-    words = "L_cls falls, and is not clearly below the label prior"
-    if result.is_whole:
-        return Judgement(is_bad=True, words=f"{words} at the end")
-    usual = "normal for a hundred steps; a longer probe tells more"
-    return Judgement(is_bad=False, words=f"{words} yet ({usual})")
+    elif not result.is_falling:
+        words = "L_cls does not fall; try another train.lr, or set train.clip_norm"
+    elif not result.at_prior:
+        is_bad, words = False, "looks fine"
+    elif result.is_whole:
+        words = "L_cls falls, and is not clearly below the label prior at the end"
+    else:
+        usual = "normal for a hundred steps; a longer probe tells more"
+        is_bad, words = (
+            False,
+            f"L_cls falls, and is not clearly below the label prior yet ({usual})",
+        )
+    return Judgement(is_bad, words)
 
 
 def verdict(found: Iterable[Probed]) -> list[str]:

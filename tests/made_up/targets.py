@@ -69,6 +69,12 @@ class Scene:
             lambda *end: self.ends.append(end),
         )
 
+    def start(self) -> str:
+        """Let the next target begin; return its run id."""
+        target = self.dispatch.next()
+        self.dispatch.begun(target.run_id)
+        return target.run_id
+
     def breaks(self, run_id: str, cause: Cause = "killed", words: str = "The actor died") -> None:
         """Let a process end without a note of an error; words: Ray's."""
         self.dispatch.broke(unexplained(run_id, cause, words))

@@ -480,7 +480,6 @@ def test_a_poor_trial_is_stopped_at_a_rung_by_what_the_history_has(
 
     def report(draws: Draws, scores: dict[int, float]) -> tuple[list[bool], str]:
         found = draws.next()
-        assert found
         told = [
             draws.reported(found, record_of(found.settings, epoch) | {"objective": objective})
             for epoch, objective in scores.items()
@@ -499,7 +498,6 @@ def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(
 ) -> None:
     made_up = MadeUpSearch(two_ranges, tmp_path, 2)
     found = made_up.draws.next()
-    assert found
     failed = {"epoch": 1.0, "objective": 0.0, "failed": "diverged", "message": "lower train.lr"}
     assert not made_up.draws.reported(found, failed)
     assert made_up.draws.ended(found).status == "done"

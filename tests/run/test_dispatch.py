@@ -23,11 +23,6 @@ class Scene(targets.Scene):
     def told(self) -> list[str]:
         return [f"{name} {status}" for name, status, _ in self.heard]
 
-    def start(self) -> str:
-        target = self.dispatch.next()
-        self.dispatch.begun(target.run_id)
-        return target.run_id
-
     def fail(self, run_id: str, message: str) -> None:
         """End a process by an unforeseen error, of which it leaves a note."""
         try:

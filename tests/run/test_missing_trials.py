@@ -31,11 +31,6 @@ class Scene(targets.Scene):
     def __init__(self, root: Path) -> None:
         super().__init__(root, MissingTrials(Store(root), list(SCORES)))
 
-    def start(self) -> None:
-        assert self.dispatch.next() is not None
-        assert self.dispatch.next() is None, "one training, one target"
-        self.dispatch.begun(KEY)
-
     def report(self, number: int, epoch: float, **more: float | str) -> None:
         self.dispatch.reported(KEY, {"run": IDS[number], "epoch": epoch, **more})
 
@@ -52,7 +47,8 @@ class Scene(targets.Scene):
 
 def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
-    scene.start()
+    assert scene.start() == KEY
+    assert scene.dispatch.next() is None, "one training, one target"
     scene.report(0, 1)
     scene.finish(0, here=False)
     scene.report(1, 3)
