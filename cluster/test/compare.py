@@ -9,7 +9,8 @@ from typing import Any
 import requests
 from hosts import HostError
 
-sys.path.append(str(Path(__file__).parents[2] / "tests" / "chaos"))
+TESTS = Path(__file__).parents[2] / "tests"
+sys.path += [str(TESTS), str(TESTS / "chaos")]
 
 MAX_RUNS = 100
 """Most runs that MLflow takes in one request."""
@@ -34,7 +35,7 @@ def equal_stores(ours: Path, theirs: Path) -> str:
 
 def tracked(uri: str) -> dict[str, dict[str, Any]]:
     """Run id of ours, or "sweep" -> what MLflow has: status, params, tags, metrics by step."""
-    from invariants import _is_ours, _is_time
+    from invariants import is_ours, is_time
     from mlflow.tracking import MlflowClient  # noqa: TID251
 
     client = MlflowClient(uri)
@@ -48,8 +49,8 @@ def tracked(uri: str) -> dict[str, dict[str, Any]]:
         found[name] = {
             "status": run.info.status,
             "params": run.data.params,
-            "tags": {key: value for key, value in run.data.tags.items() if _is_ours(key)},
-            "metrics": {key: set() for key in run.data.metrics if not _is_time(key)},
+            "tags": {key: value for key, value in run.data.tags.items() if is_ours(key)},
+            "metrics": {key: set() for key in run.data.metrics if not is_time(key)},
         }
     for key in sorted({key for run in found.values() for key in run["metrics"]}):
         having = [id_ for id_, name in names.items() if key in found[name]["metrics"]]

@@ -66,24 +66,24 @@ def tracked(database: Path) -> dict[str, dict[str, Any]]:
     for run in mlflow_runs(database):
         name = run.tags.get("wsss.run_id", "sweep")
         assert name not in found, f"two runs of {name}"
-        kept = {key: values for key, values in run.metrics.items() if not _is_time(key)}
+        kept = {key: values for key, values in run.metrics.items() if not is_time(key)}
         found[name] = {
             "status": run.status,
             "params": run.params,
             # The sweep's own count is logged at each end of the command.
             "metrics": kept if name != "sweep" else {key: run.last(key) for key in kept},
-            "tags": {key: value for key, value in run.tags.items() if _is_ours(key)},
+            "tags": {key: value for key, value in run.tags.items() if is_ours(key)},
         }
     return found
 
 
-def _is_ours(tag: str) -> bool:
+def is_ours(tag: str) -> bool:
     return tag.startswith("wsss.") or tag in ("mlflow.runName", "mlflow.note.content")
 
 
-def _is_time(key: str) -> bool:
+def is_time(key: str) -> bool:
     return any(word in key for word in TIMES)
 
 
 def _timeless(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if not _is_time(key)}
+    return {key: value for key, value in record.items() if not is_time(key)}
