@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,6 +74,13 @@ def text_x(svg: str, text: str) -> float:
     return float(element.attrib["x"])
 
 
+def on_axis(svg: str, *ticks: str) -> Callable[[Iterable[float]], list[float]]:
+    """From places to values on the x axis, by those of two of its labels."""
+    values, places = map(float, ticks), [text_x(svg, tick) for tick in ticks]
+    line = np.polynomial.Polynomial.fit(places, list(values), 1)
+    return lambda xs: np.round([line(x) for x in xs], 1).tolist()
+
+
 def paths(svg: str, style: str) -> list[np.ndarray]:
     """Corner points [n, 2] of every path whose style contains this."""
     return [
@@ -127,19 +135,11 @@ def test_numbers_can_be_read_on_every_colour_of_the_map(share: float) -> None:
 # Losses
 
 
-def slow_average(values: list[float], window: int) -> list[float]:
-    half = window // 2
-    averages = []
-    for i in range(len(values)):
-        near = [values[j] for j in range(len(values)) if abs(i - j) <= half]
-        averages.append(sum(near) / len(near))
-    return averages
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0.01, 5), min_size=1, max_size=40), st.integers(1, 50))
-def test_moving_average_is_that_of_a_slow_loop(values: list[float], window: int) -> None:
-    assert moving_average(values, window) == pytest.approx(slow_average(values, window))
+def test_moving_average_is_that_of_pandas(values: list[float], window: int) -> None:
+    windows = pandas.Series(values).rolling(window // 2 * 2 + 1, center=True, min_periods=1)
+    assert moving_average(values, window) == pytest.approx(windows.mean())
 
 
 def test_loss_curves_name_their_lines_seeds_and_window() -> None:
@@ -245,37 +245,25 @@ def test_a_map_without_printed_numbers_has_one_panel_and_one_without_a_number_sa
 def test_bars_per_class_are_as_long_as_the_differences_and_on_their_side_of_zero() -> None:
     rows = [("cat", 4.0), ("dog", -2.0), ("car", 1.0)]
     svg = bars(rows, axis="points", intervals=[(3.0, 5.0), (-4.0, 0.0), (1.0, 1.0)])
-    zero, two = text_x(svg, "0"), text_x(svg, "2")
+    values = on_axis(svg, "0", "2")
     (up, small), (down,) = (paths(svg, f"fill: {PALETTE[sign]}") for sign in (0, 1))
-    unit = (two - zero) / 2
-    for bar, (left, right) in ((up, (0, 4)), (down, (-2, 0)), (small, (0, 1))):
-        ends = [bar[:, 0].min(), bar[:, 0].max()]
-        assert ends == pytest.approx([zero + left * unit, zero + right * unit], abs=0.05)
-    lines = [p[:, 0] for p in paths(svg, "stroke-width: 1.6") if len(p) == 2]
-    assert lines[0] == pytest.approx([zero + 3 * unit, zero + 5 * unit], abs=0.05)
-    assert lines[1] == pytest.approx([zero - 4 * unit, zero], abs=0.05)
+    ends = [values((bar[:, 0].min(), bar[:, 0].max())) for bar in (up, down, small)]
+    assert ends == [[0, 4], [-2, 0], [0, 1]]
+    lines = [values(p[:, 0]) for p in paths(svg, "stroke-width: 1.6") if len(p) == 2]
+    assert lines[:2] == [[3, 5], [-4, 0]]
 
 
 def test_dots_intervals_the_papers_number_and_the_line_stand_at_their_values() -> None:
     rows = [DotRow("a", [0.0, 2.0], (-0.5, 2.5), 1.5), DotRow("b", [-1.0])]
     svg = dots(rows, axis="points", line_at=0)
-    zero, one = text_x(svg, "0.0"), text_x(svg, "1.0")
-
-    def values(xs: Iterable[float]) -> list[float]:
-        return [round(float((x - zero) / (one - zero)), 1) for x in xs]
-
-    def marks(style: str) -> list[float]:
-        """Of the rows; the legend's are below."""
-        found = (e.attrib for e in elements(svg) if e.tag == f"{SVG}use")
-        return values(
-            float(e["x"]) for e in found if style in e["style"] and float(e["y"]) < text_y
-        )
-
-    text_y = min(float(e.attrib["y"]) for e in elements(svg) if e.text == "0.0") - 10
-    assert marks(f"fill: {PALETTE[0]}") == [0.0, 2.0, -1.0]
-    assert marks(f"stroke: {PALETTE[1]}") == [1.5]
-    lines = [paths(svg, f"stroke-width: {width}")[0][:, 0] for width in (1.6, 1.2)]
-    assert [values(xs) for xs in lines] == [[-0.5, 2.5], [0.0, 0.0]]
+    values = on_axis(svg, "0.0", "1.0")
+    drawn_marks = [e.attrib for e in elements(svg) if e.tag == f"{SVG}use"]
+    measured, printed = f"fill: {PALETTE[0]}", f"stroke: {PALETTE[1]}"
+    for colour, expected in ((measured, [0, 2, -1]), (printed, [1.5])):
+        at = [float(e["x"]) for e in drawn_marks if colour in e["style"]]
+        assert values(at)[: len(expected)] == expected  # those of the legend follow
+    interval, line = (paths(svg, f"stroke-width: {width}")[0][:, 0] for width in (1.6, 1.2))
+    assert (values(interval), values(line)) == ([-0.5, 2.5], [0, 0])
     names = {"seed", "mean over seeds,", "95 % interval", "printed in the paper", "points"}
     assert names <= set(texts(svg))
     alone = set(texts(dots([DotRow("a", [24.0])], axis="points")))
