@@ -39,7 +39,6 @@ from typing_extensions import TypedDict
 from sweeps.plan.sweep import BaseOptions, checked_data
 from sweeps.store import records
 from sweeps.store.errors import StoreError
-from sweeps.store.records import first_problem
 from sweeps.store.store import (
     Store,
     read_description,
@@ -52,7 +51,7 @@ from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.files import files_in
 from wsss.basics.printable import counted, quoted
-from wsss.basics.strict import Percent
+from wsss.basics.strict import Percent, first_problem
 from wsss.config import RunConfig
 from wsss.data.check import require_batch
 from wsss.data.report import DataReport

@@ -11,8 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict
 
 from sweeps.store.errors import StoreError
-from wsss.basics.printable import printable
-from wsss.basics.strict import Percent
+from wsss.basics.strict import Percent, first_problem
 
 AGAIN = "delete it, and give the same command again"
 """The usual remedy for a broken record."""
@@ -142,11 +141,3 @@ def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Checked:
     except ValidationError as error:
         raise StoreError(f"{path}: {first_problem(error)}; {AGAIN}") from None
     return Checked(path, found)
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return where a record is wrong, and why."""
-    wrong = error.errors()[0]
-    if wrong["type"] in ("model_type", "dataclass_type"):  # whose words name a class of ours
-        wrong["msg"] = "Input should be a dictionary"
-    return printable(": ".join(filter(None, (".".join(map(str, wrong["loc"])), wrong["msg"]))))

@@ -36,6 +36,7 @@ from wsss.basics import files
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, cache_folder, expanded, files_in
 from wsss.basics.printable import printable, quoted
+from wsss.basics.strict import first_problem
 from wsss.config import RunConfig
 from wsss.identity import canonical_json, run_id
 from wsss.overrides import validate
@@ -467,7 +468,7 @@ def read_written(path: Path, program: str, read: Callable[[Any], T], remedy: str
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = "; ".join(str(error).splitlines())
         if isinstance(error, ValidationError):
-            said = records.first_problem(error)
+            said = first_problem(error)
         raise ForeignFileError(
             f"{path}: not what this version of `{program}` writes ({said}); {remedy}"
         ) from None

@@ -249,21 +249,26 @@ def test_a_second_call_reads_no_archive_and_changes_nothing(
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
 
+@pytest.mark.parametrize("is_done", [True, False])
 @pytest.mark.parametrize(
     ("name", "call"),
-    [("extract", 1), ("extract", 2), ("convert_masks", 1)]
-    + [("_write_marker", call) for call in (1, 2, 3, 4)],
+    [("extract", 1), ("convert_masks", 1)] + [("_write_marker", call) for call in (1, 2, 3, 4)],
 )
 def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
-    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch, name: str, call: int
+    tmp_path: Path,
+    archives: Archives,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    call: int,
+    is_done: bool,
 ) -> None:
     root, whole = tmp_path / "voc", tmp_path / "whole"
     prepare(whole, archives)
     own, breaks = getattr(preparation, name), Mock(side_effect=[None] * (call - 1) + [Break])
 
     def broken(*arguments: Any, **more: Any) -> None:
-        own(*arguments, **more)
-        breaks()
+        for step in (lambda: own(*arguments, **more), breaks)[:: 1 if is_done else -1]:
+            step()
 
     with monkeypatch.context() as patch:
         patch.setattr(preparation, name, broken)

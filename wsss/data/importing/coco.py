@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
+from wsss.basics.strict import first_problem
 from wsss.data.classes import IGNORE_INDEX, class_name
 from wsss.data.errors import DataError
 from wsss.data.importing.foreign import MAX_LABEL_BYTES, Foreign, ForeignImage, Pictures, Region
@@ -58,8 +59,8 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
         coco = _Coco.model_validate_json(read_text(path, MAX_LABEL_BYTES, DataError))
     except ValidationError as error:
         raise DataError(
-            f"{path}: not COCO's instances ({_first(error)}); give the JSON with the lists images, "
-            "annotations and categories"
+            f"{path}: not COCO's instances ({first_problem(error)}); give the JSON with the lists "
+            "images, annotations and categories"
         ) from None
     _require_unique(path, "categories have the id", (each.id for each in coco.categories))
     _require_unique(path, "images have the id", (image.id for image in coco.images))
@@ -81,12 +82,6 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
         found.regions.append(Region(name, annotation.segmentation, annotation.iscrowd))
     classes = list(dict.fromkeys(names.values()))
     return pictures.labelled(path, classes, {image.name: image for image in images.values()})
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def _require_unique(path: Path, what: str, values: Iterable[int | str]) -> None:
