@@ -72,10 +72,17 @@ def train_affinity(training: Training) -> Iterator[AffinityRecord]:
     training: of `affinity_training`. Raises what its `label_maps` and `Training.run` raise.
     """
     for found in training.epochs():
-        loss, foreground, background, negative, share, _ = found.means()
-        losses = loss, foreground, background, negative
-        lr, seconds = found.lr_last_group, found.seconds
-        yield AffinityRecord(found.epoch, *losses, share, lr, seconds)
+        means = found.means
+        yield AffinityRecord(
+            epoch=found.epoch,
+            loss=means["loss"],
+            loss_foreground=means["foreground"],
+            loss_background=means["background"],
+            loss_negative=means["negative"],
+            negative_share=means["share across borders"],
+            lr=found.lr_last_group,
+            seconds=found.seconds,
+        )
 
 
 def affinity_training(

@@ -3,7 +3,7 @@
 Legend: B batch on this rank, V views, K foreground classes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,17 +130,14 @@ def train_cam(
             if warning := watch.look(float(found.values[L_CLS]), found.iteration):
                 yield warning
         else:
-            means = dict(zip((*training.step.names, "norm"), found.means(), strict=True))
-            yield _epoch_record(found, means, config, prior)
+            yield _epoch_record(found, config, prior)
 
 
-def _epoch_record(
-    found: EpochSummary, means: Mapping[str, float], config: RunConfig, prior: float
-) -> EpochRecord:
-    """Return the record of an epoch. means: of the terms of its steps by name, and `norm`."""
-    views, adjusted = ("original", *config.views.names), bool(config.views.names)
+def _epoch_record(found: EpochSummary, config: RunConfig, prior: float) -> EpochRecord:
+    means, views = found.means, ("original", *config.views.names)
+    adjusted = bool(config.views.names)
     # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
-    products = [len(found.steps) * means[name] for name in PRODUCTS if adjusted]
+    products = [len(found.losses) * means[name] for name in PRODUCTS if adjusted]
     gap = prior_gap(means["L_cls"], prior)
     return EpochRecord(
         epoch=found.epoch,
@@ -158,7 +155,7 @@ def _epoch_record(
         pulls=dict(zip(PULLS, pulls(products), strict=True)) if adjusted else {},
         images_per_second=found.images_per_second,
         seconds=found.seconds,
-        step_losses=found.losses(),
+        step_losses=found.losses,
     )
 
 

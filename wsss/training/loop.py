@@ -117,21 +117,15 @@ class EpochSummary:
     """1-based."""
     iteration: int
     """Iterations done."""
-    steps: NDArray[np.float64]
-    """[iterations of the epoch, T + 1]: the terms, and the gradient norm before clipping."""
+    means: dict[str, float]
+    """Over the epoch's iterations: of each term by its name, and `norm`, before clipping."""
+    losses: list[float]
+    """Of every iteration, rounded for files."""
     lr: float
     """Of the first group of parameters at the last iteration."""
     lr_last_group: float
     images_per_second: float
     seconds: float
-
-    def means(self) -> list[float]:
-        """Return the mean of each column of `steps`."""
-        return [float(value) for value in self.steps.mean(0)]
-
-    def losses(self) -> list[float]:
-        """Return the loss of every iteration, rounded for files."""
-        return [round(float(value), 6) for value in self.steps[:, 0]]
 
 
 class Training:
@@ -248,10 +242,13 @@ class Training:
 
     def _summary(self) -> EpochSummary:
         rates = [group["lr"] for group in self.optimizer.param_groups]
+        steps = np.stack(self.rows).astype(np.float64)  # [iterations, T + 1]
+        names = (*self.step.names, "norm")
         return EpochSummary(
             epoch=self.epoch,
             iteration=self.iteration,
-            steps=np.stack(self.rows).astype(np.float64),
+            means=dict(zip(names, steps.mean(0).tolist(), strict=True)),
+            losses=[round(loss, 6) for loss in steps[:, 0].tolist()],
             lr=rates[0],
             lr_last_group=rates[-1],
             images_per_second=len(self.rows) * self.loader.batch_size / self.seconds,

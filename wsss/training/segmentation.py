@@ -68,17 +68,16 @@ def train_segmentation(training: Training) -> Iterator[SegmentationRecord]:
     `Training.run` raises.
     """
     for found in training.epochs():
-        loss, accuracy, norm = found.means()
         yield SegmentationRecord(
             epoch=found.epoch,
             iteration=found.iteration,
-            loss=loss,
-            pixel_accuracy=accuracy,
-            grad_norm=norm,
+            loss=found.means["loss"],
+            pixel_accuracy=found.means["pixel accuracy"],
+            grad_norm=found.means["norm"],
             lr=found.lr,
             images_per_second=found.images_per_second,
             seconds=found.seconds,
-            step_losses=found.losses(),
+            step_losses=found.losses,
         )
 
 

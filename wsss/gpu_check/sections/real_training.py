@@ -134,7 +134,7 @@ def train_and_score(
     """Train to the end, or as long as time allows, and score the CAMs if there are masks."""
     training, losses, started = start(config, samples), list[float](), time.perf_counter()
     for epoch in training.epochs():
-        losses.append(epoch.means()[1])
+        losses.append(epoch.means["L_cls"])
         if section.is_over:
             break
     if training.iteration < training.num_iterations:
