@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -63,8 +63,6 @@ from wsss.recipes import named_config
 
 Objective = Literal["best", "fixed"]
 """mIoU of the search half at its own best threshold, or at the fixed background score."""
-
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 CHEAP_LABELS: dict[str, Any] = {"labels.scales": (1.0,), "labels.flip": False}
 """A search infers CAMs after every epoch, so at one scale and unflipped unless `--set` differs.
@@ -256,15 +254,12 @@ class Search(BaseModel):
 
 
 def make_search(
-    space: Space, options: BaseOptions, *, objective: str = "best", rng_seed: int = 0
+    space: Space, options: BaseOptions, *, objective: Objective = "best", rng_seed: int = 0
 ) -> tuple[Search, DataReport]:
     """Plan a search on a data set, which is fully checked first.
 
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
-    known = [name for name in OBJECTIVES if name == objective]
-    if not known:
-        raise ConfigError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
     full_method = apply_overrides(named_config(options.preset), CHEAP_LABELS | F3)
     settled = settle(full_method, options.settings, weights=options.weights)
     check_space(space, settled)
@@ -281,7 +276,7 @@ def make_search(
         preset=options.preset,
         base=base,
         space=space,
-        objective=known[0],
+        objective=objective,
         rng_seed=rng_seed,
         data=options.data.absolute(),
         weights_file=settled.weights_file,

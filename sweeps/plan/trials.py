@@ -77,13 +77,11 @@ def groups_of(trials: Iterable[Trial]) -> tuple[tuple[Trial, ...], ...]:
 
 
 def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
-    """Plan `num_seeds` trials (seeds 0, 1, ...) of each distinct configuration of the tables.
+    """Plan `num_seeds` trials (seeds 0, 1, ...), 1 or more, of each configuration of the tables.
 
     base: the preset with data set and weights, to which a cell's overrides are applied.
-    Raises ConfigError for invalid overrides, ValueError without a seed.
+    Raises ConfigError for invalid overrides.
     """
-    if num_seeds < 1:
-        raise ValueError(f"{num_seeds} seeds; give at least 1")
     tables, seeds = tuple(tables), tuple(range(num_seeds))
     by_cell: dict[str, list[Trial]] = {}
     found: dict[str, tuple[RunConfig, list[Ids], list[tuple[str, Cell]]]] = {}

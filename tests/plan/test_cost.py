@@ -139,22 +139,22 @@ def test_a_training_and_an_inference_are_counted_once(store: Store) -> None:
 
 def test_disk_is_what_a_finished_trial_takes_less_what_is_there(store: Store) -> None:
     plan = plan_of("VI", seeds=3)
-    trials = [cell(plan, "VI[no,no]", seed) for seed in range(3)]
-    finish(store, trials[0], 0.5)
-    checkpoints = store.cam(trials[0].cam_id).checkpoints
+    done, missing, begun = (cell(plan, "VI[no,no]", seed) for seed in range(3))
+    finish(store, done, 0.5)
+    checkpoints = store.cam(done.cam_id).checkpoints
+    before = folder_bytes(checkpoints.parent)
     checkpoints.mkdir()
     (checkpoints / "epoch_0008.pt").write_bytes(b"0" * 5000)
-    in_cam = sum(p.stat().st_size for p in store.cam(trials[0].cam_id).path.rglob("*.*"))
-    in_run = sum(p.stat().st_size for p in store.run(trials[0].run_id).path.iterdir())
-    train_epochs(store, trials[2], 1)
-    there = folder_bytes(store.cam(trials[2].cam_id).path)
-    assert there
+    assert folder_bytes(checkpoints.parent) == before + 5000
+    whole = folder_bytes(checkpoints.parent) + folder_bytes(store.run(done.run_id).path)
+    train_epochs(store, begun, 1)
+    there = folder_bytes(store.cam(begun.cam_id).path)
+    assert there > folder_bytes(store.root / "nothing") == 0
     cost = estimate(plan, store)
-    assert cost.trials[trials[1].run_id].disk == in_cam + in_run
-    assert cost.trials[trials[2].run_id].disk == in_cam + in_run - there
+    assert cost.trials[missing.run_id].disk == whole
+    assert cost.trials[begun.run_id].disk == whole - there
     known = sum(one.disk for one in cost.trials.values())
     assert cost.gibibytes == pytest.approx(known / 2**30)
-    assert folder_bytes(store.root / "nothing") == 0
 
 
 def test_trials_on_another_kind_of_machine_do_not_count(store: Store) -> None:

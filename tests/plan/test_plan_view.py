@@ -84,14 +84,16 @@ def test_json_holds_every_trial_and_the_totals(sweep: Sweep, store: Store) -> No
     found = json.loads(json.dumps(PlanView(sweep, store).as_json()))
     assert [trial["run_id"] for trial in found["trials"]] == [t.run_id for t in sweep.plan.trials]
     shared = [t for t in found["trials"] if "VI[no,no]" in t["cells"]]
-    assert [t["status"] for t in shared] == ["finished", "started", "failed"]
-    assert [t["seed"] for t in shared] == [0, 1, 2]
-    assert [t["estimated_seconds"] for t in shared] == [None, pytest.approx(64.5), None]
-    assert [t["estimated_from"] for t in shared] == ["", "same", ""]
-    totals = found["totals"]
-    assert [totals[name] for name in ("cells", "configurations", "trials")] == [8, 7, 21]
-    assert [totals[name] for name in ("finished", "started", "missing", "failed")] == [1, 1, 18, 1]
-    assert totals["estimated_seconds"] == pytest.approx(64.5 + 18 * 72)
+    kept = ("seed", "status", "estimated_from", "estimated_seconds")
+    assert [[trial[key] for key in kept] for trial in shared] == [
+        [0, "finished", "", None],
+        [1, "started", "same", pytest.approx(64.5)],
+        [2, "failed", "", None],
+    ]
+    counts = {"cells": 8, "configurations": 7, "trials": 21}
+    counts |= {"finished": 1, "started": 1, "missing": 18, "failed": 1}
+    assert counts.items() <= found["totals"].items()
+    assert found["totals"]["estimated_seconds"] == pytest.approx(64.5 + 18 * 72)
 
 
 def test_the_command_plans_a_table_and_a_study_without_a_store(

@@ -1,6 +1,6 @@
 """The command `sweeps search`: look for better alpha, beta and lambda, apart from all tables."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,8 @@ def search(
         int, typer.Option(min=1, max=100_000, help="trials in total; raise it to search further")
     ] = 20,
     objective: Annotated[
-        str, typer.Option(help="mIoU of the search half at its best threshold, or fixed: at .15")
+        Literal["best", "fixed"],
+        typer.Option(help="mIoU of the search half at its best threshold, or fixed: at .15"),
     ] = "best",
     rng_seed: Annotated[
         int, typer.Option(min=0, help="seed of the search; trainings: --set rng_seed=...")
