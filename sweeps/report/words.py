@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import DASH, Bullets, Entry, Format, Row, Section, Text
 from sweeps.tables.notes import PaperNote
@@ -79,6 +80,11 @@ def listed(items: Sequence[str], most: int | None = None) -> str:
     if most and len(items) > most:
         items = [*items[: most - 1], f"{len(items) - most + 1} more"]
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def warning(scale: Scale) -> tuple[Text, ...]:
+    """Return what marks a report whose runs are not at the paper's scale."""
+    return (Text(scale.warning, "mark"),) if scale.word else ()
 
 
 def about(environments: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:

@@ -36,7 +36,7 @@ from sweeps.report.headline.results import (
     findings,
     read_results,
 )
-from sweeps.report.words import HOW_TO_READ, MISSING, about, number, paper_section, signed
+from sweeps.report.words import HOW_TO_READ, MISSING, about, number, paper_section, signed, warning
 from sweeps.stages.score import evenly_spaced
 from sweeps.stages.segmentation import Predict, draw_gallery
 from sweeps.store.store import Store
@@ -89,7 +89,7 @@ def headline_document(headline: Headline, store: Store) -> Document:
         head=(
             answer(results, store),
             *map(Text, describe(headline).splitlines()),
-            *_warning(results),
+            *warning(results.scale),
             *((Bullets(found),) if found else ()),
             Only(_FILES, (Facts(("about", "this report"), code),)),
             Only(HTML, (Details(HOW_TO_READ, legend),)),
@@ -103,10 +103,6 @@ def headline_document(headline: Headline, store: Store) -> Document:
         records=Records.of(list(_records(results))),
         mark=results.scale.word,
     )
-
-
-def _warning(results: Results) -> tuple[Text, ...]:
-    return (Text(results.scale.warning, "mark"),) if results.scale.word else ()
 
 
 def _legend(headline: Headline) -> Iterator[str]:
@@ -142,7 +138,7 @@ def _table(
     results: Results, number: str, title: str, grid: Grid, *more: Block, scale: str
 ) -> Section:
     """Return a table's section. What says the scale is below it, too, in case it is copied."""
-    below = Only(_FILES, (Text(scale, "soft"),)), Only(ON_PAGES, _warning(results))
+    below = Only(_FILES, (Text(scale, "soft"),)), Only(ON_PAGES, warning(results.scale))
     name = f"Table {number}"
     return Section(
         f"{name}. {title}", name, f"table-{number}", (grid, *more, *below), number, f"{title}."

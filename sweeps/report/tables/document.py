@@ -1,7 +1,8 @@
 """A sweep's report as a document: text, tables and figures of its results, and their records."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sweeps.plan.scale import changed_settings, readings
 from sweeps.plan.sweep import Sweep, report_folder
@@ -29,6 +30,7 @@ from sweeps.report.document import (
     Records,
     Row,
     Section,
+    Strip,
     Text,
     in_one_group,
 )
@@ -47,7 +49,6 @@ from sweeps.report.tables.records import level_word, record, verdict_word
 from sweeps.report.tables.results import Measure
 from sweeps.report.words import (
     HOW_TO_READ,
-    MISSING,
     about,
     interval,
     listed,
@@ -57,6 +58,7 @@ from sweeps.report.words import (
     share,
     signed,
     table_rows,
+    warning,
 )
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on
@@ -65,25 +67,10 @@ from wsss.basics.printable import counted
 MAX_REASONS = 8
 """If there are more reasons of verdicts than this, a terminal does not list them."""
 
-_EVIDENCE = (
-    Column("paper"),
-    Column("measured: mean ± SD", short="measured"),
-    Column("verdict", align="left"),
-    Column("seeds"),
-    Column("95 % over seeds", formats=ON_PAGES),
-    Column("95 % over images", formats=ON_PAGES),
-    Column("to the paper", formats=ON_PAGES),
-    Column("time", formats=ON_PAGES),
-    Column("paper's difference to baseline", short="paper's diff."),
-    Column("measured difference to baseline", short="measured diff."),
-    Column("95 % over seeds"),
-    Column("95 % over images", formats=ON_PAGES),
-    Column("above baseline, resampled seeds", formats=ON_PAGES),
-    Column("above baseline, resampled images", formats=ON_PAGES),
-)
-_NUM_OWN = 8
-"""Columns of `_EVIDENCE` on a cell itself; the others are on its difference to the baseline."""
-_MEASURES = (*(Column(m.heading) for m in Measure), Column("level or shape", align="left"))
+Figure = tuple[Column, Callable[[CellReport], Entry]]
+"""A column of tables with a row per cell, and a cell's entry there."""
+
+on_pages = partial(Column, formats=ON_PAGES)
 
 
 def write_report(sweep: Sweep, store: Store) -> Report:
@@ -95,24 +82,24 @@ def write_report(sweep: Sweep, store: Store) -> Report:
 
 def sweep_document(report: Report) -> Document:
     """Return the report as a document for every format. Raises StoreError for a broken result."""
-    warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
     notes = notes_on(report.sweep.table_names)
     answers = [answer(table) for table in report.tables]
+    short = answers
     if len(answers) > 1:  # each is again with its table, where the command is
-        answers = [replace(strip, command="") for strip in answers]
+        short = [replace(strip, command="") for strip in answers]
     facts = about(environments(report.results))
     return Document(
         title=report.title,
         head=(
-            Only(ON_PAGES | TERMINAL, tuple(answers)),
-            *warning,
+            Only(ON_PAGES | TERMINAL, tuple(short)),
+            *warning(report.scale),
             Text(report.sweep.describe()),
             Command("Command", report.command),
             Only(LATEX, (Facts(("about", "this report"), facts),)),
             Only(HTML, (Details(HOW_TO_READ, legend(report)),)),
         ),
         sections=(
-            *(_table_section(report, table) for table in report.tables),
+            *(_table_section(report, *each) for each in zip(report.tables, answers, strict=True)),
             *((paper_section(notes, ALL - TERMINAL),) if notes else ()),
             _settings_section(report),
             _closing_section(report),
@@ -132,7 +119,7 @@ def sweep_document(report: Report) -> Document:
 # A table
 
 
-def _table_section(report: Report, found: TableReport) -> Section:
+def _table_section(report: Report, found: TableReport, strip: Strip) -> Section:
     """Return a table's section: verdict, numbers as in the paper, evidence, figures.
 
     In LaTeX, a table of one column shows its evidence, any other the paper's layout.
@@ -149,7 +136,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
         caption=f"{table.title}. {what[0].upper()}{what[1:]}; mean ± SD over seeds."
         + ("" if single or found.scale.other_classes else " In parentheses, the paper."),
         blocks=(
-            Only(LATEX if len(report.tables) == 1 else ALL, (answer(found),)),
+            Only(LATEX if len(report.tables) == 1 else ALL, (strip,)),
             Bullets((*findings(found), *remarks(found))),
             Only(HTML if single else HTML | LATEX, (_as_printed(found),)),
             Only(ALL - LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
@@ -180,14 +167,15 @@ def _as_printed(found: TableReport) -> Grid:
     return Grid(f"Table {table.name}", table.row_names, columns, rows, style="layout")
 
 
-def _by_cell(
-    found: TableReport, name: str, columns: tuple[Column, ...], entries: Sequence[tuple[Entry, ...]]
-) -> Grid:
+def _by_cell(found: TableReport, name: str, figures: Sequence[Figure]) -> Grid:
     """Return a table with one row per cell."""
     table = found.table
     labels = table.row_names if len(table.columns) == 1 else (*table.row_names, table.column_name)
-    rows = zip((cell.labels for cell in found.cells.values()), entries, strict=True)
-    groups = in_one_group(Row(*row) for row in rows)
+    rows = (
+        Row(cell.labels, tuple(entry(cell) for _, entry in figures))
+        for cell in found.cells.values()
+    )
+    columns, groups = tuple(column for column, _ in figures), in_one_group(rows)
     return Grid(f"{name} {table.name}", labels, columns, groups, style="evidence")
 
 
@@ -197,37 +185,46 @@ def _evidence(found: TableReport) -> tuple[Block, ...]:
     As one table; on pages, which show more columns, as two. In LaTeX, a table of several columns
     has none, as it shows the paper's layout.
     """
-    columns = _EVIDENCE
+    paper = Column("paper")
     if found.scale.other_classes:
-        columns = (Column("paper, on VOC", short="paper (VOC)", faint=True), *_EVIDENCE[1:])
-    entries = [_evidence_entries(found, cell) for cell in found.cells.values()]
-    whole = _by_cell(found, "Evidence for table", columns, entries)
-    on_pages: tuple[Block, ...] = (whole.cut(range(_NUM_OWN)),)
+        paper = Column("paper, on VOC", short="paper (VOC)", faint=True)
+    of_cells: list[Figure] = [
+        (paper, lambda cell: number(cell.paper)),
+        (Column("measured: mean ± SD", short="measured"), measured),
+        (Column("verdict", align="left"), partial(_badge, found)),
+        (Column("seeds"), lambda cell: f"{len(cell.values)} of {len(cell.trials)}"),
+        (on_pages("95 % over seeds"), lambda cell: interval(cell.seed_interval)),
+        (on_pages("95 % over images"), lambda cell: interval(cell.image_interval)),
+        (on_pages("to the paper"), lambda cell: signed(cell.to_paper)),
+        (on_pages("time"), lambda cell: format_seconds(cell.seconds) if cell.seconds else DASH),
+    ]
+    name = "Evidence for table"
+    whole = _by_cell(found, name, [*of_cells, *_DIFFERENCES])
+    blocks: tuple[Block, ...] = (_by_cell(found, name, of_cells),)
     if any(cell.evidence.differences.n for cell in found.cells.values()):
         heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
-        on_pages = (*on_pages, heading, whole.cut(range(_NUM_OWN, len(columns))))
+        blocks = (*blocks, heading, _by_cell(found, name, _DIFFERENCES))
     narrow = TERMINAL | LATEX if len(found.table.columns) == 1 else TERMINAL
-    return Only(narrow, (whole,)), Only(ON_PAGES, on_pages)
+    return Only(narrow, (whole,)), Only(ON_PAGES, blocks)
 
 
-def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]:
-    evidence, differences = cell.evidence, cell.evidence.differences
-    return (
-        number(cell.paper),
-        measured(cell),
-        _badge(found, cell),
-        f"{len(cell.values)} of {len(cell.trials)}",
-        interval(cell.seed_interval),
-        interval(cell.image_interval),
-        signed(cell.to_paper),
-        format_seconds(cell.seconds) if cell.seconds else DASH,
-        signed(evidence.paper_difference),
-        signed(differences.mean),
-        interval(differences.interval, sign=True),
-        interval(cell.image_difference, sign=True),
-        share(cell.better_over_seeds),
-        share(cell.better_over_images),
-    )
+_DIFFERENCES: tuple[Figure, ...] = (
+    (
+        Column("paper's difference to baseline", short="paper's diff."),
+        lambda cell: signed(cell.evidence.paper_difference),
+    ),
+    (
+        Column("measured difference to baseline", short="measured diff."),
+        lambda cell: signed(cell.evidence.differences.mean),
+    ),
+    (
+        Column("95 % over seeds"),
+        lambda cell: interval(cell.evidence.differences.interval, sign=True),
+    ),
+    (on_pages("95 % over images"), lambda cell: interval(cell.image_difference, sign=True)),
+    (on_pages("above baseline, resampled seeds"), lambda cell: share(cell.better_over_seeds)),
+    (on_pages("above baseline, resampled images"), lambda cell: share(cell.better_over_images)),
+)
 
 
 def _measures(found: TableReport) -> tuple[Block, ...]:
@@ -237,15 +234,15 @@ def _measures(found: TableReport) -> tuple[Block, ...]:
     """
     if not any(cell.values for cell in found.cells.values()):
         return ()
-    entries = []
-    for cell in found.cells.values():
-        no_halves = DASH if cell.mious[Measure.fixed] else MISSING  # one or two images scored
-        figures = (
-            mean_and_sd(list(values.values())) if values else no_halves
-            for values in cell.mious.values()
-        )
-        entries.append((*figures, level_word(cell)))
-    grid = _by_cell(found, "mIoU by choice of the threshold, table", _MEASURES, entries)
+
+    def entry(measure: Measure, cell: CellReport) -> str:
+        values = list(cell.mious[measure].values())
+        no_halves = cell.mious[Measure.fixed] and not values  # one or two images scored
+        return DASH if no_halves else mean_and_sd(values)
+
+    figures: list[Figure] = [(Column(m.heading), partial(entry, m)) for m in Measure]
+    figures.append((Column("level or shape", align="left"), level_word))
+    grid = _by_cell(found, "mIoU by choice of the threshold, table", figures)
     return Heading("Level or shape: mIoU by choice of the threshold"), grid
 
 
