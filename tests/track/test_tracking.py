@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -48,6 +48,11 @@ AT_WORK = RunView(
     data_folder=Path("/pictures"),
     epochs={1: {"loss": 3.0, "nan": float("nan"), "none": None}, 2: {"loss": 2.0}},
 )
+
+
+def ended(values: Mapping[str, float] = MappingProxyType({"miou": 50.0}), **more: Any) -> RunView:
+    """The same run at its end."""
+    return replace(AT_WORK, status="FINISHED", at_end=AtEnd("miou", values, **more))
 
 
 class Made(Tracked):
@@ -186,8 +191,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> RunView:
     """A run with a file among its artifacts."""
     file = tmp_path_factory.mktemp("made") / "metrics.json"
     file.write_text("{}")
-    at_end = AtEnd("miou", {"miou": 50.0}, artifacts=((file, ""),))
-    return replace(AT_WORK, status="FINISHED", at_end=at_end)
+    return ended(artifacts=((file, ""),))
 
 
 @pytest.mark.parametrize("put", [shutil.move, shutil.copytree])
@@ -219,10 +223,9 @@ def test_a_store_reached_by_a_link_stays_as_it_is(store: Store, done: RunView) -
 
 
 def test_names_and_texts_that_mlflow_does_not_take_are_made_fit(store: Store) -> None:
-    at_end = AtEnd("miou", {"miou": 1.0, "iou/cat & (dog)": 2.0, "iou/../x": 3.0, "iou/": 4.0})
-    long = {"cells": "x" * 9000}
+    done = ended({"miou": 1.0, "iou/cat & (dog)": 2.0, "iou/../x": 3.0, "iou/": 4.0})
     for _ in range(2):
-        sync(store, replace(AT_WORK, status="FINISHED", tags=long, at_end=at_end))
+        sync(store, replace(done, tags={"cells": "x" * 9000}))
     run = the_run(store)
     assert run.tags["cells"] == "x" * 4996 + " ..."
     assert {"iou/cat _ _dog_", "iou/__/x", "iou/_"} < run.metrics.keys()
@@ -254,16 +257,10 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
     file = store.root / "metrics.json"
     file.write_text("{}")
     gone = store.root / "gone.png"
-    at_end = AtEnd(
-        "miou",
-        {"miou": 50.0},
-        {"code": "1.2"},
-        artifacts=((gone, ""), (file, ""), (file, "checkpoint")),
-    )
-    done = replace(AT_WORK, status="FINISHED", at_end=at_end)
+    more = {"tags": {"code": "1.2"}, "artifacts": ((gone, ""), (file, ""), (file, "checkpoint"))}
     for notes in ([f"run a is logged without {gone}, which is gone"], []):
-        assert sync(store, done).notes == notes
-    sync(store, replace(done, at_end=replace(at_end, values={"miou": 51.0, "auc": 40.0})))
+        assert sync(store, ended(**more)).notes == notes
+    sync(store, ended({"miou": 51.0, "auc": 40.0}, **more))
     run = the_run(store)
     assert run.status == "FINISHED"
     assert run.tags["code"] == "1.2"
@@ -272,11 +269,10 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
 
 
 def test_a_run_that_is_tried_again_runs_and_gets_its_new_at_end(store: Store) -> None:
-    first, second = (AtEnd("miou", {"miou": value}) for value in (50.0, 60.0))
-    sync(store, replace(AT_WORK, status="FINISHED", at_end=first))
+    sync(store, ended({"miou": 50.0}))
     sync(store, AT_WORK)
     assert the_run(store).status == "RUNNING"
-    sync(store, replace(AT_WORK, status="FINISHED", at_end=second))
+    sync(store, ended({"miou": 60.0}))
     assert the_run(store).metrics["miou"] == [(0, 50.0), (0, 60.0)]
 
 
@@ -299,11 +295,10 @@ def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
 
     monkeypatch.setattr(tracking.mlflow, "pytorch", SimpleNamespace(log_model=log_model))
     network, uri = nn.Linear(1, 1), tracking_uri(store)
-    lost = AtEnd("miou", {"miou": 50.0}, network=lose)
-    tracker = sync(store, replace(AT_WORK, status="FINISHED", at_end=lost))
-    assert tracker.notes == ["run a is logged without its network: it cannot be read"]
-    at_end = AtEnd("miou", {"miou": 50.0}, network=lambda: network)
-    sync(store, replace(AT_WORK, status="FINISHED", at_end=at_end))
+    assert sync(store, ended(network=lose)).notes == [
+        "run a is logged without its network: it cannot be read"
+    ]
+    sync(store, ended(network=lambda: network))
     assert given == [(network, uri, "network")]
     assert os.environ.get("MLFLOW_TRACKING_URI") == chosen
     assert the_run(store).last("miou") == 50
@@ -364,8 +359,7 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
 ) -> None:
     file = store.root / "metrics.json"
     file.touch()
-    at_end = AtEnd("miou", {"miou": 50.0}, artifacts=((file, ""), (file, "again")))
-    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", at_end=at_end)))
+    tracker = Tracker(store, Made(ended(artifacts=((file, ""), (file, "again")))))
     works, left = getattr(MlflowClient, step), [calls]
 
     def once_more(*arguments: Any, **options: Any) -> Any:
