@@ -156,34 +156,6 @@ def test_a_finished_trial_yields_nothing_touches_nothing_and_needs_its_data_no_m
     assert ages(store.root) == before
 
 
-def test_a_new_start_scores_the_trained_network_and_forgets_a_failure(
-    store: Store, finished: Finished, config: RunConfig, drawn: Path
-) -> None:
-    scored = store.run(run_id(config))
-    (scored.path / "done.json").unlink()
-    scored.fail("diverged", "", "")
-    assert not any("loss" in record for record in run(config, store, drawn))
-    assert same_outcome(store, finished.store, config)
-    assert not (scored.path / "failure.json").exists()
-
-
-@pytest.mark.parametrize("stop_after", [2, 4])
-def test_a_trial_which_was_stopped_ends_where_an_unbroken_one_does(
-    finished: Finished, config: RunConfig, drawn: Path, new: Store, stop_after: int
-) -> None:
-    loop = run_trial(config, Place(new, drawn))
-    for _ in range(stop_after):
-        next(loop)
-    loop.close()  # type: ignore[attr-defined]
-    assert new.run(run_id(config)).result() is None
-    epochs_done = stop_after - 1  # an epoch's checkpoint comes with the next record
-    names = [f"epoch_{epoch:04d}.pt" for epoch in range(1, epochs_done + 1)]
-    assert new.cam(cam_id(config)).checkpoint_names() == names[-2:]
-    records = run(config, new, drawn)
-    assert [r["epoch"] for r in records if "loss" in r] == list(range(epochs_done + 1, 4))
-    assert same_outcome(new, finished.store, config)
-
-
 @pytest.mark.parametrize("lost", ["*.pt", "epoch_0003.pt"])
 def test_a_lost_checkpoint_is_trained_again_and_never_scored_in_part(
     store: Store, finished: Finished, config: RunConfig, drawn: Path, lost: str
