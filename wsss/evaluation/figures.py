@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.basics.files import whole_or_absent
-from wsss.config import LabelsConfig, RunConfig, ViewsConfig
+from wsss.config import LabelsConfig, RunConfig
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.pictures.image import as_array, read_image
 from wsss.data.voc import Sample, VocDataset
@@ -78,12 +78,11 @@ def draw_gallery(
     even if the view was not trained, and then the title says so. The pseudo-label is the one that
     is scored: multi-scale, at the fixed background score.
     """
-    views = config.views.model_copy(update={"enhanced": True, "decreased": True})
     lines = []
     for cams in infer_cams(model, samples, config.labels, device=device):
         sample = cams.sample
         image = read_image(sample.image_path)
-        maps = _view_maps(model, image, sample, config, views, device=device)
+        maps = _view_maps(model, image, sample, config, device=device)
         label = pseudo_label(cams.cams, sample.labels, config.labels.background_score)
         mask = dataset.mask(sample.image_id)
         names = ", ".join(dataset.classes[k] for k in sample.labels)
@@ -102,20 +101,13 @@ def _titles(config: RunConfig) -> list[str]:
 
 
 def _view_maps(
-    model: CamNet,
-    image: Tensor,
-    sample: Sample,
-    config: RunConfig,
-    views: ViewsConfig,
-    *,
-    device: torch.device,
+    model: CamNet, image: Tensor, sample: Sample, config: RunConfig, *, device: torch.device
 ) -> list[NDArray[np.uint8]]:
     """Return M_o, M_e, M_d and M^o of one image as colour overlays [H, W, 3].
 
     M^o is merged from the views that were trained, or from both if none was.
     """
-    trained = config.views.names
-    pixels = image.float()
+    views, pixels = config.views, image.float()
     variants = [
         pixels,
         adjust(pixels, views.alpha_enhanced, views.beta_enhanced, views.reading),
@@ -125,7 +117,8 @@ def _view_maps(
         classes = [sample.labels] * 3
         found = multi_scale_cams(model, variants, classes, SINGLE_SCALE, device=device)
         raw = [cam.cpu() for cam in found]  # each [P, H, W]
-    used = [cam for cam, name in zip(raw[1:], views.names, strict=True) if name in trained]
+    trained = (views.enhanced, views.decreased)
+    used = [cam for cam, is_used in zip(raw[1:], trained, strict=True) if is_used]
     stacked = torch.stack(used or raw[1:])[:, None]  # [1 or 2, 1, P, H, W]
     present = torch.ones(1, len(sample.labels))
     merged = merged_cam(stacked, present, config.transfer)[0]

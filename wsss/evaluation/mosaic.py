@@ -21,6 +21,7 @@ CELL_INCHES = (2.1, 1.75)
 """Width and height of a cell: a picture with its title."""
 TITLE_INCHES = 0.31
 MARGIN_INCHES = 0.04
+"""Around a picture."""
 LEGEND_INCHES = (1.05, 0.22)
 """Width and height of one entry of the legend."""
 
@@ -48,14 +49,24 @@ def draw_mosaic(
     titles: of the columns from the second one on. smooth: for each column, whether resizing may
     blend pixels (photographs) or must keep their colours (label maps). legend: drawn below.
     """
+    width, height = (round(inches * dots_per_inch) for inches in CELL_INCHES)
+    above = round(TITLE_INCHES * dots_per_inch)
     entries_a_row = max(1, int(CELL_INCHES[0] * len(smooth) / LEGEND_INCHES[0]))
-    sizes = _sizes(len(lines), len(smooth), -(-len(legend) // entries_a_row), dots_per_inch)
-    height, width = sizes.shape
-    figure = Figure(figsize=(width / dots_per_inch, height / dots_per_inch))
+    below = round(LEGEND_INCHES[1] * -(-len(legend) // entries_a_row) * dots_per_inch)
+    margin = round(MARGIN_INCHES * dots_per_inch)
+    canvas = Image.new("RGB", (width * len(smooth), height * len(lines) + margin + below), "white")
     for number, line in enumerate(lines):
-        _write(figure, sizes, line.title, 0, number, size=7)
-    for column, title in enumerate(titles, 1):
-        _write(figure, sizes, title, column, 0, size=8)
+        for column, picture in enumerate(line.pictures):
+            if picture is not None:
+                left, top = column * width + margin, number * height + above + margin
+                box = (left, top, (column + 1) * width - margin, (number + 1) * height)
+                _paste(canvas, picture, box, smooth=smooth[column])
+    figure = Figure(figsize=(canvas.width / dots_per_inch, canvas.height / dots_per_inch))
+    texts = [(0, number, line.title, 7) for number, line in enumerate(lines)]
+    texts += [(column, 0, title, 8) for column, title in enumerate(titles, 1)]
+    for column, number, text, size in texts:
+        x, y = (column + 0.5) / len(smooth), 1 - (number * height + above) / canvas.height
+        figure.text(x, y, text, ha="center", va="bottom", size=size, parse_math=False)
     if legend:
         figure.legend(
             handles=list(legend),
@@ -65,64 +76,18 @@ def draw_mosaic(
             frameon=False,
             borderaxespad=0,
         )
-    figure.figimage(np.asarray(_canvas(lines, smooth, sizes)))
+    figure.figimage(np.asarray(canvas))
     with whole_or_absent(path) as partial:
         figure.savefig(partial, dpi=dots_per_inch, format="png")
 
 
-class _Sizes(NamedTuple):
-    """Of a mosaic, in pixels."""
-
-    width: int
-    """Of a cell."""
-    height: int
-    above: int
-    """Height of a title."""
-    margin: int
-    """Around a picture."""
-    shape: tuple[int, int]
-    """Height and width of all."""
-
-
-def _sizes(num_lines: int, num_columns: int, legend_rows: int, dots_per_inch: int) -> _Sizes:
-    width, height = (round(inches * dots_per_inch) for inches in CELL_INCHES)
-    above, margin = (round(i * dots_per_inch) for i in (TITLE_INCHES, MARGIN_INCHES))
-    below = round(LEGEND_INCHES[1] * legend_rows * dots_per_inch)
-    shape = height * num_lines + margin + below, width * num_columns
-    return _Sizes(width, height, above, margin, shape)
-
-
-def _write(figure: Figure, sizes: _Sizes, text: str, column: int, line: int, *, size: int) -> None:
-    """Write a title above a cell."""
-    x, y = (column + 0.5) * sizes.width, line * sizes.height + sizes.above
-    figure.text(
-        x / sizes.shape[1],
-        1 - y / sizes.shape[0],
-        text,
-        ha="center",
-        va="bottom",
-        size=size,
-        parse_math=False,
-    )
-
-
-def _canvas(lines: Sequence[Line], smooth: Sequence[bool], sizes: _Sizes) -> Image.Image:
-    """Return the pictures in their cells, without words."""
-    width, height, above, margin, shape = sizes
-    canvas = Image.new("RGB", shape[::-1], "white")
-    box = width - 2 * margin, height - above - margin
-    for number, line in enumerate(lines):
-        for column, picture in enumerate(line.pictures):
-            if picture is not None:
-                fitted = _fit(picture, box, smooth=smooth[column])
-                left = column * width + (width - fitted.width) // 2
-                canvas.paste(fitted, (left, number * height + above + margin))
-    return canvas
-
-
-def _fit(picture: NDArray[np.uint8], box: tuple[int, int], *, smooth: bool) -> Image.Image:
-    """Return a picture [H, W, 3] as large as fits into `box` (width, height)."""
+def _paste(
+    canvas: Image.Image, picture: NDArray[np.uint8], box: tuple[int, int, int, int], *, smooth: bool
+) -> None:
+    """Paste a picture [H, W, 3] as large as fits into a box, in the middle of its upper edge."""
+    left, top, right, bottom = box
     image = Image.fromarray(picture)
-    scale = min(box[0] / image.width, box[1] / image.height)
+    scale = min((right - left) / image.width, (bottom - top) / image.height)
     size = scaled_size(image.width, image.height, scale)
-    return image.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
+    fitted = image.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
+    canvas.paste(fitted, (left + (right - left - fitted.width) // 2, top))
