@@ -76,40 +76,41 @@ def test_the_tables_are_as_printed() -> None:
         assert reference == "V[{:g},{:g}]".format(*lambdas)
 
 
-def built(config: RunConfig) -> tuple[str, str]:
-    """Which parts and views are on: c s m a (channel, spatial, multi-scale, association), e d."""
+def built(config: RunConfig) -> str:
+    """The parts and views that are on, each by a letter, or `nothing`."""
     network, views = config.network, config.views
-    parts = {
+    switches = {
         "c": network.channel_attention,
         "s": network.spatial_attention,
         "m": network.multi_scale_atrous,
         "a": network.context_association,
+        "e": views.enhanced,
+        "d": views.decreased,
     }
-    seen = {"e": views.enhanced, "d": views.decreased}
-    return "".join(filter(parts.get, parts)), "".join(filter(seen.get, seen))
+    return "".join(filter(switches.get, switches)) or "nothing"
 
 
 def test_each_cell_switches_on_what_its_row_names() -> None:
     expected = {
-        "III[no,no]": ("csma", ""),
-        "III[yes,no]": ("csma", "e"),
-        "III[no,yes]": ("csma", "d"),
-        "III[yes,yes]": ("csma", "ed"),
-        "IV[no,no,no]": ("", ""),
-        "IV[yes,no,no]": ("m", ""),
-        "IV[no,yes,no]": ("a", ""),
-        "IV[yes,yes,yes]": ("csma", ""),
-        "VI[no,no]": ("", ""),
-        "VI[yes,no]": ("c", ""),
-        "VI[no,yes]": ("s", ""),
-        "VI[yes,yes]": ("cs", ""),
+        "III[no,no]": "csma",
+        "III[yes,no]": "csmae",
+        "III[no,yes]": "csmad",
+        "III[yes,yes]": "csmaed",
+        "IV[no,no,no]": "nothing",
+        "IV[yes,no,no]": "m",
+        "IV[no,yes,no]": "a",
+        "IV[yes,yes,yes]": "csma",
+        "VI[no,no]": "nothing",
+        "VI[yes,no]": "c",
+        "VI[no,yes]": "s",
+        "VI[yes,yes]": "cs",
     }
     found = {
         reference: built(apply_overrides(PAPER, cell.overrides))
         for table in PAPER_TABLES
         for reference, cell in table.cells()
     }
-    assert found == expected | dict.fromkeys(printed("V"), ("csma", "ed"))
+    assert found == expected | dict.fromkeys(printed("V"), "csmaed")
 
 
 # The plan
@@ -236,7 +237,7 @@ def test_the_factorial_has_16_configurations_and_seven_of_the_paper(plan: Plan) 
     factorial = make_plan([TABLES["factorial"]], TINY, 1)
     assert len(factorial.trials) == 16
     assert {built(trial.config) for trial in factorial.trials} == {
-        ("".join(parts), "") for size in range(5) for parts in itertools.combinations("csma", size)
+        "".join(on) or "nothing" for n in range(5) for on in itertools.combinations("csma", n)
     }
     of_the_paper = PRINTED["IV"] | PRINTED["VI"]
     papers = {plan.cell_trials[cell][0].run_id: miou for cell, miou in of_the_paper.items()}
@@ -307,20 +308,20 @@ def test_the_alpha_beta_grids_hold_the_papers_point_once(plan: Plan) -> None:
 
 
 CONTROLS = {
-    "controls[full module, no view]": ("csma", "", 0.5, 0.5, 0, "mean", 0),
-    "controls[full module, both views]": ("csma", "ed", 0.5, 0.5, 0, "mean", 0),
-    "controls[views, but lambda_s = lambda_bs = 0]": ("csma", "ed", 0, 0, 0, "mean", 0),
-    "controls[views, L_s alone]": ("csma", "ed", 0.5, 0, 0, "mean", 0),
-    "controls[views, L_bs alone]": ("csma", "ed", 0, 0.5, 0, "mean", 0),
-    "controls[colour jitter instead of views]": ("csma", "", 0.5, 0.5, 0, "mean", 0.3),
-    "controls[attention transfer without the module]": ("", "ed", 0.5, 0.5, 0, "mean", 0),
-    "controls-late[no view]": ("csma", "", 0.5, 0.5, 0, "mean", 0),
-    "controls-late[both views, late]": ("csma", "ed", 0.5, 0.5, 0.5, "mean", 0),
-    "controls-summed[no view]": ("csma", "", 0.5, 0.5, 0, "sum", 0),
-    "controls-summed[both views, lambda_s = lambda_bs = 0]": ("csma", "ed", 0, 0, 0, "sum", 0),
-    "controls-summed[both views]": ("csma", "ed", 0.5, 0.5, 0, "sum", 0),
+    "controls[full module, no view]": "csma, 0.5/0.5 from 0, mean, jitter 0",
+    "controls[full module, both views]": "csmaed, 0.5/0.5 from 0, mean, jitter 0",
+    "controls[views, but lambda_s = lambda_bs = 0]": "csmaed, 0/0 from 0, mean, jitter 0",
+    "controls[views, L_s alone]": "csmaed, 0.5/0 from 0, mean, jitter 0",
+    "controls[views, L_bs alone]": "csmaed, 0/0.5 from 0, mean, jitter 0",
+    "controls[colour jitter instead of views]": "csma, 0.5/0.5 from 0, mean, jitter 0.3",
+    "controls[attention transfer without the module]": "ed, 0.5/0.5 from 0, mean, jitter 0",
+    "controls-late[no view]": "csma, 0.5/0.5 from 0, mean, jitter 0",
+    "controls-late[both views, late]": "csmaed, 0.5/0.5 from 0.5, mean, jitter 0",
+    "controls-summed[no view]": "csma, 0.5/0.5 from 0, sum, jitter 0",
+    "controls-summed[both views, lambda_s = lambda_bs = 0]": "csmaed, 0/0 from 0, sum, jitter 0",
+    "controls-summed[both views]": "csmaed, 0.5/0.5 from 0, sum, jitter 0",
 }
-"""Parts, views, lambda_s, lambda_bs, start of the transfer, reduction of L_cls, colour jitter."""
+"""What is built, lambda_s and lambda_bs, start of the transfer, reduction of L_cls, jitter."""
 
 
 def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
@@ -329,9 +330,10 @@ def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
     found = {}
     for name, (trial,) in controls.cell_trials.items():
         transfer, train = trial.config.transfer, trial.config.train
-        lambdas = (transfer.lambda_s, transfer.lambda_bs)
-        others = (transfer.start, train.cls_reduction, train.color_jitter)
-        found[name] = (*built(trial.config), *lambdas, *others)
+        found[name] = (
+            f"{built(trial.config)}, {transfer.lambda_s:g}/{transfer.lambda_bs:g} from "
+            f"{transfer.start:g}, {train.cls_reduction}, jitter {train.color_jitter:g}"
+        )
     assert found == CONTROLS
     assert [TABLES[name].baseline for name in names[1:]] == [
         f"{name}[no view]" for name in names[1:]

@@ -31,6 +31,11 @@ class Scene(targets.Scene):
     def __init__(self, root: Path) -> None:
         super().__init__(root, MissingTrials(Store(root), list(SCORES)))
 
+    def told(self) -> list[str]:
+        """Which score, its status, and the epoch of its record."""
+        told = ((IDS.index(run_id), status, epoch) for run_id, status, epoch in self.heard)
+        return [" ".join(str(part) for part in each if part is not None) for each in told]
+
     def report(self, number: int, epoch: float, **more: float | str) -> None:
         self.dispatch.reported(KEY, {"run": IDS[number], "epoch": epoch, **more})
 
@@ -54,24 +59,15 @@ def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -
     scene.report(1, 3)
     scene.fail(1, "diverged")
     scene.report(2, 4)
-    assert scene.heard == [
-        (IDS[0], "running", None),
-        (IDS[0], "running", 1),
-        (IDS[0], "done", 2),
-        (IDS[1], "running", None),
-        (IDS[1], "running", 3),
-        (IDS[1], "failed", 3),
-        (IDS[2], "running", None),
-        (IDS[2], "running", 4),
+    assert scene.told() == [
+        *("0 running", "0 running 1", "0 done 2"),
+        *("1 running", "1 running 3", "1 failed 3"),
+        *("2 running", "2 running 4"),
     ]
     assert scene.said == [f"{SCORES[1].name}: diverged: too fast"]
     scene.store.run(IDS[0]).finish({"miou_fixed": 1.0})  # downloaded at the end
     scene.dispatch.ended(KEY)
-    assert scene.heard[8:] == [
-        (IDS[0], "done", None),
-        (IDS[1], "failed", None),
-        (IDS[2], "started", None),
-    ]
+    assert scene.told()[8:] == ["0 done", "1 failed", "2 started"]
     assert len(scene.said) == 1
 
 
@@ -83,7 +79,7 @@ def test_a_restart_goes_on_with_the_first_score_that_is_missing(tmp_path: Path) 
     scene.breaks(KEY)
     assert scene.ends == [(IDS[1], "killed")]
     scene.start()
-    assert scene.heard[-1] == (IDS[1], "running", None)
+    assert scene.told()[-1] == "1 running"
 
 
 def test_the_error_of_a_later_score_is_looked_for_in_its_own_folder(tmp_path: Path) -> None:
@@ -130,7 +126,7 @@ def test_giving_up_fails_the_scores_that_are_missing_and_no_other(
         scene.breaks(KEY)
     failures = [scene.store.run(score.run_id).failure() for score in SCORES]
     assert [failure and failure["kind"] for failure in failures] == [None, "died", "died"]
-    assert scene.heard[-2:] == [(IDS[1], "failed", None), (IDS[2], "failed", None)]
+    assert scene.told()[-2:] == ["1 failed", "2 failed"]
 
 
 class RaisedError(Exception):
