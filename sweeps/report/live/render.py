@@ -66,21 +66,21 @@ def _grid(table: Table, sweep: Sweep, states: Mapping[str, TrialState], printed:
 
 
 def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> Measured:
-    metrics = [trial.metrics for trial in trials if trial.metrics]
-    kinds = [trial.failure.partition(":")[0] for trial in trials if trial.failure]
-    lines, badges = [], []
-    if metrics:
-        aucs = [area_under_curve(found["curve"], labels) for found in metrics]
-        chosen = ([found[key] for found in metrics] for key in ("miou_fixed", "miou_best"))
-        fixed, best, auc = (mean_and_sd(mious) for mious in (*chosen, aucs))
-        lacking = f" (n={len(metrics)})" if len(metrics) < len(trials) else ""
-        lines = [f"{fixed}{lacking}", f"{best}*", f"AUC {auc}"]
-        if any(trial.warning for trial in trials):
-            badges.append(Badge("at the label prior", "fair"))
-        if any(trial.dead for trial in trials):
-            badges.append(Badge("empty maps", "fair"))
-    if kinds:
-        badges.append(Badge(kinds[0], "bad"))
-    elif not metrics:
-        lines.append("missing")
+    found = [trial.metrics for trial in trials if trial.metrics]
+    failures = [trial.failure.partition(":")[0] for trial in trials if trial.failure]
+    if found:
+        lacking = f" (n={len(found)})" if len(found) < len(trials) else ""
+        lines = [
+            mean_and_sd([metrics["miou_fixed"] for metrics in found]) + lacking,
+            mean_and_sd([metrics["miou_best"] for metrics in found]) + "*",
+            "AUC " + mean_and_sd([area_under_curve(m["curve"], labels) for m in found]),
+        ]
+    else:
+        lines = [] if failures else ["missing"]
+    badges = []
+    if found and any(trial.warning for trial in trials):
+        badges.append(Badge("at the label prior", "fair"))
+    if found and any(trial.dead for trial in trials):
+        badges.append(Badge("empty maps", "fair"))
+    badges += [Badge(kind, "bad") for kind in failures[:1]]
     return Measured("\n".join(lines), printed, tuple(badges), ())
