@@ -120,7 +120,7 @@ def train(store: Store, trial: Trial, *dead: float) -> None:
         store.cam(trial.cam_id).add_epoch(record | {"dead": dict.fromkeys(views, share)})
 
 
-def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_once(
+def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it(
     small: RunConfig, drawn: Path, tmp_path: Path
 ) -> None:
     too_fast = {"train.lr": 0.5, "train.clip_norm": None}  # half of the maps die and more
@@ -133,7 +133,8 @@ def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_on
     settings.write_text(json.dumps(config.model_dump(mode="json", exclude={"data"})))
     where = ("--run", tmp_path / "run", "--data", drawn, "--preset", "tiny")
     told = wsss("train-cam", *where, "--config", settings).output
-    assert [line.split("(epoch ")[1][0] for line in told.splitlines() if "warning" in line] == ["3"]
+    warnings = [line for line in told.splitlines() if "warning" in line]
+    assert [line.split("(epoch ")[1][0] for line in warnings] == ["3", "4"]
 
 
 def test_status_and_table_name_the_cells_whose_maps_died_also_after_the_end(
