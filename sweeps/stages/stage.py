@@ -86,10 +86,6 @@ class EndedEarlyError(ForeseenError):
         super().__init__(message)
 
 
-class LostNetworkError(StoreError):
-    """A finished training whose last checkpoint can no longer be read."""
-
-
 def never() -> bool:
     """Return False."""
     return False
@@ -213,12 +209,12 @@ class TrainingStage(Stage):
     def restore(self, model: "nn.Module", folder: Folder, num_epochs: int) -> None:
         """Load the finished training into a network, downloaded if need be.
 
-        Raises LostNetworkError if less than all epochs can be read.
+        Raises StoreError if less than all epochs can be read.
         """
         folder.pull_training()
         epochs = self.own_checkpoints(folder).restore(model).epoch
         if epochs < num_epochs:
-            raise LostNetworkError(
+            raise StoreError(
                 f"{folder.checkpoints}: {epochs} of {num_epochs} epochs can be read; give the same "
                 "command again to train the rest again"
             )

@@ -99,14 +99,14 @@ def trained(folder: Folder, place: Place) -> Trained:
 
 
 def trained_cam(config: RunConfig, place: Place) -> CamNet:
-    """Return the network of a finished training, downloaded if need be. Raises LostNetworkError."""
+    """Return the network of a finished training, downloaded if need be. Raises StoreError."""
     return load_cam(config, place.store.cam(cam_id(config)), len(place.dataset.classes))
 
 
 def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
     """Return the network of a finished training in this folder, downloaded if need be.
 
-    num_classes: without the background. Raises LostNetworkError.
+    num_classes: without the background. Raises StoreError.
     """
     # The checkpoint replaces all initial weights and statistics.
     network = config.network.model_copy(update={"weights": "none"})

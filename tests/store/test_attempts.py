@@ -105,6 +105,8 @@ def test_an_attempt_at_work_counts_until_the_last_sign_of_its_driver(
         account = add_up(ledger.book())
         assert (account.useful, account.running) == (1.0, 0.5)
         assert account.reasons == {"running": 1}
+        (store.sweep(SWEEP.name) / "drivers" / f"{ledger.session.name}.json").unlink()
+        assert add_up(ledger.book()).spent == 1.0, "without that sign, until its last epoch"
 
 
 def test_the_driver_has_time_between_two_questions_to_a_bucket_that_is_away(
@@ -141,15 +143,6 @@ def test_what_a_full_disk_refuses_waits_for_the_next_chance(
         clock.hours += 1
         ledger.update(SECOND, status="running")
         assert [a.title for a in ledger.book().attempts] == [FIRST.name, SECOND.name]
-
-
-def test_an_attempt_whose_driver_left_no_file_counts_by_its_own_times(
-    store: Store, clock: Clock
-) -> None:
-    with driver(store, clock, ONE_GPU) as ledger:
-        play(ledger, clock, "run 2 epoch=1")
-        (store.sweep(SWEEP.name) / "drivers" / f"{ledger.session.name}.json").unlink()
-        assert add_up(read_book(store, SWEEP.name)).spent == 2.0
 
 
 @pytest.mark.parametrize("content", ["{}", '{"name": 1'])

@@ -183,8 +183,10 @@ def test_a_record_that_we_never_write_is_refused_by_file_and_key(
         (cam.metrics(), cam.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
 
 
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cam: Folder) -> None:
-    cam.path.mkdir(parents=True)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for_and_a_folder_told(cam: Folder) -> None:
+    (cam.path / "failure.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"failure\.json: a folder in the place of a file; delete"):
+        cam.failure()
     for name in ("done.json", "counts.npz", "image_counts.npz", "0001.npz", "V.zip"):
         os.mkfifo(cam.path / name)
     with pytest.raises(StoreError, match=r"done\.json: a pipe"):
@@ -199,12 +201,6 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cam: Folder) -> None:
     ):
         with pytest.raises(ForeseenError, match="a pipe"):
             read()
-
-
-def test_a_folder_in_the_place_of_a_record_is_to_be_deleted(cam: Folder) -> None:
-    (cam.path / "done.json").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"done\.json: a folder in the place of a file; delete it"):
-        cam.result()
 
 
 def test_a_store_is_writable_where_no_file_is_in_its_way(
