@@ -40,20 +40,10 @@ def draw_threshold_curve(path: Path, score: Score) -> None:
     axes = figure.add_subplot()
     thresholds, values = zip(*score.curve, strict=True)
     axes.plot(thresholds, values, color="#1f4e79")
-    axes.plot(
-        score.fixed_threshold,
-        score.miou_fixed,
-        "o",
-        color="#c00000",
-        label=f"fixed {score.fixed_threshold:g}: {score.miou_fixed:.2f}",
-    )
-    axes.plot(
-        score.best_threshold,
-        score.miou_best,
-        "s",
-        color="#7f7f7f",
-        label=f"best {score.best_threshold:g}: {score.miou_best:.2f} (chosen with ground truth)",
-    )
+    fixed = f"fixed {score.fixed_threshold:g}: {score.miou_fixed:.2f}"
+    best = f"best {score.best_threshold:g}: {score.miou_best:.2f} (chosen with ground truth)"
+    axes.plot(score.fixed_threshold, score.miou_fixed, "o", color="#c00000", label=fixed)
+    axes.plot(score.best_threshold, score.miou_best, "s", color="#7f7f7f", label=best)
     axes.set_xlabel("background threshold on the normalised CAM")
     axes.set_ylabel("pseudo-label mIoU (%)")
     axes.set_ylim(bottom=0)

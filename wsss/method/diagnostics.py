@@ -5,6 +5,7 @@ Legend: V views, B batch, K foreground classes, h w feature size; present [B, K]
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -50,15 +51,8 @@ def pull_products(
             weight * torch.autograd.grad(loss, cams, retain_graph=True)[0]
             for weight, loss in zip((1.0, *weights), terms, strict=True)
         ]
-    cls, similarity, background = (gradient.detach().flatten() for gradient in gradients)
-    pairs = (
-        (cls, cls),
-        (similarity, similarity),
-        (background, background),
-        (cls, similarity),
-        (cls, background),
-        (similarity, background),
-    )
+    flat = [gradient.flatten() for gradient in gradients]
+    pairs = [*zip(flat, flat, strict=True), *combinations(flat, 2)]
     return torch.stack([first @ second for first, second in pairs])
 
 
@@ -68,7 +62,7 @@ def pulls(products: Sequence[float]) -> list[float]:
     |g_cls|, |g_s|, |g_bs|, then the cosines of (cls, s), (cls, bs) and (s, bs); 0 for a gradient of
     0.
     """
-    cls, similarity, background = (math.sqrt(square) for square in products[:3])
-    lengths = (cls * similarity, cls * background, similarity * background)
+    norms = [math.sqrt(square) for square in products[:3]]
+    lengths = (first * second for first, second in combinations(norms, 2))
     cosines = zip(products[3:], lengths, strict=True)
-    return [cls, similarity, background] + [dot / both if both else 0.0 for dot, both in cosines]
+    return norms + [dot / length if length else 0.0 for dot, length in cosines]
