@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +30,7 @@ from sweeps.report.document import (
     Section,
     Strip,
     Text,
+    in_one_group,
 )
 from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.html import html
@@ -44,6 +47,11 @@ def document(*blocks: object, number: str = "", head: tuple[object, ...] = ()) -
     """A report of one section."""
     section = Section("A section", "Sec", "sec", blocks, number=number, caption="Caption.")  # type: ignore[arg-type]
     return Document("A title", head, (section,), Records((), ()), mark="SMALL SCALE")  # type: ignore[arg-type]
+
+
+def grid_of(columns: Iterable[Column | str], *rows: Row) -> Grid:
+    columns = tuple(Column(each) if isinstance(each, str) else each for each in columns)
+    return Grid("t", ("cell",), columns, in_one_group(rows))
 
 
 def rendered(report: Document) -> dict[Format, str]:
@@ -120,9 +128,8 @@ def test_a_numbered_section_is_a_latex_table_with_its_words_in_small_print() -> 
 
 
 def test_symbols_of_the_paper_stand_in_heads_and_labels_alone() -> None:
-    row = Row(("yes", "no"), ("yes",))
-    grid = Grid("t", ("M_e", "lambda_bs"), (Column("M_d"),), (RowGroup("", (row,)),))
-    text = latex(document(grid, number="III"))
+    grid = grid_of(["M_d"], Row(("yes", "no"), ("yes",)))
+    text = latex(document(replace(grid, label_names=("M_e", "lambda_bs")), number="III"))
     assert r"$M_e$ & $\lambda_{bs}$ & $M_d$ \\" in text
     words = document(Text("lambda_s = lambda_bs, by transfer.lambda_s, grid-lambda_s"))
     assert r"$\lambda_{s}$ = $\lambda_{bs}$, by transfer.lambda\_s, grid-lambda\_s" in latex(words)
@@ -132,8 +139,7 @@ def test_symbols_of_the_paper_stand_in_heads_and_labels_alone() -> None:
 
 
 def test_a_column_that_says_nothing_is_in_no_format() -> None:
-    rows = (Row(("a",), ("–", "1.0")), Row(("b",), ("", "–")))
-    grid = Grid("t", ("cell",), (Column("empty"), Column("full")), (RowGroup("", rows),))
+    grid = grid_of(["empty", "full"], Row(("a",), ("–", "1.0")), Row(("b",), ("", "–")))
     for text in rendered(document(grid, number="V")).values():
         assert "empty" not in text
         assert "full" in text
@@ -161,9 +167,9 @@ def test_a_question_has_its_answer_and_a_command_that_survives_copying() -> None
 
 
 def test_a_terminal_breaks_no_word_and_no_number_however_narrow_it_is() -> None:
-    rows = (Row(("a multi-scale label",), ("[+1.64, +1.69]", "30.41 ± 0.34", "no difference")),)
-    columns = Column("95 % over seeds"), Column("measured difference"), Column("v", align="left")
-    report = document(Grid("t", ("configuration",), columns, (RowGroup("", rows),)))
+    columns = "95 % over seeds", "measured difference", Column("v", align="left")
+    row = Row(("a multi-scale label",), ("[+1.64, +1.69]", "30.41 ± 0.34", "no difference"))
+    report = document(grid_of(columns, row))
     whole = set(as_text(report, width=200).split())
     for width in range(44, 90):
         narrow = as_text(report, width=width)
@@ -172,9 +178,8 @@ def test_a_terminal_breaks_no_word_and_no_number_however_narrow_it_is() -> None:
 
 
 def test_a_table_too_wide_for_a_terminal_is_shown_in_parts_with_the_same_labels() -> None:
-    columns = tuple(Column(f"configuration {n}") for n in range(8))
-    rows = (Row(("first",), tuple(f"{n}.00" for n in range(8))),)
-    text = as_text(document(Grid("t", ("cell",), columns, (RowGroup("", rows),))), width=60)
+    row = Row(("first",), tuple(f"{n}.00" for n in range(8)))
+    text = as_text(document(grid_of((f"configuration {n}" for n in range(8)), row)), width=60)
     assert max(map(len, text.splitlines())) <= 60
     assert text.count("configuration") == 8
     assert text.count("first") == text.count("cell") == 3
@@ -183,8 +188,7 @@ def test_a_table_too_wide_for_a_terminal_is_shown_in_parts_with_the_same_labels(
 
 def test_an_entry_shows_the_printed_number_its_badges_and_links() -> None:
     entry = Measured("48.1", "50.9", (Badge("trend only", "fair"),), (("seed 0", "http://h/1"),))
-    grid = Grid("t", ("cell",), (Column("mIoU"),), (RowGroup("", (Row(("a",), (entry,)),)),))
-    found = rendered(document(grid, number="V"))
+    found = rendered(document(grid_of(["mIoU"], Row(("a",), (entry,))), number="V"))
     for part in ("<strong>48.1</strong>", "paper 50.9", 'badge fair">trend only', "http://h/1"):
         assert part in found[Format.html]
     for form in (Format.markdown, Format.latex):
@@ -246,7 +250,7 @@ def hostile() -> Document:
         Command(HOSTILE, HOSTILE),
         Facts(two, (two,)),
         grid,
-        Grid("", ("",), (Column(""),), (RowGroup("", (Row(("",), (entry,)),)),)),
+        grid_of([""], Row(("",), (entry,))),
         Picture(HOSTILE, HOSTILE, image=PIXEL, file="a.png"),
         Details(HOSTILE, (Text(HOSTILE),)),
     )
