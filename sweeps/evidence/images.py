@@ -45,19 +45,41 @@ class ImageCounts:
 
     def miou(self) -> float:
         """Return the mIoU of all images in percent, over the labels that occur."""
-        every_image = np.ones((self.num_images, 1))
-        return float(_mious(every_image, [self])[0, 0])
+        return float(resampled_mious([self], np.ones((1, self.num_images)))[0, 0])
 
 
 def resampled_mious(runs: Sequence[ImageCounts], drawn: NDArray[Any]) -> FloatArray:
     """Return the mIoU of runs on the same images in each resample: [M, R], percent.
 
-    0 for a resample of images whose masks are 255 all over.
-    drawn: [R, N] as `resample_counts` returns it, the same for every run, so that runs are paired.
+    Over the labels that occur there; 0 for a resample of images whose masks are 255 all over.
+    drawn: as of `resampled_ious`.
     """
+    ious = resampled_ious(runs, drawn)
+    return np.nansum(ious, 2) / np.maximum(np.isfinite(ious).sum(2), 1)
+
+
+def resampled_ious(runs: Sequence[ImageCounts], drawn: NDArray[Any]) -> FloatArray:
+    """Return the IoU of each label in each resample: [M, R, L], percent.
+
+    NaN where no image that shows the label was drawn. drawn: [R, N] as `resample_counts` returns
+    it, the same for every run, so that runs are paired.
+    """
+    inside = np.stack([run.intersection for run in runs], dtype=np.float64)  # [M, N, L]
+    either = np.stack([run.union for run in runs], dtype=np.float64)
+    ious = np.full((len(runs), len(drawn), inside.shape[2]), np.nan)
+    occurs = np.any(either, axis=0)  # [N, L]
     size = max(1, CHUNK_WEIGHTS // drawn.shape[1])
-    chunks = (drawn[at : at + size].T for at in range(0, len(drawn), size))
-    return np.hstack([_mious(chunk.astype(np.float64, "C"), runs) for chunk in chunks])
+    for at in range(0, len(drawn), size):
+        weights = drawn[at : at + size].T.astype(np.float64, "C")  # [N, size]
+        # Label by label over the images that show it: most show two or three of all labels.
+        for label in np.flatnonzero(occurs.any(0)):
+            shown = occurs[:, label]
+            times = weights[shown]
+            # Sums below 2^53 are exact in float64.
+            part, union = (each[:, shown, label] @ times for each in (inside, either))
+            found = ious[:, at : at + size, label]
+            np.divide(part, union, out=found, where=union > 0)
+    return 100 * ious
 
 
 def percentiles(resampled: ArrayLike) -> Interval:
@@ -101,21 +123,3 @@ def resample_counts(num_items: int) -> NDArray[Any]:
         row[:] = np.bincount(drawn, minlength=num_items)
     counts.setflags(write=False)
     return counts
-
-
-def _mious(weights: FloatArray, runs: Sequence[ImageCounts]) -> FloatArray:
-    """[N, R] image weights -> [M, R] percent, for M runs. Sums below 2^53 are exact in float64.
-
-    Label by label over the images that show it: most images show two or three of all labels.
-    """
-    inside = np.stack([run.intersection for run in runs], dtype=np.float64)  # [M, N, L]
-    either = np.stack([run.union for run in runs], dtype=np.float64)
-    ious, num_labels = np.zeros((2, len(runs), weights.shape[1]))  # [M, R] each
-    occurs = np.any(either, axis=0)  # [N, L]
-    for label in np.flatnonzero(occurs.any(0)):
-        shown = occurs[:, label]
-        drawn = weights[shown]  # [images that show it, R]
-        union = either[:, shown, label] @ drawn
-        ious += inside[:, shown, label] @ drawn / np.maximum(union, 1)  # 0 / 1 where it is absent
-        num_labels += union > 0  # a resample may lack a rare label
-    return 100 * ious / np.maximum(num_labels, 1)

@@ -13,6 +13,7 @@ from sweeps.evidence.images import (
     argmax_stability_over_images,
     percentiles,
     resample_counts,
+    resampled_ious,
     resampled_mious,
 )
 from sweeps.plan.states import read_states
@@ -135,13 +136,7 @@ class Results:
         """
         found = [counts[1] for run_id in run_ids if (counts := self.counts(run_id))]
         drawn = resample_counts(found[0].num_images)
-        weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])  # [1 + R, N]
-        # All trials side by side, [N, trials * L], take one matrix product.
-        union = weights @ np.hstack([images.union for images in found])
-        ious = np.full_like(union, np.nan)
-        intersection = weights @ np.hstack([images.intersection for images in found])
-        np.divide(intersection, union, out=ious, where=union > 0)
-        return 100 * ious.reshape(len(weights), len(found), -1).mean(axis=1)
+        return resampled_ious(found, np.vstack([np.ones_like(drawn[:1]), drawn])).mean(0)
 
 
 def _mious(metrics: dict[str, Any] | None, config: RunConfig) -> dict[Measure, float]:
