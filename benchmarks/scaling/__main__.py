@@ -77,7 +77,7 @@ class Watched:
     """The listeners of `sweeps run`, and a meter."""
 
     meter: EventMeter
-    listeners: list[Listener[Trial]]
+    listeners: list[Listener]
     tracker: MeteredTracker
     drain_seconds: float = 0.0
 

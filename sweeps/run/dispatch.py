@@ -32,14 +32,13 @@ ORDERLY = (
 )
 
 T = TypeVar("T", bound=Target)
-T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
 
 
-class Listener(Protocol[T_contra]):
+class Listener(Protocol):
     """Is told what happens to targets."""
 
-    def update(self, trial: T_contra, *, status: str, record: Numbers | None = None) -> None:
-        """status: a TargetStatus; record: the last numbers."""
+    def update(self, trial: Any, *, status: str, record: Numbers | None = None) -> None:
+        """trial: a target, or the part of one that is at work; record: the last numbers."""
 
 
 class End(NamedTuple):
@@ -128,7 +127,7 @@ class Dispatch(Generic[T]):
     def __init__(
         self,
         source: Source[T],
-        listeners: list[Listener[T]],
+        listeners: list[Listener],
         why_end: Callable[[], str | None],
         say: Callable[[str], object],
         note_end: Callable[[str, Reason], None] | None = None,

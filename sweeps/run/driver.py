@@ -123,7 +123,7 @@ class Subject(ABC):
     def runner(self, resources: Resources) -> Runner[Any]:
         """Return what runs all that is missing; Ray is running by now, if needed."""
 
-    def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
+    def watched(self, console: Console) -> AbstractContextManager[list[Listener]]:
         """Return the listeners that show progress while trials run."""
         return nullcontext([])
 
@@ -281,7 +281,7 @@ def driving(store: Store, what: Driven, while_driven: str) -> "Iterator[Held]":
 
 
 def run_missing(
-    subject: Subject, resources: Resources, listeners: list[Listener[Any]], say: Say
+    subject: Subject, resources: Resources, listeners: list[Listener], say: Say
 ) -> Ending:
     """Run what is missing of a subject; raises as `drive` does.
 

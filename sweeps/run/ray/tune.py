@@ -20,12 +20,13 @@ from ray.tune.search import Searcher
 
 from sweeps.plan.search import Search
 from sweeps.run.dispatch import Dispatch, Source, T
-from sweeps.run.faults import Break, unexplained
+from sweeps.run.faults import Break, Cause, unexplained
 from sweeps.run.ray.ending import AskedToEnd, ask_to_end
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import EndedEarlyError, Place
 from sweeps.store.errors import StoreError, comes_again
 from sweeps.store.failures import failure_kind, note_of, write_note
+from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 
@@ -173,10 +174,10 @@ def break_of(run_id: str, error: BaseException | None) -> Break:
     details = str(error or "")
     if lost_its_node(error):
         return unexplained(run_id, "preempted", "its node was lost", details)
-    if comes_again(cause := getattr(error, "cause", None)):  # the process may leave no note here
-        return Break(run_id, "failed", replace(note_of(cause), traceback=details))
-    if isinstance(cause, StoreError):  # of which no process leaves a note
-        return Break(run_id, "killed", replace(note_of(cause), traceback=details))
+    if isinstance(cause := getattr(error, "cause", None), ForeseenError):
+        # The process may have left no note here, and of a store's error leaves none.
+        how: Cause = "failed" if comes_again(cause) else "killed"
+        return Break(run_id, how, replace(note_of(cause), traceback=details))
     lines = (details or "the process ended without an error").strip().splitlines()
     words = lines[0 if isinstance(error, RayActorError) else -1]
     return unexplained(run_id, "killed", words, details)

@@ -100,7 +100,7 @@ class DrivenHeadline(Subject):
             place = replace(place, crew=Crew(self.label_workers), rank=process)
         return Chains(chains, place)
 
-    def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
+    def watched(self, console: Console) -> AbstractContextManager[list[Listener]]:
         """Print lines."""
         return nullcontext([_Lines(console)])
 

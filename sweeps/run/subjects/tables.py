@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -135,7 +135,7 @@ class DrivenSweep(Subject):
         )
 
     @contextmanager
-    def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
+    def watched(self, console: Console) -> Iterator[list[Listener]]:
         """Show the tables filling in."""
         missing = {trial.run_id for trial in self.missing()}
         others = [trial for trial in self.sweep.plan.trials if trial.run_id not in missing]
