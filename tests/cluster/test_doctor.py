@@ -130,7 +130,7 @@ ASKED: dict[str, tuple[Callable[[int], list[Check]], dict[int, str]]] = {
         {200: "problem", 401: "ok", 403: "ok"},
     ),
     "job server": (
-        lambda port: check_job_server(f"http://127.0.0.1:{port}"),
+        lambda port: [check_job_server(f"http://127.0.0.1:{port}")],
         {200: "warning", 401: "ok", 403: "ok", 500: "problem"},
     ),
     "MLflow": (

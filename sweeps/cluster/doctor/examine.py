@@ -35,7 +35,7 @@ def examine(
     if address is not None and not server:
         check_address(address)
     checks = _this_machine(lock, mlflow)
-    checks += machine.check_job_server(server.rstrip("/")) if server else _check_files(files)
+    checks += [machine.check_job_server(server.rstrip("/"))] if server else _check_files(files)
     try:
         if server:
             is_silent = checks[-1].found.endswith(machine.NO_ANSWER)  # the job server

@@ -46,6 +46,10 @@ REFUSALS = (401, 403)
 MLFLOW_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 
+Verdicts = Mapping[str, tuple[State, str]]
+"""How a server answers a stranger (silent, open, broken) -> state and remedy; else it is ok."""
+
+
 class Service(NamedTuple):
     """A port with a known meaning, and a path that tells whether it answers without a token."""
 
@@ -220,36 +224,39 @@ def check_ports(
 
 
 def _check_public(service: Service, address: str) -> Check:
-    name, text = service.name, f"port {service.port} is open on {address}"
+    text = f"port {service.port} is open on {address}"
     if not service.path:
         mode = os.environ.get("RAY_AUTH_MODE", "not set")
-        text += f"; RAY_AUTH_MODE is {mode}"
         remedy = "start Ray with RAY_AUTH_MODE=token everywhere, or close the port"
-        return Check(name, "ok" if mode == "token" else "problem", text, remedy)
+        state: State = "ok" if mode == "token" else "problem"
+        return Check(service.name, state, f"{text}; RAY_AUTH_MODE is {mode}", remedy)
     wild = ipaddress.ip_address(address).is_unspecified
     host = _own_address() if wild else f"[{address}]" if ":" in address else address
-    status = _ask(f"http://{host}:{service.port}{service.path}")
-    if status is None:
-        return Check(name, "warning", f"{text}, and does not answer", "close the port")
-    remedy = "listen on 127.0.0.1, and require a token (Ray) or a password (MLflow)"
-    text += f"; strangers get {status}"
-    return Check(name, "ok" if status >= 400 else "problem", text, remedy)
+    verdicts: Verdicts = {
+        "silent": ("warning", "close the port"),
+        "open": (
+            "problem",
+            "listen on 127.0.0.1, and require a token (Ray) or a password (MLflow)",
+        ),
+    }
+    url = f"http://{host}:{service.port}{service.path}"
+    return _check_server(service.name, text, url, verdicts)
 
 
-def check_job_server(address: str) -> list[Check]:
+def check_job_server(address: str) -> Check:
     """Check that the job server answers, and whether it would answer without a token."""
-    status = _ask(f"{address}{JOBS_PATH}")
-    if status is None:
-        remedy = "open the tunnel with `ray dashboard cluster.yaml`, or name another --address"
-        return [Check("job server", "problem", f"{address}: {NO_ANSWER}", remedy)]
-    if status in REFUSALS:
-        return [Check("job server", "ok", f"{address}: answers, wants a token")]
-    if status >= 400:
-        text = f"{address}: answers {status}"
-        return [Check("job server", "problem", text, "give the dashboard's address")]
-    text = f"{address}: answers without a token"
-    remedy = "start Ray with RAY_AUTH_MODE=token; whoever reaches this port can run commands there"
-    return [Check("job server", "warning" if _is_near(address) else "problem", text, remedy)]
+    verdicts: Verdicts = {
+        "silent": (
+            "problem",
+            "open the tunnel with `ray dashboard cluster.yaml`, or name another --address",
+        ),
+        "broken": ("problem", "give the dashboard's address"),
+        "open": (
+            "warning" if _is_near(address) else "problem",
+            "start Ray with RAY_AUTH_MODE=token; whoever reaches this port can run commands there",
+        ),
+    }
+    return _check_server("job server", address, f"{address}{JOBS_PATH}", verdicts)
 
 
 def check_mlflow(uri: str) -> Check:
@@ -264,27 +271,31 @@ def check_mlflow(uri: str) -> Check:
         return Check("MLflow", "warning", f"{shown}: {what}", remedy)
     if not uri.startswith("http"):
         return Check("MLflow", "ok", shown)
-    status = _ask(f"{shown}{MLFLOW_PATH}")
-    text = f"{shown}: " + (NO_ANSWER if status is None else f"a stranger's request gets {status}")
-    if status is None or status >= 500:
-        remedy = "sweeps go on without it; `sweeps sync` logs later what it missed"
-        return Check("MLflow", "warning", text, remedy)
-    if status < 400:
-        remedy = "start it with `--app-name basic-auth`, on a private address"
-        return Check("MLflow", "ok" if _is_near(shown) else "warning", text, remedy)
-    remedy = "is this an MLflow server?"
-    return Check("MLflow", "ok" if status in REFUSALS else "warning", text, remedy)
+    verdicts: Verdicts = {
+        "silent": ("warning", "sweeps go on without it; `sweeps sync` logs later what it missed"),
+        "broken": ("warning", "is this an MLflow server that works?"),
+        "open": (
+            "ok" if _is_near(shown) else "warning",
+            "start it with `--app-name basic-auth`, on a private address",
+        ),
+    }
+    return _check_server("MLflow", shown, f"{shown}{MLFLOW_PATH}", verdicts)
 
 
-def _ask(url: str) -> int | None:
-    """Return the status of a request without token or password; None if nobody answers."""
+def _check_server(name: str, where: str, url: str, verdicts: Verdicts) -> Check:
+    """Ask a server without token or password, and judge how it answers."""
     session = requests.Session()
     session.trust_env = False  # no proxy, and no password from ~/.netrc
     try:
         with session, session.get(url, timeout=TIMEOUT_S, stream=True) as answer:
-            return answer.status_code
+            status = answer.status_code
     except requests.RequestException:
-        return None
+        kind, text = "silent", NO_ANSWER
+    else:
+        kind = "open" if status < 400 else "closed" if status in REFUSALS else "broken"
+        text = f"a stranger's request gets {status}"
+    state, remedy = verdicts.get(kind, ("ok", ""))
+    return Check(name, state, f"{where}: {text}", remedy)
 
 
 def _is_near(url: str) -> bool:
