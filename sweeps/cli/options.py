@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Settings")
 T = TypeVar("T")
 
+EXECUTION, LIMITS = "Execution", "Failures and limits"
+"""Headings of options in the help; all others come first."""
+
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -71,8 +74,9 @@ SweepName = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
+        rich_help_panel=EXECUTION,
         help="Ray cluster to join: `auto` on one of its nodes, or HOST:PORT of its head; default: "
-        "start Ray on this machine"
+        "start Ray on this machine",
     ),
 ]
 Seeds = Annotated[
@@ -85,18 +89,28 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
+        rich_help_panel=EXECUTION,
         help="Ray Train workers per training; 0: train in the trial or task; default: 1 with "
         "--gpus, else 0",
     ),
 ]
-Cpus = Annotated[float, typer.Option(min=0.1, max=1e6, help="CPUs per trial, task or worker")]
+Cpus = Annotated[
+    float,
+    typer.Option(
+        min=0.1, max=1e6, rich_help_panel=EXECUTION, help="CPUs per trial, task or worker"
+    ),
+]
 Gpus = Annotated[
-    float, typer.Option(min=0, max=1e6, help="GPUs per trial, task or worker, e.g. 0.5")
+    float,
+    typer.Option(
+        min=0, max=1e6, rich_help_panel=EXECUTION, help="GPUs per trial, task or worker, e.g. 0.5"
+    ),
 ]
 LoaderWorkers = Annotated[
     int | None,
     typer.Option(
         min=0,
+        rich_help_panel=EXECUTION,
         help="data loading processes per training process; default: depends on the machine with a "
         "GPU, else 0",
     ),
@@ -105,6 +119,7 @@ MicroBatch = Annotated[
     str,
     typer.Option(
         metavar="N|auto",
+        rich_help_panel=EXECUTION,
         help="images per forward pass of each process, whose gradients are summed over the batch; "
         "auto: as many as fit into memory",
     ),
@@ -115,18 +130,24 @@ CheckpointMinutes = Annotated[
         min=0,
         max=1e6,
         metavar="M",
+        rich_help_panel=EXECUTION,
         help="also save a checkpoint within an epoch, M minutes after the last one; 0: only "
         "between epochs",
     ),
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
-MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", rich_help_panel=LIMITS, help="run failed trials again")
+]
+MaxConcurrent = Annotated[
+    int | None, typer.Option(min=1, rich_help_panel=EXECUTION, help="trials at a time")
+]
 WarnsAfter = Annotated[
     int,
     typer.Option(
         "--prior-warns-after",
         min=0,
         metavar="N",
+        rich_help_panel=LIMITS,
         help="warn if L_cls after N iterations is not clearly below that of predicting the label "
         "frequencies (the label prior); 0: never",
     ),
@@ -137,6 +158,7 @@ FailsAfter = Annotated[
         "--prior-fails-after",
         min=0,
         metavar="N",
+        rich_help_panel=LIMITS,
         help="end a training as failed (`not learning`) if L_cls after N iterations is still not "
         "clearly below that; 0: never",
     ),
@@ -164,7 +186,12 @@ AsCsv = Annotated[
     bool, typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state")
 ]
 AcceptChanges = Annotated[
-    bool, typer.Option("--accept-changes", help="resume half-trained networks of other code")
+    bool,
+    typer.Option(
+        "--accept-changes",
+        rich_help_panel=LIMITS,
+        help="resume half-trained networks of other code",
+    ),
 ]
 
 

@@ -30,28 +30,6 @@ APPS = {"sweeps": "sweeps.cli", "wsss": "sweeps.cli.method"}
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 """Type -> short name of an option's value in the help, which leaves room for its text; of one of
 several words NAME."""
-PANELS = {
-    "Execution": (
-        "address",
-        "workers",
-        "label_workers",
-        "cpus",
-        "gpus",
-        "max_concurrent",
-        "loader_workers",
-        "micro_batch",
-        "checkpoint_minutes",
-    ),
-    "Failures and limits": (
-        "retry_failed",
-        "budget",
-        "hang_after",
-        "accept_changes",
-        "warns_after",
-        "fails_after",
-    ),
-}
-"""Heading in the help -> its options, in this order; all others come first."""
 
 
 class Command(TyperCommand):
@@ -64,13 +42,10 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.help = _plain(_reflowed(self.help or ""))
-        headings = {name: heading for heading, names in PANELS.items() for name in names}
-        places = {name: at for at, name in enumerate(headings)}
-        self.params.sort(key=lambda p: (isinstance(p, TyperOption), places.get(p.name or "", -1)))
-        for option in self.params:
-            if isinstance(option, TyperOption):
-                option.rich_help_panel = headings.get(option.name)
-                option.help = _plain(option.help or "")
+        self.params.sort(key=lambda each: isinstance(each, TyperOption))  # arguments first
+        for each in self.params:
+            if isinstance(each, TyperOption):
+                each.help = _plain(each.help or "")
 
     def get_params(self, ctx: Any) -> Any:
         """Return arguments and options as the help shows them."""

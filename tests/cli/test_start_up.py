@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import sweeps.cli
 import sweeps.cli.method
 from sweeps.__main__ import start
-from sweeps.cli.program import PANELS
+from sweeps.cli.options import EXECUTION, LIMITS
 from sweeps.plan.sweep import BaseOptions, make_sweep, save_sweep
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
@@ -93,8 +93,8 @@ def test_the_help_of_each_command_has_all_its_words_and_options_on_a_narrow_term
             assert " ".join(text.replace("\\[", "[").split()) in shown, words
         options = [option for each in command.params for option in each.opts]
         assert [option for option in options if option[:2] == "--" and option not in shown] == []
-        headings = re.findall("─ (Options|Execution|Failures and limits) ─", result.output)
-        assert headings == sorted(headings, key=["Options", *PANELS].index), words
+        headings = re.findall(f"─ (Options|{EXECUTION}|{LIMITS}) ─", result.output)
+        assert headings == sorted(headings, key=["Options", EXECUTION, LIMITS].index), words
 
 
 @pytest.mark.parametrize("name", APPS)

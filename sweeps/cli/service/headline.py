@@ -102,7 +102,12 @@ def planned_headline(
 def headline(
     ctx: typer.Context,
     label_workers: Annotated[
-        int, typer.Option(min=1, help="processes that refine labels without Ray")
+        int,
+        typer.Option(
+            min=1,
+            rich_help_panel=options.EXECUTION,
+            help="processes that refine labels without Ray",
+        ),
     ] = max(1, (os.cpu_count() or 2) // 2),
     notify: options.Notify = None,
     **given: Any,

@@ -94,6 +94,7 @@ def run(
         typer.Option(
             min=0,
             max=1e9,
+            rich_help_panel=options.LIMITS,
             help="GPU-hours (CPU-hours without GPUs) of the sweep, earlier runs included, after "
             "which nothing more starts",
         ),
@@ -101,7 +102,10 @@ def run(
     hang_after: Annotated[
         float,
         typer.Option(
-            min=0, max=1e9, help="seconds without progress before a trial is restarted; 0: never"
+            min=0,
+            max=1e9,
+            rich_help_panel=options.LIMITS,
+            help="seconds without progress before a trial is restarted; 0: never",
         ),
     ] = 1800.0,
     accept_changes: options.AcceptChanges = False,
