@@ -51,7 +51,7 @@ def test_a_job_asks_slurm_for_what_was_asked_for(job: Path) -> None:
 def test_a_job_runs_what_was_asked_for(job: Path, drawn: Path) -> None:
     (line,) = re.findall(r"^set -- (.*)$", job.read_text(), re.MULTILINE)
     words = ["run", "V", "VI", "--data", str(drawn), "--set", "labels.scales=[0.5, 1]"]
-    words += ["--store", str(job.parents[1] / "the store"), "--gpus", "1.0"]
+    words += ["--gpus", "1.0", "--store", str(job.parents[1] / "the store")]
     assert shlex.split(line) == words
 
 

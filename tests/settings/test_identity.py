@@ -172,6 +172,7 @@ def test_settings_come_alive_with_the_part_or_loss_that_reads_them() -> None:
         (ENHANCED, "views.reading"),
         (DECREASED, "views.padding"),
         (ENHANCED, "transfer.merged_gradient"),
+        (ENHANCED | {"transfer.single_view": "merged"}, "transfer.half_of"),
         (ENHANCED, "train.cls_over_views"),
         ({"network.context_association": True}, "network.affinity"),
         (
