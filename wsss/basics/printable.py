@@ -81,10 +81,11 @@ def mean_of_seeds(count: int) -> str:
     return f"{'' if count == 1 else 'mean of '}{counted(count, 'seed')}"
 
 
-def first_of(names: Sequence[str], shown: int) -> str:
-    """Return `a, b and 3 more`: the first names, and how many are left out."""
+def first_of(names: Sequence[str], shown: int = 3) -> str:
+    """Return `a, b and 3 more` in one line: the first names, and how many are left out."""
     left_out = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {left_out:,} more" if left_out > 0 else "")
+    more = f" and {left_out:,} more" if left_out > 0 else ""
+    return ", ".join(map(one_line, names[:shown])) + more
 
 
 def quoted(value: object) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from wsss.basics.files import cache_folder, expanded, read_json, write_json
 from wsss.basics.printable import first_of, printable
-from wsss.data.check_splits import SHOWN, VOC_ID, read_lists
+from wsss.data.check_splits import VOC_ID, read_lists
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
 from wsss.data.report import DataReport, MaskCounts
@@ -249,14 +249,14 @@ def _notes_on_labels(report: DataReport, seen: dict[str, CheckedImage]) -> Itera
         )
     if empty := [i for i, image in seen.items() if image.digest and not image.labels]:
         yield (
-            f"no class in {first_of(empty, SHOWN)}: a headline scores such an image; CAMs and "
+            f"no class in {first_of(empty)}: a headline scores such an image; CAMs and "
             "training need a class"
         )
     same = defaultdict[bytes, list[str]](list)
     for image_id, image in seen.items():
         same[image.digest].append(image_id)
     if twice := [" = ".join(names) for digest, names in same.items() if digest and names[1:]]:
-        yield f"the same picture under several ids: {first_of(twice, SHOWN)}"
+        yield f"the same picture under several ids: {first_of(twice)}"
 
 
 def _notes_on_masks(

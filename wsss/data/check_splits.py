@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from wsss.basics.printable import counted, first_of, one_line
+from wsss.basics.printable import counted, first_of
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.report import DataReport
@@ -41,8 +41,6 @@ DISJOINT = (
 TRAINED = "train_aug"
 VOC_ID = re.compile(r"\d{4}_\d{6}")
 FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug")
-SHOWN = 3
-"""Ids named in a line; the others are counted."""
 
 
 def read_lists(
@@ -127,5 +125,4 @@ def _orphans(dataset: VocDataset) -> Iterator[str]:
 
 
 def _named(ids: list[str]) -> str:
-    shown = first_of([one_line(image_id) for image_id in ids], SHOWN)
-    return f"{counted(len(ids), 'image')} ({shown})"
+    return f"{counted(len(ids), 'image')} ({first_of(ids)})"

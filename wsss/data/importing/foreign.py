@@ -8,7 +8,6 @@ import io
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -51,8 +50,6 @@ RECORD = "imported.json"
 """In an imported data set: what it was made from."""
 READ, UNREAD = ENDINGS["JPEGImages"], (".gif", ".tif", ".tiff", ".heic", ".avif")
 """Endings of pictures."""
-SHOWN = 3
-"""Names in a message; the others are counted."""
 
 
 class Region(NamedTuple):
@@ -93,11 +90,6 @@ class Foreign:
     """Pictures of the folder that the source does not name, or of a kind that is not read."""
 
 
-def some(names: Iterable[str]) -> str:
-    """Return names for a message; those after SHOWN are counted."""
-    return first_of([one_line(name) for name in names], SHOWN)
-
-
 class Pictures:
     """The pictures below a folder, found by path, by name, and by name without ending."""
 
@@ -136,7 +128,7 @@ class Pictures:
             found = whole or (fitting if place == 0 else [])
             if len(found) > 1:
                 raise DataError(
-                    f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; name the "
+                    f"{path}: {quoted(named)} may be {first_of(found)} in {self.folder}; name the "
                     "pictures' folder with --images, or write the picture's path below that folder"
                 )
             if found:
@@ -164,8 +156,8 @@ class Pictures:
         if missing:
             raise DataError(
                 f"{path}: {len(missing):,} of {counted(len(images), 'picture')} not found in "
-                f"{self.folder} ({some(missing)}); add them as JPEG, PNG, WEBP or BMP, remove them "
-                "from the file, or name their folder with --images"
+                f"{self.folder} ({first_of(missing)}); add them as JPEG, PNG, WEBP or BMP, remove "
+                "them from the file, or name their folder with --images"
             )
         unread = [name for name in self.others if name.lower().endswith(UNREAD)]
         unnamed = [name for name in self.names if name not in of_picture]
@@ -220,8 +212,8 @@ def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign
     split = _column(path, free, SPLIT_COLUMNS)
     if not image:
         raise DataError(
-            f"{path}: no column of pictures among {some(rows[0])}; name it with --image-column, or "
-            "write a header such as image,labels"
+            f"{path}: no column of pictures among {first_of([*rows[0]])}; name it with "
+            "--image-column, or write a header such as image,labels"
         )
     if label:
         separator = _separator(path, [row[label] for row in rows], options.separator)
@@ -333,8 +325,8 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
     depth = int(bool(tops) and splits == tops)
     if not depth and len({SPLITS[top.casefold()] for top in splits}) > 1:  # `train` is VOC's class
         raise DataError(
-            f"{path}: {some(sorted(tops - splits))} beside the splits {some(sorted(splits))}; move "
-            "it elsewhere, or into one of them"
+            f"{path}: {first_of(sorted(tops - splits))} beside the splits "
+            f"{first_of(sorted(splits))}; move it elsewhere, or into one of them"
         )
     images = {
         name: ForeignImage(
@@ -345,7 +337,7 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
     }
     if not images:
         labels = (".json", ".csv", ".tsv", ".xml")
-        found = some(sorted(name for name in pictures.others if name.endswith(labels)))
+        found = first_of(sorted(name for name in pictures.others if name.endswith(labels)))
         raise DataError(
             f"{path}: no folder of a class; make one per class with its pictures, or give COCO's "
             f"JSON or a CSV of labels{f' (there is {found})' * bool(found)}; VOC's XML needs no "

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rich.progress import Progress
 
 from wsss.basics.files import read_text, write_json
-from wsss.basics.printable import counted, one_line
+from wsss.basics.printable import counted, first_of, one_line
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.classes import CLASS_LIST, require_class_names
 from wsss.data.errors import DataError
@@ -33,7 +33,6 @@ from wsss.data.importing.foreign import (
     TableOptions,
     read_folders,
     read_table,
-    some,
 )
 from wsss.data.pictures.image import image_size
 from wsss.data.pictures.mask import write_label_png
@@ -133,7 +132,7 @@ def _read(request: ImportRequest) -> Foreign:
     counts = Counter(image.name for image in first.images + second.images)
     if both := [name for name, count in counts.items() if count > 1]:
         raise DataError(
-            f"{second.path}: has {some(both)} of {first.path}, too; keep each picture in one"
+            f"{second.path}: has {first_of(both)} of {first.path}, too; keep each picture in one"
         )
     unnamed = dict.fromkeys(first.unnamed + second.unnamed)
     return Foreign(
@@ -194,7 +193,7 @@ def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
         f"pictures that {foreign.path.name} does not label, or that are not read": foreign.unnamed,
         "classes in no image": [name for name in foreign.classes if name not in held],
     }
-    notes = [f"left out, {what}: {some(names)}" for what, names in left_out.items() if names]
+    notes = [f"left out, {what}: {first_of(names)}" for what, names in left_out.items() if names]
     return replace(foreign, classes=classes, images=images), notes
 
 
