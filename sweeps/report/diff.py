@@ -103,14 +103,7 @@ def compare(
 
 def _figure(results: Results, runs_a: Mapping[int, str], runs_b: Mapping[int, str]) -> Figure:
     """Compare two sides by one measure. runs_a, runs_b: seed -> run id."""
-    a, b = (
-        {
-            seed: m
-            for seed, run in runs.items()
-            if (m := results.mious[run].get(results.measure)) is not None
-        }
-        for runs in (runs_a, runs_b)
-    )
+    a, b = (results.values(runs, results.measure) for runs in (runs_a, runs_b))
     over_images = results.against(list(runs_b.values()), list(runs_a.values()))
     nothing = None, None
     return Figure(

@@ -6,7 +6,6 @@ agree with its IoUs, and the methods in both tables have the same mIoU in both.
 """
 
 from dataclasses import dataclass
-from statistics import fmean
 
 OURS = "Ours"
 """The row of the paper's own method in Tables I and II."""
@@ -33,11 +32,6 @@ class ClassRow:
     method: str
     ious: tuple[float, ...]
     printed_mean: float
-
-    @property
-    def computed_mean(self) -> float:
-        """Mean of the 21 printed IoUs, in percent."""
-        return fmean(self.ious)
 
 
 TABLE_I = (

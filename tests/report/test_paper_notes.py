@@ -56,8 +56,8 @@ def test_the_figures_follow_from_the_printed_tables() -> None:
     assert f"span {np.ptp(lambdas):.2f} mIoU (SD {np.std(lambdas):.3f})" in text
     assert f"span about {3.532 * 0.17:.2f}" in text
     *others, ours = TABLE_II
-    apart = max(abs(row.computed_mean - row.printed_mean) for row in others)
-    assert f"average {ours.computed_mean:.3f}, not the printed {ours.printed_mean}" in text
+    apart = max(abs(np.mean(row.ious) - row.printed_mean) for row in others)
+    assert f"average {np.mean(ours.ious):.3f}, not the printed {ours.printed_mean}" in text
     assert f"within {apart:.2f}" in text
     behind = np.max([row.ious for row in others], axis=0) - ours.ious
     assert TABLE_II_CLASSES[int(behind.argmax())] == "person"
