@@ -216,13 +216,12 @@ def _judge_contradictions(report: DataReport, seen: dict[str, CheckedImage]) -> 
 def _notes_on_xml(seen: dict[str, CheckedImage]) -> Iterator[str]:
     """Yield notes on what is allowed in XML, but may not be intended."""
     annotations = {i: image.annotation for i, image in seen.items() if image.annotation}
-    others = [(i, xml.picture) for i, xml in annotations.items() if xml.picture in {*seen} - {i}]
+    others = [i for i, xml in annotations.items() if xml.picture != i and xml.picture in seen]
     if others:
         yield (
             f"<filename> is that of another picture in {len(others)} of {len(annotations)} XML, "
-            "such as Annotations/{}.xml ({}); does each XML lie beside its own picture?".format(
-                *others[0]
-            )
+            f"such as Annotations/{others[0]}.xml ({annotations[others[0]].picture}); does each "
+            "XML lie beside its own picture?"
         )
     if resized := [i for i in annotations if seen[i].is_resized]:
         yield (
