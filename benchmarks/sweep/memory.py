@@ -12,14 +12,16 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from benchmarks.sweep.memory_work import NUM_SCORED
 
 WORK = "benchmarks.sweep.memory_work"
 SAMPLE_SECONDS = 0.2
-KINDS = ("Rss", "Pss", "Shared", "Private")
+KINDS = ("rss", "pss", "uss")
+"""Resident memory; a page that n processes map counted as 1/n; what a process has for itself."""
 
 
 class Measured(NamedTuple):
@@ -28,7 +30,7 @@ class Measured(NamedTuple):
     marks: list[dict[str, float]]
     """What each printed: `rss`, its high-water mark."""
     sampled: dict[str, float]
-    """Rss, Pss, Shared and Private, summed over them, at the sample with the largest Rss."""
+    """Each of KINDS, summed over them, at the sample with the largest rss."""
     seconds: float
 
 
@@ -46,7 +48,7 @@ def measure(
     while any(process.poll() is None for process in processes):
         found = [sample(process.pid) for process in processes]
         summed = {kind: sum(one[kind] for one in found) for kind in KINDS}
-        largest = max(largest, summed, key=lambda one: one["Rss"])
+        largest = max(largest, summed, key=lambda one: one["rss"])
         time.sleep(SAMPLE_SECONDS)
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
@@ -56,23 +58,17 @@ def measure(
 
 
 def sample(pid: int) -> dict[str, float]:
-    """Return a process's Rss, Pss, Shared and Private now, in MiB; zeros once it has ended."""
-    found = dict.fromkeys(KINDS, 0.0)
+    """Return a process's memory now, in MiB; zeros once it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    except OSError:
-        return found
-    for line in lines:
-        name, value = line.split(":")
-        kind, _, state = name.partition("_")
-        if kind in found and (not state or kind in ("Shared", "Private")):  # not Pss_Dirty
-            found[kind] += int(value.split()[0]) / 1024
-    return found
+        found = psutil.Process(pid).memory_full_info()
+    except psutil.Error:
+        return dict.fromkeys(KINDS, 0.0)
+    return {kind: getattr(found, kind) / 2**20 for kind in KINDS}
 
 
 def row(name: str, peak: float, measured: Measured | None = None, note: str = "") -> None:
     """Print a row: what, peak RSS, and the sampled PSS."""
-    pss = f"PSS {measured.sampled['Pss']:7.0f}  {measured.seconds:5.1f} s" if measured else note
+    pss = f"PSS {measured.sampled['pss']:7.0f}  {measured.seconds:5.1f} s" if measured else note
     print(f"{name:58} {peak:8.0f} MiB  {pss}", flush=True)
 
 
@@ -111,7 +107,7 @@ def large_trainings() -> None:
 def shared() -> None:
     """Print the memory of two trials at once, started separately, as by Ray."""
     found = measure("trial", copies=2).sampled
-    parts = "  ".join(f"{kind} {found[kind]:6.0f}" for kind in KINDS)
+    parts = "  ".join(f"{kind.upper()} {found[kind]:6.0f}" for kind in KINDS)
     print(f"{'two trials at once, tiny; MiB in all at the peak':58} {parts}", flush=True)
 
 
