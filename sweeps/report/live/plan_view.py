@@ -10,7 +10,7 @@ from sweeps.plan.cost import CostEstimate
 from sweeps.plan.states import STATUSES, TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.document import Column, Grid, Row, in_one_group
+from sweeps.report.document import Block, Column, Grid, Row, Text, in_one_group
 from sweeps.report.formats.terminal import as_rich, print_blocks
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.report.live.status import Status
@@ -36,17 +36,16 @@ class PlanView:
 
     def print(self, console: Console, *, concurrent: int, show_all: bool) -> None:
         """Print a line per configuration, or per table if there are many, then the totals."""
-        console.print(as_rich(self.sweep.describe()))
+        print_blocks(console, [Text(self.sweep.describe())])
+        more: tuple[Block, ...] = (Text(LEGEND, "soft"),)
         if show_all or self.plan.num_configs <= MAX_CONFIGURATIONS:
             for line in self.configuration_lines():
                 console.print(as_rich(line), soft_wrap=True)
-            console.print(as_rich(LEGEND, style="dim"))
         else:
-            print_blocks(console, [self.summary()])
-            console.print(as_rich(f"{self.plan.num_configs} configurations: list them with --all"))
-        console.print(as_rich(self.totals()))
-        for line in cost_lines(self.cost, concurrent=concurrent):
-            console.print(as_rich(line))
+            hint = f"{self.plan.num_configs} configurations: list them with --all"
+            more = (self.summary(), Text(hint))
+        totals = (self.totals(), *cost_lines(self.cost, concurrent=concurrent))
+        print_blocks(console, (*more, *map(Text, totals)))
 
     def configuration_lines(self) -> Iterator[str]:
         """Yield a line per configuration: its seeds' states, the time left, its cells."""
@@ -58,8 +57,6 @@ class PlanView:
 
     def summary(self) -> Grid:
         """Return a line per table: cells, configurations, trials by status, time left."""
-        all_states = {state.status for state in self.states.values()}
-        shown = [status for status in STATUSES if status in all_states]
         rows = []
         for table in self.plan.tables:
             cells = [self.plan.cell_trials[reference] for reference, _ in table.cells()]
@@ -68,11 +65,11 @@ class PlanView:
             counts = Counter(self.states[run_id].status for run_id in trials)
             entries = (
                 *(str(len(cells)), str(len(configs))),
-                *(str(counts[status] or "") for status in shown),
+                *(str(counts[status] or "") for status in STATUSES),
                 _time_left(trials.values(), self.cost),
             )
             rows.append(Row((table.name,), entries))
-        columns = tuple(map(Column, ("cells", "configurations", *shown, "time left")))
+        columns = tuple(map(Column, ("cells", "configurations", *STATUSES, "time left")))
         return Grid("plan", ("table",), columns, in_one_group(rows))
 
     def totals(self) -> str:
