@@ -289,34 +289,48 @@ def test_one_setting_says_where_everything_is(
     local = open_store(str(tmp_path / "results"))
     assert (local.root, local.remote.url) == (tmp_path / "results", None)
     assert local.artifact_location == f"file://{tmp_path}/results/mlartifacts"
-    store = open_store("s3://bucket/some/prefix/")
-    digest = hashlib.sha256(b"s3://bucket/some/prefix").hexdigest()[:16]
+    url = "s3://bucket/some/prefix"
+    store, digest = open_store(f"{url}/"), hashlib.sha256(url.encode()).hexdigest()[:16]
     assert store.root == tmp_path / ".cache" / "wsss" / digest
-    assert store.artifact_location == "s3://bucket/some/prefix/mlartifacts"
+    assert store.artifact_location == f"{url}/mlartifacts"
     assert store.remote.key("runs/a") == "some/prefix/runs/a"
     assert Remote("s3://bucket", tmp_path).key("runs/a") == "runs/a"
-    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    assert open_store("s3://bucket/some/prefix").root == tmp_path / "mirror"
-    open_store("s3://bucket/some/prefix").remote.machine()
-    with pytest.raises(StoreError, match="mirror of s3://bucket/some/prefix; set WSSS"):
-        open_store("s3://bucket/other").pull_results()
-    (tmp_path / "mirror/.machine").write_bytes(b"")
-    with pytest.raises(StoreError, match=r"\.machine: damaged; delete it"):
-        open_store("s3://bucket/some/prefix").remote.machine()
-    for wrong in ("gs://bucket/x", "s3:///x", Path("s3://bucket/x")):
-        with pytest.raises(StoreError, match="not an object store; write s3://bucket/prefix"):
-            open_store(wrong)
-    monkeypatch.setenv("WSSS_MIRROR", __file__)
-    with pytest.raises(StoreError, match=r"not writable .* give another folder with WSSS_MIRROR"):
-        open_store("s3://bucket/x").check_writable()
-    monkeypatch.delenv("WSSS_MIRROR")
     monkeypatch.setenv("XDG_CACHE_HOME", "caches")
+    store = open_store(url)
+    assert store.root == store.remote.mirror == Path("caches/wsss", digest).absolute()
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
+    assert open_store(url).root == tmp_path / "mirror"
+
+
+def test_a_mirror_belongs_to_one_store(mirror: Path) -> None:
     store = open_store("s3://bucket/x")
-    assert store.root == store.remote.mirror == Path("caches/wsss").absolute() / store.root.name
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/nonexistent")
-    with pytest.raises(StoreError, match=r"no home folder .* name a folder with WSSS_MIRROR"):
-        open_store("s3://bucket/x")
+    store.remote.machine()
+    with pytest.raises(StoreError, match="mirror of s3://bucket/x; set WSSS_MIRROR to another"):
+        open_store("s3://bucket/other").pull_results()
+    (mirror / ".machine").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"\.machine: damaged; delete it"):
+        store.remote.machine()
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "told"),
+    [
+        *(
+            (wrong, "WSSS_MIRROR=", "not an object store; write s3://bucket/prefix")
+            for wrong in ("gs://bucket/x", "s3:///x", Path("s3://bucket/x"))
+        ),
+        ("s3://bucket/x", f"WSSS_MIRROR={__file__}", r"not writable .* folder with WSSS_MIRROR"),
+        ("s3://bucket/x", "HOME=/nonexistent", r"no home folder .* a folder with WSSS_MIRROR"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, address: str | Path, variable: str, told: str
+) -> None:
+    for name in ("WSSS_MIRROR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(*variable.split("="))
+    with pytest.raises(StoreError, match=told):
+        open_store(address).check_writable()
 
 
 def finish_run(store: Store, run_id: str, figures: dict[str, Any]) -> None:
