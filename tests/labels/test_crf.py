@@ -79,15 +79,11 @@ def test_a_blob_off_its_object_moves_onto_the_object(preset: str) -> None:
 
 @needs_crf
 def test_read_only_and_strided_arrays_are_taken_and_left_alone() -> None:
-    image, probs = smooth_image(8, 10), random_probs(2, 8, 10)
-    expected = dense_crf(image, probs, CrfConfig())
-    flipped, turned = image[::-1], probs.transpose(1, 2, 0).copy().transpose(2, 0, 1)
-    flipped.flags.writeable = turned.flags.writeable = False
-    copies = flipped.copy(), turned.copy()
-    found = dense_crf(flipped[::-1], turned, CrfConfig())
-    assert np.array_equal(found, expected)
-    assert np.array_equal(flipped, copies[0])
-    assert np.array_equal(turned, copies[1])
+    image, probs = smooth_image(8, 10)[::-1], random_probs(2, 8, 10)
+    expected = dense_crf(image.copy(), probs, CrfConfig())
+    strided = probs.transpose(1, 2, 0).copy().transpose(2, 0, 1)
+    image.flags.writeable = strided.flags.writeable = False
+    assert np.array_equal(dense_crf(image, strided, CrfConfig()), expected)
 
 
 @needs_crf

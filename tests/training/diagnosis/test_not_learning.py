@@ -119,13 +119,16 @@ def test_the_board_shows_a_warning_while_it_lasts(sweep: Sweep) -> None:
 def test_the_tracking_thread_hears_of_a_warning_in_mid_epoch(sweep: Sweep) -> None:
     nowhere: Any = None
     thread, trial = TrackingThread(nowhere, print), cell(sweep, "no,no")
-    thread.update(trial, status="running")
-    thread.update(trial, status="running", record={"epoch": 0.0})
-    assert thread.notices.qsize() == 1
-    thread.update(trial, status="running", record={"epoch": 0.0, "warning": str(WARNING)})
-    assert thread.notices.qsize() == 2
-    thread.update(trial, status="done", record={"epoch": 0.0})
-    assert thread.notices.qsize() == 3
+
+    def is_noticed(status: str, **record: Any) -> bool:
+        thread.pending.clear()
+        thread.update(trial, status=status, record={"epoch": 0.0} | record)
+        return bool(thread.pending)
+
+    assert is_noticed("running")
+    assert not is_noticed("running")
+    assert is_noticed("running", warning=str(WARNING))
+    assert is_noticed("done")
 
 
 def test_the_report_lists_failures_with_their_meaning_and_warnings(
