@@ -4,6 +4,7 @@ It counts the verdicts on the differences to each cell's baseline (`sweeps.evide
 the runs are not at the paper's scale, it speaks only about these runs.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ TONES: dict[Word, BadgeTone] = {
 }
 
 _Said = tuple[str, BadgeTone]
+Judged = Sequence[tuple[Word, CellEvidence]]
 
 
 def named(word: Word, scale: Scale) -> str:
@@ -64,9 +66,9 @@ def answer(found: TableReport) -> Strip:
     return Strip(question, f"{start}{words}.{_lacking(cells)}", tone, _next(found, judged))
 
 
-def _judged(cells: Sequence[CellReport]) -> list[CellEvidence]:
-    """Return the evidence of all verdicts; of cells with the same trials it is one difference."""
-    return list({id(cell.evidence): cell.evidence for cell in cells if cell.verdict}.values())
+def _judged(cells: Sequence[CellReport]) -> Judged:
+    """Return all verdicts with their evidence; of cells with the same trials it is one."""
+    return list({id(c.evidence): (c.verdict.word, c.evidence) for c in cells if c.verdict}.values())
 
 
 def _lacking(cells: Sequence[CellReport]) -> str:
@@ -85,7 +87,7 @@ def _lacking(cells: Sequence[CellReport]) -> str:
     return words
 
 
-def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: float) -> _Said:
+def _against_the_paper(judged: Judged, scale: Scale, margin: float) -> _Said:
     """Return the counts of the verdicts and their tone.
 
     Open: at least half of the differences are not resolvable. Yes: more than half are reproduced,
@@ -94,18 +96,14 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: flo
     """
     if not judged:
         return "no difference to the baseline is measured yet", "open"
-    if all(evidence.differences.n == 1 for evidence in judged):
+    if all(evidence.differences.n == 1 for _, evidence in judged):
         return "one seed per cell", "open"
-    words = [evidence.verdict.word for evidence in judged if evidence.verdict]
-    counts, of_all = Counter(words), f" of {counted(len(judged), 'difference')}"
+    counts = Counter(word for word, _ in judged)
     names = {word: named(word, scale) for word in Word if counts[word]}
-    signs = zip(words, judged, strict=True)
-    if n := sum(w is Word.REPRODUCED and not e.has_sign(margin) for w, e in signs):
+    if n := sum(w is Word.REPRODUCED and not e.has_sign(margin) for w, e in judged):
         names[Word.REPRODUCED] += f" ({n} at most {margin:g} in the paper, sign not checked)"
-    said = ", ".join(
-        f"{counts[word]}{'' if at else of_all} {name}"
-        for at, (word, name) in enumerate(names.items())
-    )
+    parts = (f"{counts[word]} {name}" for word, name in names.items())
+    said = ", ".join(parts).replace(" ", f" of {counted(len(judged), 'difference')} ", 1)
     if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
         return said, "open"
     refuted = counts[Word.NOT_REPRODUCED]
@@ -118,17 +116,18 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale, margin: flo
 
 def _among_themselves(found: Sequence[CellEvidence]) -> _Said:
     """Return how many cells differ from their baseline, whatever the paper prints."""
-    tested = [evidence.differs for evidence in found if evidence.differs is not None]
+    tested = [evidence for evidence in found if evidence.differs is not None]
     if not tested:
         return ("one seed per cell" if found else "nothing to compare yet"), "open"
-    seeds = counted(min(e.differences.n for e in found if e.differs is not None), "seed")
-    if not any(tested):
+    num_differing = sum(bool(evidence.differs) for evidence in tested)
+    seeds = counted(min(evidence.differences.n for evidence in tested), "seed")
+    if not num_differing:
         of_all = f" of {len(tested)} cells" if len(tested) > 1 else ""
         return f"none{of_all} is shown to, with {seeds}", "open"
-    return f"Yes: {sum(tested)} of {counted(len(tested), 'cell')}, with {seeds}", "plain"
+    return f"Yes: {num_differing} of {counted(len(tested), 'cell')}, with {seeds}", "plain"
 
 
-def _next(found: TableReport, judged: Sequence[CellEvidence]) -> str:
+def _next(found: TableReport, judged: Judged) -> str:
     """Return the command to run next; empty if more seeds, up to MOST_SEEDS, would not help."""
     cells = found.cells.values()
     seeds = max(len(cell.trials) for cell in cells)
@@ -138,20 +137,17 @@ def _next(found: TableReport, judged: Sequence[CellEvidence]) -> str:
         return found.command(seeds)
     if len(cells) > 1 and seeds == 1:
         return found.command(FIRST_SEEDS)
-    needed = [
-        n
-        for evidence in judged
-        if evidence.verdict and evidence.verdict.word is Word.NOT_RESOLVABLE
-        if (n := _seeds(evidence, found.margin)) and seeds < n <= MOST_SEEDS
-    ]
-    return found.command(max(needed)) if needed else ""
+    open_ones = (e for word, e in judged if word is Word.NOT_RESOLVABLE)
+    needed = (_seeds(evidence, found.margin) for evidence in open_ones)
+    most = max((n for n in needed if seeds < n <= MOST_SEEDS), default=None)
+    return "" if most is None else found.command(int(most))
 
 
-def _seeds(evidence: CellEvidence, margin: float) -> int | None:
-    """Return how many seeds would decide about a difference at its noise; None for too many."""
+def _seeds(evidence: CellEvidence, margin: float) -> float:
+    """Return how many seeds would decide about a difference at its noise; inf for too many."""
     if evidence.differences.sd is None:
         return FIRST_SEEDS
     needed = [seeds_for_equivalence(margin, evidence.differences.sd)]
     if evidence.has_sign(margin):
         needed.append(evidence.seeds_needed)
-    return None if None in needed else max(n for n in needed if n is not None)
+    return max(math.inf if n is None else n for n in needed)
