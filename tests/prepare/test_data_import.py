@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -333,14 +334,8 @@ def test_an_import_is_whole_or_absent_and_done_once(
 ) -> None:
     source, made = pictures.with_name("labels.csv"), pictures.with_name("made")
     source.write_text("image,labels\n1.jpg,cat\n2.png,dog\n3.JPG,dog\n")
-    write = importing._write_image
-
-    def interrupted(*arguments: Any) -> list[str]:
-        write(*arguments)
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(importing, "_write_image", interrupted)
+        patch.setattr(importing, "write_json", Mock(side_effect=KeyboardInterrupt))
         assert run(source, "--images", pictures).exit_code != 0
     assert [path for path in pictures.parent.iterdir() if path.is_dir()] == [pictures]
 
