@@ -13,9 +13,10 @@ from PIL import Image
 
 from sweeps.cli.method.predict import read_network
 from sweeps.plan.chains.chain import ChainConfig, counts_id
-from sweeps.stages.labels import WriteLabels
+from sweeps.stages.labels import InferCams, WriteLabels
 from sweeps.stages.segmentation import Predict, TrainDeepLab
-from sweeps.stages.stage import Place, complete
+from sweeps.stages.stage import Place, attempt, complete
+from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from wsss.basics.files import write_json
 from wsss.config import RunConfig
@@ -223,6 +224,17 @@ def test_metrics_hold_the_score_of_the_written_predictions(
     assert (metrics["miou"], metrics["iou"]) == (expected.miou, expected.iou)
     assert (folder / "gallery.png").is_file()
     assert metrics["labels_score"]["num_images"] == len(dataset.image_ids("train"))
+
+
+def test_a_folder_of_somebody_elses_maps_is_refused(
+    drawn: Path, tiny_chain: ChainConfig, tmp_path: Path
+) -> None:
+    stage, out = InferCams(tiny_chain), tmp_path / "out"
+    place = Place(Store(tmp_path, named={stage.rel: out}), drawn)
+    out.mkdir()
+    (out / "a.npz").touch()
+    with pytest.raises(StoreError, match=rf"{out}: holds files, and no stage\.json says"):
+        next(attempt(stage, place))
 
 
 def test_every_result_says_what_it_was_made_from(store: Path, tiny_chain: ChainConfig) -> None:

@@ -354,6 +354,15 @@ def test_another_machine_reads_results_without_checkpoints(here: Remote, there: 
     assert not theirs.cam("c").checkpoints.exists()
 
 
+def test_what_was_finished_here_and_never_uploaded_goes_up_when_it_is_asked_for(
+    port: int, here: Remote
+) -> None:
+    store = Store(here.mirror, here)
+    finish_run(store, "r", {"miou_fixed": 12.5})
+    assert store.run("r").is_finished()
+    assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/done.json"]
+
+
 def test_a_failure_that_is_cleared_does_not_come_back(
     port: int, here: Remote, there: Remote
 ) -> None:
