@@ -159,8 +159,9 @@ class Training:
                 "images of a forward, so parts would train another network; leave the option out, "
                 "or set network.batch_norm=frozen"
             )
-        start = checkpoints.restore(self.model, self.optimizer) if checkpoints else None
-        position = start or Position(0, 0)
+        position = Position(0, 0)
+        if checkpoints:
+            position = checkpoints.restore(self.model, self.optimizer)
         self.iteration = position.iteration
         """Iterations done."""
         self.seconds = position.seconds
