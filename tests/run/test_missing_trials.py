@@ -12,6 +12,7 @@ from sweeps.run.subjects.tables import MissingTrials
 from sweeps.store.errors import StoreError
 from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store
+from wsss.basics.errors import ForeseenError
 
 SCORES = tuple(
     trial
@@ -142,6 +143,8 @@ def test_while_the_store_is_away_no_score_fails_and_the_next_start_tries_them_ag
 ) -> None:
     scene = Scene(tmp_path)
     away = break_of(KEY, RaisedError(StoreError("s3://b/x: no answer")))
+    broken = break_of(KEY, RaisedError(ForeseenError("a.jpg: broken")))
+    assert (away.cause, broken.cause, broken.note.comes_again) == ("killed", "failed", True)
     for _ in range(MAX_RESTARTS + 1):
         scene.start()
         scene.dispatch.broke(away)
