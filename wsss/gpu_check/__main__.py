@@ -97,13 +97,14 @@ def pick(name: str | None, *, small: bool) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def new_sections() -> dict[str, Section]:
-    """Return the sections in the page's order: title, question, share of the time, and code."""
-    return {
-        "machine": Section(
-            "The machine", "Where all numbers below were measured.", 1, look_at_machine
+def new_sections() -> list[Section]:
+    """Return the sections in the page's order: name, title, question, share of time, and code."""
+    return [
+        Section(
+            "machine", "The machine", "Where all numbers below were measured.", 1, look_at_machine
         ),
-        "equality": Section(
+        Section(
+            "equality",
             "Equality",
             "One step of every training, and every inference, on the CPU and on the device in full "
             "fp32: the same losses, gradients and maps? This decides whether results can be "
@@ -111,53 +112,58 @@ def new_sections() -> dict[str, Section]:
             45,
             check_equality,
         ),
-        "speed": Section(
-            "Speed of a step", "Training at full size, from batches in memory.", 36, measure_steps
+        Section(
+            "speed",
+            "Speed of a step",
+            "Training at full size, from batches in memory.",
+            36,
+            measure_steps,
         ),
-        "loading": Section(
+        Section(
+            "loading",
             "Loader and step",
             "CPU processes decode and crop pictures. Do they keep up with the fastest step?",
             8,
             measure_loading,
         ),
-        "inference": Section(
+        Section(
+            "inference",
             "Inference",
             "Multi-scale CAMs, from which pseudo-labels are made.",
             9,
             measure_inference,
         ),
-        "real_training": Section(
+        Section(
+            "real_training",
             "A short real training",
             "From files to a score, with few pictures and few steps.",
             20,
             train_for_real,
         ),
-        "projection": Section(
+        Section(
+            "projection",
             "Hours of the paper's tables",
             "Extrapolated from sections 3 to 5; none of it has been run.",
             1,
             project,
         ),
-    }
+    ]
 
 
 def check(bench: Bench) -> int:
     """Run all sections; write the page after each. Returns the exit code."""
-    sections, done = new_sections(), dict[str, Section]()
-    started = time.monotonic()
+    sections, started = new_sections(), time.monotonic()
     end = started + 60 * PLANNED * bench.minutes
-    for name, section in sections.items():
+    for number, section in enumerate(sections, start=1):
         print(f"\n{section.title} ...", flush=True)
-        to_come = sum(other.share for key, other in sections.items() if key not in done)
-        now = time.monotonic()
-        section.end = now + (end - now) * section.share / to_come
-        done[name] = section
+        now, to_come = time.monotonic(), sections[number - 1 :]
+        section.end = now + (end - now) * section.share / sum(one.share for one in to_come)
         section.attempt("this section", partial(section.measure, bench, section))
-        print(printable(section_text(len(done), section)), flush=True)
-        write(bench, done, time.monotonic() - started, len(sections))
-    out = bench.out
-    print(f"\n{out / 'gpu_check.txt'}: the page; gpu_check.json: its numbers")
-    return int(any(line.verdict == "FAIL" for one in done.values() for line in one.lines()))
+        print(printable(section_text(number, section)), flush=True)
+        progress = f"{number} of {len(sections)} sections"
+        write(bench, sections[:number], progress, time.monotonic() - started)
+    print(f"\n{bench.out / 'gpu_check.txt'}: the page; gpu_check.json: its numbers")
+    return int(any(line.verdict == "FAIL" for one in sections for line in one.lines()))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ class Line(NamedTuple):
 class Section:
     """One section of the check, and what it found so far."""
 
+    name: str
+    """In gpu_check.json."""
     title: str
     asks: str
     """What it wants to know."""
@@ -130,19 +132,18 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def write(bench: Bench, sections: dict[str, Section], seconds: float, planned: int) -> None:
-    """Write gpu_check.txt and gpu_check.json, with the sections done so far, of those planned."""
+def write(bench: Bench, sections: Sequence[Section], progress: str, seconds: float) -> None:
+    """Write gpu_check.txt and gpu_check.json with the sections done so far."""
     found = {
         "options": {name: getattr(bench, name) for name in OPTIONS},
         "seconds": round(seconds, 1),
-        "lines": {n: [line._asdict() for line in one.lines()] for n, one in sections.items()},
-        "sections": {n: one.numbers | {"skipped": one.skipped} for n, one in sections.items()},
+        "lines": {one.name: [line._asdict() for line in one.lines()] for one in sections},
+        "sections": {one.name: one.numbers | {"skipped": one.skipped} for one in sections},
     }
     with whole_or_absent(bench.out / "gpu_check.json") as partial:
         partial.write_bytes(to_json(found, indent=1, inf_nan_mode="strings", fallback=str))
-    progress = f"{len(sections)} of {planned} sections, {seconds / 60:.1f} minutes"
+    page = render(str(bench.device), f"{progress}, {seconds / 60:.1f} minutes", sections)
     with whole_or_absent(bench.out / "gpu_check.txt") as partial:
-        page = render(str(bench.device), progress, list(sections.values()))
         partial.write_text(page, encoding="utf-8")
 
 

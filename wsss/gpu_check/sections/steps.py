@@ -41,7 +41,7 @@ def measure_steps(bench: Bench, section: Section) -> None:
         f"{batch} images of {preset.train.crop_size} px per step, preset {bench.preset}"
         f"{', made SMALLER: not the speed of that preset' if bench.small else ''}. B0: bare "
         "network, one view. F0: full module. F3: full module, three views; also with smaller "
-        "micro-batches. Images are the data set's, from memory: no loading.",
+        "micro-batches. An image counts once, whatever its views, and comes from memory.",
     )
     if bench.on_gpu:
         waits = section.numbers["waits"] = {}
