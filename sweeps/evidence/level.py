@@ -26,10 +26,8 @@ class LevelOrShape(NamedTuple):
 
     kind: Change | None
     reason: str
+    """Empty without a seed that the cell and its baseline have."""
 
-
-NEITHER = LevelOrShape(None, "")
-"""Of a cell without evidence."""
 
 CHANGE_WORDS = {
     Change.SHAPE: "of shape (same sign however the threshold is chosen)",
@@ -49,34 +47,44 @@ def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> L
     others; or not there, but by all others with the same sign (fewer of three may be chance).
     None otherwise, for fewer than two seeds, or without another measure.
     """
-    if fixed.holm_p is None or fixed.differences.mean is None:
+    others = {name: other for name, other in others.items() if other.differences.n}
+    if not fixed.differences.n:
+        return LevelOrShape(None, "")
+    if fixed.holm_p is None:
         return LevelOrShape(None, "one seed cannot tell level and shape apart")
     if not others:
         return LevelOrShape(None, "no other choice of threshold was measured")
     sign = _sign(fixed) if fixed.differs else _sign(next(iter(others.values())))
     same = [name for name, other in others.items() if other.differs and _sign(other) == sign]
+    if len(same) == len(others):
+        kind = Change.SHAPE if fixed.differs else Change.PARTLY
+    elif fixed.differs:
+        kind = Change.PARTLY if same else Change.LEVEL
+    else:
+        kind = None
     figures = ", ".join(
         f"{name} {evidence.differences.mean:+z.2f} ({p_words(evidence.holm_p)})"
         for name, evidence in {"fixed": fixed, **others}.items()
         if evidence.differences.mean is not None and evidence.holm_p is not None
     )
-    if not fixed.differs and len(same) < len(others):
-        return LevelOrShape(None, f"no difference shown at the fixed score: {figures}")
-    if not fixed.differs:
-        kind = Change.PARTLY
-        words = f"partly of shape (not at the fixed score, but {' and '.join(same)})"
-    elif len(same) == len(others):
-        kind, words = Change.SHAPE, CHANGE_WORDS[Change.SHAPE]
-    elif same:
-        kind = Change.PARTLY
+    if kind is None:
+        words = "no difference shown at the fixed score"
+    elif kind is Change.PARTLY and fixed.differs:
         words = f"partly of shape (at the fixed score and {' and '.join(same)} only)"
+    elif kind is Change.PARTLY:
+        words = f"partly of shape (not at the fixed score, but {' and '.join(same)})"
     else:
-        kind, words = Change.LEVEL, CHANGE_WORDS[Change.LEVEL]
-        if turned := [name for name, other in others.items() if other.differs]:
-            words += f", and has the other sign at {' and '.join(turned)}"
-        elif not any(_drops(fixed, other) for other in others.values()):
-            words += ", though these seeds do not show it to be smaller at other thresholds"
+        words = CHANGE_WORDS[kind] + (_elsewhere(fixed, others) if kind is Change.LEVEL else "")
     return LevelOrShape(kind, f"{words}: {figures}")
+
+
+def _elsewhere(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> str:
+    """Say of a difference of level where its sign turns, or that its loss is not shown."""
+    if turned := [name for name, other in others.items() if other.differs]:
+        return f", and has the other sign at {' and '.join(turned)}"
+    if any(_drops(fixed, other) for other in others.values()):
+        return ""
+    return ", though these seeds do not show it to be smaller at other thresholds"
 
 
 def _sign(evidence: CellEvidence) -> bool:

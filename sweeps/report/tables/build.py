@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from sweeps.evidence import calibration
 from sweeps.evidence.images import argmax_stability
-from sweeps.evidence.level import NEITHER, level_or_shape
+from sweeps.evidence.level import level_or_shape
 from sweeps.evidence.verdict import NO_EVIDENCE, CellEvidence, table_verdicts
 from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import scale_of, scored_classes
@@ -148,9 +148,8 @@ class _TableEvidence:
             if len(common) > 1:
                 pairs = [(mine[seed], theirs[seed]) for seed in common]
                 better_over_seeds = float(argmax_stability(pairs)[0])
-        evidence = {m: found[name] for m, found in self.evidence.items() if name in found}
+        evidence = {m: found.get(name, NO_EVIDENCE) for m, found in self.evidence.items()}
         others = {m.heading: found for m, found in evidence.items() if m is not Measure.fixed}
-        fixed = evidence.get(Measure.fixed)
         return CellReport(
             reference=name,
             labels=self.labels[name],
@@ -161,8 +160,8 @@ class _TableEvidence:
             states={seed: results.states[run] for seed, run in own.items()},
             mious={measure: found[name] for measure, found in self.mious.items()},
             values=mine,
-            evidence=evidence.get(results.measure, NO_EVIDENCE),
-            level=level_or_shape(fixed, others) if fixed else NEITHER,
+            evidence=evidence[results.measure],
+            level=level_or_shape(evidence[Measure.fixed], others),
             image_interval=results.image_interval([own[seed] for seed in mine]),
             image_difference=image_difference,
             better_over_seeds=better_over_seeds,
