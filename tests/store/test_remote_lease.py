@@ -17,6 +17,7 @@ from sweeps.store.errors import StoreError
 from sweeps.store.remote.bucket import Times
 from sweeps.store.remote.lease import Lease, LeaseHeldError
 from sweeps.store.remote.mirror import Remote
+from sweeps.store.store import Store
 
 KEY = "x/leases/sweeps/s"
 
@@ -126,6 +127,21 @@ def test_a_holder_that_slept_notices_that_it_was_replaced_and_leaves_the_new_one
         sleeper.check()
     sleeper.release()
     assert content(port) == {"token": "another"}
+
+
+def test_who_has_lost_the_lease_of_a_folder_neither_finishes_nor_shares_it(
+    port: int, tmp_path: Path
+) -> None:
+    remote = Remote(f"s3://{BUCKET}/x", tmp_path, QUICK)
+    folder = Store(remote.mirror, remote).cam("c")
+    with folder.hold():
+        taken = json.dumps({"token": "another"})
+        client(port).put_object(Bucket=BUCKET, Key="x/leases/cams/c", Body=taken)
+        wait_for(lambda: folder._lock.lost)
+        for act in (folder.share, lambda: folder.finish({"epochs": 3})):
+            with pytest.raises(StoreError, match="taken over by another process"):
+                act()
+    assert not (folder.path / "done.json").exists()
 
 
 def test_no_error_ends_the_heartbeats_and_each_is_said(
