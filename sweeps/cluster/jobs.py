@@ -7,7 +7,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -55,9 +55,12 @@ RAYS_LINE = "Running entrypoint for job"
 """Start of the last of Ray's own lines in a job's log."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A sweep to run on the cluster; paths are the cluster's."""
+    """A sweep to run on the cluster; paths are the cluster's. It is planned when it is made.
+
+    Raises ConfigError for what the cluster would otherwise refuse after the upload.
+    """
 
     tables: Sequence[str | Table]
     preset: str
@@ -72,30 +75,28 @@ class Request:
     probe: int | None = None
     files: Sequence[str] = ()
     """Paths of own tables within the project."""
+    name: str = field(init=False)
+    """Tables and preset."""
+    digest: str = field(init=False)
+    """Equal for equal tables, settings, data and store."""
 
-
-def name_and_digest(request: Request) -> tuple[str, str]:
-    """Return a sweep's name, and a digest that is equal for equal tables, settings, data and store.
-
-    Raises ConfigError for what the cluster would otherwise refuse after the upload.
-    """
-    data, weights, store = request.data, request.weights, request.store
-    named = weights if weights in NAMES else None  # a file is read on the cluster
-    asked = parse_assignments(list(request.settings))
-    planned, settled = settled_tables(request.tables, request.preset, asked, named)
-    plan = make_plan(planned, settled.config, 1)
-    for option, value, known in (
-        ("--data", data, set(DRAWN)),
-        ("--weights", weights, {None, *NAMES}),
-        ("--store", store, {None}),
-    ):
-        if value not in known:
-            require_on_cluster(option, value or "")
-    runs = [trial.run_id for trial in plan.trials]
-    parts = json.dumps(list(map(definition, planned))), runs
-    text = repr((*parts, data, weights, store, request.probe))
-    name = "-".join([*(table.name for table in planned), request.preset])
-    return name, hashlib.sha256(text.encode()).hexdigest()[:16]
+    def __post_init__(self) -> None:
+        named = self.weights if self.weights in NAMES else None  # a file is read on the cluster
+        asked = parse_assignments(list(self.settings))
+        planned, settled = settled_tables(self.tables, self.preset, asked, named)
+        plan = make_plan(planned, settled.config, 1)
+        for option, value, known in (
+            ("--data", self.data, set(DRAWN)),
+            ("--weights", self.weights, {None, *NAMES}),
+            ("--store", self.store, {None}),
+        ):
+            if value not in known:
+                require_on_cluster(option, value or "")
+        runs = [trial.run_id for trial in plan.trials]
+        parts = json.dumps(list(map(definition, planned))), runs
+        text = repr((*parts, self.data, self.weights, self.store, self.probe))
+        self.name = "-".join([*(table.name for table in planned), self.preset])
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def require_on_cluster(option: str, path: str) -> None:
@@ -129,9 +130,8 @@ def submit(
 
     Returns the job's id, and its command if it exists already, else "".
     root: the project; job_id: None makes one from tables, preset and time; python: the interpreter
-    on the head. Raises JobError, and ConfigError as `name_and_digest`.
+    on the head. Raises JobError.
     """
-    name, digest = name_and_digest(request)
     for job in our_jobs(server):
         ended, named = job.status.is_terminal(), job.submission_id == job_id
         if ended and named:
@@ -139,9 +139,9 @@ def submit(
                 f"{job_id}: a job of this name has ended ({job.status}), and Ray takes a name only "
                 "once; give another --id, or none"
             )
-        if named or (not ended and (job.metadata or {}).get(SAME) == digest):
+        if named or (not ended and (job.metadata or {}).get(SAME) == request.digest):
             return job.submission_id, job.entrypoint
-    title = re.sub(r"[^A-Za-z0-9-]+", "-", name)[:70]
+    title = re.sub(r"[^A-Za-z0-9-]+", "-", request.name)[:70]
     chosen = job_id or f"sweep-{title}-{datetime.now():%Y%m%d-%H%M%S}"
     also = list(request.files)
     if request.data in DRAWN:  # uploaded with the code, so that every node has it
@@ -151,7 +151,7 @@ def submit(
         ["sweeps", "run", *request.words, "--address", "auto"], store=request.store, python=python
     )
     words = shlex.join([*request.words, *(("--store", request.store) if request.store else ())])
-    about = {SAME: digest, WORDS: words}
+    about = {SAME: request.digest, WORDS: words}
     start(server, chosen, command, root, metadata=about, also=also)
     return chosen, ""
 

@@ -23,15 +23,7 @@ from sweeps.cluster.fetch import Fetched, fetch_by_rsync, fetch_from_bucket
 from sweeps.cluster.follow import exit_code, follow
 from sweeps.cluster.job_address import JobError, UnreachableError
 from sweeps.cluster.job_server import JobServer, RefusedError
-from sweeps.cluster.jobs import (
-    Request,
-    entry_point,
-    excludes,
-    name_and_digest,
-    printed,
-    store_of,
-    submit,
-)
+from sweeps.cluster.jobs import Request, entry_point, excludes, printed, store_of, submit
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, open_store
 from sweeps.tables.own import grid_table
@@ -39,7 +31,7 @@ from wsss.overrides import ConfigError
 
 
 def digest(**asked: Any) -> str:
-    return name_and_digest(Request(**({"tables": ("V",), "preset": "tiny"} | asked)))[1]
+    return Request(**({"tables": ("V",), "preset": "tiny"} | asked)).digest
 
 
 def job(status: str = "RUNNING", code: int | None = None) -> Any:

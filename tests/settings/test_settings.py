@@ -11,7 +11,7 @@ from fuzzing import refusal
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from sweeps.cluster.jobs import Request, name_and_digest
+from sweeps.cluster.jobs import Request
 from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.sweep import BaseOptions, make_sweep
 from wsss.config import RunConfig, Settings
@@ -90,7 +90,7 @@ def test_what_a_table_sets_to_the_same_value_may_be_asked_for(drawn: Path) -> No
     sweep, _ = make_sweep(["III"], BaseOptions("tiny", drawn, settings=asked))
     assert sweep.plan.num_configs == 4
     with pytest.raises(ConfigError, match="table VI varies it"):
-        name_and_digest(Request(["VI"], "tiny", settings=["network.channel_attention=true"]))
+        Request(["VI"], "tiny", settings=["network.channel_attention=true"])
 
 
 def test_what_a_search_draws_cannot_be_set(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from ray.train.torch import TorchConfig
 
 from sweeps.cli.method.run_folder import Run
 from sweeps.cli.options import execution
-from sweeps.cluster.jobs import name_and_digest
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.crew import Cluster
 from sweeps.run.ray.resources import Resources
@@ -120,7 +119,7 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     there = ["VI", "--gpus", "1.0", "--table", "mine.yaml", *more[2:]]
     assert sorted(asked.words) == sorted(there)
     assert asked.files == ["mine.yaml"]
-    assert name_and_digest(asked)[0] == "VI-mine-grid-lambda_s-tiny"
+    assert asked.name == "VI-mine-grid-lambda_s-tiny"
     elsewhere = ("--working-dir", str(tmp_path / "x"))
     done = sweeps("submit", *more, *elsewhere)
     assert (done.exit_code, "only files in it are uploaded" in done.output) == (2, True)
