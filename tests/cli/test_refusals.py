@@ -47,7 +47,7 @@ HUGE = 10**40
         ("sweeps plan V --json --concurrent 2", "no effect with --json"),
         ("sweeps headline --export-from crf", "--export-from crf: no effect without --export"),
         ("sweeps doctor --lock /usr/bin/env", "/usr/bin/env: not UTF-8 text"),
-        ("sweeps submit V --set train.lrr=1 --address http://127.0.0.1:9", "did you mean train.lr?"),
+        ("sweeps submit V --set train.lrr=1 --address http://[::1]:9", "did you mean train.lr"),
         ("sweeps headline --cpus 2", "no effect without --address, --workers and --gpus"),
         ("sweeps headline --gpus 1 --label-workers 999", "no effect with Ray"),
     ],
