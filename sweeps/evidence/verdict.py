@@ -140,8 +140,8 @@ def judge(
     reason = (
         f"measured {mean:+z.2f} ± {sd:.2f} over {n} seeds ({100 * (1 - 2 * ALPHA):.0f} % interval "
         f"{interval.low:+z.2f} to {interval.high:+z.2f}), the paper {paper:+z.2f} ± {margin:.2f}; "
-        f"tested: no difference (Holm {p_words(holm_p)}), one within the paper's margin (Holm "
-        f"{p_words(outside_p)}), one outside it ({p_words(equal_p)}){more}"
+        f"Holm {p_words(holm_p)} against no difference, Holm {p_words(outside_p)} against the "
+        f"paper's size, {p_words(equal_p)} against another size{more}"
     )
     return Verdict(word, reason)
 

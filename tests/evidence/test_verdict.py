@@ -82,10 +82,10 @@ def test_reasons_hold_the_figures() -> None:
     assert "measured +0.10 ± 0.10 over 3 seeds" in reason
     assert "(90 % interval -0.07 to +0.27)" in reason  # .1 ± 2.920 * .1 / sqrt 3
     assert "the paper +1.74 ± 0.50" in reason
-    assert "no difference (Holm p .225)" in reason  # 2 P(T > sqrt 3), 2 degrees of freedom
-    assert "one within the paper's margin (Holm p .003)" in reason  # 2 P(T > 1.14 / .1 * sqrt 3)
-    assert "one outside it (p .999)" in reason
-    assert "no difference (Holm p .200)" in decide([1.6, 1.8, 1.7], 1.74, holm_p=0.2).reason
+    assert "Holm p .225 against no difference" in reason  # 2 P(T > sqrt 3), 2 degrees of freedom
+    assert "Holm p .003 against the paper's size" in reason  # 2 P(T > 1.14 / .1 * sqrt 3)
+    assert "p .999 against another size" in reason
+    assert "Holm p .200 against no difference" in decide([1.6, 1.8, 1.7], 1.74, holm_p=0.2).reason
 
 
 def test_what_is_missing_is_said() -> None:

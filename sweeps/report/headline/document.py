@@ -139,10 +139,9 @@ def _table(
 ) -> Section:
     """Return a table's section. What says the scale is below it, too, in case it is copied."""
     below = Only(_FILES, (Text(scale, "soft"),)), Only(ON_PAGES, warning(results.scale))
-    name = f"Table {number}"
-    return Section(
-        f"{name}. {title}", name, f"table-{number}", (grid, *more, *below), number, f"{title}."
-    )
+    heading = title if title.startswith(grid.name) else f"{grid.name}. {title}"
+    blocks = (grid, *more, *below)
+    return Section(heading, grid.name, f"table-{number}", blocks, number, f"{title}.")
 
 
 def _network_scale(results: Results) -> str:
