@@ -5,6 +5,7 @@ The command line overrides a file, and a file overrides the preset and its recip
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -226,8 +227,8 @@ def _core_loader() -> Any:
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
             keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
-            for key in keys:
-                if keys.count(key) > 1:
+            for key, count in Counter(keys).items():
+                if count > 1:
                     raise ValueError(f"{quoted(key)} is given twice; give it once")
             return node
 
