@@ -127,9 +127,13 @@ class Book:
     """The attempts and sessions of a ledger, earliest first."""
 
     def __init__(self, attempts: Iterable[Attempt] = (), sessions: Iterable[Session] = ()) -> None:
-        by_name = {attempt.name: attempt for attempt in attempts}  # a copied file counts once
+        # Of copied files, each counts once, as it was last written.
+        newest_last = sorted(attempts, key=lambda each: (each.end or 0.0, len(each.marks)))
+        by_name = {attempt.name: attempt for attempt in newest_last}
         self.attempts = sorted(by_name.values(), key=lambda each: (each.start, each.name))
-        self.sessions = {s.name: s for s in sorted(sessions, key=lambda session: session.start)}
+        self.sessions = {
+            s.name: s for s in sorted(sessions, key=lambda each: (each.start, each.last))
+        }
         for attempt in self.attempts:
             name, last = attempt.session, attempt.last_sign()
             # A driver's own file may be missing if writing or uploading was cut short.

@@ -154,13 +154,17 @@ def test_a_file_that_is_no_attempt_is_refused_by_name(store: Store, content: str
         read_book(store, "s")
 
 
-def test_a_copied_record_of_hours_counts_once(store: Store, clock: Clock) -> None:
+def test_a_copied_record_of_hours_counts_once_as_it_was_last_written(
+    store: Store, clock: Clock
+) -> None:
     with driver(store, clock, ONE_GPU) as ledger:
-        play(ledger, clock, "run 2 done")
-    for own in store.sweep(SWEEP.name).glob("*/*.json"):
-        own.with_name("copied.json").write_bytes(own.read_bytes())
-        own.with_name(f"._{own.name}").write_bytes(b"Mac OS X")
-    assert add_up(ledger.book()).spent == 2.0
+        play(ledger, clock, "run 1 epoch=1")
+        for own in store.sweep(SWEEP.name).glob("*/*.json"):
+            own.with_name("zz copied.json").write_bytes(own.read_bytes())
+            own.with_name(f"._{own.name}").write_bytes(b"Mac OS X")
+        play(ledger, clock, "1 done")
+    account = add_up(ledger.book())
+    assert (account.spent, account.reasons) == (2.0, {"finished": 1})
 
 
 def test_the_command_prints_hours_by_trial_and_as_json(store: Store, clock: Clock) -> None:
