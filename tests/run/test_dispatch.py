@@ -114,7 +114,10 @@ def test_a_hang_is_told_from_its_stack_file_and_said(tmp_path: Path) -> None:
         scene.breaks("a")
         assert "made no progress; its process was ended" in scene.said[-1]
         assert f"restart {count} of 2" in scene.said[-1]
-    assert scene.ends == [("a", "hang")] * 2
+    scene.start()
+    (scene.source.folder(Piece("a")) / "stack.txt").unlink()
+    scene.breaks("a")
+    assert scene.ends == [("a", "hang")] * 2 + [("a", "killed")]
 
 
 def test_a_worker_of_ray_train_that_hung_is_said_with_its_next_report(tmp_path: Path) -> None:
