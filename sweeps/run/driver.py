@@ -27,7 +27,6 @@ from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, held_back, lose_output
-from sweeps.stages.stage import Place
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import DRIVER_LOCK, Driven
 from sweeps.store.store import Store, read_json, write_json
@@ -36,7 +35,8 @@ from wsss.basics.printable import command, counted, own_command
 from wsss.config import NetworkConfig
 from wsss.weights import NAMES
 
-if TYPE_CHECKING:  # those load MLflow, or boto3
+if TYPE_CHECKING:  # those load MLflow, boto3 or NumPy
+    from sweeps.stages.stage import Place
     from sweeps.store.local_lock import LocalLock
     from sweeps.store.remote.lease import Lease
     from sweeps.track.tracker import Tracker
@@ -85,7 +85,7 @@ class Subject(ABC):
     networks: list[NetworkConfig]
     """All networks that are trained."""
 
-    def __init__(self, what: Driven, place: Place) -> None:
+    def __init__(self, what: Driven, place: "Place") -> None:
         self.what, self.place, self.store = what, place, place.store
         self.folder = self.store.root / what.path
 

@@ -225,10 +225,10 @@ def judge(probed: Probed) -> Judgement:
     elif result.is_whole:
         words = "L_cls falls, and is not clearly below the label prior at the end"
     else:
-        usual = "normal for a hundred steps; a longer probe tells more"
-        is_bad, words = (
-            False,
-            f"L_cls falls, and is not clearly below the label prior yet ({usual})",
+        is_bad = False
+        words = (
+            "L_cls falls, and is not clearly below the label prior yet (normal for a hundred "
+            "steps; a longer probe tells more)"
         )
     return Judgement(is_bad, words)
 
