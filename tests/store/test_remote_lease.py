@@ -130,14 +130,14 @@ def test_a_holder_that_slept_notices_that_it_was_replaced_and_leaves_the_new_one
 
 
 def test_who_has_lost_the_lease_of_a_folder_neither_finishes_nor_shares_it(
-    port: int, tmp_path: Path
+    port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     remote = Remote(f"s3://{BUCKET}/x", tmp_path, QUICK)
     folder = Store(remote.mirror, remote).cam("c")
     with folder.hold():
         taken = json.dumps({"token": "another"})
         client(port).put_object(Bucket=BUCKET, Key="x/leases/cams/c", Body=taken)
-        wait_for(lambda: folder._lock.lost)
+        wait_for(lambda: f"{remote.url}/leases/cams/c: taken over" in caplog.text)
         for act in (folder.share, lambda: folder.finish({"epochs": 3})):
             with pytest.raises(StoreError, match="taken over by another process"):
                 act()
