@@ -80,7 +80,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     *((CLASSES, f"cup\nx\n{name}\n", f"'cup' and '{name}' differ") for name in ("cup", "Cup")),
     *((CLASSES, text, "classes; write 1 to 254 names") for text in ("", "c\n" * 255)),
     (CLASSES, b"a" * (2**20 + 1), "over 1,048,576 bytes"),
-    (XML, annotation("Cup"), "unknown class 'Cup'; correct it, remove the object, or add"),
+    (XML, annotation("background"), "'background'; correct it, remove the object (as of backg"),
     (XML, annotation("x" * 900_000), "unknown class"),
     (XML, annotation(ESCAPE[1:4]), "unknown class"),
     (XML, annotation("\n "), "an object without one name"),

@@ -252,8 +252,9 @@ class VocDataset:
         if names[0] not in self.classes:
             assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
             raise DataError(
-                f"{path}: unknown class {quoted(names[0])}; correct it, remove the object, or add "
-                f"it to classes.txt (known: {', '.join(self.classes)}{assumed})"
+                f"{path}: unknown class {quoted(names[0])}; correct it, remove the object (as of "
+                "background), or add the class to classes.txt "
+                f"(known: {', '.join(self.classes)}{assumed})"
             )
         return self.classes.index(names[0])
 

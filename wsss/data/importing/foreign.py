@@ -221,7 +221,7 @@ def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign
         classes = sorted({name for names in labelled for name in names})
     else:
         columns = [name for name in rows[0] if name not in (image, split)]
-        labelled = _one_hot(path, rows, columns)
+        labelled = _one_hot(path, rows, image, columns)
         classes = [class_name(name) for name in columns]
     images: dict[str, ForeignImage] = {}
     for row, names in zip(rows, labelled, strict=True):
@@ -276,10 +276,12 @@ def _column(path: Path, header: list[str], *known: tuple[str, ...]) -> str:
     return ""
 
 
-def _one_hot(path: Path, rows: list[dict[str, str]], columns: list[str]) -> list[list[str]]:
+def _one_hot(
+    path: Path, rows: list[dict[str, str]], image: str, columns: list[str]
+) -> list[list[str]]:
     """Return each row's labels: `columns` are classes, 1 where the image has one."""
     other = [
-        f"{one_line(name)} has {quoted(row[name])}"
+        f"{one_line(name)} of {quoted(row[image])} is {quoted(row[name])}"
         for row in rows
         for name in columns
         if row[name].casefold() not in (*YES, *NO)
