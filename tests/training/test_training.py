@@ -13,12 +13,21 @@ from torch import nn
 from wsss.config import RunConfig
 from wsss.data.loading.batches import CropBatch
 from wsss.data.voc import Sample
+from wsss.method.diagnostics import pulls
 from wsss.method.views import content_mask, network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import IRN
-from wsss.training.cam import CamStep, EpochRecord, build_cam_net, label_prior, train_cam
-from wsss.training.loop import DivergedError, Step
+from wsss.training.cam import (
+    PRODUCTS,
+    CamStep,
+    EpochRecord,
+    build_cam_net,
+    cam_training,
+    label_prior,
+    train_cam,
+)
+from wsss.training.loop import DivergedError, Moment, Step
 from wsss.training.optim import Poly, set_lr
 
 BOTH = {"views.enhanced": True, "views.decreased": True}
@@ -106,6 +115,12 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
             *(f"{what}_{view}" for what in ("dead", "area") for view in views),
             *("pull_cls", "pull_s", "pull_bs", "pull_cls_s", "pull_cls_bs", "pull_s_bs"),
         }
+    training = cam_training(build_cam_net(config, samples, K), config, samples)
+    step, first = training.step, next(training.loader.epoch(0))
+    terms = dict(
+        zip(step.names, step(first, Moment(0.0, starts_epoch=True)).tolist(), strict=False)
+    )
+    assert list(records[0].pulls.values()) == pytest.approx(pulls([terms[n] for n in PRODUCTS]))
 
 
 def test_the_same_seed_trains_the_same_network_and_another_does_not(
