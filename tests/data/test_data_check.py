@@ -175,13 +175,17 @@ def test_a_mask_that_contradicts_its_xml_is_a_problem(copy: Path) -> None:
     assert "drawn_000001.png: the classes of the mask are aeroplane, those of its XML " in second
 
 
-@pytest.mark.parametrize(("num_odd", "tolerated"), [(3, True), (4, False)])
+@pytest.mark.parametrize(
+    ("num_odd", "own_class", "tolerated"), [(3, "", True), (4, "", False), (3, "fox", False)]
+)
 def test_the_odd_mask_of_sbd_may_contradict_voc_s_xml(
-    tmp_path: Path, num_odd: int, tolerated: bool
+    tmp_path: Path, num_odd: int, own_class: str, tolerated: bool
 ) -> None:
     ids = [f"2007_{n:06d}" for n in range(10)]
     names = {i: ["cat", "sofa"][: 1 + (n < num_odd)] for n, i in enumerate(ids)}
     root = voc_tree(tmp_path, {i: [[0, 8]] for i in ids}, {"train": ids}, names=names)
+    if own_class:  # the user's data, whose masks can be corrected
+        (root / "classes.txt").write_text("\n".join([*VOC_CLASSES, own_class]))
     report = report_of(root, ["train"])
     assert len(report.problems) == (0 if tolerated else num_odd)
     notes = [note for note in report.notes if note.startswith(f"{num_odd} of 10 masks of VOC")]

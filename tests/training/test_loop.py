@@ -310,6 +310,10 @@ def test_beside_a_gpu_numbers_are_read_some_steps_later_and_all_at_the_end() -> 
         assert seen == list(range(1, iteration - LAG + 1))
     rest = list(readings.arrived(all_of_them=True))
     assert [reading.iteration for reading in rest] == list(range(20 - LAG + 1, 21))
+    values = torch.zeros(1)  # on their way until their event is waited for
+    copied: Any = SimpleNamespace(synchronize=lambda: values.fill_(21))
+    readings.waiting.append((21, values, copied))
+    assert [reading.norm for reading in readings.arrived(all_of_them=True)] == [21]
 
 
 def test_with_a_lag_a_broken_step_is_reported_later_but_moves_no_weight(
