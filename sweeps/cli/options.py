@@ -95,16 +95,11 @@ Workers = Annotated[
     ),
 ]
 Cpus = Annotated[
-    float,
-    typer.Option(
-        min=0.1, max=1e6, rich_help_panel=EXECUTION, help="CPUs per trial, task or worker"
-    ),
+    float, typer.Option(min=0.1, rich_help_panel=EXECUTION, help="CPUs per trial, task or worker")
 ]
 Gpus = Annotated[
     float,
-    typer.Option(
-        min=0, max=1e6, rich_help_panel=EXECUTION, help="GPUs per trial, task or worker, e.g. 0.5"
-    ),
+    typer.Option(min=0, rich_help_panel=EXECUTION, help="GPUs per trial, task or worker, e.g. 0.5"),
 ]
 LoaderWorkers = Annotated[
     int | None,
@@ -128,7 +123,6 @@ CheckpointMinutes = Annotated[
     float,
     typer.Option(
         min=0,
-        max=1e6,
         metavar="M",
         rich_help_panel=EXECUTION,
         help="also save a checkpoint within an epoch, M minutes after the last one; 0: only "
@@ -196,11 +190,12 @@ AcceptChanges = Annotated[
 
 
 def with_options_of(
-    *functions: Callable[..., Any], without: Container[str] = ()
+    *functions: Callable[..., Any], without: Container[str] = (), own_first: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:
     """Give a command the parameters of these functions as options, except those it has itself.
 
-    It gets their values as `**given`, by name, for `call`. without: names to leave out.
+    It gets their values as `**given`, by name, for `call`. without: names to leave out; own_first:
+    whether the help shows the command's own options above theirs, not below.
     """
     signatures = [inspect.signature(function).parameters for function in functions]
     more = {n: p for known in signatures for n, p in known.items() if n not in without}
@@ -208,7 +203,7 @@ def with_options_of(
     def extend(function: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(function).parameters
         mine = {n: p for n, p in own.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
-        both = {n: p for n, p in more.items() if n not in mine} | mine
+        both = (mine if own_first else {}) | more | mine
         by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in both.values()]
         function.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
         function.__annotations__ |= {name: each.annotation for name, each in both.items()}
@@ -260,7 +255,7 @@ def execution(
     return Execution(loader_workers, images, checkpoint_minutes)
 
 
-@with_options_of(execution)
+@with_options_of(execution, own_first=True)
 def resources(
     address: Address = None,
     workers: Workers = None,

@@ -1,6 +1,7 @@
 """What the two programs share: how they start, and how they parse options."""
 
 import inspect
+import math
 import os
 import re
 import sys
@@ -35,8 +36,8 @@ several words NAME."""
 class Command(TyperCommand):
     """A command that expands `~` in what it is given.
 
-    It refuses empty and repeated words, and addresses for paths. Foreseen errors are printed, with
-    exit code 2.
+    It refuses empty and repeated words, infinite numbers, and addresses for paths. Foreseen errors
+    are printed, with exit code 2.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -70,6 +71,10 @@ class Command(TyperCommand):
                     raise ForeseenError(f"{named}: {fault}")
         rest = super().parse_args(ctx, args)
         with explained():
+            for each in self.params:
+                value = ctx.params.get(each.name)
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ForeseenError(f"{each.opts[0]}: {value} is no finite number; give one")
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return rest
 

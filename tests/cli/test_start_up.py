@@ -95,6 +95,8 @@ def test_the_help_of_each_command_has_all_its_words_and_options_on_a_narrow_term
         assert [option for option in options if option[:2] == "--" and option not in shown] == []
         headings = re.findall(f"─ (Options|{EXECUTION}|{LIMITS}) ─", result.output)
         assert headings == sorted(headings, key=["Options", EXECUTION, LIMITS].index), words
+        often, seldom = (result.output.find(f"--{word} ") for word in ("cpus", "loader-workers"))
+        assert often < seldom or seldom < 0, words
 
 
 @pytest.mark.parametrize("name", APPS)

@@ -119,7 +119,7 @@ def evaluate(
     work.score_cams(run, split, cams)
 
 
-@with_options_of(execution)
+@with_options_of(execution, own_first=True)
 def pseudo_label(
     ctx: typer.Context,
     run: RunDir,

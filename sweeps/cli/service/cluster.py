@@ -203,7 +203,7 @@ def slurm(
         int | None, typer.Option(min=1, help="CPUs of each node; default: 4, or 4 a GPU")
     ] = None,
     hours: Annotated[
-        float, typer.Option(min=0.5, max=1e5, help="time limit; before it, the job is queued again")
+        float, typer.Option(min=0.5, help="time limit; before it, the job is queued again")
     ] = 24.0,
     partition: Annotated[str | None, typer.Option(help="default: SLURM's own")] = None,
     account: Annotated[str | None, typer.Option(help="SLURM account, if it needs one")] = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
 
-@options.with_options_of(options.base_options)
+@options.with_options_of(options.base_options, own_first=True)
 def planned_headline(
     sources: Annotated[
         list[str] | None,

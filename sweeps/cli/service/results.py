@@ -99,9 +99,7 @@ def report(
     ] = "fixed",
     margin: Annotated[
         float,
-        typer.Option(
-            min=0, max=100, help="points of mIoU by which a reproduced difference may be off"
-        ),
+        typer.Option(min=0, help="points of mIoU by which a reproduced difference may be off"),
     ] = 0.5,
     out: Annotated[
         Path | None, typer.Option(help="folder to write to; default: report/ in the sweep's folder")

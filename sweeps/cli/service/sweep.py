@@ -34,7 +34,7 @@ Grid = Annotated[
 ]
 
 
-@options.with_options_of(options.base_options)
+@options.with_options_of(options.base_options, own_first=True)
 def planned_sweep(
     tables: Tables = None,
     table_files: TableFiles = None,
@@ -93,7 +93,6 @@ def run(
         float | None,
         typer.Option(
             min=0,
-            max=1e9,
             rich_help_panel=options.LIMITS,
             help="GPU-hours (CPU-hours without GPUs) of the sweep, earlier runs included, after "
             "which nothing more starts",

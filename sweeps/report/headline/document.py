@@ -257,7 +257,7 @@ def _labels(results: Results) -> Section:
         f"All rows are made from the same CAMs, those of {headline.cell}, and scored on "
         f"{headline.sweep.base.data.eval_split}; mIoU in percent."
     )
-    title = "Labels of training images, before and after refinement"
+    title = "Labels of training images, before and after refinement (%)"
     return _table(results, "L", title, grid, Text(about), scale=headline.sweep.describe())
 
 
