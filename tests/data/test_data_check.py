@@ -111,6 +111,7 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     ]
     report = report_of(copy, [*SPLITS, "test"])
     assert len(report.problems) == len(expected)  # an image of two splits is told once
+    assert report.labels_from_mask["train_aug"] == 6  # a broken XML gives none
     for problem, part in zip(report.problems, expected, strict=True):
         assert problem.startswith(str(copy))
         assert part in problem

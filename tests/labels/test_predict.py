@@ -103,11 +103,12 @@ def test_bad_pictures_are_named_and_the_others_are_segmented(
     save_network(network, CLASSES)
     words, absent, out = tmp_path / "words.jpg", tmp_path / "absent.jpg", tmp_path / "out"
     words.write_bytes(b"words")
-    result = predict(network, out, absent, tmp_path, words, *pictures)
+    (loop := tmp_path / "loop.jpg").symlink_to(loop)
+    result = predict(network, out, absent, tmp_path, loop, words, *pictures)
     assert result.exit_code == 1, result.output
     named = [line.split(": ")[1] for line in result.stderr.splitlines()]
-    assert named == [str(absent), str(tmp_path), str(words)]
-    assert result.stderr.count("no file that can be read; give the path of a picture\n") == 2
+    assert named == [str(absent), str(tmp_path), str(loop), str(words)]
+    assert result.stderr.count("no file that can be read; give the path of a picture\n") == 3
     assert re.search(r"words\.jpg: cannot be decoded .*; replace the file", result.stderr)
     assert len([*out.glob("*_overlay.png")]) == len(pictures)
     assert predict(network, out, *pictures).exit_code == 0

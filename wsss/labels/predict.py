@@ -99,10 +99,10 @@ def _targets(path: Path, out: Path) -> tuple[Path, Path]:
 
 def _check_paths(paths: Sequence[Path], out: Path) -> None:
     written = Counter(target for path in paths for target in _targets(path, out))
-    given = {path.resolve() for path in paths}
+    given = {os.path.realpath(path) for path in paths}
     for path in paths:
         for target in _targets(path, out):
-            if written[target] > 1 or target.resolve() in given:
+            if written[target] > 1 or os.path.realpath(target) in given:
                 raise DataError(
                     f"{path}: {target} would replace another picture or its mask; rename the "
                     "picture or write to another folder"
