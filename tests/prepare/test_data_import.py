@@ -76,7 +76,8 @@ def labels(dataset: VocDataset) -> dict[str, tuple[str, ...]]:
     ("text", "more"),
     [
         ("image,labels\n1.jpg,cat;dog\n2.png,dog\n3.JPG,cat\n", ()),
-        ("\ufefffile_name;classes\r\n1.jpg;cat,dog\r\n2.png;dog\r\n3.JPG;cat\r\n", ()),
+        ("\ufeff\r\nfile_name;classes\r\n1.jpg;cat,dog\r\n2.png;dog\r\n3.JPG;cat\r\n", ()),
+        ("\rimage,labels\r1.jpg,;;cat;dog\r2.png,dog\r3.JPG,;;cat\r", ()),
         ("image,labels\n1.jpg,cat dog\n2.png,dog\n3.JPG,cat\n", ("--separator", "space")),
         ('image,labels\n1.jpg,"[\'cat\', \'dog\']"\n2.png,[\'dog\']\n3.JPG,"[""cat""]"\n', ()),
         ("id,class,x\n1,cat,7\n  \n1,dog,8\n2,dog,9\npictures/3,cat,1\n", ()),

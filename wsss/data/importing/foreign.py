@@ -241,7 +241,8 @@ def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign
 def _rows(path: Path) -> list[dict[str, str]]:
     """Return the rows below the header: column -> field, all stripped."""
     text = read_text(path, MAX_LABEL_BYTES, DataError)
-    delimiter = max(DELIMITERS, key=text.lstrip().partition("\n")[0].count)
+    first_line = [*text.lstrip().splitlines(), ""][0]
+    delimiter = max(DELIMITERS, key=first_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         stripped = ([value.strip() for value in row] for row in reader)
