@@ -216,6 +216,22 @@ def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
     assert GALLERY_COLUMNS == DRAWN_COLUMNS
 
 
+def test_the_best_cell_is_not_shown_beside_the_baseline_if_it_scored_other_images(
+    tmp_path: Path,
+) -> None:
+    def quality(trial: Trial) -> float:
+        return 0.4 + 0.3 * (trial.config.data.eval_split == "train_aug")
+
+    _, pictures, left_out = gallery(made(tmp_path, "readings", 1, quality, gallery=True))
+    assert isinstance(pictures, Pictures)
+    assert isinstance(left_out, Text)
+    about = [picture.title for picture in pictures.pictures]
+    assert [title.partition(",")[0] for title in about] == [
+        "Images and their masks",
+        "Baseline and the paper's best: readings[default]",
+    ]
+
+
 def test_classes_are_compared_as_the_stored_counts_have_them(
     table: TableReport, store: Store, sweep: Sweep, outputs: dict[str, str]
 ) -> None:

@@ -71,6 +71,11 @@ class CellReport:
         return self.reference == self.baseline
 
     @property
+    def eval_split(self) -> str:
+        """The split that its trials score, which a study may vary."""
+        return self.trials[0].config.data.eval_split
+
+    @property
     def same_trials(self) -> tuple[str, ...]:
         """Names of all cells with some of its trials, its own among them."""
         return tuple(sorted({self.reference, *(c for trial in self.trials for c in trial.cells)}))

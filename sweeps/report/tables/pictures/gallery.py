@@ -31,9 +31,13 @@ MAX_NAMED = 12
 def gallery(found: TableReport) -> tuple[Block, ...]:
     """Return the cells' pictures of the same images; nothing if the baseline has none."""
     cells, roles = found.cells, _roles(found)
-    paths = {name: _path(cells[name], found.results) for name in roles}
-    shown = {name: path for name, path in paths.items() if path}
     baseline = next(iter(roles))
+    shown = {
+        name: path
+        for name in roles
+        if (path := _path(cells[name], found.results))
+        and cells[name].eval_split == cells[baseline].eval_split
+    }
     if baseline not in shown:
         return ()
     pictures = [Picture("Images and their masks", "", image=_cut(shown[baseline], OF_IMAGES))]
