@@ -26,6 +26,7 @@ def test_a_budget_is_spent_by_all_attempts_together_while_they_run(store: Store)
         assert budget.reason() is None
         clock.hours += 0.1
         assert budget.reason() == "6.00 of 6.00 GPU-hours are spent"
+        assert ledger.session.last == clock(), "to ask keeps the ledger alive"
         assert Budget(ledger).reason() is None, "without a limit none is ever spent"
     assert Budget(ledger).forecast(cost(HOUR), ONE_GPU) == []
     assert budget.forecast(cost(HOUR), ONE_GPU)[0].endswith("are spent: nothing is left")
