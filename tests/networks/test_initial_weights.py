@@ -183,7 +183,7 @@ def test_missing_weights_are_refused_with_what_is_missing(tmp_path: Path) -> Non
 def test_the_names_of_imagenet_weights_are_the_files_that_torchvision_has_under_them() -> None:
     for (name, weights), file_name in IMAGENET_FILES.items():
         published = models.get_model_weights(name)[f"IMAGENET1K_{weights[-2:].upper()}"]
-        assert published.url.rpartition("/")[2] == file_name
+        assert published.url == backbones.PUBLISHED + file_name
 
 
 @pytest.mark.parametrize("fault", [URLError("no route"), RuntimeError("invalid hash value")])
@@ -213,6 +213,21 @@ def test_a_damaged_download_of_before_is_refused_by_name(
     told = rf"{path}: its SHA-256 does not begin with f37072fd, .*; delete it"
     with pytest.raises(WeightsError, match=told):
         build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+
+
+def test_a_download_of_before_needs_no_network(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = file_digest(weights["resnet18"]).removeprefix("sha256:")[:8]
+    monkeypatch.setitem(IMAGENET_FILES, ("resnet18", "imagenet_v1"), f"resnet18-{digits}.pth")
+    monkeypatch.setattr(backbones, "urlopen", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / f"hub/checkpoints/resnet18-{digits}.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(weights["resnet18"].read_bytes())
+    found = published_state(network(backbone="resnet18", weights="imagenet_v1"))
+    expected = torch.load(path, weights_only=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_a_server_of_weights_that_never_answers_is_given_up(
