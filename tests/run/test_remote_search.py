@@ -56,6 +56,22 @@ def test_the_history_goes_up_with_every_epoch_and_to_the_next_machine(
         assert load_search(store, SEARCH.name).samples == 3
 
 
+def test_the_losses_of_an_ended_trial_come_from_where_it_ran(
+    port: int, mirror: Path, tmp_path: Path
+) -> None:
+    url, there = f"s3://{BUCKET}/losses", tmp_path / "there"
+    store, known = open_store(url), search_trial(0, "running", 10.0)
+    with driven(store) as subject:
+        cam = Store(there, Remote(url, there)).cam(known.cam_id)
+        cam.add_epoch({"epoch": 1, "loss": 0.5})
+        cam.push()
+        found = []
+        for status in ("running", "finished"):
+            subject.share(search_trial(0, status, 10.0))
+            found.append([record["loss"] for record in store.cam(known.cam_id).epochs()])
+    assert found == [[], [0.5]]
+
+
 def test_a_bucket_that_is_away_does_not_end_the_search(
     port: int, mirror: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
