@@ -56,7 +56,8 @@ def training(config: RunConfig) -> tuple[CamNet, Callable[[], object]]:
 
 def bare(config: RunConfig, *, folded: bool = True) -> Callable[[], object]:
     """Return a function that runs the backbone alone, forward and backward."""
-    backbone = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).backbone
+    model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last)
+    backbone = model.train().backbone  # whose frozen norms stay frozen
     if not folded:
         with_plain_norms(backbone)
     images = (1 + len(config.views.names)) * config.train.batch_size
