@@ -29,14 +29,14 @@ class TrackingThread:
         self, tracker: Tracker, warn: Callable[[str], None], *, say_after: float = SAY_SECONDS
     ) -> None:
         self.tracker, self.warn, self.say_after = tracker, warn, say_after
+        self.epochs: dict[str, float | None] = {}
+        """Id of each run -> the epoch last heard of; None: not at work."""
         self.news = threading.Condition()
         """Held to read or change what follows; told of each change."""
         self.pending: dict[str, None] = {}
         """Ids of the runs that changed, the oldest change first."""
         self.running: set[str] = set()
         self.ending = False
-        self.epochs: dict[str, float | None] = {}
-        """Id of each run -> the epoch last heard of; None: not at work."""
         self.checked = threading.Event()
         self.warned = False
         self.retry_at = 0.0

@@ -16,6 +16,7 @@ from made_up.finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
 from scipy.stats import studentized_range, t
 
+from sweeps.evidence.common_seeds import CommonSeeds, Noise
 from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
@@ -26,7 +27,6 @@ from sweeps.report.live.render import render_tables
 from sweeps.report.tables.answer import answer
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.closing import closing
-from sweeps.report.tables.common_seeds import CommonSeeds, Noise
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import findings, table_summary
 from sweeps.report.tables.model import Report, TableReport

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
+from sweeps.evidence.seeds import Interval
 from sweeps.report.figures.svg import FONT_SIZE, PALETTE, draw_svg, num_lines, wrapped
 
 WIDTH = 560
@@ -15,7 +16,6 @@ LINE_HEIGHT = 15
 MEASURED, NEGATIVE = PALETTE[0], PALETTE[1]
 PAPER = PALETTE[1]
 
-Interval = tuple[float, float]
 Look = dict[str, Any]
 
 _DOT: Look = {"marker": "o", "linestyle": "none", "markerfacecolor": MEASURED, "zorder": 3}

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from sweeps.evidence.common_seeds import CommonSeeds, Noise
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import CHANGE_WORDS, Change
 from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
 from sweeps.evidence.seeds import ALPHA, FloatArray, holm, seed_differences
 from sweeps.evidence.verdict import p_words
-from sweeps.report.tables.common_seeds import CommonSeeds, Noise
 from sweeps.report.tables.model import Cells, TableReport
 from sweeps.report.words import interval, listed, number, signed
 from sweeps.tables.paper import NO, YES

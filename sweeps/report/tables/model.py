@@ -8,21 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from sweeps.evidence.common_seeds import CommonSeeds
 from sweeps.evidence.level import LevelOrShape
-from sweeps.evidence.seeds import seed_interval
+from sweeps.evidence.seeds import Interval, seed_interval
 from sweeps.evidence.verdict import CellEvidence, Verdict
 from sweeps.plan.scale import Scale
 from sweeps.plan.states import TrialState
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.tables.common_seeds import CommonSeeds
 from sweeps.report.tables.results import Measure, Results
 from sweeps.report.words import mean_sd
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
 from wsss.training.diagnosis.learning import DeadMaps
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)

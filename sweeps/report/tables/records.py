@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from sweeps.evidence.seeds import Interval
 from sweeps.report.document import DASH
-from sweeps.report.tables.model import CellReport, Interval, Report
+from sweeps.report.tables.model import CellReport, Report
 from sweeps.report.words import mean_sd
 
 

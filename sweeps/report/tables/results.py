@@ -16,6 +16,7 @@ from sweeps.evidence.images import (
     resampled_ious,
     resampled_mious,
 )
+from sweeps.evidence.seeds import Interval
 from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
@@ -109,14 +110,14 @@ class Results:
             self._resampled |= zip(new, mious, strict=True)
         return np.mean([self._resampled[run] for run in run_ids], axis=0)
 
-    def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
+    def image_interval(self, run_ids: Sequence[str]) -> Interval | None:
         """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
         found = self.resampled(run_ids)
         return None if found is None else percentiles(found)
 
     def against(
         self, run_ids: Sequence[str], baseline_ids: Sequence[str]
-    ) -> tuple[tuple[float, float], float] | None:
+    ) -> tuple[Interval, float] | None:
         """Compare the mean mIoU of the first trials with that of the baseline's.
 
         Returns the 95 % bootstrap interval over images of the difference, and the share of
