@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -155,15 +156,16 @@ class Tracker:
     def finish(self) -> None:
         """Log what MLflow lacks of all children and the closing summary; end the parent run.
 
-        If a record in the store cannot be read, the parent is ended as killed.
+        If that fails, as for a damaged record or a run that MLflow refuses, the parent is killed.
         """
         runs = self._connect()
         try:
             self._log_children(runs, None, ())
             runs.log_summary(self._parent_id, self.subject.closing())
             status = self.subject.status()
-        except ForeseenError:
-            runs.client.set_terminated(self._parent_id, "KILLED")
+        except Exception:
+            with suppress(Exception):  # the server may be gone; the first error says why
+                runs.client.set_terminated(self._parent_id, "KILLED")
             raise
         runs.client.set_terminated(self._parent_id, status)
         self._at_work = False

@@ -19,6 +19,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow_file import MlflowRun, mlflow_runs
 from torch import nn
@@ -456,6 +457,21 @@ def test_a_record_that_is_damaged_while_children_run_leaves_no_parent_running(
     setattr(tracker.subject, broken, damaged)
     assert not tracker.finish()
     assert tracker.problem == "epochs/0001.json: not JSON"
+    assert the_run(store, parent="parent").status == "KILLED"
+
+
+def test_a_child_that_mlflow_refuses_leaves_no_parent_running(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **options: Any) -> Any:
+        raise MlflowException("a value that this server does not take")
+
+    tracker = sync(store, AT_WORK, running="a")
+    tracker.subject = Made(ended())
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", refuse)
+        tracker.abandon()
+    assert "a value that this server does not take" in tracker.problem
     assert the_run(store, parent="parent").status == "KILLED"
 
 
