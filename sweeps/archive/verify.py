@@ -234,7 +234,9 @@ def _check_tables(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Fi
 
 def _differences(there: str, ours: str, *, sentences: bool) -> Iterator[str]:
     """Yield where two CSV texts differ. sentences: whether those count, too."""
-    tables = (csv.DictReader(text.splitlines()) for text in (there, ours))
+    tables = [csv.DictReader(text.splitlines()) for text in (there, ours)]
+    if tables[0].fieldnames != tables[1].fieldnames:  # also for two columns of one name
+        yield "line 1"
     for line, (left, right) in enumerate(zip_longest(*tables, fillvalue={}), start=2):
         for name in left | right:
             differ = not _same(left.get(name), right.get(name))

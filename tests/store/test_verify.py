@@ -128,6 +128,16 @@ def test_a_forged_file_contradicts_the_others(
         assert told[wrong] in said or name.endswith("sweep.json"), said
 
 
+def test_a_forged_column_beside_that_of_its_name_is_found(archive: Path, tmp_path: Path) -> None:
+    with ZipFile(archive) as whole:
+        rows = whole.read("trials.csv")
+    forged = rows.replace(b"\n", b"\n99,")
+    changes = {"trials.csv": (rows, b"miou_fixed," + forged.removesuffix(b"99,"))}
+    code, said = verify(changed(archive, tmp_path / "b.zip", changes))
+    assert (code, found(said)["tables"]) == (1, "wrong")
+    assert "trials.csv: line 1" in said
+
+
 @pytest.mark.parametrize(("change", "kind"), [(b"noise", "ok"), (b"1 seed", "wrong")])
 def test_of_sentences_of_other_code_only_the_numbers_count(
     archive: Path, tmp_path: Path, change: bytes, kind: str
