@@ -256,6 +256,7 @@ def test_a_bucket_that_cannot_be_right_is_refused_at_once_with_the_remedy(
     assert len(proxy.seen) <= 1
 
 
+@pytest.mark.timeout(30)
 def test_a_command_s_first_question_to_a_server_that_is_away_has_fewer_tries(
     port: int, here: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,20 @@ def test_auto_plans_with_what_is_free_and_with_its_share_of_the_gpu(
     assert measured(try_images, 16, device=torch.device("cuda"), gpu_share=share) == expected
 
 
+def test_all_ranks_take_the_micro_batch_of_the_one_with_the_least_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Rank(Process):
+        def gather(self, item: Any) -> list[Any]:
+            return [4, item, 2]
+
+    step = Broken(nn.Linear(1, 1), at=0)
+    step.process = Rank(device=torch.device("cuda"))
+    for own, taken in ((8, 2), (1, 1)):
+        monkeypatch.setattr(loop, "measured", lambda *_, own=own, **__: own)
+        assert step._fitting(made_up_batch(8, 48), None) == taken
+
+
 @pytest.mark.parametrize(
     ("micro_batch", "frozen_norm", "told"),
     [
