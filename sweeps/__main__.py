@@ -2,11 +2,14 @@
 
 from importlib import import_module
 
+from sweeps.run.signals import as_ctrl_c
+
 
 def start(program: str, module: str) -> None:
-    """Run a program. Ctrl-C while it is being loaded ends it without a traceback."""
+    """Run a program. A signal ends it without a traceback, and with what it had begun removed."""
     try:
-        import_module(module).app(prog_name=program)
+        with as_ctrl_c():
+            import_module(module).app(prog_name=program)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

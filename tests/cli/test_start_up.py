@@ -164,6 +164,28 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_syst
     assert of_data == (lists if words[0] == "plan" else set())
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_program_without_a_traceback_and_cleans_up(
+    tmp_path: Path, name: str
+) -> None:
+    script = f"""
+import os, signal, sys, tempfile
+from sweeps.__main__ import start
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+def app(prog_name):
+    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+        os.kill(os.getpid(), signal.{name})
+
+start("sweeps", "__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_while_a_program_is_loaded_ends_it_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
