@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,40 @@ def test_a_moved_or_copied_checkout_gets_its_own_environment(tmp_path: Path) -> 
     shared = shown("/elsewhere", f"VENV={stamp.parent}")
     assert "--editable" in shared
     assert "rm -rf" not in shared
+
+
+def test_make_takes_the_pythons_of_the_locked_packages_and_makes_a_half_made_environment_again(
+    tmp_path: Path,
+) -> None:
+    """Debian without python3-venv leaves an environment that has Python, but no pip."""
+    python, half_made = tmp_path / "python", tmp_path / "env" / "bin" / "python"
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1" = -c ] && exec {shlex.quote(sys.executable)} -c "import sys; sys.version_info = $VERSION; $2"
+echo "asked for: $*"
+exit 1
+""",
+        encoding="utf-8",
+    )
+    python.chmod(0o755)
+    half_made.parent.mkdir(parents=True)
+    shutil.copy(python, half_made)
+
+    def said(version: str) -> str:
+        words = ["make", "setup", f"PYTHON={python}", f"VENV={tmp_path / 'env'}"]
+        made = {"PATH": os.environ["PATH"], "VERSION": version}
+        done = subprocess.run(words, cwd=REPO, env=made, capture_output=True, text=True, check=False)
+        return done.stdout
+
+    project = (REPO / "pyproject.toml").read_text(encoding="utf-8")
+    ((lowest, above),) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)
+    pythons = f"Python 3.{lowest} to 3.{int(above) - 1}"
+    for name in ("README.md", "docs/cluster.md", "cluster.onprem.yaml"):
+        assert pythons in (REPO / name).read_text(encoding="utf-8")
+    for version in (f"(3, {int(lowest) - 1}, 9)", f"(3, {above}, 0)"):
+        assert f"{python} is not {pythons}" in said(version)
+    for version in (f"(3, {lowest}, 0)", f"(3, {int(above) - 1}, 9)"):
+        assert f"asked for: -m venv {tmp_path / 'env'}\n" in said(version)
 
 
 def test_make_names_a_variable_that_it_does_not_have() -> None:
