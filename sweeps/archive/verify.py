@@ -35,7 +35,7 @@ from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json, read_written
-from wsss.basics.errors import FULL, ForeseenError, let_through
+from wsss.basics.errors import FULL, ForeseenError, let_through, named_in_errors
 from wsss.basics.files import BROKEN_ZIP, open_file
 from wsss.basics.printable import counted, first_of
 from wsss.config import RunConfig
@@ -71,7 +71,7 @@ def verify(path: Path, data: Path | None) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory(prefix="wsss-verify-") as name:
         root = Path(name)
         try:
-            with open_file(path) as file, ZipFile(file) as archive:
+            with named_in_errors(root), open_file(path) as file, ZipFile(file) as archive:
                 manifest = Manifest.model_validate_json(archive.read(FILE))
                 files = _check_files(archive, manifest, root)
         except FileNotFoundError:

@@ -50,7 +50,10 @@ FAULTS = {
         rf"it cannot be written to: read-only\1; make {{file}} and its folder writable, or set "
         f"{VARIABLE} to another place"
     ),
-    r"file is not a database|database disk image is malformed|file is encrypted|no such table": (
+    (
+        r"file is not a database|malformed database|disk image is malformed|file is encrypted"
+        r"|no such table|table \w+ already exists"
+    ): (
         "the file is not an SQLite database, or a broken one; move {file} away; `sweeps sync` "
         "makes a new one from the store"
     ),

@@ -447,10 +447,10 @@ def _require_answer(uri: str, limit: float) -> None:
 
 
 def _make_whole(path: Path) -> None:
-    if path.exists():
+    if _is_begun(path):
         return
     with local_lock(path.with_name(f"{path.name}.lock")):
-        if path.exists():
+        if _is_begun(path):
             return
         for old in path.parent.glob(f"{path.name}.partial*"):
             old.unlink()
@@ -459,6 +459,11 @@ def _make_whole(path: Path) -> None:
         partial.touch()  # with the rights that the umask leaves a group; SQLite leaves none
         MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # creates all tables
         partial.replace(path)
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether there is anything at a path but an empty file, as a power cut leaves."""
+    return path.exists() and not (path.is_file() and path.stat().st_size == 0)
 
 
 def _new_epochs(run: Run, view: RunView) -> list[Metric]:

@@ -1,5 +1,6 @@
 """An archive of a sweep, checked: what is right, and what each kind of change is found by."""
 
+import errno
 import hashlib
 import json
 import re
@@ -126,6 +127,16 @@ def test_a_forged_file_contradicts_the_others(
     for name in named:
         told = {"figures": "miou_fixed", "ids": "/".join(name.split("/")[:2]), "tables": name}
         assert told[wrong] in said or name.endswith("sweep.json"), said
+
+
+def test_a_full_disk_is_named(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ZipFile, "extract", fill)
+    code, said = verify(archive)
+    assert code == 2
+    assert re.match(r"error: /.*/wsss-verify-\w+: No space left on device; free space", said)
 
 
 def test_a_forged_column_beside_that_of_its_name_is_found(archive: Path, tmp_path: Path) -> None:

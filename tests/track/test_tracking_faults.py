@@ -96,6 +96,8 @@ def test_a_password_alone_is_not_shown(uri: str, shown: str) -> None:
         ("attempt to write a readonly database", "read-only; make /st/mlflow.db and"),
         ("[Errno 30] Read-only file system: '/st/a'", "read-only: '/st/a'; make"),
         ("(sqlite3.OperationalError) disk I/O error", "does not support .*; .* local disk"),
+        ("malformed database schema (metrics)", r"broken one; move /st/mlflow\.db away"),
+        ("table experiments already exists", r"broken one; move /st/mlflow\.db away"),
         ("unable to open database file", "cannot be opened; .* right to read and write"),
         ("[Errno 13] Permission denied: '/mnt/x'", "write to /mnt/x; .*--artifacts-destination"),
         ("SSLError('certificate verify failed: self-signed (_ssl.c:1)'", "self-signed; .*_CERT_"),
