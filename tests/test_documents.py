@@ -174,8 +174,7 @@ exit 1
     def said(version: str) -> str:
         words = ["make", "setup", f"PYTHON={python}", f"VENV={tmp_path / 'env'}"]
         made = {"PATH": os.environ["PATH"], "VERSION": version}
-        done = subprocess.run(words, cwd=REPO, env=made, capture_output=True, text=True, check=False)
-        return done.stdout
+        return subprocess.run(words, cwd=REPO, env=made, stdout=subprocess.PIPE, text=True).stdout
 
     project = (REPO / "pyproject.toml").read_text(encoding="utf-8")
     ((lowest, above),) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)
