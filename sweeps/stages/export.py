@@ -57,7 +57,7 @@ class Export(Predict):
     def finish(self, place: Place, folder: Folder) -> Packed:
         """Draw a gallery, write the archive, and score the predictions if there are masks.
 
-        Raises ServerTarError if a prediction breaks a rule of the server.
+        Raises DataError if a prediction breaks a rule of the server.
         """
         dataset, ids = place.dataset, self.image_ids(place)
         images = self.pulled(place)

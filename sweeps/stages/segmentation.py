@@ -12,10 +12,10 @@ from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, TrainingS
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
 from wsss.data.pictures.image import as_array, read_image
-from wsss.data.pictures.mask import MAKE_AGAIN, REPLACE
+from wsss.data.pictures.mask import MAKE_AGAIN, REPLACE, read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
-from wsss.evaluation.segmentation_score import SegmentationScore, read_label_map, score_folder
+from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.refine.crf import require_crf
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
@@ -180,7 +180,8 @@ def draw_gallery(
     for name in image_ids:
         maps = [dataset.mask(name)] if with_truth else []
         for folder in predictions.values():
-            maps.append(read_label_map(folder / f"{name}.png", len(dataset.classes)))
+            path = folder / f"{name}.png"
+            maps.append(read_mask(path, len(dataset.classes), remedy=MAKE_AGAIN))
         rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), tuple(maps)))
     draw_segmentation_gallery(
         path,

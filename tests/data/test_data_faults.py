@@ -15,7 +15,6 @@ from made_up.voc_tree import annotation, voc_tree
 from PIL import Image
 
 from wsss.data.check import check_data
-from wsss.data.classes import ClassListError
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 
@@ -36,7 +35,7 @@ def problem_of(root: Path) -> str:
     """Return the problems that the data set has, one per line."""
     try:
         report = check_data(VocDataset(root), ["train"], scored=["train"])
-    except ClassListError as error:
+    except DataError as error:
         return str(error)
     return "\n".join(report.problems)
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.drawn.folder import DrawnError, draw_voc
+from wsss.data.drawn.folder import draw_voc
 from wsss.data.drawn.pictures import Drawing, draw_picture, drawing_of
+from wsss.data.errors import DataError
 
 COUNTS: dict[str, Any] = {"num_train": 6, "num_extra": 4, "num_val": 3}
 TRAIN = [f"drawn_00000{i}" for i in range(6)]
@@ -155,7 +156,7 @@ def test_a_folder_with_other_contents_is_refused_and_kept(tmp_path: Path) -> Non
     (tmp_path / "VOC2012").mkdir()
     (tmp_path / "VOC2012" / "mine.txt").write_text("keep")
     with pytest.raises(
-        DrawnError,
+        DataError,
         match=r"VOC2012: holds something else than pictures drawn with version 1, train 6",
     ):
         draw_voc(tmp_path / "VOC2012", **COUNTS)
@@ -166,7 +167,7 @@ def test_a_folder_with_other_contents_is_refused_and_kept(tmp_path: Path) -> Non
     "change", [{"rng_seed": 7}, {"num_train": 5}, {"num_extra": 0}, {"kind": "dim"}]
 )
 def test_a_tree_drawn_with_other_settings_is_refused(tree: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(DrawnError, match=r"else than pictures drawn with .*; remove it or name"):
+    with pytest.raises(DataError, match=r"else than pictures drawn with .*; remove it or name"):
         draw_voc(tree, **COUNTS | change)
 
 

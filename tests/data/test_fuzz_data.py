@@ -16,7 +16,7 @@ from sweeps.cli.method.data import page
 from wsss.basics.printable import printable
 from wsss.data.check import check_data
 from wsss.data.check_splits import compare_lists
-from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette
+from wsss.data.classes import VOC_CLASSES, voc_palette
 from wsss.data.drawn.folder import draw_voc
 from wsss.data.errors import DataError
 from wsss.data.pictures.image import read_image
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def value_or(read: Callable[[], T]) -> tuple[T | None, str]:
-    return value_or_refusal(read, DataError, ClassListError)
+    return value_or_refusal(read, DataError)
 
 
 LEVELS = st.sampled_from([0, 1, 2, 3, 7, 20, 21, 128, 254, 255])

@@ -17,7 +17,8 @@ from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.markdown import escape as markdown_escape
 from wsss.basics.printable import printable
 from wsss.config import RunConfig
-from wsss.data.prepare.archives import ArchiveError, extract
+from wsss.data.errors import DataError
+from wsss.data.prepare.archives import extract
 from wsss.overrides import ConfigError, apply_overrides, read_config_file
 from wsss.presets import TINY
 
@@ -80,7 +81,7 @@ def test_damaged_archives_are_unpacked_or_refused_by_name(tmp_path: Path) -> Non
                 lambda a=archive, f=folder, p=progress: extract(
                     a, f, re.compile(r"(?s)\W*(\w{1,50}).*"), progress=p
                 ),
-                ArchiveError,
+                DataError,
             )
         assert not refusal or str(archive) in refusal
         refused += bool(refusal)

@@ -5,9 +5,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.basics.errors import ForeseenError
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
+from wsss.data.errors import DataError
 
 VOC_CLASSES: tuple[str, ...] = (
     "aeroplane",
@@ -53,10 +53,6 @@ MAX_CLASSES = 254
 """Masks have 8 bits, where 0 is background and 255 is ignored."""
 
 
-class ClassListError(ForeseenError, ValueError):
-    """A classes.txt that cannot be used; the message names the file, the rule and the remedy."""
-
-
 def voc_palette() -> list[int]:
     """Return VOC's colour palette, 256 x RGB, as the flat list of 768 values that PIL expects.
 
@@ -88,19 +84,19 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     """Return the foreground class names of the data set at `root`, in label order.
 
     They come from `classes.txt` (one name per line, without background); without one, they are
-    VOC's. Raises ClassListError as `require_class_names`, and if there is another tool's list
+    VOC's. Raises DataError as `require_class_names`, and if there is another tool's list
     instead.
     """
     if not has_class_list(root):
         names = sorted(path.name for path in root.glob("*.*") if path.is_file())
         if foreign := next(filter(FOREIGN_LIST.fullmatch, names), None):
-            raise ClassListError(
+            raise DataError(
                 f"{root / CLASS_LIST}: missing, but there is {foreign}; write its names there, one "
                 "per line in the order of the labels, without background (label 0)"
             )
         return VOC_CLASSES
     path = root / CLASS_LIST
-    lines = read_text(path, MAX_LIST_BYTES, ClassListError).splitlines()
+    lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
     names = [class_name(line) for line in lines if line.strip()]
     require_class_names(names, path)
     return tuple(names)
@@ -112,17 +108,17 @@ def is_reserved(name: str) -> bool:
 
 
 def require_class_names(names: Sequence[str], path: Path) -> None:
-    """Raise ClassListError unless these are 1 to 254 different class names, without background.
+    """Raise DataError unless these are 1 to 254 different class names, without background.
 
     path: the file they come from. Names that differ only in case are probably one class.
     """
     if not names or len(names) > MAX_CLASSES:
-        raise ClassListError(
+        raise DataError(
             f"{path}: {len(names)} classes; write 1 to {MAX_CLASSES} names, one per line"
         )
     for name in names:
         if is_reserved(name):
-            raise ClassListError(
+            raise DataError(
                 f"{path}: {quoted(name)} is no class, as background is always label 0 and ignored "
                 f"pixels are {IGNORE_INDEX}; remove the line, label or folder: the first class is "
                 "label 1"
@@ -130,14 +126,14 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
         # Many scripts write vowels as marks on letters, which are no \w.
         letters = (char for char in name if not unicodedata.category(char).startswith("M"))
         if not CLASS_NAME.fullmatch("".join(letters)):
-            raise ClassListError(
+            raise DataError(
                 f"{path}: class name {quoted(name)} is not allowed; use letters, digits, spaces, "
                 "'-' and '_', 80 at most"
             )
     seen: dict[str, str] = {}
     for name in names:
         if name.casefold() in seen:
-            raise ClassListError(
+            raise DataError(
                 f"{path}: {quoted(seen[name.casefold()])} and {quoted(name)} differ at most in "
                 "upper and lower case; keep one of them, or give two classes different names"
             )

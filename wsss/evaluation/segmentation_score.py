@@ -30,9 +30,19 @@ class SegmentationScore:
     num_images: int
 
 
-def read_label_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
-    """Read a label map that was made here; its remedy, if it is damaged, is to make it again."""
-    return read_mask(path, num_classes, remedy=MAKE_AGAIN)
+def read_prediction(path: Path, num_classes: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read a label map of an image's `size` (width, height), made here: [H, W] in 0..K.
+
+    Raises DataError as `read_mask` and `require_size`, and for 255.
+    """
+    labels = read_mask(path, num_classes, remedy=MAKE_AGAIN)
+    require_size(path, labels, size)
+    if labels.max() > num_classes:
+        raise DataError(
+            f"{path}: value {IGNORE_INDEX} is no label; predictions are 0..{num_classes}; predict "
+            "a label for every pixel"
+        )
+    return labels
 
 
 def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) -> SegmentationScore:
@@ -46,13 +56,7 @@ def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) ->
     num_images = 0
     for image_id in image_ids:
         path, mask = folder / f"{image_id}.png", dataset.mask(image_id)
-        prediction = read_label_map(path, len(dataset.classes))
-        require_size(path, prediction, mask.shape[::-1])
-        if prediction.max() >= num_labels:
-            raise DataError(
-                f"{path}: value {prediction.max()} is no label; predictions are "
-                f"0..{num_labels - 1}, without {IGNORE_INDEX}; predict a label for every pixel"
-            )
+        prediction = read_prediction(path, num_labels - 1, mask.shape[::-1])
         total += confusion_matrix(prediction, mask, num_labels)
         num_images += 1
     if total.sum() == 0:

@@ -11,35 +11,31 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from wsss.basics.errors import ForeseenError, let_through
+from wsss.basics.errors import let_through
 from wsss.basics.files import whole_or_absent
 from wsss.data.classes import VOC_CLASSES, voc_palette
-from wsss.data.pictures.image import BROKEN_IMAGE
+from wsss.data.errors import DataError
+from wsss.data.pictures.image import BROKEN_IMAGE, opened
+from wsss.evaluation.segmentation_score import read_prediction
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
-NUM_LABELS = len(VOC_CLASSES) + 1
-
-
-class ServerTarError(ForeseenError, ValueError):
-    """A prediction that the server would refuse; the message names file, rule and remedy."""
 
 
 def write_server_tar(folder: Path, sizes: Mapping[str, tuple[int, int]], tar_path: Path) -> None:
     """Write the predictions `folder`/<id>.png into an archive, atomically, after a check of each.
 
     sizes: id -> (width, height) of the image. Equal files give an equal archive, byte for byte:
-    members are sorted, without time or owner. Raises ServerTarError if there is no id, or if a file
-    is missing or is no palette PNG of its image's size with labels 0..20.
+    members are sorted, without time or owner. Raises DataError if there is no id, or if a file is
+    missing or is no palette PNG of its image's size with labels 0..20.
     """
     if not sizes:
-        raise ServerTarError(f"{tar_path}: no image ids; give those of the test split")
+        raise DataError(f"{tar_path}: no image ids; give those of the test split")
     paths = {name: folder / f"{name}.png" for name in sorted(sizes)}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
-        raise ServerTarError(
+        raise DataError(
             f"{folder}: {len(missing)} of {len(paths)} predictions are missing, first "
             f"{missing[0]}; predict the whole split"
         )
@@ -48,9 +44,7 @@ def write_server_tar(folder: Path, sizes: Mapping[str, tuple[int, int]], tar_pat
         tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive,
     ):
         for name, path in paths.items():
-            data = path.read_bytes()
-            if fault := _fault(data, sizes[name]):
-                raise ServerTarError(f"{path}: {fault}")
+            data = _checked(path, sizes[name])
             member = tarfile.TarInfo(f"{FOLDER}/{path.name}")
             member.size, member.mode = len(data), 0o644
             archive.addfile(member, io.BytesIO(data))
@@ -74,27 +68,14 @@ def is_whole(tar_path: Path, num_images: int) -> bool:
     return count == num_images
 
 
-def _fault(data: bytes, size: tuple[int, int]) -> str:
-    """Say why a file is no palette PNG of this size with values 0..20, and what to do; "" if so."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != size:  # known from the header: nothing has been decoded yet
-                return (
-                    f"has {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}; "
-                    "predict at the image's size"
-                )
-            if image.mode != "P":
-                return f"has mode {image.mode}, the server takes P; write an 8-bit palette PNG"
-            labels = np.array(image)
-            palette = image.getpalette("RGB") or []
-    except BROKEN_IMAGE as error:
-        return f"is no PNG ({error}); write it again"
-    if labels.max() >= NUM_LABELS:
-        return (
-            f"holds value {labels.max()}, labels are 0..{NUM_LABELS - 1}; predict a label for "
-            "every pixel"
-        )
+def _checked(path: Path, size: tuple[int, int]) -> bytes:
+    """Return a prediction's file. Raises DataError if it is not as the server takes it."""
+    labels = read_prediction(path, len(VOC_CLASSES), size)
+    with opened(path, ("PNG",)) as image:
+        mode, palette = image.mode, image.getpalette("RGB") or []
+    if mode != "P":
+        raise DataError(f"{path}: has mode {mode}, the server takes P; write a palette PNG")
     used = 3 * (int(labels.max()) + 1)  # a writer may leave out colours that no pixel uses
     if len(palette) < used or palette != voc_palette()[: len(palette)]:
-        return "has another palette than VOC's; write it with write_label_png"
-    return ""
+        raise DataError(f"{path}: another palette than VOC's; write it with write_label_png")
+    return path.read_bytes()

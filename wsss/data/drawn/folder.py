@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from wsss.basics.errors import ForeseenError
 from wsss.basics.files import BrokenFileError, read_json
+from wsss.data.errors import DataError
 
 DRAWN = {"drawn": "parts", "drawn-glare": "glare", "drawn-dim": "dim"}
 """Name of a drawn data set, as `--data` takes it -> its kind of pictures.
@@ -18,10 +18,6 @@ view (pictures.py).
 RECORD = "drawn.json"
 """In a drawn data set: how it was drawn."""
 DRAWING_VERSION = 1  # raise it when the pictures change, so that older ones are not reused
-
-
-class DrawnError(ForeseenError, FileExistsError):
-    """The folder for a drawn set holds something else."""
 
 
 def draw_voc(
@@ -37,7 +33,7 @@ def draw_voc(
 
     kind: one of `DRAWN`'s values. `root` appears in one rename; a killed process can only leave a
     hidden `.part` folder beside it. The same set, if it is there already, is left as it is. Raises
-    DrawnError if `root` is anything but this set.
+    DataError if `root` is anything but this set.
     """
     counts = {"train": num_train, "extra": num_extra, "val": num_val}
     record: dict[str, Any] = {"version": DRAWING_VERSION, **counts, "rng_seed": rng_seed}
@@ -69,7 +65,7 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     if found == record:
         return True
     asked = ", ".join(f"{key} {value}" for key, value in record.items())
-    raise DrawnError(
+    raise DataError(
         f"{root}: holds something else than pictures drawn with {asked} (see its {RECORD}); remove "
         "it or name another folder"
     )

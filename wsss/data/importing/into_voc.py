@@ -78,7 +78,7 @@ class Record(BaseModel):
 def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, bool]:
     """Make the data set; return its record, and whether it was made just now.
 
-    `progress` is shown while files are written. Raises DataError or ClassListError, with file and
+    `progress` is shown while files are written. Raises DataError, with file and
     remedy, for a source that cannot be used, and for a `root` that holds something else; then
     nothing is left behind.
     """
@@ -180,7 +180,7 @@ def _share(text: str) -> float | None:
 def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
     """Return the images with a label and the classes with an image, and notes on the rest.
 
-    Raises ClassListError for a class name that cannot be used.
+    Raises DataError for a class name that cannot be used.
     """
     images = sorted((i for i in foreign.images if i.labels), key=lambda image: image.name)
     if not images:

@@ -31,15 +31,15 @@ from wsss.data.errors import DataError
 
 SPARE_BYTES = 64 << 20
 """Left free on the disk beyond what a step is known to write."""
+MOST_MEMBERS, MOST_BYTES = 200_000, 8 << 30
+"""Of an archive, unused members included: about four times what VOC and SBD hold."""
+MOST_BYTES_OF_ONE = 64 << 20
+"""Of a wanted file."""
 MOST_PADDING = 16 << 20
 """Behind an archive's last member; tar writes kilobytes."""
 TIMEOUT = 30.0
 """Seconds without a byte after which an address is given up."""
 REFUSED = "nothing of the archive is used, get it from a source you trust"
-
-
-class ArchiveError(DataError):
-    """An archive that cannot be obtained or used; the message names file, fault and remedy."""
 
 
 class Source(NamedTuple):
@@ -49,15 +49,6 @@ class Source(NamedTuple):
     url: str | None
     """None: available from a mirror or as a local file only."""
     md5: str | None
-
-
-class Limits(NamedTuple):
-    """What an archive may hold, unused members included: about four times what VOC and SBD do."""
-
-    members: int = 200_000
-    total_bytes: int = 8 << 30
-    member_bytes: int = 64 << 20
-    """Of one wanted file."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +96,9 @@ def check_files(
     for step in steps:
         source, path = sources[step], _archive(step, sources[step], request)
         if step in request.archives and not path.is_file():
-            raise ArchiveError(f"{path}: no such file; give the path of {source.filename}")
+            raise DataError(f"{path}: no such file; give the path of {source.filename}")
         if not (path.exists() or request.mirrors or source.url):
-            raise ArchiveError(
+            raise DataError(
                 f"{path.name}: has no public address; register with the organisers of VOC and give "
                 f"the file (--{step}), or a --mirror"
             )
@@ -120,7 +111,7 @@ def check_files(
 def obtain(step: str, source: Source, request: PrepareRequest, progress: Progress) -> Path:
     """Return the step's archive, local or downloaded, once its digests are checked.
 
-    Raises ArchiveError if it cannot be obtained or is not the expected one.
+    Raises DataError if it cannot be obtained or is not the expected one.
     """
     path = _archive(step, source, request)
     expected = {} if request.allow_partial or not source.md5 else {"md5": source.md5}
@@ -145,7 +136,7 @@ def download(
 ) -> Path:
     """Download a file from the first address that has it with the right digests; return its path.
 
-    expected: as for `verify`. Raises ArchiveError if no address has it.
+    expected: as for `verify`. Raises DataError if no address has it.
     """
     part = path.with_name(f"{path.name}.part")
     faults: list[str] = []
@@ -156,7 +147,7 @@ def download(
                 _transfer(url, part, progress)
                 verify(part, expected)
                 return part.replace(path)
-            except (HTTPException, OSError, ArchiveError, ValueError) as error:  # `http://[`
+            except (HTTPException, OSError, ValueError) as error:  # DataError, and `http://[`
                 if isinstance(error, HTTPError):
                     error.close()
                 elif getattr(error, "filename", None) or getattr(error, "errno", None) in FULL:
@@ -164,7 +155,7 @@ def download(
                 faults.append(f"{url}: {error or type(error).__name__}")
                 progress.console.print(escape(faults[-1]))
     except OSError as error:
-        raise ArchiveError(f"{path}: {error.strerror}; choose another folder") from None
+        raise DataError(f"{path}: {error.strerror}; choose another folder") from None
     finally:
         with suppress(NotADirectoryError):
             part.unlink(missing_ok=True)
@@ -172,17 +163,17 @@ def download(
         f"{path.name}: no address has it; give a local file or a --mirror, or repeat until it is "
         f"complete: curl -L -C - -o {path} ADDRESS"
     )
-    raise ArchiveError("\n".join(faults))
+    raise DataError("\n".join(faults))
 
 
 def _transfer(url: str, part: Path, progress: Progress) -> None:
     if not url.startswith(("http://", "https://")):
-        raise ArchiveError("not an http or https address; give a local file by its own option")
+        raise DataError("not an http or https address; give a local file by its own option")
     ascii_only = quote(url, safe=string.punctuation)
     request = Request(ascii_only, headers={"User-Agent": "wsss-sweeps"})
     with urlopen(request, timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
-            raise ArchiveError("answers with a web page instead of the file")
+            raise DataError("answers with a web page instead of the file")
         length = response.length or 0
         require_space(part.parent, length, part.name)
         description = f"download {escape(part.stem)}"
@@ -192,19 +183,19 @@ def _transfer(url: str, part: Path, progress: Progress) -> None:
         ):
             shutil.copyfileobj(source, file, 1 << 20)
             if file.tell() < length:
-                raise ArchiveError(f"connection ended after {file.tell():,} of {length:,} bytes")
+                raise DataError(f"connection ended after {file.tell():,} of {length:,} bytes")
 
 
 def verify(path: Path, expected: Mapping[str, str]) -> None:
     """Compare the file's digests with the expected ones, e.g. {"md5": "6cd6e1..."}.
 
-    Raises ArchiveError naming the file, both digests, its size and the remedy.
+    Raises DataError naming the file, both digests, its size and the remedy.
     """
     for algorithm, digest in expected.items():
         with path.open("rb") as file:
             found = hashlib.file_digest(file, algorithm).hexdigest()
         if found != digest.lower():
-            raise ArchiveError(
+            raise DataError(
                 f"{path}: {algorithm} expected {digest.lower()}, found {found} "
                 f"({path.stat().st_size:,} bytes); the file is truncated or altered: delete it and "
                 "get it again (--allow-partial accepts another MD5)"
@@ -236,17 +227,12 @@ DAMAGED = (
 
 
 def extract(
-    archive: Path,
-    folder: Path,
-    wanted: re.Pattern[str],
-    *,
-    progress: Progress,
-    limits: Limits = Limits(),  # noqa: B008 - immutable
+    archive: Path, folder: Path, wanted: re.Pattern[str], *, progress: Progress
 ) -> set[str]:
     """Write the wanted members of a .tar or .tar.gz below `folder`; return their paths there.
 
     wanted: matches the whole path of such a member; its group 1 is the path below `folder`. Raises
-    ArchiveError if the archive is damaged, unsafe, or beyond `limits`; files written by then stay,
+    DataError if the archive is damaged, unsafe, or too large; files written by then stay,
     so `folder` should be a temporary one.
     """
     written: set[str] = set()
@@ -255,15 +241,15 @@ def extract(
             progress.open(archive, "rb", description=f"extract {escape(archive.name)}") as raw,
             tarfile.open(fileobj=raw, mode="r:*") as tar,
         ):
-            for member in _safe_members(tar, folder, limits):
+            for member in _safe_members(tar, folder):
                 match = wanted.fullmatch(member.name)
                 if match is None or member.isdir():
                     continue
                 path = match[1]
-                if not member.isreg() or member.size > limits.member_bytes or path in written:
-                    raise ArchiveError(
+                if not member.isreg() or member.size > MOST_BYTES_OF_ONE or path in written:
+                    raise DataError(
                         f"{quoted(member.name)} ({member.size:,} bytes) is a link, over "
-                        f"{limits.member_bytes:,} bytes, or there twice; {REFUSED}"
+                        f"{MOST_BYTES_OF_ONE:,} bytes, or there twice; {REFUSED}"
                     )
                 # Without its time, which may be invalid.
                 kept = member.replace(name=path, mtime=cast("int", None), deep=False)
@@ -271,41 +257,39 @@ def extract(
                 written.add(path)
             # The checksum of a .tar.gz is at its very end, behind the last member.
             if tar.fileobj and len(tar.fileobj.read(MOST_PADDING)) == MOST_PADDING:
-                raise ArchiveError(f"goes on after its last member; {REFUSED}")
-    except ArchiveError as error:
-        raise ArchiveError(f"{archive}: {error}") from None
+                raise DataError(f"goes on after its last member; {REFUSED}")
+    except DataError as error:
+        raise DataError(f"{archive}: {error}") from None
     except DAMAGED as error:
         why = str(error).partition(":\n")[0]  # what each of its readers says, in a line of its own
-        raise ArchiveError(
+        raise DataError(
             f"{archive}: not a complete .tar or .tar.gz ({why}); get it again"
         ) from None
     except OSError as error:
-        raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None
+        raise DataError(f"{archive}: {error.strerror or error} while extracting") from None
     return written
 
 
-def _safe_members(
-    tar: Iterable[tarfile.TarInfo], folder: Path, limits: Limits
-) -> Iterator[tarfile.TarInfo]:
-    """Yield the members. Raises ArchiveError at the first that is unsafe, even if it is not wanted.
+def _safe_members(tar: Iterable[tarfile.TarInfo], folder: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield the members. Raises DataError at the first that is unsafe, even if it is not wanted.
 
-    Unsafe are a path or link out of the archive, a device, and what goes beyond `limits`.
+    Unsafe are a path or link out of the archive, a device, and what goes beyond the limits.
     """
     total = 0
     for count, member in enumerate(tar, start=1):
         name, path = quoted(member.name), PurePosixPath(member.name)
         total += member.size
-        if count > limits.members or total > limits.total_bytes:
-            raise ArchiveError(
-                f"over {limits.members:,} members or {limits.total_bytes:,} bytes at {name}; VOC "
+        if count > MOST_MEMBERS or total > MOST_BYTES:
+            raise DataError(
+                f"over {MOST_MEMBERS:,} members or {MOST_BYTES:,} bytes at {name}; VOC "
                 "and SBD are smaller, get it again"
             )
         if member.size < 0:  # tarfile would go back and read the same header for ever
-            raise ArchiveError(f"{name} has a negative size; {REFUSED}")
+            raise DataError(f"{name} has a negative size; {REFUSED}")
         if path.is_absolute() or ".." in path.parts:
-            raise ArchiveError(f"{name} leads out of the archive; {REFUSED}")
+            raise DataError(f"{name} leads out of the archive; {REFUSED}")
         try:
             tarfile.data_filter(member, str(folder))
         except tarfile.FilterError as error:
-            raise ArchiveError(f"{error}; {REFUSED}") from None
+            raise DataError(f"{error}; {REFUSED}") from None
         yield member
