@@ -1,21 +1,13 @@
-"""Backbones at output stride 16 or 8, in five stages. Legend: B batch, C channels, H W image size.
+"""Backbones at output stride 16 or 8, in five stages: torchvision's, and a narrow one.
 
-| backbone        | source                                  | channels of stages 2 to 5 |
-|-----------------|-----------------------------------------|---------------------------|
-| resnet50        | torchvision, the paper's                | 256, 512, 1024, 2048      |
-| resnet18        | torchvision                             | 64, 128, 256, 512         |
-| mobilenet_v2    | torchvision                             | 24, 32, 96, 1280          |
-| resnet10_narrow | one basic block a stage, for drawn data | 24, 48, 96, 128           |
+resnet10_narrow, for drawn data, has one basic block a stage. Legend: B batch, C channels, H W image
+size.
 """
 
 import itertools
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +16,18 @@ from torch.hub import load_state_dict_from_url
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
-from wsss.basics.waiting import within
 from wsss.config import NetworkConfig
 from wsss.networks.parts.conv_norm import batch_norms, conv_norm_relu, fuse_conv_norm
 from wsss.networks.weights_file import load_state_file
 from wsss.weights import IMAGENET_FILES, WeightsError, file_digest, require_weights
 
+CHANNELS = {
+    "resnet50": (256, 512, 1024, 2048),
+    "resnet18": (64, 128, 256, 512),
+    "mobilenet_v2": (24, 32, 96, 1280),
+    "resnet10_narrow": (24, 48, 96, 128),
+}
+"""Of stages 2 to 5."""
 PUBLISHED = "https://download.pytorch.org/models/"
 """Where torchvision's weights are."""
 ANSWER_LIMIT_S = 15.0
@@ -58,7 +56,7 @@ class Backbone(nn.Module):
     At output stride 8 the last two have stride 8.
     """
 
-    def __init__(self, stages: list[nn.Sequential], channels: tuple[int, int, int, int]) -> None:
+    def __init__(self, stages: list[nn.Module], channels: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.stages, self.channels = nn.ModuleList(stages), channels
         self.num_frozen = 0
@@ -113,13 +111,16 @@ def build_backbone(
     `network.weights` names. Raises WeightsError if it is missing, altered or made for another
     backbone.
     """
-    stages, channels = _BUILDERS[network.backbone](network, weights_file)
+    narrow = network.backbone == "resnet10_narrow"
+    model = _resnet10_narrow() if narrow else models.get_model(network.backbone, weights=None)
+    _load_initial(model, network, weights_file)
+    stages = _stages_of(model)
     for stage in stages:
         fuse_conv_norm(stage)
     dilations = {3: 2, 4: 4} if output_stride == 8 else {4: network.last_stage_dilation}
     for index, dilation in dilations.items():
         _dilate(stages[index], dilation, first_block_dilation)
-    backbone = Backbone(stages, channels)
+    backbone = Backbone(stages, CHANNELS[network.backbone])
     backbone.freeze(network.frozen_stages)
     return backbone
 
@@ -136,14 +137,12 @@ def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path |
     load_state_file(model, network.backbone, weights_file)
 
 
-def published_state(
-    network: NetworkConfig, answer_limit_s: float = ANSWER_LIMIT_S
-) -> dict[str, Any]:
+def published_state(network: NetworkConfig) -> dict[str, Any]:
     """Return the ImageNet weights of a name, downloaded unless torch's cache has them.
 
     The file's name ends in the first digits of its SHA-256, which are checked; torch does so after
     a download only. Raises WeightsError for another content, or if the server is silent for longer
-    than the limit.
+    than ANSWER_LIMIT_S.
     """
     url = PUBLISHED + IMAGENET_FILES[network.backbone, network.weights]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.removeprefix(PUBLISHED)
@@ -153,65 +152,37 @@ def published_state(
             f"{cached}: its SHA-256 does not begin with {digits}, so it is damaged; delete it, and "
             "it will be downloaded again"
         )
+    usual = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(ANSWER_LIMIT_S)  # torch sets no limit
     try:
-        if not cached.exists():
-            within(answer_limit_s, lambda: _reach(url, answer_limit_s))
-        with _limited_silence(answer_limit_s):
-            return load_state_dict_from_url(
-                url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-            )
+        return load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
     except (OSError, RuntimeError) as error:  # no connection; another hash than the name's
-        raise WeightsError(
-            f"{url}: {str(error) or 'no answer in time'}; give a downloaded copy with "
-            "--weights FILE"
-        ) from None
-
-
-def _reach(url: str, limit_s: float) -> None:
-    """Raise OSError if nothing answers at an address; whatever it answers is left to torch."""
-    try:
-        urlopen(Request(url, method="HEAD"), timeout=limit_s).close()
-    except HTTPError as error:
-        error.close()
-
-
-@contextmanager
-def _limited_silence(limit_s: float) -> Iterator[None]:
-    """Let connections break off after so many seconds without a byte: torch sets no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(limit_s)
-    try:
-        yield
+        raise WeightsError(f"{url}: {error}; give a downloaded copy with --weights FILE") from None
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(usual)
 
 
-def _resnet(network: NetworkConfig, weights_file: Path | None) -> Any:
-    model = models.get_model(network.backbone, weights=None)
-    _load_initial(model, network, weights_file)
-    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
-    stages = [stem, model.layer1, model.layer2, model.layer3, model.layer4]
-    return stages, (256, 512, 1024, 2048) if network.backbone == "resnet50" else (64, 128, 256, 512)
+def _stages_of(model: nn.Module) -> list[nn.Module]:
+    """Cut a whole network into five stages, without its classifier."""
+    if isinstance(model, models.ResNet):
+        stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+        return [stem, model.layer1, model.layer2, model.layer3, model.layer4]
+    if isinstance(model, models.MobileNetV2):
+        cuts = itertools.pairwise((0, 2, 4, 7, 14, 19))
+        return [model.features[start:stop] for start, stop in cuts]
+    return list(model.children())
 
 
-def _mobilenet_v2(network: NetworkConfig, weights_file: Path | None) -> Any:
-    model = models.mobilenet_v2(weights=None)
-    _load_initial(model, network, weights_file)
-    cuts = (0, 2, 4, 7, 14, 19)
-    stages = [model.features[start:stop] for start, stop in itertools.pairwise(cuts)]
-    return stages, (24, 32, 96, 1280)
-
-
-def _resnet10_narrow(network: NetworkConfig, weights_file: Path | None) -> Any:
-    model = nn.Sequential(
+def _resnet10_narrow() -> nn.Sequential:
+    return nn.Sequential(
         conv_norm_relu(3, 24, 3, stride=2),
         nn.Sequential(_block(24, 24, stride=2)),
         nn.Sequential(_block(24, 48, stride=2)),
         nn.Sequential(_block(48, 96, stride=2)),
         nn.Sequential(_block(96, 128, stride=1)),
     )
-    _load_initial(model, network, weights_file)
-    return list(model), (24, 48, 96, 128)
 
 
 def _block(in_channels: int, channels: int, *, stride: int) -> BasicBlock:
@@ -238,11 +209,3 @@ def _dilate(stage: nn.Module, dilation: int, first_block: Literal["full", "half"
                 conv.stride, rate = (1, 1), halved if first_block == "half" else dilation
             if conv.kernel_size != (1, 1):
                 conv.dilation = conv.padding = (rate, rate)
-
-
-_BUILDERS = {
-    "resnet50": _resnet,
-    "resnet18": _resnet,
-    "mobilenet_v2": _mobilenet_v2,
-    "resnet10_narrow": _resnet10_narrow,
-}
