@@ -26,7 +26,7 @@ from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, PRESETS
 from wsss.training.cam import build_cam_net, train_cam
-from wsss.training.segmentation import segmentation_training, train_segmentation
+from wsss.training.segmentation import segmentation_training
 
 NUM_ITERATIONS, NUM_SCORED = 2, 3
 
@@ -79,7 +79,7 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
     data = data_for(batch_size, folder)
     samples, model = data.samples("train_aug"), build_deeplab(config, len(data.classes))
     masks = [data.root / f"SegmentationClassAug/{sample.image_id}.png" for sample in samples]
-    for _ in train_segmentation(segmentation_training(model, config, samples, masks)):
+    for _ in segmentation_training(model, config, samples, masks).epochs():
         pass
 
 

@@ -4,7 +4,7 @@ infer CAMs -> (learn affinity -> random walk) -> write labels
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +26,7 @@ from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.refine.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
 from wsss.segmentation_config import RandomWalkConfig
-from wsss.training.affinity import affinity_training, build_affinity_net, train_affinity
+from wsss.training.affinity import affinity_training, build_affinity_net
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,9 @@ class LearnAffinity(TrainingStage):
             process=place.process,
             checkpoints=self.own_checkpoints(folder, place),
         )
-        for record in train_affinity(training):
-            folder.add_epoch(asdict(record))
-            numbers = {key: float(value) for key, value in asdict(record).items()}
-            yield Record(self, record.epoch / walk.epochs, numbers)
+        for epoch in training.epochs():
+            folder.add_epoch(epoch.to_json())
+            yield Record(self, epoch.epoch / walk.epochs, epoch.metrics())
         return trained(folder, place)
 
 

@@ -19,7 +19,7 @@ from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.refine.crf import require_crf
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
-from wsss.training.segmentation import load_trained, segmentation_training, train_segmentation
+from wsss.training.segmentation import load_trained, segmentation_training
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class TrainDeepLab(TrainingStage):
             process=place.process,
             checkpoints=self.own_checkpoints(folder, place),
         )
-        for record in train_segmentation(training):
+        for epoch in training.epochs():
             if first:
-                folder.add_epoch(asdict(record))
-            yield Record(self, record.iteration / config.iterations, record.metrics())
+                folder.add_epoch(epoch.to_json())
+            yield Record(self, epoch.iteration / config.iterations, epoch.metrics())
         return trained(folder, place)
 
     def label_maps(self, place: Place, image_ids: list[str]) -> list[Path]:
@@ -180,8 +180,8 @@ def draw_gallery(
     for name in image_ids:
         maps = [dataset.mask(name)] if with_truth else []
         for folder in predictions.values():
-            path = folder / f"{name}.png"
-            maps.append(read_mask(path, len(dataset.classes), remedy=MAKE_AGAIN))
+            own = folder / f"{name}.png"
+            maps.append(read_mask(own, len(dataset.classes), remedy=MAKE_AGAIN))
         rows.append(GalleryRow(name, as_array(read_image(dataset.image_path(name))), tuple(maps)))
     draw_segmentation_gallery(
         path,

@@ -27,7 +27,7 @@ from wsss.presets import TINY_DEEPLAB
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.process import Process
-from wsss.training.segmentation import segmentation_training, train_segmentation
+from wsss.training.segmentation import segmentation_training
 
 WORLD_SIZE, K = 2, 20
 DEEPLAB = TINY_DEEPLAB.model_copy(
@@ -51,8 +51,7 @@ def deeplab(samples: list[Sample], data: Path, process: Process, folder: Path) -
     training = segmentation_training(
         model, DEEPLAB, samples, labels, process=process, checkpoints=CheckpointFolder(folder)
     )
-    found = train_segmentation(training)
-    records = [record.metrics() | {"steps": record.step_losses} for record in found]
+    records = [epoch.to_json() for epoch in training.epochs()]
     return {"weights": model.state_dict(), "records": records}
 
 

@@ -167,15 +167,17 @@ def test_every_training_of_a_chain_is_carried_out_alike(
 ) -> None:
     given: list[Execution] = []
 
-    def train(*_: Any, process: Process, **__: Any) -> list[Any]:
+    def train_cam(*_: Any, process: Process, **__: Any) -> list[Any]:
         given.append(process.execution)
         return []
 
-    for name in ("train_cam.train_cam", "labels.affinity_training"):
-        monkeypatch.setattr(f"sweeps.stages.{name}", train)
-    monkeypatch.setattr("sweeps.stages.segmentation.segmentation_training", train)
-    for name in ("labels.train_affinity", "segmentation.train_segmentation"):
-        monkeypatch.setattr(f"sweeps.stages.{name}", list)
+    def training(*_: Any, process: Process, **__: Any) -> Any:
+        given.append(process.execution)
+        return SimpleNamespace(epochs=list)
+
+    monkeypatch.setattr("sweeps.stages.train_cam.train_cam", train_cam)
+    for name in ("labels.affinity_training", "segmentation.segmentation_training"):
+        monkeypatch.setattr(f"sweeps.stages.{name}", training)
     place = Place(Store(tmp_path), drawn, execution=ASKED)
     for stage in (TrainCam(tiny_chain.run), LearnAffinity(tiny_chain), TrainDeepLab(tiny_chain)):
         assert list(stage.run(place, place.store.folder(stage.rel))) == []

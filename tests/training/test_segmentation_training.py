@@ -25,15 +25,13 @@ from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.presets import PAPER_DEEPLAB, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
-from wsss.training.loop import Step
+from wsss.training.loop import EpochSummary, Step
 from wsss.training.segmentation import (
     NotTrainedError,
-    SegmentationRecord,
     SegmentationStep,
     build_optimizer,
     load_trained,
     segmentation_training,
-    train_segmentation,
 )
 
 K = 20
@@ -56,11 +54,10 @@ def labels(drawn: Path, samples: list[Sample]) -> list[Path]:
 
 def train(
     config: DeepLabConfig, samples: list[Sample], labels: list[Path], **options: Any
-) -> tuple[DeepLab, list[SegmentationRecord]]:
+) -> tuple[DeepLab, list[EpochSummary]]:
     model = build_deeplab(config, K)
-    return model, list(
-        train_segmentation(segmentation_training(model, config, samples, labels, **options))
-    )
+    training = segmentation_training(model, config, samples, labels, **options)
+    return model, list(training.epochs())
 
 
 def weights(model: DeepLab) -> dict[str, torch.Tensor]:
@@ -218,12 +215,12 @@ def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: li
     assert [len(record.step_losses) for record in records] == [4, 4, 2]
     for record in records:
         steps = record.step_losses
-        assert record.loss == pytest.approx(sum(steps) / len(steps), abs=1e-5)
+        assert record.means["loss"] == pytest.approx(sum(steps) / len(steps), abs=1e-5)
         changed_at = (record.iteration - 1) // 3 * 3
         assert record.lr == pytest.approx(SMALL.lr * (1 - changed_at / 10) ** 0.9)
         assert record.images_per_second == pytest.approx(4 * len(steps) / record.seconds)
-        assert 0 <= record.pixel_accuracy <= 1
-        assert record.grad_norm > 0
+        assert 0 <= record.means["pixel_accuracy"] <= 1
+        assert record.means["grad_norm"] > 0
         assert set(record.metrics()) == {
             *("epoch", "iteration", "loss", "pixel_accuracy", "grad_norm", "lr"),
             *("images_per_second", "seconds"),
@@ -263,6 +260,6 @@ def test_a_few_drawn_images_are_learnt_by_heart(drawn: Path, tmp_path: Path) -> 
         update={"iterations": 60, "batch_size": 4, "output_stride": 8, **halved}
     )
     model, records = train(config, samples, in_folder(drawn / "SegmentationClassAug", samples))
-    assert records[-1].loss < 0.5 * records[0].loss
+    assert records[-1].means["loss"] < 0.5 * records[0].means["loss"]
     written = list(write_segmentation(model, samples, config, tmp_path, device=CPU))
     assert score_folder(tmp_path, dataset, [path.stem for path in written]).miou > 60

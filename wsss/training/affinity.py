@@ -1,12 +1,12 @@
-"""Training of the affinity network, as a generator of one record per epoch.
+"""Training of the affinity network on pairs of confident labels.
 
 One process on one device: usually only the heads are trained, in minutes. Legend: B batch, S crop
 size, h w feature size, M pairs of near pixels.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import NetworkConfig, TrainConfig, ViewsConfig
+from wsss.data.classes import IGNORE_INDEX
 from wsss.data.loading.batches import CropBatch, Crops
 from wsss.data.loading.crops import CropPlan, cut_labels, plan_crop
 from wsss.data.voc import Sample
-from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, pair_kinds
 from wsss.method.views import network_inputs
-from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
+from wsss.networks.affinity_net import AffinityNet, Pairs, neighbour_pairs, pair_distances
 from wsss.networks.backbone import nearest_labels
 from wsss.networks.random_weights import drawn_from
 from wsss.segmentation_config import RandomWalkConfig
@@ -34,24 +34,8 @@ LabelMaps = Callable[[Sample], NDArray[np.uint8]]
 Called once an epoch, perhaps in a loading process: so it must be picklable.
 """
 
-
-@dataclass(frozen=True)
-class AffinityRecord:
-    """The numbers of one epoch, averaged over its iterations."""
-
-    epoch: int
-    """1-based, out of config.epochs."""
-    loss: float
-    loss_foreground: float
-    """Mean distance of pairs within one class; 0 would be perfect."""
-    loss_background: float
-    loss_negative: float
-    """Mean -log(1 - affinity) of pairs across a border."""
-    negative_share: float
-    """Pairs across a border, out of all pairs of sure pixels; 0: the labels hold no border."""
-    lr: float
-    """Of the new layers, at the last iteration."""
-    seconds: float
+EPSILON = 1e-5
+"""Bounds the loss of a negative pair with affinity 1 (PSA)."""
 
 
 def build_affinity_net(
@@ -66,25 +50,6 @@ def build_affinity_net(
     return model.to(memory_format=torch.channels_last)
 
 
-def train_affinity(training: Training) -> Iterator[AffinityRecord]:
-    """Train to the end; yield after each epoch.
-
-    training: of `affinity_training`. Raises what its `label_maps` and `Training.run` raise.
-    """
-    for found in training.epochs():
-        means = found.means
-        yield AffinityRecord(
-            epoch=found.epoch,
-            loss=means["loss"],
-            loss_foreground=means["foreground"],
-            loss_background=means["background"],
-            loss_negative=means["negative"],
-            negative_share=means["share across borders"],
-            lr=found.lr_last_group,
-            seconds=found.seconds,
-        )
-
-
 def affinity_training(
     model: AffinityNet,
     samples: list[Sample],
@@ -96,8 +61,7 @@ def affinity_training(
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    The terms of its steps are the loss, its three means and the share of pairs across a border.
-    Raises DataError for too few images.
+    Raises DataError for too few images, later what `label_maps` raises.
     """
     train = sgd_settings(config)
     crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
@@ -106,15 +70,64 @@ def affinity_training(
     return Training(AffinityStep(model, config, process), loader, schedule, checkpoints)
 
 
+class PairKinds(NamedTuple):
+    """Pairs by what they teach; a pair with an unsure pixel is in none. Each bool [B, M]."""
+
+    foreground: Tensor
+    """Both of one foreground class: affinity should be 1."""
+    background: Tensor
+    """Both background: affinity should be 1."""
+    negative: Tensor
+    """Of different labels: affinity should be 0."""
+
+
+def pair_kinds(label_maps: Tensor, pairs: Pairs) -> PairKinds:
+    """Sort the pairs of confident label maps [B, h, w] (0, 1..K, 255 unsure) by what they teach."""
+    flat = label_maps.flatten(1).long()
+    first, second = flat[:, pairs.first], flat[:, pairs.second]  # [B, M]
+    sure = (first != IGNORE_INDEX) & (second != IGNORE_INDEX)
+    same = first == second
+    return PairKinds(sure & same & (first > 0), sure & same & (first == 0), sure & ~same)
+
+
+class AffinityLosses(NamedTuple):
+    """The loss and its three means over pairs; a kind without pairs is 0. Scalars."""
+
+    total: Tensor
+    """foreground / 4 + background / 4 + negative / 2: affinities 1 and 0 weigh the same."""
+    foreground: Tensor
+    background: Tensor
+    negative: Tensor
+
+
+def affinity_losses(distances: Tensor, kinds: PairKinds, counts: Tensor) -> AffinityLosses:
+    """Return the cross entropy of the affinities exp(-distance), balanced over kinds (PSA, Eq. 6).
+
+    distances: [B, M], 0 or more. counts: [3], the pairs of each kind to divide by, of the whole
+    batch if `kinds` are of a part of it.
+    """
+    away = torch.log(-torch.expm1(-distances) + EPSILON)  # log(1 - affinity)
+    # -log(affinity) is the distance
+    foreground, background, negative = (
+        torch.where(chosen, values, 0).sum() / count
+        for values, chosen, count in zip(
+            (distances, distances, -away), kinds, counts.clamp(min=1), strict=True
+        )
+    )
+    return AffinityLosses(
+        foreground / 4 + background / 4 + negative / 2, foreground, background, negative
+    )
+
+
 class AffinityStep(Step):
-    """A step on the affinity losses over a batch's pairs; also the share that crosses a border."""
+    """A step on the `affinity_losses` of a batch's pairs.
+
+    Beside them, the share of pairs across a border, out of all pairs of sure pixels; 0: the labels
+    hold no border.
+    """
 
     names: tuple[str, ...] = (
-        "loss",
-        "foreground",
-        "background",
-        "negative",
-        "share across borders",
+        *("loss", "loss_foreground", "loss_background", "loss_negative", "negative_share"),
     )
 
     def __init__(

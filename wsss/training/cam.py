@@ -137,7 +137,7 @@ def _epoch_record(found: EpochSummary, config: RunConfig, prior: float) -> Epoch
     means, views = found.means, ("original", *config.views.names)
     adjusted = bool(config.views.names)
     # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
-    products = [len(found.losses) * means[name] for name in PRODUCTS if adjusted]
+    products = [len(found.step_losses) * means[name] for name in PRODUCTS if adjusted]
     gap = prior_gap(means["L_cls"], prior)
     return EpochRecord(
         epoch=found.epoch,
@@ -146,7 +146,7 @@ def _epoch_record(found: EpochSummary, config: RunConfig, prior: float) -> Epoch
         loss_s=means["L_s"] if adjusted else None,
         loss_bs=means["L_bs"] if adjusted else None,
         own={f"loss_{name}": means[f"L_{name}"] for name in own_terms(config)},
-        grad_norm=means["norm"],
+        grad_norm=means["grad_norm"],
         lr=found.lr,
         prior_gap=gap,
         collapsed=float(gap < COLLAPSE_MARGIN),
@@ -155,7 +155,7 @@ def _epoch_record(found: EpochSummary, config: RunConfig, prior: float) -> Epoch
         pulls=dict(zip(PULLS, pulls(products), strict=True)) if adjusted else {},
         images_per_second=found.images_per_second,
         seconds=found.seconds,
-        step_losses=found.losses,
+        step_losses=found.step_losses,
     )
 
 

@@ -118,14 +118,22 @@ class EpochSummary:
     iteration: int
     """Iterations done."""
     means: dict[str, float]
-    """Over the epoch's iterations: of each term by its name, and `norm`, before clipping."""
-    losses: list[float]
-    """Of every iteration, rounded for files."""
+    """Over the epoch's iterations: of each term by its name, and `grad_norm`, before clipping."""
     lr: float
-    """Of the first group of parameters at the last iteration."""
-    lr_last_group: float
+    """Of the first group of parameters (the backbone's, unless frozen) at the last iteration."""
     images_per_second: float
     seconds: float
+    step_losses: list[float]
+    """Of every iteration, rounded for files."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of the epoch, without the steps."""
+        numbers = {"epoch": self.epoch, "iteration": self.iteration, **self.means, "lr": self.lr}
+        return numbers | {"images_per_second": self.images_per_second, "seconds": self.seconds}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers of the epoch and of its steps, as they are stored."""
+        return {**self.metrics(), "step_losses": self.step_losses}
 
 
 class Training:
@@ -242,18 +250,16 @@ class Training:
         )
 
     def _summary(self) -> EpochSummary:
-        rates = [group["lr"] for group in self.optimizer.param_groups]
         steps = np.stack(self.rows).astype(np.float64)  # [iterations, T + 1]
-        names = (*self.step.names, "norm")
+        names = (*self.step.names, "grad_norm")
         return EpochSummary(
             epoch=self.epoch,
             iteration=self.iteration,
             means=dict(zip(names, steps.mean(0).tolist(), strict=True)),
-            losses=[round(loss, 6) for loss in steps[:, 0].tolist()],
-            lr=rates[0],
-            lr_last_group=rates[-1],
+            lr=self.optimizer.param_groups[0]["lr"],
             images_per_second=len(self.rows) * self.loader.batch_size / self.seconds,
             seconds=self.seconds,
+            step_losses=[round(loss, 6) for loss in steps[:, 0].tolist()],
         )
 
     def _is_time_to_save(self) -> bool:

@@ -1,10 +1,8 @@
-"""Training of the segmentation network on label maps, as a generator of one record per epoch.
+"""Training of the segmentation network on label maps.
 
 Legend: B batch on this rank, L labels, S crop size, h w feature size.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,7 +21,6 @@ from wsss.networks.deeplab import DeepLab
 from wsss.networks.random_weights import DRAWING
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.diagnosis.learning import figures_of
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
 from wsss.training.optim import Poly, sgd
 from wsss.training.process import ALONE, Process
@@ -33,52 +30,6 @@ NO_VIEWS = ViewsConfig()
 
 class NotTrainedError(ForeseenError, ValueError):
     """A folder without the last checkpoint; the message names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class SegmentationRecord:
-    """The numbers of one pass over the training images, averaged over iterations and ranks."""
-
-    epoch: int
-    """1-based."""
-    iteration: int
-    """Iterations done, out of config.iterations."""
-    loss: float
-    """Cross entropy per labelled pixel, at the size that `loss_size` names."""
-    pixel_accuracy: float
-    """Share of those pixels predicted as labelled, in [0, 1]; mean over batches."""
-    grad_norm: float
-    """Mean over iterations, before clipping."""
-    lr: float
-    """Backbone's rate at the last iteration."""
-    images_per_second: float
-    seconds: float
-    step_losses: list[float] = field(default_factory=list)
-    """Loss of every iteration."""
-
-    def metrics(self) -> dict[str, float]:
-        """Return the numbers of the epoch, without the steps."""
-        return figures_of(asdict(self))
-
-
-def train_segmentation(training: Training) -> Iterator[SegmentationRecord]:
-    """Train to the end; yield after each epoch, the last of which may be cut short.
-
-    training: of `segmentation_training`. Raises DataError for label maps that do not fit, and what
-    `Training.run` raises.
-    """
-    for found in training.epochs():
-        yield SegmentationRecord(
-            epoch=found.epoch,
-            iteration=found.iteration,
-            loss=found.means["loss"],
-            pixel_accuracy=found.means["pixel accuracy"],
-            grad_norm=found.means["norm"],
-            lr=found.lr,
-            images_per_second=found.images_per_second,
-            seconds=found.seconds,
-            step_losses=found.losses,
-        )
 
 
 def segmentation_training(
@@ -94,9 +45,8 @@ def segmentation_training(
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
     label_maps: the PNG of each sample; remedy: of a damaged one. The schedule counts iterations.
-    Every rank of a distributed run calls this with its own Process and an equal model. The terms of
-    its steps are the loss and the pixel accuracy. Raises DataError for missing label maps and too
-    few images.
+    Every rank of a distributed run calls this with its own Process and an equal model. Raises
+    DataError for missing label maps and too few images, later for some that do not fit.
     """
     crops = LabelledCrops(samples, label_maps, model.num_labels - 1, config, remedy=remedy)
     loader = loader_for(process, crops, config.batch_size)
@@ -105,13 +55,15 @@ def segmentation_training(
 
 
 class SegmentationStep(Step):
-    """A step on the cross entropy per labelled pixel; also the share of these predicted right.
+    """A step on the cross entropy per labelled pixel, at the size that `loss_size` names.
+
+    Beside it, the share of those pixels predicted as labelled, in [0, 1].
 
     Ranks, and parts of a batch, have different numbers of labelled pixels. All divide by the ranks'
     mean count, so the mean over ranks of losses and gradients is that of the global batch.
     """
 
-    names = ("loss", "pixel accuracy")
+    names = ("loss", "pixel_accuracy")
 
     def __init__(self, model: DeepLab, config: DeepLabConfig, process: Process = ALONE) -> None:
         super().__init__(model, process, precision=config.precision, clip_norm=config.clip_norm)
