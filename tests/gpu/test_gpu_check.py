@@ -66,7 +66,7 @@ SMALLEST = ("tiny", "DeepLab tiny", "CAMs of tiny", "affinity network tiny", "PA
 
 def new_section() -> Section:
     """A section that has all the time."""
-    return Section("name", "A title", "A question?", 1, lambda *_: None)
+    return Section("name", "A title", 1, lambda *_: None)
 
 
 def bench_of(out: Path, *words: str) -> Bench:

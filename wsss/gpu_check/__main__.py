@@ -98,55 +98,15 @@ def pick(name: str | None, *, small: bool) -> torch.device:
 
 
 def new_sections() -> list[Section]:
-    """Return the sections in the page's order: name, title, question, share of time, and code."""
+    """Return the sections in the page's order: name, title, share of time, and code."""
     return [
-        Section(
-            "machine", "The machine", "Where all numbers below were measured.", 1, look_at_machine
-        ),
-        Section(
-            "equality",
-            "Equality",
-            "One step of every training, and every inference, on the CPU and on the device in full "
-            "fp32: the same losses, gradients and maps? This decides whether results can be "
-            "trusted.",
-            45,
-            check_equality,
-        ),
-        Section(
-            "speed",
-            "Speed of a step",
-            "Training at full size, from batches in memory.",
-            36,
-            measure_steps,
-        ),
-        Section(
-            "loading",
-            "Loader and step",
-            "CPU processes decode and crop pictures. Do they keep up with the fastest step?",
-            8,
-            measure_loading,
-        ),
-        Section(
-            "inference",
-            "Inference",
-            "Multi-scale CAMs, from which pseudo-labels are made.",
-            9,
-            measure_inference,
-        ),
-        Section(
-            "real_training",
-            "A short real training",
-            "From files to a score, with few pictures and few steps.",
-            20,
-            train_for_real,
-        ),
-        Section(
-            "projection",
-            "Hours of the paper's tables",
-            "Extrapolated from sections 3 to 5; none of it has been run.",
-            1,
-            project,
-        ),
+        Section("machine", "The machine", 1, look_at_machine),
+        Section("equality", "Equality", 45, check_equality),
+        Section("speed", "Speed of a step", 36, measure_steps),
+        Section("loading", "Loader and step", 8, measure_loading),
+        Section("inference", "Inference", 9, measure_inference),
+        Section("real_training", "A short real training", 20, train_for_real),
+        Section("projection", "Hours of the paper's tables", 1, project),
     ]
 
 

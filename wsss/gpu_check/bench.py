@@ -20,12 +20,7 @@ DRAWN = "drawn pictures"
 
 
 @dataclass(frozen=True)
-class Record:
-    """A row of a table of the page: its fields are the columns."""
-
-
-@dataclass(frozen=True)
-class StepSpeed(Record):
+class StepSpeed:
     """One cell in one precision."""
 
     cell: str
@@ -40,7 +35,7 @@ class StepSpeed(Record):
 
 
 @dataclass(frozen=True)
-class LoadingSpeed(Record):
+class LoadingSpeed:
     """The loader with some worker processes; with none, the training process loads itself."""
 
     workers: int
@@ -48,7 +43,7 @@ class LoadingSpeed(Record):
 
 
 @dataclass(frozen=True)
-class InferenceSpeed(Record):
+class InferenceSpeed:
     """Inference of F3 in one precision, with `at_once` images per forward."""
 
     precision: str

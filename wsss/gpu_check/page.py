@@ -1,5 +1,6 @@
 """The check's output: judgements and tables, as a page and as JSON."""
 
+import inspect
 import math
 import textwrap
 import time
@@ -13,7 +14,7 @@ from pydantic_core import to_json
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import whole_or_absent
 from wsss.basics.printable import first_of, printable
-from wsss.gpu_check.bench import Bench, Record
+from wsss.gpu_check.bench import Bench
 
 WIDTH = 100
 OUT_OF_TIME = "not measured: out of time"
@@ -59,16 +60,15 @@ class Section:
     name: str
     """In gpu_check.json."""
     title: str
-    asks: str
-    """What it wants to know."""
     share: int
     """Of the time left, relative to the shares of the sections still to come."""
     measure: Callable[[Bench, "Section"], None]
+    """The page shows the start of its docstring: what it wants to know."""
     end: float = math.inf
     """When it should end, by time.monotonic(); checked before each of its parts."""
     said: list[Line] = field(default_factory=list)
-    tables: list[tuple[Sequence[Record], str]] = field(default_factory=list)
-    """Records of one kind, and a note."""
+    tables: list[tuple[Sequence[Any], str]] = field(default_factory=list)
+    """Dataclasses of one kind, whose fields are the columns, and a note."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """Its part of gpu_check.json: dataclasses, lists and numbers by name."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Section:
         """Add a judgement."""
         self.said.append(Line(verdict, what, found, meaning, remedy))
 
-    def show(self, name: str, records: Sequence[Record], note: str) -> None:
+    def show(self, name: str, records: Sequence[Any], note: str) -> None:
         """Add records to the page and, by name, to the numbers; the list may still grow."""
         self.numbers[name] = records
         self.tables.append((records, note))
@@ -167,7 +167,8 @@ def render(device: str, progress: str, sections: Sequence[Section]) -> str:
 def section_text(number: int, section: Section) -> str:
     """Return a section's title, question, judgements and tables."""
     title = f"{number}. {section.title}"
-    texts = [title, "-" * len(title), textwrap.fill(section.asks, WIDTH)]
+    asks = (inspect.getdoc(section.measure) or "").partition("\n\n")[0]
+    texts = [title, "-" * len(title), textwrap.fill(asks, WIDTH)]
     texts += map(line_text, section.lines())
     texts += [table_text(records, note) for records, note in section.tables if records]
     return "\n".join(texts)
@@ -181,7 +182,7 @@ def line_text(line: Line) -> str:
     return "\n".join(_wrapped(start, text) for start, text in parts if text)
 
 
-def table_text(records: Sequence[Record], note: str) -> str:
+def table_text(records: Sequence[Any], note: str) -> str:
     """Return the records' fields in aligned columns, under a note."""
     names = [column.name for column in fields(records[0])]
     lines = [[name.replace("_", " ") for name in names]]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from wsss.config import Precision
-from wsss.gpu_check.bench import PRECISIONS, Bench, Record, most
+from wsss.gpu_check.bench import PRECISIONS, Bench, most
 from wsss.gpu_check.page import Section
 from wsss.presets import PAPER
 
@@ -19,7 +19,7 @@ NUM_TRAININGS = NUM_SEEDS * sum(TRAININGS.values())
 
 
 @dataclass(frozen=True)
-class Hours(Record):
+class Hours:
     """What Tables III to VI take on this GPU in one precision, with NUM_SEEDS seeds."""
 
     precision: str
@@ -56,7 +56,7 @@ def hours_of_tables(bench: Bench, precision: Precision) -> Hours | None:
 
 
 def project(bench: Bench, section: Section) -> None:
-    """Report the hours in every precision that was measured."""
+    """Extrapolated from sections 3 to 5; none of it has been run."""
     if bench.preset != "paper" or bench.small or not bench.inferred:
         section.skipped["hours of Tables III to VI"] = (
             "they need steps of --preset paper at full size (no --small)"

@@ -30,7 +30,7 @@ LARGEST_CHANGE = {"tf32": 0.02, "bf16": 0.1}
 
 
 def measure_loading(bench: Bench, section: Section) -> None:
-    """Measure the loader at the preset's full crop."""
+    """CPU processes decode and crop pictures. Do they keep up with the fastest step?"""
     enlarged = ", enlarged to the size of VOC's" if bench.source == DRAWN else ""
     section.show(
         "loaded",
@@ -92,7 +92,7 @@ def loading_rate(loader: Loader, seconds: float) -> float:
 
 
 def measure_inference(bench: Bench, section: Section) -> None:
-    """Infer the same images in every precision."""
+    """Multi-scale CAMs, from which pseudo-labels are made, in every precision."""
     base = apply_overrides(PRESETS[bench.preset], CELLS["F3"])
     samples = bench.large[: 2 if bench.small else 32]
     section.show(

@@ -13,7 +13,10 @@ from wsss.training.execution import usable_cpus
 
 
 def look_at_machine(bench: Bench, section: Section) -> None:
-    """Report the machine and what its GPU lacks. Raises RuntimeError if it cannot multiply."""
+    """Where all numbers below were measured.
+
+    Raises RuntimeError if the GPU cannot multiply.
+    """
     num_cpus = usable_cpus()
     software = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
     if bench.on_gpu:

@@ -20,7 +20,7 @@ from wsss.data.errors import DataError
 from wsss.data.voc import Sample
 from wsss.evaluation.counting import collected, count_each
 from wsss.evaluation.score import score_counts
-from wsss.gpu_check.bench import DRAWN, Bench, Record, split_of
+from wsss.gpu_check.bench import DRAWN, Bench, split_of
 from wsss.gpu_check.page import MORE_TIME, Section, first_line
 from wsss.gpu_check.trainings import CELLS, RANDOM
 from wsss.labels.infer import infer_cams
@@ -52,7 +52,7 @@ FAILED = ("The training failed.", "if section 2 passes, try --device cpu: does i
 
 
 @dataclass(frozen=True)
-class Trained(Record):
+class Trained:
     """One training."""
 
     cell: str
@@ -85,7 +85,10 @@ Start = Callable[..., Training]
 
 
 def train_for_real(bench: Bench, section: Section) -> None:
-    """Train B0 and F3, score them, and resume F3 within an epoch."""
+    """From files to a score, with few pictures and few steps.
+
+    B0 and F3 are trained and scored, and F3 is resumed within an epoch.
+    """
     preset = "tiny" if bench.source == DRAWN else "short"
     samples = bench.training[: 32 if bench.small else MOST_IMAGES]
     name, file = bench.weights.get(PRESETS[preset].network.backbone, RANDOM)

@@ -29,7 +29,10 @@ ROUNDS = 3
 
 
 def measure_steps(bench: Bench, section: Section) -> None:
-    """Measure steps of B0, F0 and F3, the most important first."""
+    """Training at full size, from batches in memory.
+
+    Steps of B0, F0 and F3 are measured, the most important first.
+    """
     preset = PRESETS[bench.preset]
     if bench.small:
         size = {"train.crop_size": min(96, preset.train.crop_size), "train.batch_size": 2}
