@@ -17,7 +17,7 @@ from wsss.data.voc import Sample
 from wsss.gpu_check.trainings import cam_case, made_up_batch
 from wsss.networks.deeplab import build_deeplab
 from wsss.networks.precision import products
-from wsss.overrides import apply_overrides
+from wsss.overrides import ConfigError, apply_overrides
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training import loop
 from wsss.training.affinity import AffinityStep, build_affinity_net
@@ -26,7 +26,6 @@ from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
 from wsss.training.loop import (
     LAG,
-    MicroBatchError,
     Moment,
     NoMemoryError,
     Reading,
@@ -114,7 +113,7 @@ def test_a_part_of_a_batch_is_refused_where_batch_norm_is_trained(
 ) -> None:
     model = build_cam_net(small, samples, K)
     parts, whole = (Process(execution=Execution(micro_batch=count)) for count in (2, 4))
-    with pytest.raises(MicroBatchError, match=r"--micro-batch 2: .* all 4 images .*frozen"):
+    with pytest.raises(ConfigError, match=r"--micro-batch 2: .* all 4 images .*frozen"):
         cam_training(model, small, samples, process=parts)
     assert cam_training(model, small, samples, process=whole)
 

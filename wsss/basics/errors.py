@@ -12,14 +12,8 @@ from wsss.basics.printable import printable
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """The system's errors for a full disk, often without a file's name."""
 OF_A_PATH = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
 }
 """The system's errors for a path that cannot be used, however often one tries."""
 

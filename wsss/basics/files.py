@@ -14,16 +14,8 @@ from zipfile import BadZipFile
 from wsss.basics.errors import OF_A_PATH, ForeseenError, let_through, named_in_errors
 
 BROKEN_ZIP = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    TypeError,
+    *(OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error),
+    *(RuntimeError, MemoryError, TypeError),
 )
 """What zipfile and NumPy raise for damaged archives of arrays; some OSError: see `let_through`."""
 OTHER_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".json")

@@ -54,7 +54,7 @@ def check_data(
     may_be_empty: splits whose images may have no class: they can be segmented, not trained on.
     decode: also decode the pictures, which is needed to find a truncated or damaged JPEG.
     """
-    from wsss.data.pictures.decoder_words import decoded_words
+    from wsss.data.pictures.image import decoded_words
 
     report = DataReport(root=dataset.root, classes=dataset.classes)
     ids, report.problems = read_lists(dataset, splits)
@@ -186,8 +186,6 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
             bool(image.digest) and not image.annotation for image in images
         )
         report.counts[split] = MaskCounts(
-            num_images=len(images),
-            num_masks=len(masks),
             images=(by_value[:, foreground] > 0).sum(0).tolist(),
             pixels=by_value[:, foreground].sum(0).tolist(),
             background_pixels=int(by_value[:, 0].sum()),

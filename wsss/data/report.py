@@ -14,9 +14,6 @@ MAX_PROBLEMS = 20
 class MaskCounts(BaseModel):
     """What the masks of one split hold. The lists have an entry per class, without background."""
 
-    num_images: int
-    num_masks: int
-    """Images whose mask could be read; the counts below are of these."""
     images: list[int]
     """For each class, the masks that hold it."""
     pixels: list[int]

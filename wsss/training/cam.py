@@ -264,17 +264,10 @@ class CamStep(Step):
         return losses
 
     def _losses(self, logits: Tensor, cams: Tensor, targets: Tensor, moment: Moment) -> CamLosses:
-        config = self.config
-        return cam_losses(
-            logits,
-            cams,
-            targets,
-            config.views,
-            config.transfer,
-            over_classes=config.train.cls_reduction,
-            over_views=config.train.cls_over_views,
-            progress=moment.progress,
-        )
+        train, views, transfer = self.config.train, self.config.views, self.config.transfer
+        over = {"over_classes": train.cls_reduction, "over_views": train.cls_over_views}
+        progress = moment.progress
+        return cam_losses(logits, cams, targets, views, transfer, progress=progress, **over)
 
     def _pull_products(self, cams: Tensor, targets: Tensor, moment: Moment) -> Tensor:
         transfer = self.config.transfer

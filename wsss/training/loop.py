@@ -27,6 +27,7 @@ from wsss.config import Precision
 from wsss.data.errors import DataError
 from wsss.data.loading.batches import CropBatch, Crops, Loader
 from wsss.networks.precision import autocast, products
+from wsss.overrides import ConfigError
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.checkpoint_names import MAX_EPOCHS
 from wsss.training.execution import Execution, usable_cpus
@@ -46,10 +47,6 @@ LAG = 8
 
 class DivergedError(ForeseenError, RuntimeError):
     """The loss or a gradient became infinite or NaN; the message says where and what to change."""
-
-
-class MicroBatchError(ForeseenError, ValueError):
-    """A micro-batch that cannot be used; the message says what to change."""
 
 
 class NoMemoryError(ForeseenError, RuntimeError):
@@ -140,7 +137,7 @@ class Training:
     """A training at one point of its schedule: network, optimiser, batches.
 
     It starts at its last checkpoint if there is one, even within an epoch. Every rank of a
-    distributed training makes one, with an equal network. Raises MicroBatchError for a micro-batch
+    distributed training makes one, with an equal network. Raises ConfigError for a micro-batch
     that would change the result, DataError for more epochs than checkpoints can be named after.
     """
 
@@ -162,7 +159,7 @@ class Training:
             )
         images, asked = loader.local_batch, step.micro_batch
         if asked is not None and asked < images and not step.frozen_norm:
-            raise MicroBatchError(
+            raise ConfigError(
                 f"--micro-batch {asked}: the batch norms take their statistics from all {images} "
                 "images of a forward, so parts would train another network; leave the option out, "
                 "or set network.batch_norm=frozen"

@@ -5,6 +5,9 @@ is turned. torchvision decodes JPEGs, to the same pixels in half the time. Other
 Pillow, as torchvision's PNG decoder crashes on some damaged files. Legend: H W size, upright.
 """
 
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,12 +32,7 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "1")
 """Those of 8 bits or fewer: made RGB, 16-bit pixels would be cut off at 255."""
 BROKEN_IMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct_error,
-    zlib_error,
+    *(OSError, SyntaxError, ValueError, EOFError, struct_error, zlib_error),
     Image.DecompressionBombError,
 )
 """What Pillow raises for damaged files."""
@@ -57,6 +55,30 @@ def read_image(path: Path) -> "Tensor":
     with opened(path, IMAGE_FORMATS) as image:
         _require_8_bits(path, image)
         return _upright(_decoded(path, image), orientation(image))
+
+
+def decoded_words(path: Path) -> str:
+    """Decode a picture; return what libjpeg says of a damaged one that it decodes, in one line.
+
+    It writes such words to standard error, without the file's name, and tells its caller nothing.
+    "" for a whole picture, whatever Pillow warns of, such as its size or a transparent palette.
+    Raises DataError for one that cannot be decoded.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as heard, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            os.dup2(heard.fileno(), 2)
+            try:
+                read_image(path)
+            finally:
+                os.dup2(kept, 2)
+            heard.seek(0)
+            words = heard.read().decode(errors="replace").split()
+    finally:
+        os.close(kept)
+    return " ".join(words)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -213,15 +213,8 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
 
 
 DAMAGED = (
-    tarfile.TarError,
-    zlib.error,
-    EOFError,
-    gzip.BadGzipFile,
-    ValueError,
-    OverflowError,
-    IndexError,
-    KeyError,
-    RecursionError,
+    *(tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile),
+    *(ValueError, OverflowError, LookupError, RecursionError),
 )
 """From ValueError on: what tarfile raises for invalid numbers in headers."""
 
