@@ -180,8 +180,7 @@ def test_calibration_gives_every_new_norm_zero_mean_and_unit_variance_on_its_bat
             module.register_forward_hook(
                 lambda _module, _inputs, value, name=name: seen.update({name: value.clone()})
             )
-    with model.calibrating():
-        model(x)
+    model.calibrate(x)
     assert not any(norm.training for norm in batch_norms(model))
     with torch.no_grad():
         model(x)
@@ -198,10 +197,7 @@ def test_calibration_leaves_pretrained_norms_and_all_weights_alone(
     config = network(backbone="mobilenet_v2", weights=file_digest(path), multi_scale_atrous=True)
     model = build(config, weights_file=path).train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    with model.calibrating():
-        assert not torch.is_grad_enabled()
-        model(picture(2, 3, 64, 64))
-    assert torch.is_grad_enabled()
+    model.calibrate(picture(2, 3, 64, 64))
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {
         f"parts.multi_scale_atrous.layers.{layer}.0.norm.{name}"
@@ -422,8 +418,7 @@ def test_every_planned_configuration_sends_a_gradient_to_every_trainable_paramet
     torch.manual_seed(0)
     model = CamNet(config.network, 20)
     if model.frozen_norm:
-        with model.calibrating():
-            model(network_inputs(batch.pixels, batch.boxes, config.views)[0])
+        model.calibrate(network_inputs(batch.pixels, batch.boxes, config.views)[0])
     model.train()
     step = CamStep(model, config)
     largest = dict.fromkeys((k for k, p in model.named_parameters() if p.requires_grad), 0.0)

@@ -108,8 +108,7 @@ def cam_case(config: RunConfig, weights: Weights) -> TrainingCase:
             model = CamNet(config.network, NUM_CLASSES, weights_file=file)
         model = model.to(memory_format=torch.channels_last)
         if model.frozen_norm and model.new_norms:
-            with model.calibrating():
-                model(network_inputs(batch.pixels[:2], batch.boxes[:2], config.views)[0])
+            model.calibrate(network_inputs(batch.pixels[:2], batch.boxes[:2], config.views)[0])
         return model
 
     def settings(precision: Precision) -> RunConfig:

@@ -3,8 +3,7 @@
 Legend: B batch, K foreground classes, C channels, H W image size, h w = H/16, W/16 (H/8 for P3).
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,24 +74,21 @@ class CamNet(OnBackbone):
             ],
         }
 
-    @contextmanager
-    def calibrating(self) -> Iterator[None]:
-        """Within this context, a forward sets the statistics of new batch norms to its batch's.
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Set the statistics of new batch norms to those of normalised images [B, 3, H, W].
 
         Frozen statistics need a value: pretrained layers have theirs; new layers get those of the
         images shown here, once, before training.
         """
         for norm in self.new_norms:
             norm.train()
-            norm.momentum = None  # cumulative average over the forwards made here
+            norm.momentum = None  # the statistics of this forward alone
             norm.reset_running_stats()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for norm in self.new_norms:
-                norm.momentum = 0.1
-            self.train(self.training)
+        self(images)
+        for norm in self.new_norms:
+            norm.momentum = 0.1
+        self.train(self.training)
 
 
 class FusedPyramid(nn.Module):

@@ -90,21 +90,12 @@ def pair_kinds(label_maps: Tensor, pairs: Pairs) -> PairKinds:
     return PairKinds(sure & same & (first > 0), sure & same & (first == 0), sure & ~same)
 
 
-class AffinityLosses(NamedTuple):
-    """The loss and its three means over pairs; a kind without pairs is 0. Scalars."""
-
-    total: Tensor
-    """foreground / 4 + background / 4 + negative / 2: affinities 1 and 0 weigh the same."""
-    foreground: Tensor
-    background: Tensor
-    negative: Tensor
-
-
-def affinity_losses(distances: Tensor, kinds: PairKinds, counts: Tensor) -> AffinityLosses:
+def affinity_losses(distances: Tensor, kinds: PairKinds, counts: Tensor) -> Tensor:
     """Return the cross entropy of the affinities exp(-distance), balanced over kinds (PSA, Eq. 6).
 
     distances: [B, M], 0 or more. counts: [3], the pairs of each kind to divide by, of the whole
-    batch if `kinds` are of a part of it.
+    batch if `kinds` are of a part of it. Returns [4]: the loss, in which affinities 1 and 0 weigh
+    the same, and the mean of each kind, 0 for one without pairs.
     """
     away = torch.log(-torch.expm1(-distances) + EPSILON)  # log(1 - affinity)
     # -log(affinity) is the distance
@@ -114,9 +105,8 @@ def affinity_losses(distances: Tensor, kinds: PairKinds, counts: Tensor) -> Affi
             (distances, distances, -away), kinds, counts.clamp(min=1), strict=True
         )
     )
-    return AffinityLosses(
-        foreground / 4 + background / 4 + negative / 2, foreground, background, negative
-    )
+    loss = foreground / 4 + background / 4 + negative / 2
+    return torch.stack([loss, foreground, background, negative])
 
 
 class AffinityStep(Step):
@@ -149,7 +139,7 @@ class AffinityStep(Step):
         kinds = self._kinds(part.targets)
         losses = affinity_losses(pair_distances(features, self.config.radius), kinds, whole)
         across = kinds.negative.sum() / whole.sum().clamp(min=1)
-        return torch.stack([*losses, across])
+        return torch.cat([losses, across[None]])
 
     def _kinds(self, labels: Tensor) -> PairKinds:
         """Sort the pairs of label maps [B, S, S] at the features' size."""

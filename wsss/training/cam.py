@@ -101,9 +101,7 @@ def build_cam_net(
         count = min(NUM_CALIBRATION_IMAGES, len(crops))
         evenly_spread = (place * len(crops) // count for place in range(count))
         batch = CropBatch(*collate([crops[0, index] for index in evenly_spread]))
-        original = network_inputs(batch.pixels, batch.boxes, config.views)[0]
-        with model.calibrating():
-            model(original)
+        model.calibrate(network_inputs(batch.pixels, batch.boxes, config.views)[0])
     return model
 
 

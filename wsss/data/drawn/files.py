@@ -19,11 +19,6 @@ ANNOTATION = """<annotation>
   <segmented>1</segmented>
 {objects}</annotation>
 """
-ANNOTATED_OBJECT = """  <object>
-    <name>{}</name><pose>Unspecified</pose><difficult>0</difficult>
-    <bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>
-  </object>
-"""
 
 
 def write_tree(root: Path, kind: str, counts: dict[str, int], rng_seed: int) -> None:
@@ -50,7 +45,10 @@ def _write_picture(root: Path, image_id: str, drawing: Drawing, *, extra: bool) 
     write_label_png(mask_path, drawing.labels if extra else _with_border(drawing))
     if not extra:
         shutil.copyfile(mask_path, root / "SegmentationClass" / mask_path.name)
-        (root / "Annotations" / f"{image_id}.xml").write_text(_annotation(image_id, drawing))
+        height, width = drawing.labels.shape
+        objects = "".join(f"  <object><name>{o.name}</name></object>\n" for o in drawing.objects)
+        text = ANNOTATION.format(id=image_id, width=width, height=height, objects=objects)
+        (root / "Annotations" / f"{image_id}.xml").write_text(text)
 
 
 def _with_border(drawing: Drawing) -> Array:
@@ -59,14 +57,3 @@ def _with_border(drawing: Drawing) -> Array:
     owner = Image.fromarray(owners.astype(np.uint8))
     most, least = (owner.filter(f(3)) for f in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
     return np.where(np.asarray(most) != np.asarray(least), IGNORE_INDEX, drawing.labels)
-
-
-def _annotation(image_id: str, drawing: Drawing) -> str:
-    # VOC's XML; a box has the first and the last visible pixel, counted from 1.
-    objects = ""
-    for drawn in drawing.objects:
-        rows, columns = np.nonzero(drawn.body | drawn.part)
-        corners = columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1
-        objects += ANNOTATED_OBJECT.format(drawn.name, *corners)
-    height, width = drawing.labels.shape
-    return ANNOTATION.format(id=image_id, width=width, height=height, objects=objects)
