@@ -103,7 +103,7 @@ def crops_against_irn(samples: list[Sample]) -> None:
     def batch() -> CropBatch:
         first = next(starts)
         keys = [divmod(place, len(crops)) for place in range(first, first + BATCH)]
-        return CropBatch(*collate([crops[key] for key in keys]))
+        return collate([crops[key] for key in keys])
 
     def ready() -> Tensor:
         made = batch()

@@ -100,7 +100,7 @@ def build_cam_net(
         crops = CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed)
         count = min(NUM_CALIBRATION_IMAGES, len(crops))
         evenly_spread = (place * len(crops) // count for place in range(count))
-        batch = CropBatch(*collate([crops[0, index] for index in evenly_spread]))
+        batch = collate([crops[0, index] for index in evenly_spread])
         model.calibrate(network_inputs(batch.pixels, batch.boxes, config.views)[0])
     return model
 

@@ -152,10 +152,10 @@ def plan_labelled_crop(
     return plan_crop(width, height, train, rng)
 
 
-def collate(items: Sequence[Item]) -> Item:
+def collate(items: Sequence[Item]) -> CropBatch:
     """Stack the items of a batch, as `default_collate` does, but faster."""
     pixels, boxes, targets = zip(*items, strict=True)
-    return stack_images(pixels), torch.stack(boxes), torch.stack(targets)
+    return CropBatch(stack_images(pixels), torch.stack(boxes), torch.stack(targets))
 
 
 def collate_arrays(items: Sequence[Item]) -> tuple[Array, Array, Array]:
@@ -228,7 +228,7 @@ class Loader:
         )
         try:
             for batch in loader:
-                yield from_arrays(*batch) if in_pipes else CropBatch(*batch)
+                yield from_arrays(*batch) if in_pipes else batch
         except DataError as error:
             # torch sends a worker's traceback as the message, whose end is the error's own.
             own = str(error).rpartition(f"{DataError.__module__}.{DataError.__qualname__}: ")[2]
