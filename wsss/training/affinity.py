@@ -116,9 +116,7 @@ class AffinityStep(Step):
     hold no border.
     """
 
-    names: tuple[str, ...] = (
-        *("loss", "loss_foreground", "loss_background", "loss_negative", "negative_share"),
-    )
+    names = ("loss", "loss_foreground", "loss_background", "loss_negative", "negative_share")
 
     def __init__(
         self, model: AffinityNet, config: RandomWalkConfig, process: Process = ALONE
