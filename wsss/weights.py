@@ -1,7 +1,6 @@
 """Initial weights by content: a file is named by its digest, whatever its path."""
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from wsss.basics.errors import ForeseenError
@@ -76,16 +75,3 @@ def require_weights(network: NetworkConfig, weights_file: Path | None) -> None:
             f"{weights_file}: its SHA-256 is not {network.weights[:19]}... of the configuration; "
             "give the file that the run was planned with"
         )
-
-
-def check_initial_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) -> None:
-    """Raise WeightsError unless all networks can start from their weights.
-
-    A file is loaded, which imports torch; nothing is downloaded.
-    """
-    for network in {(each.backbone, each.weights): each for each in networks}.values():
-        require_weights(network, weights_file)
-        if network.weights not in NAMES:
-            from wsss.networks.backbone import build_backbone
-
-            build_backbone(network, weights_file)

@@ -57,9 +57,9 @@ from wsss.data.check import require_batch
 from wsss.data.report import DataReport
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, naming
+from wsss.networks.initial_weights import check_initial_weights
 from wsss.overrides import ConfigError, Settled, apply_overrides, settle
 from wsss.recipes import named_config
-from wsss.weights import check_initial_weights
 
 Objective = Literal["best", "fixed"]
 """mIoU of the search half at its own best threshold, or at the fixed background score."""

@@ -21,9 +21,9 @@ from sweeps.tables.table import MAX_SEEDS, Table
 from wsss.basics.printable import command, counted, printable, quoted
 from wsss.config import RunConfig
 from wsss.identity import config_id, idle
+from wsss.networks.initial_weights import check_initial_weights
 from wsss.overrides import ConfigError, Settled, apply_overrides, settle
 from wsss.recipes import named_config
-from wsss.weights import check_initial_weights
 
 if TYPE_CHECKING:
     from wsss.data.report import DataReport

@@ -49,9 +49,9 @@ def configured(
     from wsss.data.voc import VocDataset
     from wsss.identity import run_id
     from wsss.labels.sources import sources_of
+    from wsss.networks.initial_weights import check_initial_weights
     from wsss.overrides import parse_assignments, settle
     from wsss.recipes import named_config, with_recipe
-    from wsss.weights import check_initial_weights
 
     start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
     settled = settle(start, given, weights=weights, file=config)

@@ -217,7 +217,7 @@ def _check_trainings(planned: "Headline") -> None:
     from wsss.config import NetworkConfig
     from wsss.data.check import require_batch
     from wsss.data.voc import VocDataset
-    from wsss.weights import check_initial_weights
+    from wsss.networks.initial_weights import check_initial_weights
 
     sweep, network = planned.sweep, planned.chains[0].segmentation
     if any(chain.labels is None for chain in planned.chains):
