@@ -86,14 +86,15 @@ help: ## this list
 	@echo "  DATA PRESET RECIPE SEEDS WEIGHTS SET STORE GPUS CPUS WORKERS CONCURRENT ADDRESS TABLES"
 	@echo "  PROBE SAMPLES LABELS EXPORT; docs/using.md says what each means"
 
+# Pip unpacks 3 GB of downloads, for which a /tmp in memory may be too small.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
 		{ echo "error: $(PYTHON) is not Python 3.11 to 3.14; give another with PYTHON=python3.11"; exit 2; }
-	@echo "making $(VENV): 6 GB of packages, most of it torch; some minutes, the first time"
+	@echo "making $(VENV): 7 GB of packages, most of it torch; some minutes, the first time"
 	$(if $(MOVED),$(if $(filter /%,$(VENV)),,rm -rf $(VENV)))
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	TMPDIR=$(VENV) $(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@echo $(call quote,$(CURDIR)) > $(STAMP)
 

@@ -162,8 +162,8 @@ def test_make_takes_the_pythons_of_the_locked_packages_and_makes_a_half_made_env
     python.write_text(
         f"""#!/bin/sh
 [ "$1" = -c ] && exec {shlex.quote(sys.executable)} -c "import sys; sys.version_info = $VERSION; $2"
-echo "asked for: $*"
-exit 1
+echo "asked for: $* in $TMPDIR"
+[ "$2" = pip ]
 """,
         encoding="utf-8",
     )
@@ -173,7 +173,7 @@ exit 1
 
     def said(version: str) -> str:
         words = ["make", "setup", f"PYTHON={python}", f"VENV={tmp_path / 'env'}"]
-        made = {"PATH": os.environ["PATH"], "VERSION": version}
+        made = {"PATH": os.environ["PATH"], "TMPDIR": "/tmp", "VERSION": version}
         return subprocess.run(words, cwd=REPO, env=made, stdout=subprocess.PIPE, text=True).stdout
 
     project = (REPO / "pyproject.toml").read_text(encoding="utf-8")
@@ -184,7 +184,11 @@ exit 1
     for version in (f"(3, {int(lowest) - 1}, 9)", f"(3, {above}, 0)"):
         assert f"{python} is not {pythons}" in said(version)
     for version in (f"(3, {lowest}, 0)", f"(3, {int(above) - 1}, 9)"):
-        assert f"asked for: -m venv {tmp_path / 'env'}\n" in said(version)
+        assert f"asked for: -m venv {tmp_path / 'env'} in /tmp\n" in said(version)
+    shutil.copy(python, half_made.with_name("pip"))
+    printed = said(f"(3, {lowest}, 0)")
+    assert "venv {tmp_path" not in printed
+    assert f"--requirement requirements.lock in {tmp_path / 'env'}\n" in printed, "not in memory"
 
 
 def test_make_names_a_variable_that_it_does_not_have() -> None:
