@@ -1,5 +1,6 @@
 """A table's mIoU over the seeds that all of its cells have, and the seed noise in it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sweeps.evidence.seeds import Effect, FloatArray, two_way_anova
+from sweeps.evidence.power import NoiseRange, range_of_noise
+from sweeps.evidence.seeds import FloatArray, two_way_anova
 from sweeps.tables.table import Table
 from wsss.basics.printable import counted
 
@@ -58,8 +60,8 @@ class CommonSeeds:
         return f"the {seeds} that all cells have" if self.some_have_more else seeds
 
     @cached_property
-    def effects(self) -> dict[str, Effect]:
-        """Those of rows, columns and their interaction, by name.
+    def effects(self) -> dict[str, float]:
+        """The p of rows, columns and their interaction, by name.
 
         Empty for one seed, row or column, or if cells share their trials.
         """
@@ -78,14 +80,7 @@ class CommonSeeds:
         df = (grid.shape[0] - 1) * (grid.shape[1] - 1)
         return Noise(float(np.sqrt((left**2).sum() / df)), df)
 
-    def with_own_seed(self) -> Noise:
-        """Return the noise of one training with a seed of its own, for two seeds and cells.
-
-        What a seed adds to all cells alike is known from S values only, so that there are fewer
-        degrees of freedom than values. (Satterthwaite)
-        """
-        sd, df = self.residual()
-        common = self.values.mean((1, 2)).var(ddof=1)
-        parts = np.array([common, (1 - 1 / self.means.size) * sd**2])
-        variance, spread = parts.sum(), (parts**2 / [self.num_seeds - 1, df]).sum()
-        return Noise(float(np.sqrt(variance)), max(1, int(variance**2 / spread)) if spread else df)
+    def span_by_chance(self, noise: Noise | None = None) -> NoiseRange:
+        """Return how far as many cells without any effect span. noise: default, the residual."""
+        sd, df = noise or self.residual()
+        return range_of_noise(sd / math.sqrt(self.num_seeds), self.means.size, df=df)

@@ -128,6 +128,8 @@ def _least(enough: Callable[[float], bool]) -> float:
 class NoiseRange(NamedTuple):
     """Largest minus smallest of cells that differ by noise alone, percent."""
 
+    lower: float
+    """Exceeded with a probability of 95 %."""
     expected: float
     upper: float
     """Exceeded with a probability of 5 %."""
@@ -137,18 +139,17 @@ def range_of_noise(sd: float, k: int, *, df: int) -> NoiseRange:
     """Return the range (max - min) that k >= 1 equal cells span by independent normal noise.
 
     sd: percent, of one cell's value (for a mean over n seeds: SD / √n). df: its degrees of freedom,
-    as it is estimated; few of them widen the upper bound. What a seed adds to all cells alike is
-    not part of this noise. (studentised range)
+    as it is estimated; few of them move the bounds apart. What a seed adds to all cells alike is
+    not part of this noise. All cells are taken to be equally noisy. (studentised range)
     """
     if k == 1 or sd == 0:
-        return NoiseRange(0.0, 0.0)
-    expected, upper = _range_in_sds(k, df)
-    return NoiseRange(expected * sd, upper * sd)
+        return NoiseRange(0.0, 0.0, 0.0)
+    return NoiseRange(*(sd * value for value in _range_in_sds(k, df)))
 
 
 @lru_cache(maxsize=64)
-def _range_in_sds(k: int, df: int) -> tuple[float, float]:
-    """Return expectation and upper bound of the range for an SD of 1."""
+def _range_in_sds(k: int, df: int) -> NoiseRange:
+    """Return the range for an SD of 1."""
     widths = np.linspace(0, WIDEST, 1601)
     within = _within(widths, k)
 
@@ -157,8 +158,8 @@ def _range_in_sds(k: int, df: int) -> tuple[float, float]:
         turn = WIDEST / width  # of the sample SD, beyond which the range is always within
         return over_sample_sds(lambda s: np.interp(width * s, widths, within), df, (turn,))
 
-    upper = _least(lambda width: share(width) >= LEVEL)
-    return float(np.trapezoid(1 - within, widths)), upper
+    lower, upper = _least(lambda w: share(w) > 1 - LEVEL), _least(lambda w: share(w) >= LEVEL)
+    return NoiseRange(lower, float(np.trapezoid(1 - within, widths)), upper)
 
 
 def _within(widths: FloatArray, k: int) -> FloatArray:

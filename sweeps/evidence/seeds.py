@@ -147,29 +147,21 @@ def _upper_tail(distance: float, values: FloatArray) -> float:
     return float(stdtr(values.size - 1, -distance / sd * math.sqrt(values.size)))
 
 
-class Effect(NamedTuple):
-    """One effect in an analysis of variance."""
-
-    p: float
-    """Of the F-test."""
-    eta_squared: float
-    """Share of the total sum of squares, in [0, 1]; 0 if all values are equal."""
-
-
 class TwoWayAnova(NamedTuple):
-    """Variance of a grid of cells by rows and columns (seed noise)."""
+    """The p of each effect in a grid of cells, by F-tests over seeds (seed noise)."""
 
-    rows: Effect
-    columns: Effect
-    interaction: Effect
+    rows: float
+    columns: float
+    interaction: float
 
 
 def two_way_anova(grid: FloatArray) -> TwoWayAnova:
     """Return the analysis of variance of a rows x columns grid, repeated over seeds (seed noise).
 
     grid: [S, rows, cols] percent, balanced, at least two of each. Trainings that share seed and row
-    are more alike than others, so each effect is tested against its own interaction with the seed.
-    (repeated measures)
+    are more alike than others, so each effect is tested against its own interaction with the seed
+    (repeated measures). A seed may favour high rows, or some cells vary more than others: its
+    degrees of freedom are reduced accordingly. (Greenhouse and Geisser 1959)
     """
     from scipy.special import fdtrc
 
@@ -181,26 +173,18 @@ def two_way_anova(grid: FloatArray) -> TwoWayAnova:
     left_row, left_column = left.mean(2, keepdims=True), left.mean(1, keepdims=True)
     num_seeds, *sides = grid.shape
 
-    def sum_of_squares(deviation: FloatArray) -> float:
-        """Sum over all values of the grid; 0 if it is rounding error of equal numbers."""
-        if np.abs(deviation).max() <= ROUNDING:
-            return 0.0
-        return float((np.broadcast_to(deviation, grid.shape) ** 2).sum())
-
-    total_ss = sum_of_squares(centred)
-
-    def effect(deviation: FloatArray, error: FloatArray, df: int) -> Effect:
+    def p_of(deviation: FloatArray, error: FloatArray, df: int) -> float:
         """error: the effect's interaction with the seed, of (S - 1) df degrees of freedom."""
-        ss, error_ss = sum_of_squares(deviation), sum_of_squares(error)
-        eta_squared = ss / total_ss if total_ss > 0 else 0.0
-        if error_ss == 0:
-            return Effect(float(ss == 0), eta_squared)
-        f = ss / error_ss * (num_seeds - 1)
-        return Effect(float(fdtrc(df, (num_seeds - 1) * df, f)), eta_squared)
+        if np.abs(error).max() <= ROUNDING:
+            return float(np.abs(deviation).max() <= ROUNDING)
+        products = error.reshape(num_seeds, -1) @ error.reshape(num_seeds, -1).T  # [S, S]
+        f = num_seeds * (num_seeds - 1) * (deviation**2).sum() / products.trace()
+        share = products.trace() ** 2 / (df * (products**2).sum())  # of the degrees of freedom
+        return float(fdtrc(share * df, share * df * (num_seeds - 1), f))
 
     dfs = [side - 1 for side in sides]
     return TwoWayAnova(
-        effect(row, left_row, dfs[0]),
-        effect(column, left_column, dfs[1]),
-        effect(both, left - left_row - left_column, math.prod(dfs)),
+        p_of(row, left_row, dfs[0]),
+        p_of(column, left_column, dfs[1]),
+        p_of(both, left - left_row - left_column, math.prod(dfs)),
     )

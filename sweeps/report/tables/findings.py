@@ -24,11 +24,7 @@ UNKNOWN = "Seed noise is unknown, as no cell has two seeds"
 
 
 def findings(found: TableReport) -> tuple[str, ...]:
-    """Summarise a table in one sentence, then describe level, noise, ranks and factors.
-
-    Factors are left out with one seed per cell, which cannot tell them from chance, and where cells
-    share their trials.
-    """
+    """Summarise a table in one sentence, then describe level, noise and ranks."""
     common, noise = found.common, pooled_noise(found.distinct)
     several = common is not None and common.means.size > 1
     sentences: list[str] = []
@@ -42,10 +38,7 @@ def findings(found: TableReport) -> tuple[str, ...]:
     sentences += _together(found)
     sentences += _repeats(found.table, found.cells)
     if common and several:
-        sentences += _paper_span(found.cells, common)
-        if common.effects:
-            parts = [f"{n} explains {100 * e.eta_squared:.0f} %" for n, e in common.effects.items()]
-            sentences.append(f"Of the variance over {common.name}, {listed(parts)}.")
+        sentences += _paper_span(found.cells, common, noise)
         if common.means.size > 2:
             sentences.append(_highest(found, common))
     sentences += _dead_maps(found.cells)
@@ -67,8 +60,7 @@ def table_summary(common: CommonSeeds, noise: Noise | None, differing: Sequence[
     if noise is None:
         return f"{UNKNOWN}: that the {what} span {number(span)} mIoU may be chance."
     in_sds = f", {span / noise.sd:.1f} SD of one training" if noise.sd > 0 else ""
-    sd, df = common.residual() if num_seeds > 1 else noise
-    by_chance = range_of_noise(sd / np.sqrt(num_seeds), size, df=df)
+    by_chance = common.span_by_chance(noise if num_seeds == 1 else None)
     start = (
         f"The {what} span {number(span)} mIoU over {common.name}{in_sds}; without any effect they "
         f"would span {number(by_chance.expected)} on average and up to {number(by_chance.upper)} "
@@ -88,7 +80,7 @@ def table_summary(common: CommonSeeds, noise: Noise | None, differing: Sequence[
 
 def _significant(common: CommonSeeds) -> list[str]:
     """Return `name matters (Holm p ...)` for each significant factor or interaction."""
-    adjusted = holm([effect.p for effect in common.effects.values()])
+    adjusted = holm([*common.effects.values()])
     return [
         f"{name} matters (Holm {p_words(p)})"
         for name, p in zip(common.effects, adjusted, strict=True)
@@ -191,31 +183,33 @@ def _repeats(table: Table, cells: Cells) -> Iterator[str]:
             yield f"{', '.join(row.labels)}: training seed {common[0]} again {result}."
 
 
-def _paper_span(cells: Cells, common: CommonSeeds) -> Iterator[str]:
+def _paper_span(cells: Cells, common: CommonSeeds, noise: Noise | None) -> Iterator[str]:
     """Compare the span of the printed numbers with that of cells that differ only by noise.
 
-    The paper does not say whether its trainings share a seed.
+    noise: as `pooled_noise` returns it. What a seed adds to all cells alike is known from as many
+    values as there are seeds, so that the noise of cells with seeds of their own has no more
+    degrees of freedom. The paper does not say whether its trainings share a seed.
     """
     printed = [cell.printed for cell in cells.values() if cell.printed is not None]
-    if len(printed) < 3 or common.num_seeds < 2:
+    if noise is None or len(printed) < 3 or common.num_seeds < 2:
         return
-    span = max(printed) - min(printed)
-    own, shared = (
-        range_of_noise(noise.sd, len(printed), df=noise.df)
-        for noise in (common.with_own_seed(), common.residual())
-    )
+    span, (sd, df) = max(printed) - min(printed), common.residual()
+    own = range_of_noise(noise.sd, len(printed), df=common.num_seeds - 1)
+    shared = range_of_noise(sd, len(printed), df=df)
     verdict = {
-        (True, True): "is within",
-        (True, False): "is, only if each had its own seed, within",
-        (False, True): "is, only if all had the same seed, within",
-        (False, False): "exceeds",
+        (True, True): "is within what noise alone explains",
+        (True, False): "is, only if each had its own seed, within what noise alone explains",
+        (False, True): "is, only if all had the same seed, within what noise alone explains",
+        (False, False): "exceeds what noise alone explains",
     }[span <= own.upper, span <= shared.upper]
+    if span < min(own.lower, shared.lower):
+        verdict = "would be larger by noise alone (95 %), so they vary less than those here"
     yield (
         f"The paper's {len(printed)} numbers span {number(span)}. At the seed noise measured here, "
         f"the same number of equal cells would span {number(own.expected)} on average and up to "
         f"{number(own.upper)} (95 %) if each had a seed of its own, {number(shared.expected)} and "
         f"up to {number(shared.upper)} if all had the same one: if the paper's trainings are as "
-        f"noisy, its span {verdict} what noise alone explains."
+        f"noisy, its span {verdict}."
     )
 
 

@@ -57,7 +57,7 @@ def legend(report: Report) -> tuple[Text, ...]:
         "threshold (level; another threshold would undo the difference); better maps are better at "
         "any threshold (shape). A difference is of shape if it is significant (Holm) at the fixed "
         "score and, with the same sign, in the three other columns; of level if it is in none of "
-        "them; otherwise partly.",
+        "them and shown to be smaller there; partly if it is in some. A dash: not shown.",
     )
     return tuple(Text(line, "soft") for line in lines)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.evidence.seeds import LEVEL
 from sweeps.report.document import Picture
 from sweeps.report.figures.heatmap import heatmap
 from sweeps.report.figures.lines import dead_curves, loss_curves, threshold_curves
@@ -67,20 +66,16 @@ def _differences(found: TableReport) -> Picture:
 
 
 def _heatmap(found: TableReport) -> Picture:
-    from scipy.special import stdtrit  # half a second to import
-
     table, common = found.table, found.common
     numbers = [(cell.mean, cell.printed) for cell in found.cells.values()]
     shape = 2, len(table.rows), len(table.columns)
     measured, paper = np.array(numbers, np.float64).T.reshape(shape)
     noise, band = None, "seed noise is unknown, so no band can be drawn"
     if common and common.num_seeds > 1:
-        # A cell is the mean over its seeds; the band is for the difference of two such means.
-        sd, df = common.residual()
-        noise = float(stdtrit(df, (1 + LEVEL) / 2)) * sd * np.sqrt(2 / common.num_seeds)
+        noise = common.span_by_chance().upper
         band = (
-            f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
-            f"cells on the same seeds, {counted(common.num_seeds, 'seed')}) have a dashed frame"
+            f"cells within {noise:.2f} points of the best have a dashed frame: as many equal cells "
+            f"span no more in 95 % of tables ({counted(common.num_seeds, 'seed')})"
         )
     svg = heatmap(
         measured,
