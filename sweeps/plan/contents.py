@@ -15,9 +15,9 @@ from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.errors import StoreError
 from sweeps.store.records import AGAIN
-from sweeps.store.rooms import DONE, OF_KIND, STAGES, Driven, Kind
+from sweeps.store.rooms import DONE, OF_KIND, ROOMS, STAGES, Driven, Kind
 from sweeps.store.store import Store
-from wsss.basics.files import refuse_pipe
+from wsss.basics.files import files_in, refuse_pipe
 from wsss.basics.printable import printable
 from wsss.identity import ID_LENGTH, cam_id
 from wsss.recipes import preset_and_recipe
@@ -197,6 +197,7 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
         return Removal(entry)
     for room in STAGES:  # from a bucket, only what reports read is here so far
         store.folder(room).pull({DONE})
+    _require_readable(store)
     for other in entries:
         if other.problem:
             raise StoreError(
@@ -222,6 +223,18 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     }
     found = tuple(f"{room}/{name}" for room, names in removed.items() for name in sorted(names))
     return Removal(entry, found, len(entry.trainings & used & cams))
+
+
+def _require_readable(store: Store) -> None:
+    """Raise StoreError if a link to what may use trainings leads nowhere, as of a missing disk."""
+    for room in (room for room in ROOMS if room.name not in OF_A_TRIAL):
+        for folder in files_in(store.root / room.name, "*"):
+            for path in (folder, folder / room.mark):
+                if path.is_symlink() and not path.exists():
+                    raise StoreError(
+                        f"{path}: a broken link, so that it is not known which trainings are used; "
+                        "restore what it leads to, or delete it"
+                    )
 
 
 def _made_of(store: Store) -> frozenset[str]:

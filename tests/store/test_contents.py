@@ -108,6 +108,20 @@ def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(
     assert "it is not known which trainings it uses" in refused.output
 
 
+@pytest.mark.parametrize("linked", ["sweeps/other", "sweeps/other/sweep.json", "labels/0123"])
+def test_nothing_is_removed_with_results_while_a_link_to_what_may_use_them_is_broken(
+    store: Store, vi: Sweep, linked: str
+) -> None:
+    path = store.root / linked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("/mnt/gone")
+    refused = sweeps(store, "rm", vi.name, "--results", "--yes")
+    assert refused.exit_code == 2
+    assert f"{path}: a broken link" in refused.output
+    path.unlink()
+    assert sweeps(store, "rm", vi.name, "--results", "--dry-run").exit_code == 0
+
+
 @pytest.mark.parametrize("harm", ["wrong", "unreadable"])
 def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_cost_of_others(
     store: Store, vi: Sweep, iv: Sweep, best: Trial, caplog: pytest.LogCaptureFixture, harm: str
