@@ -418,6 +418,11 @@ def test_the_checkpoint_of_another_training_is_not_taken(
     own.unlink()  # as the message says
     (again,) = re.findall("finish it with: (.*)", fail("infer", "--run", run))
     assert "epoch 3" in succeed(*shlex.split(again)[3:])
+    own.write_bytes(own.read_bytes()[:-9])
+    assert f"2 of 3 epochs trained (checkpoints/{own.name} is broken); finish it with: {again}" in (
+        fail("infer", "--run", run)
+    )
+    assert "epoch 3" in succeed(*shlex.split(again)[3:])
     (run / "stage.json").write_text("[]")
     assert "holds cams with other settings ([], not cams/" in fail("infer", "--run", run)
 

@@ -89,11 +89,13 @@ def require_trained(run: Run, place: Place) -> None:
     """Raise ConfigError if the network's training is not finished."""
     stage = TrainCam(run.config)
     if not stage.is_done(place):
-        names = place.store.folder(stage.rel).checkpoint_names()
-        whole = counted(run.config.train.epochs, "epoch")
+        folder, epochs = place.store.folder(stage.rel), counted(run.config.train.epochs, "epoch")
+        names = [f"checkpoints/{name}" for name in folder.checkpoint_names()]
+        whole = [name for name in names if folder.has_whole(name)]
+        broken = "".join(f" ({name} is broken)" for name in names if name not in whole)
         raise ConfigError(
-            f"{run.folder}: {epochs_of(names[-1]) if names else 0} of {whole} trained; finish it "
-            f"with: {run.training_command()}"
+            f"{run.folder}: {epochs_of(whole[-1]) if whole else 0} of {epochs} trained{broken}; "
+            f"finish it with: {run.training_command()}"
         )
 
 
