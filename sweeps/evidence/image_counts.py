@@ -1,10 +1,10 @@
-"""Each image's intersection and union per label at a run's two thresholds.
+"""Each image's intersection and union per label: of a run at two thresholds, of predictions.
 
 All statistics over images need no more than this, and reading it is a hundred times faster than
 counting again from all thresholds. Legend: N images, L labels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from wsss.evaluation.confusion import ThresholdCounts
 COUNTS = "counts.npz"
 """All counted pixels of a scored trial, in a folder of their own."""
 FILE_NAME = "image_counts.npz"
+PREDICTED = "predicted"
+"""Name of the counts of a segmentation network's predictions."""
 Threshold = Literal["fixed", "best"]
 THRESHOLDS: tuple[Threshold, ...] = ("fixed", "best")
 PARTS = ("intersection", "union")
@@ -73,25 +75,31 @@ def count_images(counts: ThresholdCounts, *, fixed: float, best: float) -> RunIm
     )
 
 
-def save_image_counts(folder: Path, counts: RunImageCounts) -> None:
-    """Write image_counts.npz, compressed and without pickle: image_ids, fixed_intersection, ..."""
-    arrays = {
-        f"{name}_{part}": getattr(getattr(counts, name), part)
-        for name in THRESHOLDS
-        for part in PARTS
-    }
+def save_run_counts(folder: Path, counts: RunImageCounts) -> None:
+    """Write a run's image_counts.npz."""
+    save_image_counts(folder, counts.image_ids, {n: getattr(counts, n) for n in THRESHOLDS})
+
+
+def save_image_counts(
+    folder: Path, image_ids: Sequence[str], counts: Mapping[str, ImageCounts]
+) -> None:
+    """Write image_counts.npz, compressed and without pickle: image_ids, fixed_intersection, ...
+
+    counts: by name, of the images in this order.
+    """
+    arrays = {f"{name}_{part}": getattr(counts[name], part) for name in counts for part in PARTS}
     with whole_or_absent(folder / FILE_NAME) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, image_ids=np.array(counts.image_ids), **arrays)
+        np.savez_compressed(file, image_ids=np.array(image_ids), **arrays)
 
 
-def load_image_counts(run: Folder, threshold: Threshold) -> tuple[tuple[str, ...], ImageCounts]:
-    """Read (image ids [N], counts [N, L]) of a finished run at one of its thresholds.
+def load_image_counts(run: Folder, name: str) -> tuple[tuple[str, ...], ImageCounts]:
+    """Read (image ids [N], counts [N, L]) of a finished folder: a threshold's, or PREDICTED.
 
-    Raises StoreError if the run is not finished, or its file is missing or broken.
+    Raises StoreError if the folder is not finished, or its file is missing or broken.
     """
     path = run.path / FILE_NAME
     if not path.exists() and run.metrics() is None:
         raise StoreError(f"{run.path}: not finished; run its table first")
     with _readable(path), open_file(path) as file, np.load(file, allow_pickle=False) as data:
-        counts = ImageCounts(*(data[f"{threshold}_{part}"] for part in PARTS))
+        counts = ImageCounts(*(data[f"{name}_{part}"] for part in PARTS))
         return tuple(data["image_ids"].tolist()), counts

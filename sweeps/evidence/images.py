@@ -38,6 +38,12 @@ class ImageCounts:
         rows, columns = confusions.sum(2, dtype=np.int64), confusions.sum(1, dtype=np.int64)
         return cls(intersection, rows + columns - intersection)
 
+    @classmethod
+    def joined(cls, parts: Sequence["ImageCounts"]) -> "ImageCounts":
+        """Return the counts of all images of all parts."""
+        inside, either = ([getattr(p, name) for p in parts] for name in ("intersection", "union"))
+        return cls(np.concatenate(inside), np.concatenate(either))
+
     @property
     def num_images(self) -> int:
         """N."""

@@ -14,7 +14,7 @@ from sweeps.evidence.image_counts import (
     COUNTS,
     count_images,
     load_threshold_counts,
-    save_image_counts,
+    save_run_counts,
 )
 from sweeps.plan.chains.chain import counts_id
 from sweeps.stages.stage import Place, Record, Stage, Steps, T
@@ -130,7 +130,7 @@ class Score(Stage):
         write_config(path / "config.json", config)
         counts = load_threshold_counts(place.store, config)
         mious = score_counts(counts, config.labels)
-        save_image_counts(
+        save_run_counts(
             path, count_images(counts, fixed=mious.fixed_threshold, best=mious.best_threshold)
         )
         draw_threshold_curve(path / "threshold_curve.png", mious)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sweeps.evidence.image_counts import PREDICTED, save_image_counts
+from sweeps.evidence.images import ImageCounts
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.score import evenly_spaced
@@ -133,7 +135,11 @@ class Predict(PerImage):
         images = self.pulled(place)
         path = folder.path / "gallery.png"
         draw_gallery(path, {"prediction": images}, dataset, evenly_spaced(ids))
-        score = score_folder(images, dataset, ids)
+        counts: list[ImageCounts] = []
+        score = score_folder(
+            images, dataset, ids, lambda c: counts.append(ImageCounts.from_confusions(c[None]))
+        )
+        save_image_counts(folder.path, ids, {PREDICTED: ImageCounts.joined(counts)})
         training = place.result(TrainDeepLab(self.chain))
         labels = self.chain.labels and label_score(self.chain, place)
         return Predicted(

@@ -12,7 +12,7 @@ from sweeps.evidence.image_counts import (
     THRESHOLDS,
     count_images,
     load_image_counts,
-    save_image_counts,
+    save_run_counts,
 )
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
@@ -56,7 +56,7 @@ def test_they_sum_to_the_miou_of_the_run(run: Folder) -> None:
 
 def test_what_is_written_is_what_is_read(run: Folder) -> None:
     computed = count_images(made_up_counts(9, 0.6, rng_seed=1), fixed=0.15, best=0.4)
-    save_image_counts(run.path, computed)
+    save_run_counts(run.path, computed)
     for name in THRESHOLDS:
         image_ids, read = load_image_counts(run, name)
         assert image_ids == computed.image_ids

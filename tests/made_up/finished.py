@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from sweeps.evidence.image_counts import count_images, save_image_counts
+from sweeps.evidence.image_counts import count_images, save_run_counts
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import BaseOptions, Sweep, make_sweep, save_sweep
 from sweeps.plan.trials import Trial
@@ -70,7 +70,7 @@ def finish(
     counted = store.root / "counts" / counts_id(trial.config)
     counted.mkdir(parents=True, exist_ok=True)
     counts.save(counted / "counts.npz")
-    save_image_counts(
+    save_run_counts(
         run.path, count_images(counts, fixed=score.fixed_threshold, best=score.best_threshold)
     )
     if gallery:

@@ -18,6 +18,8 @@ from made_up.planned import planned_headline
 from outcomes import ChainFolders
 from PIL import Image
 
+from sweeps.evidence.image_counts import PREDICTED, save_image_counts
+from sweeps.evidence.images import ImageCounts, resample_counts
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline
 from sweeps.plan.scale import Scale
@@ -212,6 +214,28 @@ def test_findings_weigh_refinement_and_bound(results: Results) -> None:
     assert "CAM + PAMR reaches 43.50 mIoU on 3 images" in text
     assert "+3.25 points on val, +2.75 for its labels" in text
     assert "reach 72 % of it" in text  # 43.5 / 60 = .725
+
+
+def test_intervals_over_images_are_of_the_same_images_for_all_networks(
+    drawn: Path, tmp_path: Path
+) -> None:
+    store, headline, rng = Store(tmp_path), planned(drawn, *MIOUS), np.random.default_rng(0)
+    names, mious = [f"image{n}" for n in range(40)], {}
+    for chain, (source, miou) in zip(headline.chains, MIOUS.items(), strict=True):
+        finish(store, drawn, chain, miou, LABELS[source])
+        if source == "masks":
+            continue  # an earlier version did not count by image
+        inside = rng.integers(40, 60, (40, 21)) + (20 if source == "pamr" else 0)
+        counts = ImageCounts(inside, np.full((40, 21), 100))
+        save_image_counts(ChainFolders(store.root, chain).predictions, names, {PREDICTED: counts})
+        mious[source] = resample_counts(40) @ inside.mean(1) / 40  # unions are equal
+    table = markdown(headline_document(headline, store)).replace("\\", "")
+    low, high = np.quantile(mious["pamr"], (0.025, 0.975))
+    assert f"| 43.50 | [{low:.2f}, {high:.2f}] |" in table
+    assert "| 60.00 | – |" in table
+    low, high = np.quantile(mious["pamr"] - mious["none"], (0.025, 0.975))
+    text = " ".join(findings(read_results(headline, store)))
+    assert f"+3.25 points on val (95 % over images [{low:+.2f}, {high:+.2f}]), +2.75" in text
 
 
 def test_a_network_that_learnt_nothing_is_compared_with_nothing(

@@ -12,12 +12,13 @@ from outcomes import ChainFolders, stages_in
 from PIL import Image
 
 from sweeps.cli.method.predict import read_network
+from sweeps.evidence.image_counts import PREDICTED, load_image_counts
 from sweeps.plan.chains.chain import ChainConfig, counts_id
 from sweeps.stages.labels import InferCams, WriteLabels
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Place, attempt, complete
 from sweeps.store.errors import StoreError
-from sweeps.store.store import Store
+from sweeps.store.store import Folder, Store
 from wsss.basics.files import write_json
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
@@ -222,6 +223,9 @@ def test_metrics_hold_the_score_of_the_written_predictions(
     metrics = json.loads((folder / "done.json").read_text())
     expected = score_folder(folder / "png", dataset, dataset.image_ids("val"))
     assert (metrics["miou"], metrics["iou"]) == (expected.miou, expected.iou)
+    image_ids, counts = load_image_counts(Folder(folder), PREDICTED)
+    assert list(image_ids) == dataset.image_ids("val")
+    assert counts.miou() == pytest.approx(expected.miou)
     assert (folder / "gallery.png").is_file()
     assert metrics["labels_score"]["num_images"] == len(dataset.image_ids("train"))
 

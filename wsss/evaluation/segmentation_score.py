@@ -3,7 +3,7 @@
 Legend: L labels (background and K classes), H W image size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,17 @@ def read_prediction(path: Path, num_classes: int, size: tuple[int, int]) -> NDAr
     return labels
 
 
-def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) -> SegmentationScore:
+def score_folder(
+    folder: Path,
+    dataset: VocDataset,
+    image_ids: Iterable[str],
+    note: Callable[[Counts], None] = lambda confusion: None,
+) -> SegmentationScore:
     """Score `folder`/<id>.png of the given images; pixels whose mask is 255 do not count.
 
-    Raises DataError for a prediction that is missing, of another size than its mask, or holds a
-    value that is no label (255 included), and if no pixel is left to score.
+    note: is told each image's counts, [L, L], in the order of the images. Raises DataError for a
+    prediction that is missing, of another size than its mask, or holds a value that is no label
+    (255 included), and if no pixel is left to score.
     """
     num_labels = len(dataset.classes) + 1
     total: Counts = np.zeros((num_labels, num_labels), dtype=np.int64)
@@ -57,7 +63,9 @@ def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) ->
     for image_id in image_ids:
         path, mask = folder / f"{image_id}.png", dataset.mask(image_id)
         prediction = read_prediction(path, num_labels - 1, mask.shape[::-1])
-        total += confusion_matrix(prediction, mask, num_labels)
+        confusion = confusion_matrix(prediction, mask, num_labels)
+        note(confusion)
+        total += confusion
         num_images += 1
     if total.sum() == 0:
         raise DataError(

@@ -5,7 +5,7 @@
     <root>/walks/<walk_id>/                      affinity network; maps/: CAMs after the walk
     <root>/labels/<labels_id>/png/<image>.png    label maps
     <root>/segmentations/<segmentation_id>/      checkpoints of DeepLab
-    <root>/predictions/<prediction_id>/          png/<image>.png, gallery.png; export/
+    <root>/predictions/<prediction_id>/          png/, image_counts.npz, gallery.png; export/
 
 An id covers what its stage depends on and nothing else: another refinement does not infer CAMs
 again, other DeepLab settings do not make labels again, other test scales do not train again.

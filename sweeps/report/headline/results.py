@@ -5,10 +5,14 @@ All mIoU in percent.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from sweeps.evidence.image_counts import FILE_NAME, PREDICTED, load_image_counts
+from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
+from sweeps.evidence.seeds import FloatArray, Interval
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import (
     SUPERVISED,
@@ -20,7 +24,7 @@ from sweeps.plan.chains.headline import (
 from sweeps.plan.run_command import headline_command
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Strip
-from sweeps.report.words import mean_and_sd
+from sweeps.report.words import interval, mean_and_sd
 from sweeps.stages.export import Archive, read_export
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import OURS, TABLE_I
@@ -47,6 +51,8 @@ class Network:
     """Seed -> mIoU, of this network and of those in the store that differ only in their seed."""
     archive: Archive | None
     """The exported split."""
+    counts: ImageCounts | None
+    """Of its predictions; None if an earlier version scored them, or none are here."""
 
     @property
     def source(self) -> str:
@@ -108,6 +114,29 @@ class Results:
         """The split that the networks are scored on."""
         return self.headline.chains[0].eval_split
 
+    @cached_property
+    def resampled(self) -> dict[str, FloatArray]:
+        """Source of labels -> mIoU in each resample of the split's images, the same for all: [R].
+
+        Without networks whose images are not counted; empty for a single image.
+        """
+        counts = {n.source: n.counts for n in self.networks if n.counts and n.counts.num_images > 1}
+        if not counts:
+            return {}
+        drawn = resample_counts(next(iter(counts.values())).num_images)
+        return dict(zip(counts, resampled_mious([*counts.values()], drawn), strict=True))
+
+    def image_interval(self, source: str, other: str | None = None) -> Interval | None:
+        """Return the 95 % bootstrap interval over images of a mIoU, or of its lead over another's.
+
+        None if the images of one are not counted.
+        """
+        found = [self.resampled.get(name) for name in (source, other) if name]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        return percentiles(known[0] - known[1] if other else known[0])
+
 
 def read_results(headline: Headline, store: Store) -> Results:
     """Read the chains' results."""
@@ -135,7 +164,10 @@ def _network(headline: Headline, store: Store, chain: ChainConfig) -> Network:
             by_seed[seed] = found["miou"]
     split = headline.exported_by(chain)
     archive = read_export(store, chain, split) if split else None
-    return Network(chain, saw, chain_metrics(store, chain) or {}, by_seed, archive)
+    folder, counts = store.folder(f"predictions/{chain.prediction_id}"), None
+    if (folder.path / FILE_NAME).exists():
+        counts = load_image_counts(folder, PREDICTED)[1]
+    return Network(chain, saw, chain_metrics(store, chain) or {}, by_seed, archive, counts)
 
 
 def _labels(headline: Headline, store: Store) -> Iterator[Labels]:
@@ -201,8 +233,12 @@ def findings(results: Results) -> tuple[str, ...]:
             f"{counted(finished[0].figures['eval_images'], 'image')} ({split})."
         )
     gains = {labels.name: labels.gain for labels in results.labels}
-    for name, miou in (each for source, each in weak.items() if PLAIN in weak and source != PLAIN):
+    for source, (name, miou) in weak.items():
+        if PLAIN not in weak or source == PLAIN:
+            continue
         sentence = f"{name} against plain CAM: {miou - weak[PLAIN][1]:+z.2f} points on {split}"
+        if ends := results.image_interval(source, PLAIN):
+            sentence += f" (95 % over images {interval(ends, sign=True)})"
         if (gain := gains.get(name)) is not None:
             sentence += f", {gain:+z.2f} for its labels on the training images"
         sentences.append(f"{sentence}.")
@@ -216,7 +252,8 @@ def findings(results: Results) -> tuple[str, ...]:
         )
     if len(found) > 1:
         sentences.append(
-            "Each network is one training: differences of a point or two may be seed noise."
+            "Each network is one training: differences of a point or two may be seed noise, which "
+            "intervals over images do not cover."
         )
     return tuple(sentences)
 
