@@ -42,9 +42,9 @@ def table_page(server: str, experiment_id: str) -> str:
 def table_view(*, role: str, metrics: Sequence[str]) -> tuple[str, str]:
     """Return the tag (key, value) by which an experiment shows a table of the runs with a role.
 
-    Its columns are these metrics, the cells and the sweep, search or headline, as cells of two
-    sweeps have one name; the highest value of the first metric comes first. MLflow 3.17 saves its
-    own shared views in the same form, and leaves a column out that no run has.
+    Its columns are these metrics, the cells, the sweep, search or headline, as cells of two sweeps
+    have one name, and the user; the highest value of the first metric comes first. MLflow 3.17
+    saves its own shared views in the same form, and leaves a column out that no run has.
     """
     tags = ("wsss.cells", "wsss.sweep", "wsss.search", "wsss.headlines")
     view = {
@@ -54,6 +54,7 @@ def table_view(*, role: str, metrics: Sequence[str]) -> tuple[str, str]:
         "selectedColumns": [
             *(f"metrics.`{metric}`" for metric in metrics),
             *(f"tags.`{tag}`" for tag in tags),
+            "attributes.`User`",
         ],
     }
     return f"mlflow.sharedViewState.{_TABLE}", json.dumps(view)

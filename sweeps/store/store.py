@@ -480,7 +480,10 @@ def read_description(path: Path, program: str, read: Callable[[Any], N]) -> N:
     Raises ForeignFileError if its folder has another name, too.
     """
     found = read_written(path, program, read)
-    remedy = "give the folder back its name or delete it, or name another one"
+    remedy = (
+        "give the folder back its name; if an earlier version wrote it, its results have other "
+        "ids: give its command again, or name another one"
+    )
     require_own(path, found.name, path.parent.name, remedy)
     return found
 

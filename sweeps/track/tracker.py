@@ -1,11 +1,13 @@
 """MLflow as a view of the store. The only file that imports MLflow.
 
 A tracker logs what MLflow lacks of the runs that a subject describes, so nothing is lost while a
-server is down. Runs are found by tag, so that a trial or network never has two; runs deleted in the
-UI are restored. A tracker never raises into a sweep: `problem` says what went wrong.
+server is down. Runs are found by tag, so that a trial or network never has two; those of other
+stores on the same server are left alone. Runs deleted in the UI are restored. A tracker never
+raises into a sweep: `problem` says what went wrong.
 """
 
 import functools
+import getpass
 import json
 import logging
 import math
@@ -27,7 +29,7 @@ from mlflow.tracking import MlflowClient
 
 from sweeps.report.mlflow_pages import charts_page, server_of, table_view
 from sweeps.store.local_lock import local_lock
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Store, read_json, write_json
 from sweeps.track import database
 from sweeps.track.address import (
     VARIABLE,
@@ -47,7 +49,7 @@ from wsss.basics.waiting import within
 from wsss.config import DataConfig
 
 P = ParamSpec("P")
-PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
+PARENT, STORE, EPOCH = "mlflow.parentRunId", "wsss.store", "train/epoch"
 MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
 """Limits of every MLflow since 1.0; newer ones accept more."""
 ACTIVE = "active"
@@ -222,6 +224,8 @@ class _Experiment:
         self.client = open_client(self.uri)
         self._alone = store.remote.lock("mlflow", store.root / "mlflow.lock")
         """Held while something is created, so that two processes do not both create it."""
+        self._owner = "" if is_own(store, self.uri) else self._store_id(store)
+        """Tag of this store's runs, which other stores on the same server leave alone."""
         self._active: dict[str, bool] = {}
         """MLflow's id of a run -> whether it exists and is not deleted, of runs already checked."""
         known = self.client.get_experiment_by_name(subject.experiment)
@@ -265,14 +269,24 @@ class _Experiment:
         database.move_artifacts(file, before, now)
         self.notes.append(f"artifacts are now in {new}, no longer in {old}")
 
-    def find(self, tags: Mapping[str, str]) -> Run | None:
-        """Return a run of this experiment with all of the tags, if there is one.
+    def _store_id(self, store: Store) -> str:
+        """Return a store's id: its bucket, or that in a file, hidden so that fetch leaves it."""
+        file = store.root / ".id"
+        with self._alone.acquire():
+            if store.remote.url is None and not file.exists():
+                write_json(file, uuid4().hex)
+        return store.remote.url or str(read_json(file))
 
-        A deleted run is returned only if there is no other.
+    def find(self, tags: Mapping[str, str]) -> Run | None:
+        """Return a run of this store in this experiment with all of the tags, if there is one.
+
+        A run without a store's tag, of an older version, is anybody's. A deleted run is returned
+        only if there is no other.
         """
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self.client.search_runs([self.id], wanted, ViewType.ALL, 100)
-        return min(found, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
+        own = (run for run in found if run.data.tags.get(STORE, self._owner) == self._owner)
+        return min(own, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
 
     def usable(self, run: Run | None, view: RunView, parent: Mapping[str, str]) -> Run:
         """Return a run, created with its tags if there is none, restored if it was deleted."""
@@ -284,10 +298,13 @@ class _Experiment:
         if run.info.lifecycle_stage != ACTIVE:
             self.client.restore_run(run.info.run_id)
             self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
+        if self._owner and STORE not in run.data.tags:
+            self.client.set_tag(run.info.run_id, STORE, self._owner)
         return run
 
     def _created(self, view: RunView, parent: Mapping[str, str]) -> Run:
-        tags = _fitting({**view.tags, **view.key, **parent})
+        made = {"mlflow.user": _user()} | ({STORE: self._owner} if self._owner else {})
+        tags = _fitting({**view.tags, **view.key, **parent, **made})
         run = self.client.create_run(self.id, run_name=view.name, tags=tags)
         if view.status != "RUNNING":  # whatever fails before it is logged, it says so
             self.client.set_terminated(run.info.run_id, "KILLED")
@@ -399,6 +416,14 @@ class _Experiment:
         while metrics or batch:
             self.client.log_batch(run_id, metrics=metrics[:MAX_BATCH], tags=batch)
             metrics, batch = metrics[MAX_BATCH:], []
+
+
+def _user() -> str:
+    """Return who MLflow shows as a run's user: the name at its server, else on this machine."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
 
 
 def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:

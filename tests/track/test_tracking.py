@@ -223,6 +223,23 @@ def test_a_store_reached_by_a_link_stays_as_it_is(store: Store, done: RunView) -
     assert the_run(store).metrics["miou"] == [(0, 50.0)]
 
 
+def test_stores_that_share_a_server_change_no_run_of_each_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ben")
+    sync(store, AT_WORK)  # in the store's own file, so without a store's tag: anybody's
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(store))
+    others = [Store(tmp_path / name) for name in ("second", "third")]
+    for other, miou in zip(others, (50.0, 60.0), strict=True):
+        assert Tracker(other, Made(ended({"miou": miou}))).finish()
+    assert Tracker(others[0], Made(replace(AT_WORK, status="FAILED"))).finish()
+    shown = {run.status: run for run in logged(store, id="a")}
+    assert shown["FAILED"].metrics["miou"] == [(0, 50.0)]
+    assert shown["FINISHED"].metrics["miou"] == [(0, 60.0)]
+    assert shown["FINISHED"].tags["mlflow.user"] == "ben"
+    assert len(logged(store, id="a")) == len(logged(store, parent="parent")) == 2
+
+
 def test_names_and_texts_that_mlflow_does_not_take_are_made_fit(store: Store) -> None:
     done = ended({"miou": 1.0, "iou/cat & (dog)": 2.0, "iou/../x": 3.0, "iou/": 4.0})
     for _ in range(2):
