@@ -6,9 +6,9 @@ from a file is ever run.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +28,6 @@ NUM_SHOWN = 24
 """How many of a file's first bytes a message shows: they tell a web page or a Git LFS pointer."""
 
 
-class _Candidate(NamedTuple):
-    """A place in a file at which a network may be."""
-
-    place: str
-    """The beginning of its keys."""
-    state: dict[str, Tensor]
-    """Wanted key -> tensor."""
-    faults: list[str]
-    """Of each wanted key that it does not serve."""
-
-
 def load_state_file(model: nn.Module, name: str, path: Path) -> None:
     """Load a file's weights into a torchvision model of this name, all but the classifier.
 
@@ -46,23 +35,29 @@ def load_state_file(model: nn.Module, name: str, path: Path) -> None:
     floating-point numbers in its shape.
     """
     wanted, held = _features(model), _tensors(_read(path))
-    candidates = list(_candidates(held, wanted))
-    fitting = [each for each in candidates if not each.faults]
+    faults_at = {
+        place: [
+            f"{key} {fault}"
+            for key, expected in wanted.items()
+            if (fault := _fault(held.get(place + key), expected))
+        ]
+        for place in _places(held, wanted) or [""]
+    }
+    fitting = [place for place, faults in faults_at.items() if not faults]
     if not fitting:
-        missing = _Candidate("", {}, [f"{key} is missing" for key in wanted])
-        faults = min(candidates, key=lambda each: len(each.faults), default=missing).faults
+        faults = min(faults_at.values(), key=len)
         raise WeightsError(
             f"{path}: no weights of {name}: {len(faults)} of {len(wanted)} tensors do not fit, "
             f"first {faults[0]}; the file holds {_listed(held)}; choose the backbone they belong "
             "to, or give another file"
         )
     if len(fitting) > 1:
-        places = ", ".join(repr(c.place.removesuffix(INSIDE) or "the outermost") for c in fitting)
+        places = ", ".join(repr(each.removesuffix(INSIDE) or "the outermost") for each in fitting)
         raise WeightsError(
             f"{path}: holds {len(fitting)} networks that fit {name}: {printable(places)}; save the "
             "state dict of the one you mean in a separate file"
         )
-    model.load_state_dict(fitting[0].state, strict=False)
+    model.load_state_dict({key: held[fitting[0] + key] for key in wanted}, strict=False)
 
 
 def _features(model: nn.Module) -> dict[str, Tensor]:
@@ -112,14 +107,11 @@ def _tensors(
     return tensors
 
 
-def _candidates(held: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
-    """Yield each place that has the first or the last wanted key."""
+def _places(held: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Return each place that has the first or the last wanted key: the beginning of its keys."""
     first, *_, last = wanted
     places = {key.removesuffix(end) for key in held for end in (first, last) if key.endswith(end)}
-    for place in sorted(each for each in places if not each or each.endswith((".", INSIDE))):
-        state = {key: held[place + key] for key in wanted if place + key in held}
-        faults = [(key, _fault(state.get(key), expected)) for key, expected in wanted.items()]
-        yield _Candidate(place, state, [f"{key} {fault}" for key, fault in faults if fault])
+    return sorted(each for each in places if not each or each.endswith((".", INSIDE)))
 
 
 def _fault(found: Tensor | None, expected: Tensor) -> str:

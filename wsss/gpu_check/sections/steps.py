@@ -4,6 +4,7 @@ import statistics
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from wsss.gpu_check.page import Section
 from wsss.gpu_check.trainings import CELLS, TrainingCase, cam_case, other_cases
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.training.execution import Execution
 
 GIB = 2**30
 ROOT = Path(__file__).parents[3]
@@ -37,14 +37,13 @@ def measure_steps(bench: Bench, section: Section) -> None:
     if bench.small:
         size = {"train.crop_size": min(96, preset.train.crop_size), "train.batch_size": 2}
         preset = apply_overrides(preset, size)
-    batch = preset.train.batch_size
     section.show(
         "steps",
         bench.steps,
-        f"{batch} images of {preset.train.crop_size} px per step, preset {bench.preset}"
-        f"{', made SMALLER: not the speed of that preset' if bench.small else ''}. B0: bare "
-        "network, one view. F0: full module. F3: full module, three views; also with smaller "
-        "micro-batches. An image counts once, whatever its views, and comes from memory.",
+        f"{preset.train.batch_size} images of {preset.train.crop_size} px per step, preset "
+        f"{bench.preset}{', made SMALLER: not the speed of that preset' if bench.small else ''}. "
+        "B0: bare network, one view. F0: full module. F3: full module, three views. An image "
+        "counts once, whatever its views, and comes from memory.",
     )
     if bench.on_gpu:
         waits = section.numbers["waits"] = {}
@@ -58,36 +57,17 @@ def measure_steps(bench: Bench, section: Section) -> None:
         cell: cam_case(apply_overrides(preset, overrides | {"train.lr": 1e-6}), bench.weights)
         for cell, overrides in CELLS.items()
     }
-    runs: list[tuple[str, Precision, int | None]] = [
-        (cell, precision, None) for precision in PRECISIONS for cell in ("F3", "B0", "F0")
-    ]
-    for precision in PRECISIONS[:2] if bench.on_gpu else ():
-        runs += [("F3", precision, count) for count in range(1, batch) if batch % count == 0]
-    for cell, precision, at_once in runs:
-        name = f"{cell} in {precision}" + (f", {at_once} at once" if at_once else "")
-        how = Execution(micro_batch=at_once)
-        measure = partial(step_speed, cell, precision, trainings[cell], bench, how)
-        if found := section.part(name, measure, CANNOT_RUN):
+    for precision, cell in product(PRECISIONS, ("F3", "B0", "F0")):
+        measure = partial(step_speed, cell, precision, trainings[cell], bench)
+        if found := section.part(f"{cell} in {precision}", measure, CANNOT_RUN):
             bench.steps.append(found)
-    tf32, bf16 = (bench.step("F3", precision) for precision in ("tf32", "bf16"))
-    if bench.on_gpu and tf32 and bf16:
-        gain = bf16.images_per_second / tf32.images_per_second
-        section.say(
-            "INFO",
-            "bf16 against tf32",
-            f"{gain:.2f} x as fast (F3)",
-            "bf16 is a setting of the experiment: it changes results and has its own ids.",
-            "" if gain < 1.2 else 'to use it: SET="train.precision=bf16 labels.precision=bf16"',
-        )
 
 
-def step_speed(
-    cell: str, precision: Precision, training: TrainingCase, bench: Bench, how: Execution
-) -> StepSpeed:
+def step_speed(cell: str, precision: Precision, training: TrainingCase, bench: Bench) -> StepSpeed:
     """Measure the steps of one network."""
     device, size = bench.device, len(training.batch.pixels)
     try:
-        step = training.step(training.build(), device, precision, how)
+        step = training.step(training.build(), device, precision)
         batch = training.pinned(device)
         for _ in range(2):  # the first loads kernels, and chooses the micro-batch
             step(batch)
