@@ -1,10 +1,9 @@
 """Image noise: how far a mIoU moves with other images of the same kind, for the same networks.
 
 Each resample draws images with replacement and adds up their pixels. How far another training would
-move the mIoU is seed noise, see `sweeps.evidence.seeds`; the two are never added up or mixed. Only
-`argmax_stability` resamples seeds.
+move the mIoU is seed noise, see `sweeps.evidence.seeds`; the two are never added up or mixed.
 
-Legend: N images, L labels (21), R resamples, S seeds, M runs.
+Legend: N images, L labels (21), R resamples, M runs.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sweeps.evidence.seeds import LEVEL, ROUNDING, FloatArray, Interval
+from sweeps.evidence.seeds import LEVEL, FloatArray, Interval
 
 NUM_RESAMPLES = 2000
 CHUNK_WEIGHTS = 2_000_000
@@ -92,28 +91,6 @@ def percentiles(resampled: ArrayLike) -> Interval:
     """Return the central interval that holds 95 % of resampled values: [R]."""
     low, high = np.quantile(np.asarray(resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
-
-
-def argmax_stability_over_images(mious: ArrayLike) -> FloatArray:
-    """Return each cell's share of image resamples in which its mIoU is the largest (image noise).
-
-    mious: [cells, R]. Ties are split. Shares add up to 1.
-    """
-    array = np.asarray(mious, dtype=np.float64)
-    largest = array >= array.max(0) - ROUNDING  # [cells, R]
-    return (largest / largest.sum(0)).mean(1)
-
-
-def argmax_stability(values: ArrayLike) -> FloatArray:
-    """Return each cell's share of seed resamples in which its mean is the largest (seed noise).
-
-    values: [S, cells] percent, S >= 2; a seed is drawn with all its cells, as a block. Ties are
-    split. Two or three seeds have only 3 or 10 different resamples, so shares are coarse and too
-    confident.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    weights = resample_counts(len(array)) / len(array)  # [R, S]
-    return argmax_stability_over_images((weights @ array).T)
 
 
 @lru_cache(maxsize=8)

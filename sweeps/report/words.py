@@ -37,11 +37,6 @@ def interval(low_high: tuple[float, float] | None, *, sign: bool = False) -> str
     return f"[{low}, {high}]"
 
 
-def share(value: float | None) -> str:
-    """Return a share as `97 %`; a dash for None."""
-    return DASH if value is None else f"{100 * value:.0f} %"
-
-
 def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return mean and sample SD; None for too few values. Without numpy, which loads slowly."""
     return fmean(values) if values else None, stdev(values) if len(values) > 1 else None

@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from sweeps.evidence.images import (
-    ImageCounts,
-    argmax_stability,
-    argmax_stability_over_images,
-    percentiles,
-    resample_counts,
-    resampled_mious,
-)
+from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
 
 
 def random_counts(rng_seed: int) -> ImageCounts:
@@ -64,23 +57,3 @@ def test_resamples_leave_a_rare_label_out_where_it_was_not_drawn() -> None:
 
 def test_percentiles_of_a_ramp_are_its_ends() -> None:
     assert percentiles(np.arange(201)) == pytest.approx((5.0, 195.0))
-
-
-def test_argmax_stability_of_two_seeds_is_that_of_their_four_draws() -> None:
-    # Draws 00, 01, 10, 11: cell 0 leads on seed 0 (by 2), cell 1 on seed 1 (by 1).
-    found = argmax_stability([[5.0, 3.0, 0.0], [4.0, 5.0, 0.0]])
-    assert found[2] == 0
-    assert found.sum() == pytest.approx(1)
-    assert found[0] == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 2000) ** 0.5)
-
-
-def test_argmax_stability_draws_a_seed_with_all_its_cells() -> None:
-    seed_effect = np.array([[0.0], [30.0], [-20.0]])  # must not matter: shared by all cells
-    found = argmax_stability(seed_effect + np.array([1.0, 1.5, 0.5]))
-    assert found.tolist() == [0, 1, 0]
-
-
-def test_ties_are_split() -> None:
-    assert argmax_stability(np.full((3, 4), 50.3)) == pytest.approx(np.full(4, 0.25))
-    found = argmax_stability_over_images([[1.0, 2.0], [1.0, 0.0], [0.0, 2.0]])
-    assert found.tolist() == [0.5, 0.25, 0.25]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from sweeps.evidence import calibration
-from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import level_or_shape
 from sweeps.evidence.verdict import NO_EVIDENCE, CellEvidence, table_verdicts
 from sweeps.plan.run_command import run_command
@@ -138,16 +137,12 @@ class _TableEvidence:
     def _cell(self, name: str, paper: float | None, pages: Mapping[str, str]) -> CellReport:
         results, baseline, own = self.results, self.baselines[name], self.run_ids[name]
         values = self.mious[results.measure]
-        mine, theirs = values[name], values[baseline]
-        image_difference, better_over_images, better_over_seeds = None, None, None
+        mine = values[name]
+        image_difference = None
         if self.trials[name] != self.trials[baseline]:
-            common = sorted(mine.keys() & theirs.keys())
+            common = sorted(mine.keys() & values[baseline].keys())
             base_ids = [self.run_ids[baseline][seed] for seed in common]
-            if against := results.against([own[seed] for seed in common], base_ids):
-                image_difference, better_over_images = against
-            if len(common) > 1:
-                pairs = [(mine[seed], theirs[seed]) for seed in common]
-                better_over_seeds = float(argmax_stability(pairs)[0])
+            image_difference = results.against([own[seed] for seed in common], base_ids)
         evidence = {m: found.get(name, NO_EVIDENCE) for m, found in self.evidence.items()}
         others = {m.heading: found for m, found in evidence.items() if m is not Measure.fixed}
         return CellReport(
@@ -164,7 +159,5 @@ class _TableEvidence:
             level=level_or_shape(evidence[Measure.fixed], others),
             image_interval=results.image_interval([own[seed] for seed in mine]),
             image_difference=image_difference,
-            better_over_seeds=better_over_seeds,
-            better_over_images=better_over_images,
             links=tuple((f"seed {seed}", pages[own[seed]]) for seed in mine if own[seed] in pages),
         )

@@ -55,7 +55,6 @@ from sweeps.report.words import (
     mean_and_sd,
     number,
     paper_section,
-    share,
     signed,
     table_rows,
     warning,
@@ -222,8 +221,6 @@ _DIFFERENCES: tuple[Figure, ...] = (
         lambda cell: interval(cell.evidence.differences.interval, sign=True),
     ),
     (on_pages("95 % over images"), lambda cell: interval(cell.image_difference, sign=True)),
-    (on_pages("above baseline, resampled seeds"), lambda cell: share(cell.better_over_seeds)),
-    (on_pages("above baseline, resampled images"), lambda cell: share(cell.better_over_images)),
 )
 
 

@@ -31,10 +31,6 @@ def legend(report: Report) -> tuple[Text, ...]:
         "images (bootstrap, 2,000 resamples) shows where the mIoU of the same networks on very "
         "many images of this kind lies; from fewer than some 300 images it is too narrow. They are "
         "never added up.",
-        "Above baseline: the share of resamples of seeds, or of images, in which the cell is above "
-        "its baseline. Few seeds have few different resamples, so that their shares are coarse and "
-        "too confident: with five, a cell is above or below an equal one in more than 95 % of them "
-        "in one table of five.",
         "A verdict compares the measured difference to the cell's baseline, paired by seed, with "
         f"the paper's. Reproduced: it is the same within ± {report.margin:g} points (two one-sided "
         "t-tests at 5 %) and, if the paper claims more than that, has the same sign after Holm's "

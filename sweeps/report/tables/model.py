@@ -51,10 +51,6 @@ class CellReport:
     """95 % bootstrap interval of the mean over images."""
     image_difference: Interval | None
     """95 % bootstrap interval of the difference to its baseline, on the same images."""
-    better_over_seeds: float | None
-    """Share of resamples of the common seeds in which it is above its baseline."""
-    better_over_images: float | None
-    """The same for resamples of images."""
     links: tuple[tuple[str, str], ...]
     """(seed, address) of the MLflow runs."""
 

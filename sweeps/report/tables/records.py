@@ -52,12 +52,7 @@ def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
         mean, sd = mean_sd(list(values.values()))
         found |= {f"mean_miou_{measure.name}": mean, f"sd_over_seeds_{measure.name}": sd}
         found[f"values_{measure.name}"] = _by_seed(values)
-    return found | {
-        "level_or_shape": level_word(cell),
-        "level_or_shape_reason": cell.level.reason,
-        "above_baseline_seeds": cell.better_over_seeds,
-        "above_baseline_images": cell.better_over_images,
-    }
+    return found | {"level_or_shape": level_word(cell), "level_or_shape_reason": cell.level.reason}
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sweeps.evidence.image_counts import Threshold, load_image_counts
 from sweeps.evidence.images import (
     ImageCounts,
-    argmax_stability_over_images,
     percentiles,
     resample_counts,
     resampled_ious,
@@ -115,19 +114,15 @@ class Results:
         found = self.resampled(run_ids)
         return None if found is None else percentiles(found)
 
-    def against(
-        self, run_ids: Sequence[str], baseline_ids: Sequence[str]
-    ) -> tuple[Interval, float] | None:
+    def against(self, run_ids: Sequence[str], baseline_ids: Sequence[str]) -> Interval | None:
         """Compare the mean mIoU of the first trials with that of the baseline's.
 
-        Returns the 95 % bootstrap interval over images of the difference, and the share of
-        resamples in which the first is higher. None as for `resampled`.
+        Returns the 95 % bootstrap interval over images of the difference. None as for `resampled`.
         """
         if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
             return None
         pair = np.array([self.resampled(run_ids), self.resampled(baseline_ids)])
-        share = float(argmax_stability_over_images(pair)[0])
-        return percentiles(pair[0] - pair[1]), share
+        return percentiles(pair[0] - pair[1])
 
     def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64]:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
