@@ -3,6 +3,7 @@
 import gc
 import os
 import secrets
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -64,6 +65,7 @@ def start_ray(resources: Resources) -> None:
                 num_cpus=_cpus_here(),
                 num_gpus=num_gpus,
                 include_dashboard=not resources.inline,
+                runtime_env=_python_for_workers(),
                 **quiet,
             ),
             end=ray.shutdown,
@@ -84,6 +86,15 @@ def _cpus_here(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
     if len(words) == 2 and words[0].isdecimal():
         count = min(count, int(words[0]) // int(words[1]))
     return max(1, count)
+
+
+def _python_for_workers() -> dict[str, str] | None:
+    """Return how workers call Python if a shell would split the path of ours; None: as Ray does.
+
+    Ray gives the path to bash as it is: with a space in it, no worker ever started.
+    """
+    word = shlex.quote(sys.executable)
+    return None if word == sys.executable else {"py_executable": word}
 
 
 def _gpus_here(asked: float) -> int:

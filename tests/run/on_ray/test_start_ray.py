@@ -3,12 +3,16 @@
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ray._private.runtime_env.context import RuntimeEnvContext
+from ray.core.generated.common_pb2 import Language
 
 from sweeps.run.driver import download_weights
 from sweeps.run.ray import start as starting
@@ -65,6 +69,26 @@ def test_ray_here_has_the_cpus_that_this_process_may_use(
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
     starting.start_ray(Resources())
     assert calls[-1][1]["num_cpus"] is None
+
+
+def test_workers_of_ray_start_where_the_path_to_python_has_spaces_and_quotes(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / """it's a "checkout" of $mine é""" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    starting.start_ray(Resources())
+    monkeypatch.setattr(sys, "executable", str(python))
+    starting.start_ray(Resources())
+    (_, usual), (_, odd) = calls
+    assert usual["runtime_env"] is None
+
+    def run(program: str, args: list[str]) -> None:
+        assert subprocess.check_output(args, text=True) == "a worker\n"
+
+    monkeypatch.setattr(os, "execvp", run)
+    context = RuntimeEnvContext(**odd["runtime_env"])
+    context.exec_worker(["-c", "print('a worker')"], Language.PYTHON)
 
 
 @pytest.mark.parametrize(("built", "hint"), [("13.0", "see `nvidia-smi`"), (None, "without CUDA")])
