@@ -65,7 +65,7 @@ class RandomWalkConfig(Settings):
 
     stride: Literal[4, 8, 16] = Field(8, description="of the feature map (PSA: 8, IRN: 4)")
     radius: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(
-        5, description="pixels of the feature map (PSA, IRN: 5)"
+        5, description="pixels of the feature map (PSA: 5; IRN: 5, trained with 10)"
     )
     beta: Positive = Field(10.0, description="power that sharpens affinities (PSA: 8, IRN: 10)")
     log_steps: Annotated[int, Field(ge=0, le=10, strict=True)] = Field(

@@ -21,7 +21,7 @@ FEATURE_CHANNELS = 64
 """Distances are means over channels, so their scale does not depend on this."""
 
 INITIAL_GAIN = 2.0
-"""Of the last layer (PSA): distances start near 1, where neither loss term is flat."""
+"""Of the last layer (PSA: 4): distances start near 1, where neither loss term is flat."""
 
 NUM_STAGES = 5
 
