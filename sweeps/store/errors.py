@@ -42,8 +42,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             remedy = (
-                "free space on that disk and give the same command again; it continues from the "
-                "last checkpoint"
+                "free space on that disk or raise the limit, and give the same command again; it "
+                "continues from the last checkpoint"
             )
         elif error.errno in FORBIDDEN:
             remedy = "name a folder that you can write to, or have this one made writable for you"

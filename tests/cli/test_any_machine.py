@@ -261,13 +261,14 @@ def test_a_folder_in_the_place_of_a_file_to_write_is_named(
 def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as end, explained():
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert end.value.code == 2
-    assert capsys.readouterr().err == (
-        "error: the disk that is written to: No space left on device; free space and give the same "
-        "command again\n"
-    )
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # the last one by `ulimit -f`
+        with pytest.raises(SystemExit) as end, explained():
+            raise OSError(number, os.strerror(number))
+        assert end.value.code == 2
+        assert capsys.readouterr().err == (
+            f"error: the disk that is written to: {os.strerror(number)}; free space or raise the "
+            "limit, and give the same command again\n"
+        )
     for at_work in (whole_or_absent(tmp_path / "a.json"), temporary(tmp_path / ".part")):
         with pytest.raises(SystemExit), explained(), at_work:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from wsss.basics.printable import printable
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
-"""The system's errors for a full disk, often without a file's name."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""The system's errors for a full disk or a limit reached, often without a file's name."""
 OF_A_PATH = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
     *(errno.ENAMETOOLONG, errno.ELOOP),
@@ -67,7 +67,8 @@ def explained() -> Iterator[None]:
         where = error.filename2 or error.filename  # the second one is a copy's, or a new name
         if error.errno in FULL:
             where = where or "the disk that is written to"
-            _refuse(f"{where}: {error.strerror}; free space and give the same command again")
+            remedy = "free space or raise the limit, and give the same command again"
+            _refuse(f"{where}: {error.strerror}; {remedy}")
         if error.errno == errno.ENOENT and not where:
             _refuse("the current folder was deleted; change into another one")
         if error.errno == errno.EISDIR and where:
