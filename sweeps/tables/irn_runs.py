@@ -28,7 +28,7 @@ RUNS = (
     KnownRun(48.6, "github.com/chenqi1126/SIPE/issues/9"),
     KnownRun(48.11, "github.com/CVI-SZU/CLIMS/issues/17"),
 )
-"""All that were found. The paper's number counts as one of them: it is one training, too."""
+"""All whose score was found. The paper's number counts as one of them: it is one training, too."""
 
 AUTHOR_LOG = "github.com/jiwoon-ahn/irn/issues/13"
 AUTHOR_LOSSES = {
