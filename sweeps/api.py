@@ -63,6 +63,6 @@ class SweepResults:
         Raises StoreError for a trial that is not in the sweep or not finished.
         """
         found = [t.config for t in self.sweep.plan.trials if t.run_id == run_id]
-        if not found or self.store.run(run_id).metrics() is None:
+        if not found or self.store.run(run_id).result() is None:
             raise StoreError(f"{run_id}: not a finished trial of {self.sweep.name}")
         return load_threshold_counts(self.store, found[0])

@@ -104,7 +104,7 @@ def results(store: Store) -> tuple[list[Any], list[dict[str, Any]], list[float]]
     """Return configurations, metrics and end times of the sweep's trials, in the plan's order."""
     trials = load_sweep(store).plan.trials
     assert len(trials) == NUM_TRIALS, f"{len(trials)} trials, expected {NUM_TRIALS}"
-    metrics = [store.run(trial.run_id).metrics() for trial in trials]
+    metrics = [store.run(trial.run_id).result() for trial in trials]
     ends = [(store.run(t.run_id).path / "done.json").stat().st_mtime for t in trials]
     found = [one for one in metrics if one]
     assert len(found) == NUM_TRIALS, f"only {len(found)} of {NUM_TRIALS} trials finished"

@@ -176,7 +176,7 @@ def _check_figures(sweep: Sweep, store: Store) -> Iterator[Finding]:
     def has_counts(trial: Trial) -> bool:
         return (store.root / "counts" / counts_id(trial.config)).exists()
 
-    finished = [trial for trial in sweep.plan.trials if store.run(trial.run_id).metrics()]
+    finished = [trial for trial in sweep.plan.trials if store.run(trial.run_id).result()]
     lacking = [trial.name for trial in finished if not has_counts(trial)]
     if scored := list(filter(has_counts, finished)):
         text = f"figures: those of {counted(len(scored), 'trial')} follow from the counted pixels"
@@ -187,7 +187,7 @@ def _check_figures(sweep: Sweep, store: Store) -> Iterator[Finding]:
 
 def _wrong(trial: Trial, store: Store) -> Iterator[str]:
     """Yield the names of a trial's scores that do not follow from its counted pixels."""
-    metrics = store.run(trial.run_id).metrics() or {}
+    metrics = store.run(trial.run_id).result() or {}
     counts = load_threshold_counts(store, trial.config)
     score = score_counts(counts, trial.config.labels)
     for field in fields(Score):
@@ -277,7 +277,7 @@ def _check_data(sweep: Sweep, data: Path) -> Finding:
 
 
 def _what_is_open(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Finding]:
-    states = [store.run(trial.run_id).metrics() is not None for trial in sweep.plan.trials]
+    states = [store.run(trial.run_id).result() is not None for trial in sweep.plan.trials]
     if not all(states):
         missing = f"{states.count(False)} of {counted(len(states), 'trial')}"
         yield Finding("open", f"{missing} have no result; the report says which cells lack them")

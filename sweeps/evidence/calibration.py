@@ -67,7 +67,7 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
     """
     values: dict[int, float] = {}
     for trial in sweep.plan.trials:
-        metrics = store.run(trial.run_id).metrics()
+        metrics = store.run(trial.run_id).result()
         if metrics is None:
             raise StoreError(f"{trial.name} is not finished; run `sweeps calibrate` again")
         values[trial.config.rng_seed] = float(metrics["miou_fixed"])

@@ -111,7 +111,7 @@ def is_full_voc(root: Path) -> bool:
 def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Point, ...]:
     """Return all points in the order in which to look. Every trial of the sweep is finished."""
     trials = sweep.plan.trials
-    metrics = [found for trial in trials if (found := store.run(trial.run_id).metrics())]
+    metrics = [found for trial in trials if (found := store.run(trial.run_id).result())]
     epochs = [store.cam(trial.cam_id).epochs() for trial in trials]
     steps = [[loss for e in one for loss in e.get("step_losses", ())] for one in epochs]
     return (

@@ -98,7 +98,7 @@ def load_image_counts(run: Folder, name: str) -> tuple[tuple[str, ...], ImageCou
     Raises StoreError if the folder is not finished, or its file is missing or broken.
     """
     path = run.path / FILE_NAME
-    if not path.exists() and run.metrics() is None:
+    if not path.exists() and run.result() is None:
         raise StoreError(f"{run.path}: not finished; run its table first")
     with _readable(path), open_file(path) as file, np.load(file, allow_pickle=False) as data:
         counts = ImageCounts(*(data[f"{name}_{part}"] for part in PARTS))

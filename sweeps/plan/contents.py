@@ -58,7 +58,7 @@ class Entry(Driven):
 
 def read_entries(store: Store) -> list[Entry]:
     """Return all sweeps, searches and headlines in a store, the newest first."""
-    metrics = cache(lambda run_id: store.run(run_id).metrics())
+    metrics = cache(lambda run_id: store.run(run_id).result())
     entries = [
         _read(store, kind, path, metrics) for kind in OF_KIND for path in store.descriptions(kind)
     ]

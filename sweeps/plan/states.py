@@ -68,7 +68,7 @@ def read_metrics(store: Store, known: Metrics | None = None, own: Container[str]
     known, found = known or {}, {}
     for name in folder_names(store.root / "runs"):
         try:
-            metrics = known.get(name) or store.run(name).metrics()
+            metrics = known.get(name) or store.run(name).result()
         except (StoreError, OSError) as error:
             if name in own:
                 raise
@@ -105,7 +105,7 @@ def read_states(
         if trial.run_id not in runs:
             continue
         run = store.run(trial.run_id)
-        if figures := (metrics or {}).get(trial.run_id) or run.metrics():
+        if figures := (metrics or {}).get(trial.run_id) or run.result():
             state.status, state.progress, state.metrics = "finished", 1.0, figures
             state.miou_fixed = figures["miou_fixed"]
         elif why := run.why_failed():

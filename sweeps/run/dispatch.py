@@ -73,10 +73,6 @@ class Source(ABC, Generic[T]):
         """Return the next target; None if there is none, at least until another one ends."""
         return self.waiting.pop(0) if self.waiting else None
 
-    def at_work(self, target: T) -> Target:
-        """Return the running part of a target, as listeners know it; by default the target."""
-        return target
-
     def events(self, target: T, status: TargetStatus, record: Numbers | None) -> Iterable[Event]:
         """Return what listeners are told of a target; by default just this."""
         yield Event(target, status, record)
@@ -120,7 +116,7 @@ class Dispatch(Generic[T]):
     """The running targets, and the decisions about them.
 
     why_end: returns why nothing more may start, a signal or a spent budget; None if it may.
-    say: prints a line. note_end: is told (run id, why) of attempts whose end no listener is told
+    say: prints a line. note_end: is told (cam id, why) of attempts whose end no listener is told
     of, for the ledger.
     """
 
@@ -133,7 +129,7 @@ class Dispatch(Generic[T]):
         note_end: Callable[[str, Reason], None] | None = None,
     ) -> None:
         self.source, self.listeners, self.why_end = source, listeners, why_end
-        self.say, self.note_end = say, note_end or (lambda run_id, why: None)
+        self.say, self.note_end = say, note_end or (lambda cam_id, why: None)
         self.again: list[T] = []
         """Targets whose attempt broke off; they are handed out before any other."""
         self.out: dict[str, T] = {}
@@ -224,7 +220,7 @@ class Dispatch(Generic[T]):
 
     def _decide(self, target: T, broke: Break) -> None:
         self.running.discard(target.run_id)
-        self.note_end(self.source.at_work(target).run_id, broke.cause)
+        self.note_end(target.cam_id, broke.cause)
         if self.common_error is not None:  # all are being stopped
             return
         decision = decide(self.breaks, broke)

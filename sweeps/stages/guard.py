@@ -120,7 +120,7 @@ def mixture_notes(sweep: Sweep, store: Store) -> list[str]:
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     continued = []
     for trial in sweep.plan.trials:
-        if metrics := store.run(trial.run_id).metrics():
+        if metrics := store.run(trial.run_id).result():
             groups.setdefault(_kind(metrics.get("environment", {})), []).append(trial.name)
             if len(origins(store.cam(trial.cam_id))) > 1:
                 continued.append(trial.name)

@@ -30,16 +30,22 @@ from wsss.training.affinity import affinity_training, build_affinity_net
 
 
 @dataclass(frozen=True)
-class InferCams(PerImage):
-    """CAMs of a split's images as files. An image's CAMs do not depend on the split."""
+class OfLabels(PerImage):
+    """A stage with a file for each image that gets a pseudo-label."""
+
+    chain: ChainConfig
+
+    def image_ids(self, place: Place) -> list[str]:
+        """Return these images."""
+        return place.dataset.image_ids(self.chain.label_split)
+
+
+class InferCams(OfLabels):
+    """CAMs as files. An image's CAMs do not depend on the split."""
 
     room: ClassVar[str] = "maps"
     title: ClassVar[str] = "infer CAMs"
     suffix: ClassVar[str] = ".npz"
-
-    chain: ChainConfig
-    split: str | None = None
-    """None: the split that gets pseudo-labels."""
 
     def id(self) -> str:
         """Network, scales and flip."""
@@ -48,10 +54,6 @@ class InferCams(PerImage):
     def needs(self) -> tuple[Stage, ...]:
         """The network."""
         return (TrainCam(self.chain.run),)
-
-    def image_ids(self, place: Place) -> list[str]:
-        """Return the split's images."""
-        return place.dataset.image_ids(self.split or self.chain.label_split)
 
     def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Infer and write the images' CAMs."""
@@ -94,15 +96,12 @@ class LearnAffinity(TrainingStage):
         return trained(folder, place)
 
 
-@dataclass(frozen=True)
-class Walk(PerImage):
+class Walk(OfLabels):
     """CAMs after the random walk, as files."""
 
     room: ClassVar[str] = "walks"
     title: ClassVar[str] = "random walk"
     suffix: ClassVar[str] = ".npz"
-
-    chain: ChainConfig
 
     def id(self) -> str:
         """The affinity network's id, which covers the walk's settings."""
@@ -111,10 +110,6 @@ class Walk(PerImage):
     def needs(self) -> tuple[Stage, ...]:
         """The CAMs and the affinity network."""
         return InferCams(self.chain), LearnAffinity(self.chain)
-
-    def image_ids(self, place: Place) -> list[str]:
-        """Return the images whose labels are made."""
-        return place.dataset.image_ids(self.chain.label_split)
 
     def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Spread the images' CAMs by the walk."""
@@ -130,15 +125,12 @@ class Walk(PerImage):
         return _write_cams(self, walked, place)
 
 
-@dataclass(frozen=True)
-class WriteLabels(PerImage):
+class WriteLabels(OfLabels):
     """Pseudo-labels of the training images, as palette PNGs of the images' size."""
 
     room: ClassVar[str] = "labels"
     title: ClassVar[str] = "write labels"
     suffix: ClassVar[str] = ".png"
-
-    chain: ChainConfig
 
     def id(self) -> str:
         """CAMs and label settings."""
@@ -152,10 +144,6 @@ class WriteLabels(PerImage):
     def needs(self) -> tuple[Stage, ...]:
         """The CAMs that become labels."""
         return (self._cams,)
-
-    def image_ids(self, place: Place) -> list[str]:
-        """Return the images whose labels are made."""
-        return place.dataset.image_ids(self.chain.label_split)
 
     def do(self, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Refine and write the images' labels."""

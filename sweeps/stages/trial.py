@@ -51,7 +51,7 @@ def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, Any]]:
         else:
             progress = share * record.progress
         yield {"epoch": last, **record.numbers, "progress": progress}
-    found = place.store.run(run_id(config)).metrics() if place.process.is_first else None
+    found = place.store.run(run_id(config)).result() if place.process.is_first else None
     figures = {key: found[key] for key in ("miou_fixed", "miou_best")} if found else {}
     yield {"epoch": last, "progress": 1.0} | figures
 

@@ -218,9 +218,9 @@ class Ledger:
             attempt.marks.append((self.clock(), int(record["epoch"])))
             self._write(attempt)
 
-    def ended(self, run_id: str, why: Reason) -> None:
-        """Record the end of a run's attempt, if one is open."""
-        if attempt := self._running(run_id):
+    def ended(self, key: str, why: Reason) -> None:
+        """Record the end of an attempt at a run, or at any run of a training, if one is open."""
+        if attempt := self._running(key):
             attempt.end, attempt.why = self.clock(), why
             self._write(attempt)
 
@@ -240,11 +240,12 @@ class Ledger:
         """Read the ledger from the store."""
         return read_book(self.store, self.sweep_name)
 
-    def _running(self, run_id: str) -> Attempt | None:
-        return next((a for a in self.attempts if a.run == run_id and a.end is None), None)
+    def _running(self, key: str) -> Attempt | None:
+        """Return the open attempt; key: as of `ended`. The runs of a training take turns."""
+        return next((a for a in self.attempts if key in (a.run, a.cam) and a.end is None), None)
 
     def _is_finished(self, attempt: Attempt) -> bool:
-        return self.store.run(attempt.run).metrics() is not None
+        return self.store.run(attempt.run).result() is not None
 
     def _start(self, trial: Target) -> None:
         checkpoints = self.store.cam(trial.cam_id).checkpoint_names()

@@ -142,7 +142,7 @@ class Folder:
             (self.path / name).unlink(missing_ok=True)
             self.remote.delete(self.path / name)
 
-    # Of a training, of a score
+    # Of a training
 
     def warn(self, warning: dict[str, Any]) -> None:
         """Keep a warning: its `iteration`, and its text as `message`."""
@@ -158,10 +158,6 @@ class Folder:
     def clear_warning(self) -> None:
         """Delete the warning, when the training starts from scratch."""
         self._forget("warning.json")
-
-    def metrics(self) -> dict[str, Any] | None:
-        """Return the figures of a finished run, or None."""
-        return self.result()
 
     # One process at a time
 

@@ -39,7 +39,7 @@ def test_the_frame_has_what_the_store_has_a_row_per_trial(root: Path) -> None:
     assert frame.loc[FAILED.run_id, "failure"] == "diverged: loss is NaN"
     assert np.isnan(frame.loc[MISSING.run_id, "miou_fixed"])
     for trial in OTHERS:
-        row, stored = frame.loc[trial.run_id], Store(root).run(trial.run_id).metrics() or {}
+        row, stored = frame.loc[trial.run_id], Store(root).run(trial.run_id).result() or {}
         assert (row["cells"], row["seed"]) == (", ".join(trial.cells), trial.config.rng_seed)
         assert row["transfer.lambda_bs"] == trial.config.transfer.lambda_bs
         for name in ("miou_fixed", "miou_held_out", "miou_best"):
@@ -63,7 +63,7 @@ def test_the_rows_have_what_others_have_put_into_the_bucket_since(
 
 def test_counts_give_the_figures_again(root: Path) -> None:
     results, trial = open_results(str(root), SWEEP.name), OTHERS[0]
-    stored = results.store.run(trial.run_id).metrics() or {}
+    stored = results.store.run(trial.run_id).result() or {}
     assert results.image_counts(trial.run_id).fixed.miou() == pytest.approx(stored["miou_fixed"])
     assert len(results.threshold_counts(trial.run_id).image_ids) == 6
     with pytest.raises(StoreError, match="not a finished trial"):

@@ -61,7 +61,7 @@ def test_a_command_is_told_how_a_run_ended_and_how_far_it_is(
     store: Store, told: Callable[..., str], work: Callable[[], int], state: str, more: str
 ) -> None:
     best = SWEEP.plan.trials[1]
-    miou = (store.run(best.run_id).metrics() or {})["miou_fixed"]
+    miou = (store.run(best.run_id).result() or {})["miou_fixed"]
     text = f"sweep {SWEEP.name}: 3 of 4 done, best {best.cells[0]} {miou:.2f} %{more}"
     assert told(work) == f"{state}|{SWEEP.name}|VI|{text}"
 

@@ -195,7 +195,7 @@ def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
 ) -> None:
     # CAM files are float16: a pixel within 2**-11 of a threshold may fall on its other side.
     list(run_trial(slow, Place(Store(tmp_path), drawn)))
-    expected = Store(tmp_path).run(run_id(slow)).metrics()
+    expected = Store(tmp_path).run(run_id(slow)).result()
     assert expected is not None
     fixed, best, auc = (float(v) for v in re.findall(r"mIoU ([\d.]+) %", evaluated[1]))
     assert fixed == pytest.approx(expected["miou_fixed"], abs=0.15)

@@ -278,8 +278,8 @@ def bucket(port: int, mirror: Path) -> str:
 
 def check_fetched(target: Path, fetched: Fetched) -> None:
     """All is here but weights; run a, a sweep and a headline are as they were here before."""
-    assert Store(target).run("a").metrics() == {"from": "here"}
-    assert Store(target).run("b").metrics() == {"from": "cluster"}
+    assert Store(target).run("a").result() == {"from": "here"}
+    assert Store(target).run("b").result() == {"from": "cluster"}
     assert Store(target).cam("c").epochs() == [{"epoch": 1}]
     assert set(Store(target).sweep_names()) == {"n", "own"}
     assert (target / "sweeps/own/sweep.json").read_text() == "here"

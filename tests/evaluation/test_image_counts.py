@@ -45,7 +45,7 @@ def test_intersection_and_union_are_those_of_each_images_confusion() -> None:
 
 
 def test_they_sum_to_the_miou_of_the_run(run: Folder) -> None:
-    saved = run.metrics()
+    saved = run.result()
     fixed, best = (load_image_counts(run, threshold)[1] for threshold in THRESHOLDS)
     assert fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
     assert best.miou() == pytest.approx(saved["miou_best"], abs=1e-9)

@@ -36,7 +36,7 @@ def diff(store: Store, *words: str) -> Result:
 
 
 def metrics(store: Store, sweep: Sweep, cell: str) -> list[dict[str, Any]]:
-    found = [store.run(trial.run_id).metrics() for trial in sweep.plan.cell_trials[cell]]
+    found = [store.run(trial.run_id).result() for trial in sweep.plan.cell_trials[cell]]
     return [one for one in found if one]
 
 

@@ -247,7 +247,7 @@ def test_classes_of_other_images_are_not_compared(tmp_path: Path) -> None:
 
 def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:
     best = build_report(sweep, store, measure=Measure.best)
-    metrics = store.run(sweep.plan.cell_trials["III[yes,yes]"][0].run_id).metrics()
+    metrics = store.run(sweep.plan.cell_trials["III[yes,yes]"][0].run_id).result()
     assert metrics is not None
     cell = best.tables[0].cells["III[yes,yes]"]
     assert cell.values[0] == metrics["miou_best"]

@@ -34,7 +34,7 @@ def sweep() -> Sweep:
 
 
 def miou(store: Store, trial: Trial) -> float:
-    metrics = store.run(trial.run_id).metrics()
+    metrics = store.run(trial.run_id).result()
     assert metrics is not None
     return float(metrics["miou_fixed"])
 
@@ -249,7 +249,7 @@ def test_watching_ends_when_every_trial_is_finished_or_failed(
     left = [
         t
         for t in sweep.plan.trials
-        if not Status(mixed, sweep).states[t.run_id].failure and not mixed.run(t.run_id).metrics()
+        if not Status(mixed, sweep).states[t.run_id].failure and not mixed.run(t.run_id).result()
     ]
     waited = []
 

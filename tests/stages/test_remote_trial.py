@@ -219,7 +219,7 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
         list(loop)
     checkpoints = sorted(path.name for path in store.cam(cam_id(config)).checkpoints.iterdir())
     assert checkpoints == ["epoch_0001.pt"]
-    assert store.run(run_id(config)).metrics() is None
+    assert store.run(run_id(config)).result() is None
     filler.unlink()
     assert [r["epoch"] for r in run_trial(config, asked) if "loss" in r] == [2, 3]
     assert outcome(store, config) == outcome(unbroken, config)

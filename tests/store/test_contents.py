@@ -90,7 +90,7 @@ def test_the_list_has_each_sweep_the_newest_first(
     assert (newest["name"], oldest["name"]) == (vi.name, iv.name)
     assert (newest["tables"], newest["data"], newest["preset"]) == (["VI"], "made-up", "tiny")
     assert (newest["done"], newest["total"], newest["best"]) == (3, 4, "VI[no,yes]")
-    assert newest["best_miou"] == (store.run(best.run_id).metrics() or {})["miou_fixed"]
+    assert newest["best_miou"] == (store.run(best.run_id).result() or {})["miou_fixed"]
     output = sweeps(store, "list").output
     assert output.index(vi.name) < output.index(iv.name)
     assert f"3/4 done, best VI[no,yes] {newest['best_miou']:.2f}; made-up, tiny; " in output

@@ -349,7 +349,7 @@ def test_another_machine_reads_results_without_checkpoints(here: Remote, there: 
     ours.push_results(["r"])
     ours.folder("sweeps/s").push()
     theirs.pull_results()
-    assert theirs.run("r").metrics() == {"miou_fixed": 12.5}
+    assert theirs.run("r").result() == {"miou_fixed": 12.5}
     assert theirs.cam("c").epochs() == [{"epoch": 1, "loss": 0.5}]
     assert theirs.sweep_names() == ["s"]
     assert not theirs.cam("c").checkpoints.exists()

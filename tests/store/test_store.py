@@ -180,7 +180,7 @@ def test_a_record_that_we_never_write_is_refused_by_file_and_key(
     (cam.path / name).parent.mkdir(parents=True, exist_ok=True)
     (cam.path / name).write_bytes(content)
     with pytest.raises(StoreError, match=rf"abc/{name}: {re.escape(told)}.*; delete "):
-        (cam.metrics(), cam.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
+        (cam.result(), cam.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for_and_a_folder_told(cam: Folder) -> None:
@@ -224,7 +224,7 @@ def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(cam: Folder)
     cam.fail("diverged", "at iteration 3", "")
     assert (cam.why_failed(), cam.is_finished()) == ("diverged: at iteration 3", False)
     write_json(cam.path / "done.json", {"miou_fixed": 12.5})
-    assert (cam.failure(), cam.metrics()) == (None, {"miou_fixed": 12.5})
+    assert (cam.failure(), cam.result()) == (None, {"miou_fixed": 12.5})
     (cam.path / "done.json").unlink()
     cam.clear_failure()
     cam.clear_failure()

@@ -103,7 +103,7 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
     folder.mkdir()
     for name in (checkpoint_name(3), checkpoint_name(2, 90)):
         (folder / name).touch()
-    at_end, metrics = the_trial(store).at_end, run.metrics()
+    at_end, metrics = the_trial(store).at_end, run.result()
     assert at_end
     curve = np.array(metrics["curve"])[5:81]
     assert at_end.mark == "miou/fixed"
@@ -146,7 +146,7 @@ def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Stor
     for trial in others:
         finish(store, trial, 0.6 if trial is others[1] else 0.5)
     assert runs.status() == "FINISHED"
-    said, metrics = runs.closing(), store.run(others[1].run_id).metrics()
+    said, metrics = runs.closing(), store.run(others[1].run_id).result()
     assert said.values["miou/best_cell"] == metrics["miou_fixed"]
     assert said.tags["wsss.best_cell"] == ", ".join(others[1].cells)
     kept = [key for key, view in views(runs).items() if view.at_end and view.at_end.network]

@@ -71,7 +71,7 @@ def trial(config: RunConfig, place: Place) -> dict[str, Any]:
     for _ in run_group([config], place):
         pass
     place.process.barrier()
-    cam, metrics = place.store.cam(cam_id(config)), place.store.run(run_id(config)).metrics()
+    cam, metrics = place.store.cam(cam_id(config)), place.store.run(run_id(config)).result()
     model = CamNet(config.network, K)
     CheckpointFolder(cam.path / "checkpoints").restore(model)
     return {

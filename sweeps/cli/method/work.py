@@ -134,8 +134,8 @@ def write_cams(run: Path, split: str | None, out: Path | None) -> None:
     known = recall(run)
     scored = known.config.data.eval_split
     split = split or scored
-    chain, known = known.chain(PseudoLabelConfig()), known.with_images(split)
-    place, stage = known.place(chain, cams=out), InferCams(chain, split)
+    chain, known = known.chain(PseudoLabelConfig(), split), known.with_images(split)
+    place, stage = known.place(chain, cams=out), InferCams(chain)
     require_trained(known, place)
     new = len(stage.missing(place))
     complete_shown(stage, place)
@@ -158,8 +158,8 @@ def score_cams(run: Path, split: str | None, cams: Path | None) -> None:
     """
     known = recall(run)
     labels, split = known.config.labels, split or known.config.data.eval_split
-    chain, dataset = known.chain(PseudoLabelConfig()), VocDataset(known.data)
-    place, stage = known.with_images(split).place(chain, cams=cams), InferCams(chain, split)
+    chain, dataset = known.chain(PseudoLabelConfig(), split), VocDataset(known.data)
+    place, stage = known.with_images(split).place(chain, cams=cams), InferCams(chain)
     again = ["infer", "--run", run, "--split", split]
     thresholds, num_classes = threshold_grid(labels.background_score), len(dataset.classes)
     images, unknown = [], 0

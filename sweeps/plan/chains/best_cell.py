@@ -68,7 +68,7 @@ def _sweeps_like(store: Store, base: RunConfig) -> tuple[list[Sweep], list[Sweep
         if sweep.base != base or sweep.own_tables:  # a headline uses the project's cells only
             continue
         runs = [store.run(trial.run_id) for trial in sweep.plan.trials]
-        has_ended = all(run.metrics() or run.failure() for run in runs)
+        has_ended = all(run.result() or run.failure() for run in runs)
         (ended if has_ended else unfinished).append(sweep)
     return ended, unfinished
 
@@ -84,7 +84,7 @@ def _best(store: Store, ended: list[Sweep], base: RunConfig) -> Choice | None:
     """Id of a configuration -> its first cell, and run id -> held-out mIoU."""
     for trials in (trials for sweep in ended for trials in sweep.plan.configs):
         config = trials[0].config
-        runs = {t.run_id: store.run(t.run_id).metrics() or {} for t in trials}
+        runs = {t.run_id: store.run(t.run_id).result() or {} for t in trials}
         mious = {run_id: run.get("miou_held_out") for run_id, run in runs.items()}
         if _scored_alike(config) == _scored_alike(base) and None not in mious.values():
             found.setdefault(config_id(config), (trials[0].cells[0], {}))[1].update(mious)

@@ -199,7 +199,7 @@ def _labels(headline: Headline, store: Store) -> Iterator[Labels]:
 
 def _plain(store: Store, chain: ChainConfig) -> tuple[float, int] | None:
     """Return mIoU and number of images of the CAM's own run, at the labels' background score."""
-    metrics = store.run(run_id(chain.run)).metrics()
+    metrics = store.run(run_id(chain.run)).result()
     if metrics is None or chain.labels is None or chain.labels.background != "fixed":
         return None
     for threshold, miou in metrics["curve"]:

@@ -62,7 +62,7 @@ class DrivenSweep(Subject):
         self.store.push_results(trial.run_id for trial in trials)
         missing = {trial.run_id for trial in self.missing()}
         others = [self.store.run(trial.run_id) for trial in trials if trial.run_id not in missing]
-        failed = sum(bool(run.failure()) and not run.metrics() for run in others)
+        failed = sum(bool(run.failure()) and not run.result() for run in others)
         share = f"{len(others) - failed} of {counted(len(trials), 'trial')} done"
         share += f", {failed} failed" if failed else ""
         done = f"{self.what.title}: {share}, {len(missing)} to run"
@@ -84,7 +84,7 @@ class DrivenSweep(Subject):
         return [
             trial
             for trial, run in runs
-            if not run.metrics() and (self.retry_failed or not run.failure())
+            if not run.result() and (self.retry_failed or not run.failure())
         ]
 
     @contextmanager
@@ -207,10 +207,6 @@ class MissingTrials(Source[TrialGroup]):
         """Return the folder of the running trial."""
         return self.store.run(target.trial.run_id).path
 
-    def at_work(self, target: TrialGroup) -> Trial:
-        """Return the running trial."""
-        return target.trial
-
     def events(
         self, target: TrialGroup, status: TargetStatus, record: Numbers | None
     ) -> Iterator[Event]:
@@ -260,7 +256,7 @@ class MissingTrials(Source[TrialGroup]):
                 self.store.run(run_id).fail(note.kind, note.message, note.traceback)
 
     def _end(self, trial: Trial) -> End:
-        if self.store.run(trial.run_id).metrics():
+        if self.store.run(trial.run_id).result():
             return End("done")
         why = self.store.run(trial.run_id).why_failed()
         return End("failed", why) if why else End("started")

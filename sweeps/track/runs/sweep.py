@@ -111,7 +111,7 @@ class SweepRuns(Tracked):
 
     def _finished(self) -> dict[str, float]:
         """Return the mIoU at the fixed background score of finished trials, by run id."""
-        found = {run_id: self.store.run(run_id).metrics() for run_id in self._trials}
+        found = {run_id: self.store.run(run_id).result() for run_id in self._trials}
         return {run_id: metrics["miou_fixed"] for run_id, metrics in found.items() if metrics}
 
     @property
@@ -124,7 +124,7 @@ class SweepRuns(Tracked):
 
     def _child(self, trial: Trial, *, running: bool, keeps_network: bool) -> RunView:
         run, cam = self.store.run(trial.run_id), self.store.cam(trial.cam_id)
-        metrics, failure, epochs = run.metrics(), run.why_failed(), cam.epochs()
+        metrics, failure, epochs = run.result(), run.why_failed(), cam.epochs()
         return self.run(
             id=trial.run_id,
             key={RUN_ID: trial.run_id},
