@@ -13,7 +13,7 @@ from benchmarks.ratios import high_water_mib
 from benchmarks.scaling.made_up import made_up_sweep, write_small_run
 from sweeps.plan.states import folder_names, read_metrics, read_states
 from sweeps.plan.sweep import load_sweep, save_sweep
-from sweeps.report.live.plan_view import PlanView
+from sweeps.report.live.plan_view import print_plan
 from sweeps.report.live.render import render_tables
 from sweeps.report.live.status import Status
 from sweeps.run.subjects.tables import DrivenSweep
@@ -49,8 +49,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
     timed("status_again", status.read)
     timed("status_print", lambda: status.print(_console(), by_trial=False))
     timed("table", lambda: render_tables(sweep, store))
-    view = timed("plan", lambda: PlanView(sweep, store))
-    timed("plan_print", lambda: view.print(_console(), concurrent=8, show_all=False))
+    timed("plan_print", lambda: print_plan(_console(), status, concurrent=8, show_all=False))
     return figures | {"rss_after_mib": high_water_mib("VmRSS")}
 
 

@@ -279,7 +279,7 @@ def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
     """
     from sweeps.store.store import open_store
 
-    if not open_store(store).descriptions(kind):
+    if not open_store(store).driven(kind):
         asked.require_cluster()
     return asked
 
@@ -345,7 +345,7 @@ def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
 
     from sweeps.report.document import Records
     from sweeps.report.formats.csv_file import records_text
-    from sweeps.report.live.cells import cell_rows
+    from sweeps.report.live.status import cell_rows
 
     cells = cell_rows(sweep, store)
     if as_json:

@@ -15,7 +15,7 @@ from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.errors import StoreError
 from sweeps.store.records import AGAIN
-from sweeps.store.rooms import DONE, OF_KIND, ROOMS, STAGES, Driven, Kind
+from sweeps.store.rooms import DONE, ROOMS, STAGES, Driven
 from sweeps.store.store import Store
 from wsss.basics.files import files_in, refuse_pipe
 from wsss.basics.printable import printable
@@ -59,18 +59,17 @@ class Entry(Driven):
 def read_entries(store: Store) -> list[Entry]:
     """Return all sweeps, searches and headlines in a store, the newest first."""
     metrics = cache(lambda run_id: store.run(run_id).result())
-    entries = [
-        _read(store, kind, path, metrics) for kind in OF_KIND for path in store.descriptions(kind)
-    ]
+    entries = [_read(store, what, metrics) for what in store.driven()]
     return sorted(entries, key=lambda entry: (-entry.changed, entry.name))
 
 
-def _read(store: Store, kind: Kind, path: Path, metrics: RunMetrics) -> Entry:
-    entry = Entry(kind, path.parent.name, path.stat().st_mtime)
+def _read(store: Store, what: Driven, metrics: RunMetrics) -> Entry:
+    path = store.root / what.description
+    entry = Entry(what.kind, what.name, path.stat().st_mtime)
     try:
-        if kind == "sweep":
+        if what.kind == "sweep":
             return _read_sweep(store, entry, metrics)
-        return _read_search(store, entry) if kind == "search" else _read_headline(store, entry)
+        return _read_search(store, entry) if what.kind == "search" else _read_headline(store, entry)
     except StoreError as error:
         problem = str(error)
     except (ValueError, OSError) as error:  # one that is not accessible, or a folder

@@ -23,9 +23,8 @@ from sweeps.plan.states import DRIVER_FILE
 from sweeps.report.formats.terminal import as_rich
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Runner
-from sweeps.run.ray.head import watched_head
 from sweeps.run.ray.resources import Resources, concurrency
-from sweeps.run.ray.start import running_ray
+from sweeps.run.ray.start import running_ray, watched_head
 from sweeps.run.signals import Interrupts, as_ctrl_c, held_back, lose_output
 from sweeps.store.errors import StoreError
 from sweeps.store.rooms import DRIVER_LOCK, Driven

@@ -61,3 +61,8 @@ class Driven:
     def path(self) -> str:
         """Its folder in the store."""
         return f"{OF_KIND[self.kind]}/{self.name}"
+
+    @property
+    def description(self) -> str:
+        """The file in it that says what it is."""
+        return f"{self.path}/{self.kind}.json"

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from sweeps.store import records
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
-from sweeps.store.rooms import DONE, MARKS, OF_KIND, STAGE_LOCK, Kind
+from sweeps.store.rooms import DONE, MARKS, OF_KIND, STAGE_LOCK, Driven, Kind
 from wsss.basics import files
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, cache_folder, expanded, files_in
@@ -358,13 +358,15 @@ class Store:
 
     def sweep_names(self) -> list[str]:
         """Return the sweeps in the store, the last changed at the end."""
-        paths = self.descriptions("sweep")
-        return [path.parent.name for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
+        found = self.driven("sweep")
+        found.sort(key=lambda each: (self.root / each.description).stat().st_mtime)
+        return [each.name for each in found]
 
-    def descriptions(self, kind: Kind) -> list[Path]:
-        """Return the files that describe sweeps, searches or headlines, by folder."""
-        paths = (folder / f"{kind}.json" for folder in files_in(self.root / OF_KIND[kind], "*"))
-        return [path for path in paths if path.exists()]
+    def driven(self, *kinds: Kind) -> list[Driven]:
+        """Return the store's sweeps, searches and headlines, or those of some kinds, by name."""
+        rooms = ((kind, files_in(self.root / OF_KIND[kind], "*")) for kind in kinds or OF_KIND)
+        found = [Driven(kind, path.name) for kind, paths in rooms for path in paths]
+        return [each for each in found if (self.root / each.description).exists()]
 
     def check_writable(self) -> None:
         """Raise StoreError if nothing can be written under the root, or into the bucket."""

@@ -4,7 +4,7 @@ from sweeps.plan.chains.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
 from sweeps.stages.export import end_stages
-from sweeps.store.rooms import OF_KIND, Driven
+from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 from sweeps.track.runs.headline import ARTIFACTS, HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
@@ -12,12 +12,6 @@ from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.view import Tracked
 
 KINDS = (SweepRuns, SearchRuns, HeadlineRuns)
-
-
-def known_subjects(store: Store) -> list[Driven]:
-    """Return all subjects of a store: sweeps, searches, headlines."""
-    found = ((kind, path) for kind in OF_KIND for path in store.descriptions(kind))
-    return [Driven(kind, path.parent.name) for kind, path in found]
 
 
 def runs_of(store: Store, what: Driven) -> Tracked:

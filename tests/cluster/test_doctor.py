@@ -145,7 +145,7 @@ ASKED: dict[str, tuple[Callable[[int], list[Check]], dict[int, str]]] = {
 def test_a_server_is_asked_as_a_stranger_and_its_password_not_shown(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.cluster.doctor.machine._own_address", lambda: "127.0.0.1")
+    monkeypatch.setattr("sweeps.cluster.doctor.machine.own_address", lambda: "127.0.0.1")
     check, expected = ASKED[name]
     for status, state in expected.items():
         with server(status) as port:
@@ -179,7 +179,7 @@ def report(**change: Any) -> NodeReport:
 def test_a_node_without_a_home_is_reported_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     for home in ("/nonexistent", "/no/such/home"):
         monkeypatch.setenv("HOME", home)
-        assert nodes._report("n1", [], "", "", None).free_bytes > 0
+        assert nodes.report_of("n1", [], "", "", None).free_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ def test_two_may_check_one_store_at_the_same_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask(ids: list[str], *arguments: Any) -> dict[str, Any]:
-        monkeypatch.setattr(nodes, "_ask_each", lambda *_: {})
+        monkeypatch.setattr(nodes, "ask_each", lambda *_: {})
         nodes.check_nodes({}, "", "", str(tmp_path))  # the other begins and ends
         return {name: report(lost=try_store(arguments[-1], name)) for name in ids}
 
-    monkeypatch.setattr(nodes, "_ask_each", ask)
+    monkeypatch.setattr(nodes, "ask_each", ask)
     assert states(nodes.check_nodes({}, "", "", str(tmp_path)))["store on nodes"] == "ok"
     assert list(tmp_path.iterdir()) == []
 
@@ -267,11 +267,11 @@ def test_weights_are_looked_for_on_each_node(
     file.write_bytes(b"1234")
 
     def ask(ids: list[str], *arguments: Any) -> dict[str, Any]:
-        first = nodes._report(ids[0], *arguments)
+        first = nodes.report_of(ids[0], *arguments)
         file.unlink()
-        return {ids[0]: first, ids[1]: nodes._report(ids[1], *arguments)}
+        return {ids[0]: first, ids[1]: nodes.report_of(ids[1], *arguments)}
 
-    monkeypatch.setattr(nodes, "_ask_each", ask)
+    monkeypatch.setattr(nodes, "ask_each", ask)
     check = nodes.check_nodes({}, "", str(file), "")[-1]
     assert (check.name, check.state) == ("weights on nodes", "problem")
     assert check.found == "4 bytes on a n1; missing on a n2"

@@ -189,7 +189,7 @@ def test_a_log_is_printed_once_and_with_a_closed_output_nowhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster = Cluster(whole="one\n", jobs=[job()])
-    monkeypatch.setattr(commands, "_connect", lambda address: cluster)
+    monkeypatch.setattr(commands, "connect", lambda address: cluster)
     commands.logs()
     assert capsys.readouterr().out == "one\n"
     monkeypatch.setattr(sys, "stdout", None)  # as Python has it then

@@ -358,7 +358,7 @@ def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
     monkeypatch.setattr("sweeps.run.driver.drive", lambda *_, **__: 0)
     monkeypatch.setattr("sweeps.evidence.calibration.weigh", lambda *_: verdict)
     published: list[Calibration] = []
-    monkeypatch.setattr(calibrate_cli, "_publish", lambda *given: published.append(given[-1]))
+    monkeypatch.setattr(calibrate_cli, "publish", lambda *given: published.append(given[-1]))
     for _ in range(2):
         assert command(drawn, tmp_path / "store").exit_code == code
     assert published == [verdict]  # the second time, nothing is new

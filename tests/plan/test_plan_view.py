@@ -10,7 +10,8 @@ from made_up.finished import finish, finished_sweep
 from rich.console import Console
 
 from sweeps.plan.sweep import Sweep
-from sweeps.report.live.plan_view import PlanView
+from sweeps.report.live.plan_view import plan_json, print_plan
+from sweeps.report.live.status import Status
 from sweeps.store.store import Store, write_json
 
 
@@ -33,7 +34,7 @@ def store(tmp_path: Path, sweep: Sweep) -> Store:
 
 def printed(sweep: Sweep, store: Store, *, concurrent: int = 1, show_all: bool = False) -> str:
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    PlanView(sweep, store).print(console, concurrent=concurrent, show_all=show_all)
+    print_plan(console, Status(store, sweep), concurrent=concurrent, show_all=show_all)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -81,7 +82,7 @@ def test_the_time_at_several_trials_at_a_time_is_told_when_asked(
 
 
 def test_json_holds_every_trial_and_the_totals(sweep: Sweep, store: Store) -> None:
-    found = json.loads(json.dumps(PlanView(sweep, store).as_json()))
+    found = json.loads(json.dumps(plan_json(Status(store, sweep))))
     assert [trial["run_id"] for trial in found["trials"]] == [t.run_id for t in sweep.plan.trials]
     shared = [t for t in found["trials"] if "VI[no,no]" in t["cells"]]
     kept = ("seed", "status", "estimated_from", "estimated_seconds")

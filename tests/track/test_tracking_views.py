@@ -22,7 +22,7 @@ from sweeps.store.store import Store, read_json, write_json
 from sweeps.track.runs.headline import HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
 from sweeps.track.runs.sweep import SweepRuns
-from sweeps.track.subjects import known_subjects, runs_of
+from sweeps.track.subjects import runs_of
 from sweeps.track.view import RunView, Tracked, git_tags
 from wsss.basics.errors import ForeseenError
 from wsss.identity import cam_id
@@ -165,7 +165,7 @@ def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Sto
     save_headline(store, headline)
     save_search(store, SEARCH)
     save_sweep(store, SWEEP)
-    known = known_subjects(store)
+    known = store.driven()
     assert [each.title for each in known] == [
         f"sweep {SWEEP.name}",
         f"search {SEARCH.name}",

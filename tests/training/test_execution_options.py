@@ -103,7 +103,7 @@ def test_a_probe_trains_as_the_sweep_would(
 def test_a_submitted_sweep_gets_the_words_that_were_given(
     given: Callable[[str], list[Any]], tmp_path: Path
 ) -> None:
-    given("sweeps.cli.service.cluster._connect")
+    given("sweeps.cli.service.cluster.connect")
     calls = given("sweeps.cluster.jobs.submit")
     table = tmp_path / "mine.yaml"
     table.write_text("{name: mine, title: t, row_names: [a], rows: [{labels: [b]}]}")

@@ -62,7 +62,7 @@ def calibrate(
     def weighed() -> int:
         verdict = weigh(sweep, results, facts)
         if write(results, sweep, verdict):
-            _publish(sweep, results, verdict)
+            publish(sweep, results, verdict)
         print("\n".join(["", *lines(verdict)]))
         return verdict.exit_code
 
@@ -77,7 +77,7 @@ def default_preset(data: str, root: Path) -> str:
     return "irn" if usual == "short" and is_full_voc(root) else usual
 
 
-def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
+def publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
     from sweeps.plan.sweep import report_folder
     from sweeps.report.tables.document import write_report

@@ -70,7 +70,7 @@ def submit(
     preset, settings = call(preset_named, given), given["settings"] or ()
     probe = given["probe"]
     request = Request(tables, preset, words, settings, data, weights, store, probe, files)
-    server = _connect(address)
+    server = connect(address)
     found, running = submit(server, request, root=root, job_id=job_id, python=python)
     if running:
         say(f"{found} exists already, attaching to it; it runs: {running}")
@@ -89,7 +89,7 @@ def attach(
     ] = None,
 ) -> None:
     """Follow a job's log to its end; the exit code is the job's."""
-    server = _connect(address)
+    server = connect(address)
     from sweeps.cluster.jobs import find_job
 
     found = find_job(server, job_id).submission_id
@@ -102,7 +102,7 @@ def logs(
     tail: Annotated[int | None, typer.Option(min=0, help="only the last N lines")] = None,
 ) -> None:
     """Print a job's log so far."""
-    server = _connect(address)
+    server = connect(address)
     from sweeps.cluster.follow import last_lines
     from sweeps.cluster.jobs import find_job
 
@@ -112,7 +112,7 @@ def logs(
 
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
     """Ask a sweep to save a checkpoint and stop, wait for it, and print how to resume it."""
-    server = _connect(address)
+    server = connect(address)
     from sweeps.cluster.jobs import find_job, stop_and_wait, words_of
 
     job = find_job(server, job_id)
@@ -125,7 +125,7 @@ def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
 
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
     """List the sweeps that were submitted to a cluster, the newest first."""
-    server = _connect(address)
+    server = connect(address)
     from sweeps.cluster.follow import exit_code
     from sweeps.cluster.jobs import our_jobs, words_of
 
@@ -160,7 +160,7 @@ def fetch(
     from wsss.basics.printable import counted
 
     if store is None:
-        server = _connect(address)
+        server = connect(address)
         store = store_of(server, find_job(server, None))
     if "://" in store:
         say(f"{store}: from the bucket")
@@ -172,7 +172,8 @@ def fetch(
     say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
 
 
-def _connect(address: str) -> "JobServer":
+def connect(address: str) -> "JobServer":
+    """Return the job server at an address. Raises JobError if there is none."""
     from sweeps.cluster.job_server import JobServer
 
     return JobServer(address)

@@ -73,16 +73,18 @@ def plan(
     """Show cells, distinct configurations, what is finished, and what the rest will cost."""
     from rich.console import Console
 
-    from sweeps.report.live.plan_view import PlanView
+    from sweeps.report.live.plan_view import plan_json, print_plan
+    from sweeps.report.live.status import Status
 
     if as_json:
         options.refuse_idle("with --json, which has the time of each trial", ctx, "concurrent")
     options.leave_memory_to_the_system()
-    view = PlanView(planned_sweep(**given), options.opened(store))
+    sweep = planned_sweep(**given)
+    found = Status(options.opened(store), sweep)
     if as_json:
-        print(json.dumps(view.as_json()))
+        print(json.dumps(plan_json(found)))
     else:
-        view.print(Console(), concurrent=concurrent, show_all=show_all)
+        print_plan(Console(), found, concurrent=concurrent, show_all=show_all)
 
 
 @options.with_options_of(planned_sweep, options.resources, options.prior_limits)

@@ -30,11 +30,10 @@ def sync(
     """
     from sweeps.run.driver import DrivenError
     from sweeps.store.errors import StoreError
-    from sweeps.track.subjects import known_subjects
     from wsss.basics.errors import ForeseenError
 
     results = opened(store)
-    known = known_subjects(results)
+    known = results.driven()
     wanted = [each for each in known if name in (None, each.name)]
     if not wanted:
         raise StoreError(

@@ -231,7 +231,7 @@ def _check_public(service: Service, address: str) -> Check:
         state: State = "ok" if mode == "token" else "problem"
         return Check(service.name, state, f"{text}; RAY_AUTH_MODE is {mode}", remedy)
     wild = ipaddress.ip_address(address).is_unspecified
-    host = _own_address() if wild else f"[{address}]" if ":" in address else address
+    host = own_address() if wild else f"[{address}]" if ":" in address else address
     verdicts: Verdicts = {
         "silent": ("warning", "close the port"),
         "open": (
@@ -313,7 +313,7 @@ def _is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def _own_address() -> str:
+def own_address() -> str:
     """Return an address of this machine that others use."""
     try:
         return socket.gethostbyname(socket.gethostname())

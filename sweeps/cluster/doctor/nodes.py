@@ -77,7 +77,7 @@ def check_nodes(locked: dict[str, str], data: str, weights: str, store: str) -> 
             asked.parent.mkdir(parents=True, exist_ok=True)
             asked.touch()
     sent = time.time()
-    answers = _ask_each(list(nodes), sorted(locked), data, weights, asked)
+    answers = ask_each(list(nodes), sorted(locked), data, weights, asked)
     received = time.time()
     checks = [Check("nodes", "ok", f"{len(nodes)} alive: {', '.join(sorted(names.values()))}")]
     reports: dict[str, NodeReport] = {}
@@ -154,9 +154,9 @@ def _check_store(asked: Path, reports: dict[str, NodeReport], names: dict[str, s
     return Check("store on nodes", "problem" if lost else "ok", f"{store}: {text}", remedy)
 
 
-def _ask_each(node_ids: list[str], *arguments: Any) -> dict[str, NodeReport | str]:
+def ask_each(node_ids: list[str], *arguments: Any) -> dict[str, NodeReport | str]:
     """Return each node's report, or why there is none."""
-    task = ray.remote(_report)
+    task = ray.remote(report_of)
     waiting = {
         node_id: task.options(
             num_cpus=0,
@@ -177,9 +177,10 @@ def _ask_each(node_ids: list[str], *arguments: Any) -> dict[str, NodeReport | st
     return answers
 
 
-def _report(
+def report_of(
     node_id: str, packages: list[str], data: str, weights: str, asked: Path | None
 ) -> NodeReport:
+    """Return what this node says of itself; asked: as of `try_store`, None: no store is checked."""
     import torch
 
     lost = try_store(asked, node_id) if asked else ""

@@ -62,7 +62,7 @@ class DrivenSweep(Subject):
         self.store.push_results(trial.run_id for trial in trials)
         missing = {trial.run_id for trial in self.missing()}
         others = [self.store.run(trial.run_id) for trial in trials if trial.run_id not in missing]
-        failed = sum(bool(run.failure()) and not run.result() for run in others)
+        failed = sum(run.failure() is not None for run in others)
         share = f"{len(others) - failed} of {counted(len(trials), 'trial')} done"
         share += f", {failed} failed" if failed else ""
         done = f"{self.what.title}: {share}, {len(missing)} to run"

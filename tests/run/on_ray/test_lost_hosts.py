@@ -9,7 +9,7 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from sweeps.run.ray.head import watched_head
+from sweeps.run.ray.start import watched_head
 from sweeps.run.ray.tune import error_of, lost_its_node
 
 SILENT = ActorUnavailableError("RpcError: Socket closed rpc_code: 14", None)
