@@ -97,8 +97,6 @@ class Tracked(ABC):
     """The main metrics. Children are sorted by the first, highest first."""
     addresses: Path | None = None
     """File in which to save the runs' ids in MLflow, for links in a report."""
-    report: Path | None = None
-    """The folder of its report, if it has one."""
     params: Mapping[str, Any] = MappingProxyType({})
     """The parent run's settings."""
     parent_tags: Mapping[str, str] = MappingProxyType({})

@@ -41,7 +41,7 @@ def play(ledger: Ledger, clock: Clock, script: str, trial: Trial = FIRST) -> Non
         elif what == "scored":
             ledger.update(trial, status="running", record={"epoch": float(number)})
         elif what in ("preempted", "hang"):
-            ledger.ended(trial.run_id, what)  # type: ignore[arg-type]
+            ledger.ended(trial.cam_id, what)  # type: ignore[arg-type]
         elif what[0] in "-.0123456789":
             clock.hours += float(what)
         else:

@@ -60,7 +60,7 @@ class Scene:
         """(which target, status, its epoch) of all that listeners were told."""
         self.said: list[str] = []
         self.ends: list[tuple[str, str]] = []
-        """(which target, why its attempt ended) of all that the ledger was told."""
+        """(id of a training, why the attempt ended) of all that the ledger was told."""
         self.dispatch: Dispatch[Any] = Dispatch(
             source,
             [self],

@@ -85,7 +85,7 @@ def test_one_that_breaks_off_comes_before_the_others_twice_and_then_has_failed(
     assert (note.kind, note.message) == ("IndexError", "out of range")
     assert "Traceback" in note.traceback
     assert scene.told() == ["a running"] * 3 + ["a failed", "b running"]
-    assert scene.ends == [("a", "failed")] * 3
+    assert scene.ends == [("cam-a", "failed")] * 3
 
 
 def test_a_lost_node_costs_no_restart_and_a_death_without_a_note_has_the_words_of_ray(
@@ -102,7 +102,7 @@ def test_a_lost_node_costs_no_restart_and_a_death_without_a_note_has_the_words_o
     assert "restart 1 of 2" in scene.said[5]
     (note,) = scene.source.given_up
     assert (note.kind, note.message) == ("died", "The actor died")
-    assert scene.ends == [("a", "preempted")] * 5 + [("a", "killed")] * 3
+    assert scene.ends == [("cam-a", "preempted")] * 5 + [("cam-a", "killed")] * 3
 
 
 def test_a_hang_is_told_from_its_stack_file_and_said(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_hang_is_told_from_its_stack_file_and_said(tmp_path: Path) -> None:
     scene.start()
     (scene.source.folder(Piece("a")) / "stack.txt").unlink()
     scene.breaks("a")
-    assert scene.ends == [("a", "hang")] * 2 + [("a", "killed")]
+    assert scene.ends == [("cam-a", "hang")] * 2 + [("cam-a", "killed")]
 
 
 def test_a_worker_of_ray_train_that_hung_is_said_with_its_next_report(tmp_path: Path) -> None:

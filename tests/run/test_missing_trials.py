@@ -78,7 +78,7 @@ def test_a_restart_goes_on_with_the_first_score_that_is_missing(tmp_path: Path) 
     scene.finish(0)
     scene.report(1, 3)
     scene.breaks(KEY)
-    assert scene.ends == [(IDS[1], "killed")]
+    assert scene.ends == [(KEY, "killed")]
     scene.start()
     assert scene.told()[-1] == "1 running"
 
@@ -91,7 +91,7 @@ def test_the_error_of_a_later_score_is_looked_for_in_its_own_folder(tmp_path: Pa
     folder = scene.store.run(IDS[1]).path
     write_note(folder, note_of(KeyError("gallery")))
     scene.breaks(KEY)
-    assert scene.ends == [(IDS[1], "failed")]
+    assert scene.ends == [(KEY, "failed")]
     assert scene.said[-1].startswith(f"{SCORES[1].name}: KeyError: 'gallery'")
 
 
@@ -111,7 +111,7 @@ def test_a_hang_of_a_later_score_is_told_from_a_death(tmp_path: Path, is_restart
     with (folder / "stack.txt").open("a") as file:
         file.write("Timeout (0:30:00)!\n")
     scene.breaks(KEY)
-    assert scene.ends[-1] == (IDS[1], "hang")
+    assert scene.ends[-1] == (KEY, "hang")
     assert f"see {folder}/stack.txt" in scene.said[-1]
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_hours_are_useful_repeated_or_lost(
     assert (account.useful, account.repeated, account.lost) == hours
     assert account.spent == sum(hours)
     assert account.reasons == dict.fromkeys(reasons, 1)
+
+
+def test_where_a_training_breaks_off_the_attempt_at_its_present_run_ends(
+    store: Store, clock: Clock
+) -> None:
+    other = replace(SECOND, cam_id=FIRST.cam_id)
+    with driver(store, clock, ONE_GPU) as ledger:
+        play(ledger, clock, "run 1 done")
+        play(ledger, clock, "run 1 hang", other)
+    assert [attempt.why for attempt in ledger.book().attempts] == ["finished", "hang"]
 
 
 def test_an_attempt_names_the_epoch_from_which_it_goes_on(store: Store, clock: Clock) -> None:

@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import (
-    Cpus,
-    Gpus,
-    Recipe,
-    Set,
-    Weights,
-    call,
-    execution,
-    prior_limits,
-    refuse_idle,
-    say_idle,
-    with_options_of,
-)
+from sweeps.cli import options
 from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
@@ -37,10 +25,10 @@ def configured(
     run: RunDir,
     data: Data,
     preset: Annotated[str, typer.Option(help="tiny | short | paper | irn")] = "short",
-    recipe: Recipe = "default",
+    recipe: options.Recipe = "default",
     config: Annotated[Path | None, typer.Option(help="YAML, JSON or TOML file of settings")] = None,
-    settings: Set = None,
-    weights: Weights = None,
+    settings: options.Set = None,
+    weights: options.Weights = None,
 ) -> "Run":
     """Return the training that these options describe, after a check of its data set."""
     from sweeps.cli.method.run_folder import Run
@@ -59,7 +47,7 @@ def configured(
     trained = chosen.data.train_split
     require_batch(report.num_images[trained], chosen.train.batch_size)
     check_initial_weights([chosen.network], settled.weights_file)
-    say_idle(given, [chosen], run_id)
+    options.say_idle(given, [chosen], run_id)
     dataset = VocDataset(data.absolute())
     trained_on = sources_of(dataset, dataset.image_ids(trained))
     return Run(
@@ -72,7 +60,7 @@ def configured(
     )
 
 
-@with_options_of(configured, execution, prior_limits)
+@options.with_options_of(configured, options.execution, options.prior_limits)
 def train_cam(**given: Any) -> None:
     """Train a CAM network. Run it again to continue from its last checkpoint."""
     from sweeps.cli.method import work
@@ -80,13 +68,13 @@ def train_cam(**given: Any) -> None:
     from sweeps.stages.train_cam import TrainCam
     from wsss.segmentation_config import PseudoLabelConfig
 
-    how = call(execution, given)
-    chosen = call(configured, given)
+    how = options.call(options.execution, given)
+    chosen = options.call(configured, given)
     chosen.remember()
     place = chosen.place(
         chosen.chain(PseudoLabelConfig()),
         execution=how,
-        conduct=Conduct(accept_changes=True, limits=call(prior_limits, given)),
+        conduct=Conduct(accept_changes=True, limits=options.call(options.prior_limits, given)),
     )
     for record in work.records(TrainCam(chosen.config), place):
         work.print_epoch(record, chosen.config.train.epochs)
@@ -119,7 +107,7 @@ def evaluate(
     work.score_cams(run, split, cams)
 
 
-@with_options_of(execution, own_first=True)
+@options.with_options_of(options.execution, own_first=True)
 def pseudo_label(
     ctx: typer.Context,
     run: RunDir,
@@ -147,8 +135,8 @@ def pseudo_label(
         str | None,
         typer.Option(help="share the images among Ray tasks of this cluster; `local` starts one"),
     ] = None,
-    cpus: Cpus = 1.0,
-    gpus: Gpus = 0.0,
+    cpus: options.Cpus = 1.0,
+    gpus: options.Gpus = 0.0,
     **given: Any,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.
@@ -157,9 +145,9 @@ def pseudo_label(
     pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.
     """
     if address is None:
-        refuse_idle("without --address", ctx, "cpus", "gpus")
+        options.refuse_idle("without --address", ctx, "cpus", "gpus")
     else:
-        refuse_idle("with --address, whose tasks refine labels", ctx, "workers")
+        options.refuse_idle("with --address, whose tasks refine labels", ctx, "workers")
     from sweeps.cli.method import work
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import WriteLabels, label_score
@@ -168,7 +156,7 @@ def pseudo_label(
     from wsss.segmentation_config import PseudoLabelConfig
 
     resources = work.resources_at(address, cpus, gpus)
-    how, known = call(execution, given), recall(run)
+    how, known = options.call(options.execution, given), recall(run)
     known = known.with_images(split or known.config.data.train_split)
     words = [f"refinement={refinement}"] if refinement is not None else []
     asked = parse_assignments([*words, *(settings or [])])

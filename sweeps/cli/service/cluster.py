@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import call, preset_named, say, with_options_of, words_of
+from sweeps.cli import options
 from sweeps.cli.service.sweep import checked_tables, planned_sweep, run
 from sweeps.cluster.job_address import DEFAULT_ADDRESS
 from wsss.basics.printable import command
@@ -37,7 +37,7 @@ ClusterStore = Annotated[
 ]
 
 
-@with_options_of(run)
+@options.with_options_of(run)
 def submit(
     ctx: typer.Context,
     data: Annotated[
@@ -66,19 +66,19 @@ def submit(
     root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
     tables = checked_tables(given)
     files = [in_project(root, path) for path in given["table_files"] or ()]
-    words = words_of(ctx.command, given | {"table_files": files})
-    preset, settings = call(preset_named, given), given["settings"] or ()
+    words = options.words_of(ctx.command, given | {"table_files": files})
+    preset, settings = options.call(options.preset_named, given), given["settings"] or ()
     probe = given["probe"]
     request = Request(tables, preset, words, settings, data, weights, store, probe, files)
     server = connect(address)
     found, running = submit(server, request, root=root, job_id=job_id, python=python)
     if running:
-        say(f"{found} exists already, attaching to it; it runs: {running}")
+        options.say(f"{found} exists already, attaching to it; it runs: {running}")
     else:
-        say(f"submitted {found}")
+        options.say(f"submitted {found}")
     if follow:
         raise typer.Exit(_follow(server, found, tail=None))
-    say(f"follow it with: {server.command('attach', found)}")
+    options.say(f"follow it with: {server.command('attach', found)}")
 
 
 def attach(
@@ -117,10 +117,10 @@ def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
 
     job = find_job(server, job_id)
     if not job.status.is_terminal():
-        say(f"{job.submission_id}: asked to save a checkpoint and stop")
+        options.say(f"{job.submission_id}: asked to save a checkpoint and stop")
         job = stop_and_wait(server, job.submission_id)
     again = server.command("submit", *shlex.split(words_of(job)))
-    say(f"{job.submission_id}: {job.status}; resume with: {again}")
+    options.say(f"{job.submission_id}: {job.status}; resume with: {again}")
 
 
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
@@ -163,13 +163,13 @@ def fetch(
         server = connect(address)
         store = store_of(server, find_job(server, None))
     if "://" in store:
-        say(f"{store}: from the bucket")
+        options.say(f"{store}: from the bucket")
         done = fetch_from_bucket(store, to, checkpoints=checkpoints)
     else:
-        say(f"{store}: by `ray rsync-down {cluster}`")
+        options.say(f"{store}: by `ray rsync-down {cluster}`")
         done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
     kept = f"; {done.num_kept} were here already" if done.num_kept else ""
-    say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
+    options.say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
 
 
 def connect(address: str) -> "JobServer":
@@ -186,16 +186,16 @@ def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
     try:
         code = follow(server, job_id, tail=tail)
     except KeyboardInterrupt:
-        say(
+        options.say(
             f"\n{job_id} continues; follow it with: {server.command('attach', job_id)}; stop it "
             f"with: {server.command('stop', job_id)}"
         )
         return DETACHED
-    say(f"{job_id} ended with exit code {code}")
+    options.say(f"{job_id} ended with exit code {code}")
     return code
 
 
-@with_options_of(run, without=("address",))  # the job starts a Ray of its own
+@options.with_options_of(run, without=("address",))  # the job starts a Ray of its own
 def slurm(
     ctx: typer.Context,
     nodes: Annotated[int, typer.Option(min=1, help="nodes to ask for")] = 1,
@@ -228,14 +228,14 @@ def slurm(
     cpus = cpus_per_node or 4 * max(1, gpus_per_node)
     wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
     checked_tables(given)
-    call(planned_sweep, given)
+    options.call(planned_sweep, given)
     # In the job, an address of SLURM's is joined.
     asked = Resources("head:6379", given["workers"], given["cpus"], given["gpus"])
     try:
         number_at_once([Machine(cpus, gpus_per_node, nodes)], asked)
     except CapacityError as error:
         raise ConfigError(f"{error} (--nodes, --gpus-per-node, --cpus-per-node)") from None
-    write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
+    write_job(out, sbatch_script(wanted, ["run", *options.words_of(ctx.command, given)]))
     print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
     follow = command("sweeps", "status", "--store", given["store"], "--watch")
     print(f"then follow it with: squeue --me, and {follow}")

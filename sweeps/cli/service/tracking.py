@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import StoreOption, opened, say
+from sweeps.cli import options
 
 if TYPE_CHECKING:
     from sweeps.store.rooms import Driven
@@ -18,7 +18,7 @@ HOST = "127.0.0.1"
 
 
 def sync(
-    store: StoreOption = "results",
+    store: options.StoreOption = "results",
     name: Annotated[
         str | None,
         typer.Option("--sweep", help="name of one sweep, search or headline; default: all"),
@@ -32,7 +32,7 @@ def sync(
     from sweeps.store.errors import StoreError
     from wsss.basics.errors import ForeseenError
 
-    results = opened(store)
+    results = options.opened(store)
     known = results.driven()
     wanted = [each for each in known if name in (None, each.name)]
     if not wanted:
@@ -47,7 +47,7 @@ def sync(
         try:
             tracker, logged = _sync(results, each)
         except DrivenError as error:
-            (left.append if name else say)(str(error))
+            (left.append if name else options.say)(str(error))
         except ForeseenError as error:
             left.append(str(error))
         else:
@@ -73,17 +73,17 @@ def _sync(store: "Store", each: "Driven") -> "tuple[Tracker, bool]":
     from sweeps.track.tracker import Tracker
 
     with driving(store, each, "it logs its results itself"):
-        runs = runs_of(store, each)
+        runs, report = runs_of(store, each), store.root / each.path / "report"
         tracker = Tracker(store, runs)
-        say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
+        options.say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
         logged = tracker.finish()
-        if logged and runs.report and runs.report.is_dir():
-            logged = tracker.log_report(runs.report.iterdir(), runs.report_says())
+        if logged and report.is_dir():
+            logged = tracker.log_report(report.iterdir(), runs.report_says())
     return tracker, logged
 
 
 def mlflow(
-    store: StoreOption = "results",
+    store: options.StoreOption = "results",
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
     """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""

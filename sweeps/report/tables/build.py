@@ -9,6 +9,7 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.report.mlflow_pages import run_page, server_of
+from sweeps.report.tables.answer import answer
 from sweeps.report.tables.model import CellReport, Cells, Report, TableReport
 from sweeps.report.tables.results import Measure, Results
 from sweeps.store import records
@@ -67,7 +68,8 @@ def build_report(
         )
         for table in sweep.plan.tables
     )
-    return Report(sweep, named_store, results, margin, scale, command(sweep.num_seeds), tables)
+    first, answers = command(sweep.num_seeds), tuple(map(answer, tables))
+    return Report(sweep, named_store, results, margin, scale, first, tables, answers)
 
 
 def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, ...]:

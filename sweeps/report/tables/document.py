@@ -36,7 +36,7 @@ from sweeps.report.document import (
 )
 from sweeps.report.formats.write import write_document
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.report.tables.answer import TONES, answer, named
+from sweeps.report.tables.answer import TONES, named
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.closing import closing, environments
 from sweeps.report.tables.findings import findings
@@ -82,15 +82,14 @@ def write_report(sweep: Sweep, store: Store) -> Report:
 def sweep_document(report: Report) -> Document:
     """Return the report as a document for every format. Raises StoreError for a broken result."""
     notes = notes_on(report.sweep.table_names)
-    answers = [answer(table) for table in report.tables]
-    short = answers
-    if len(answers) > 1:  # each is again with its table, where the command is
-        short = [replace(strip, command="") for strip in answers]
+    short = report.answers
+    if len(short) > 1:  # each is again with its table, where the command is
+        short = tuple(replace(strip, command="") for strip in short)
     facts = about(environments(report.results))
     return Document(
         title=report.title,
         head=(
-            Only(ON_PAGES | TERMINAL, tuple(short)),
+            Only(ON_PAGES | TERMINAL, short),
             *warning(report.scale),
             Text(report.sweep.describe()),
             Command("Command", report.command),
@@ -98,7 +97,7 @@ def sweep_document(report: Report) -> Document:
             Only(HTML, (Details(HOW_TO_READ, legend(report)),)),
         ),
         sections=(
-            *(_table_section(report, *each) for each in zip(report.tables, answers, strict=True)),
+            *map(partial(_table_section, report), report.tables, report.answers),
             *((paper_section(notes, ALL - TERMINAL),) if notes else ()),
             _settings_section(report),
             _closing_section(report),

@@ -16,6 +16,7 @@ from sweeps.plan.scale import Scale
 from sweeps.plan.states import TrialState
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.document import Strip
 from sweeps.report.tables.results import Measure, Results
 from sweeps.report.words import mean_sd
 from sweeps.store.store import Store
@@ -180,6 +181,8 @@ class Report:
     command: str
     """Runs or resumes the sweep."""
     tables: tuple[TableReport, ...]
+    answers: tuple[Strip, ...]
+    """Whether each of them holds."""
 
     @property
     def title(self) -> str:

@@ -51,7 +51,6 @@ class HeadlineRuns(Tracked):
     def __init__(self, store: Store, headline: Headline) -> None:
         super().__init__(store, headline.name, headline.sweep, describe(headline), "headline")
         self.headline = headline
-        self.report = headline.report_folder(store)
         self.parent_tags = {
             CAM_CELL: headline.cell,
             "wsss.choice": headline.choice,

@@ -56,7 +56,6 @@ class SearchRuns(Tracked):
             **{f"space.{r.key}": str(r).split("=")[1] for r in search.space},
         }
         self.history = History(search, store)
-        self.report = self.history.folder / "report"
 
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.evidence import calibration
 from sweeps.evidence.verdict import Word
-from sweeps.plan.sweep import Sweep, report_folder
+from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial, best_configuration
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.model import Report
@@ -70,7 +70,6 @@ class SweepRuns(Tracked):
         self.sweep = sweep
         self.params = {"tables": tables, "seeds": sweep.num_seeds, **sweep.base.flat()}
         self.addresses = store.sweep(sweep.name) / "mlflow.json"
-        self.report = report_folder(store, sweep)
 
     def report_says(self) -> Summary:
         """Return the number of cells per verdict."""
