@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from sweeps.report.document import Records
+from sweeps.store.rooms import Kind
 from sweeps.tables.table import MAX_SEEDS
+from wsss.basics.printable import quoted
+from wsss.training.execution import Execution
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import BaseOptions, Sweep
     from sweeps.run.driver import Subject
     from sweeps.run.ray.resources import Resources
-    from sweeps.store.rooms import Kind
     from sweeps.store.store import Store
     from wsss.config import Settings
     from wsss.data.report import DataReport
     from wsss.training.diagnosis.learning import PriorLimits
-    from wsss.training.execution import Execution
 
 S = TypeVar("S", bound="Settings")
 T = TypeVar("T")
@@ -238,11 +240,9 @@ def execution(
     loader_workers: LoaderWorkers = None,
     micro_batch: MicroBatch = "auto",
     checkpoint_minutes: CheckpointMinutes = 10.0,
-) -> "Execution":
+) -> Execution:
     """Return how to train. Raises ConfigError for a wrong --micro-batch."""
-    from wsss.basics.printable import quoted
     from wsss.overrides import ConfigError
-    from wsss.training.execution import Execution
 
     images = None
     if micro_batch != "auto":
@@ -271,7 +271,7 @@ def resources(
     return Resources(address, workers, cpus, gpus, max_concurrent, how)
 
 
-def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
+def reached(asked: "Resources", store: str, kind: Kind) -> "Resources":
     """Return resources whose cluster can be joined, tried before anything is read or planned.
 
     Raises ClusterError, unless the store holds something of this kind (sweep, search, headline), so
@@ -343,7 +343,6 @@ def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
     """Print a row per cell for scripts, as JSON or as CSV."""
     import json
 
-    from sweeps.report.document import Records
     from sweeps.report.formats.csv_file import records_text
     from sweeps.report.live.status import cell_rows
 

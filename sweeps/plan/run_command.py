@@ -73,7 +73,6 @@ def headline_command(headline: Headline, store: Store, rng_seed: int | None = No
     words += ["--eval-split", chains[0].eval_split, "--store", store.address]
     if headline.export:
         words += ["--export", headline.export]
-        words += [word for name in headline.export_from for word in ("--export-from", name)]
     return command("sweeps", "headline", *words)
 
 

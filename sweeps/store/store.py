@@ -26,7 +26,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from zipfile import ZipFile
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sweeps.store import records
 from sweeps.store.errors import StoreError, disk_errors
@@ -43,8 +43,6 @@ from wsss.overrides import validate
 from wsss.training.checkpoint_names import checkpoints_in
 
 if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
-    from pydantic import TypeAdapter
-
     from sweeps.store.local_lock import LocalLock
     from sweeps.store.remote.lease import Lease
     from sweeps.store.remote.mirror import Remote
@@ -517,13 +515,13 @@ def read_config(path: Path) -> RunConfig:
     return config
 
 
-def _read_numbered(folder: Path, kind: "TypeAdapter[Any]") -> list[tuple[Path, dict[str, Any]]]:
+def _read_numbered(folder: Path, kind: TypeAdapter[Any]) -> list[tuple[Path, dict[str, Any]]]:
     """Return a folder's files 0001.json, 0002.json, ... with their content, in order."""
     names = [path for path in files_in(folder, "*.json") if path.stem.isdigit()]
     return [(path, found) for path in names if (found := read_record(path, kind)) is not None]
 
 
-def read_record(path: Path, kind: "TypeAdapter[Any]") -> dict[str, Any] | None:
+def read_record(path: Path, kind: TypeAdapter[Any]) -> dict[str, Any] | None:
     """Return a file's content; None without a file. Raises StoreError for what we never write."""
     found = read_json(path)
     return None if found is None else records.checked(path, found, kind)

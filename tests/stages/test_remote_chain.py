@@ -195,7 +195,7 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
 def headline(data: Path, mirror: Path) -> str:
     settings = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": "[0.5]"}
     where = ("--preset", "tiny", "--data", data, "--store", f"s3://{BUCKET}/headline")
-    words = ("masks", "--export", "train", "--export-from", "masks")
+    words = ("masks", "--export", "train")
     words += (*where, *options(settings, "--set-segmentation"))
     done = sweeps("headline", *words, COLUMNS="160", WSSS_MIRROR=str(mirror))
     assert done.exit_code == 0, done.output

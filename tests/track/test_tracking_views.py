@@ -348,7 +348,7 @@ def test_another_machine_logs_what_a_bucket_holds_of_a_headline(
 
 
 def test_a_network_whose_export_failed_says_why(store: Store) -> None:
-    headline = planned_headline("crf", export="test", export_from=("crf",))
+    headline = planned_headline("crf", export="test")
     runs, (chain,) = HeadlineRuns(store, headline), headline.chains
     predicted(store, chain, 45.0)
     assert views(runs)[chain.prediction_id].current_tags["wsss.failure"] is None

@@ -172,9 +172,6 @@ def test_mlflow_has_a_run_per_network_with_a_usable_model(killed: dict[str, Any]
         (["none", "--cell", "III[maybe,no]"], "no cell III[maybe,no]; there are: III[no,no]"),
         (["none", "--cell", "best"], "--cell best has nothing to choose from"),
         (["none", "--export", "test"], "test.txt: no such split; there are: train"),
-        (["none", *EXPORT, "--export-from", "crf"], "no network on crf is trained here"),
-        (["masks", *EXPORT], "give --export-from one of: masks"),
-        (["none", "--export-from", "none"], "without --export"),
         (["none", "--set-segmentation", "lr=0"], "lr = 0: must be greater"),
         (
             ["none", "--set-labels", "crf.width=3"],

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sweeps.cli.program import Command, Program
-from wsss.basics.printable import one_line
+from wsss.basics.printable import command, one_line
+from wsss.data.drawn.folder import DRAWN, draw_voc
+from wsss.data.errors import DataError
 
 if TYPE_CHECKING:
     from wsss.data.report import DataReport, MaskCounts
@@ -46,8 +48,6 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, help="another seed gives other pictures")] = 0,
 ) -> None:
     """Draw a small data set in VOC layout; the same seed gives the same files."""
-    from wsss.data.drawn.folder import DRAWN, draw_voc
-
     path = draw_voc(
         root or Path("data") / name,
         kind=DRAWN[name],
@@ -77,7 +77,6 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Name every missing, broken or contradictory file, count classes, and compare the splits."""
-    from wsss.data.errors import DataError
     from wsss.data.voc import VocDataset
 
     if (root is None) == (data is None):
@@ -93,7 +92,6 @@ def _check(
     from wsss.config import DataConfig
     from wsss.data.check import check_data
     from wsss.data.check_splits import compare_lists
-    from wsss.data.errors import DataError
 
     names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
     names = list(dict.fromkeys([*names, *scored]))
@@ -170,7 +168,6 @@ def prepare(
 
 def _digests(pairs: list[str]) -> dict[str, str]:
     """Return file name -> digest. Raises DataError."""
-    from wsss.data.errors import DataError
 
     digests = {}
     for pair in pairs:
@@ -255,7 +252,6 @@ def _print_next(data: Path, num_images: int, *, with_masks: bool) -> None:
 
     Its batch is at most as large as the data set.
     """
-    from wsss.basics.printable import command
     from wsss.presets import SHORT
 
     words = ["--data", data, "--preset", "short"]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import AllAsJson
+from sweeps.report.document import Column, Grid, Row, in_one_group
 from wsss.basics.printable import as_word
 
 if TYPE_CHECKING:
-    from sweeps.report.document import Grid
     from wsss.settings_list import Setting
 
 
@@ -58,9 +58,7 @@ def settings(
         console.print(Text("open: the paper leaves it open."))
 
 
-def _grid(members: "list[Setting]") -> "Grid":
-    from sweeps.report.document import Column, Grid, Row, in_one_group
-
+def _grid(members: "list[Setting]") -> Grid:
     rows = [Row((s.name,), (as_word(s.default), s.range, _changes(s))) for s in members]
     columns = tuple(Column(name, align="left") for name in ("default", "range", "changed by"))
     return Grid("settings", ("setting",), columns, in_one_group(rows))

@@ -10,7 +10,7 @@ import typer
 from sweeps.cli import options
 from sweeps.cli.service.sweep import checked_tables, planned_sweep, run
 from sweeps.cluster.job_address import DEFAULT_ADDRESS
-from wsss.basics.printable import command
+from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
     from sweeps.cluster.job_server import JobServer
@@ -157,7 +157,6 @@ def fetch(
     """
     from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
     from sweeps.cluster.jobs import find_job, store_of
-    from wsss.basics.printable import counted
 
     if store is None:
         server = connect(address)

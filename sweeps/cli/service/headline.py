@@ -49,15 +49,8 @@ def planned_headline(
         str | None,
         typer.Option(
             help="split to predict for VOC's evaluation server, e.g. test, as a checked archive; "
-            "it needs no masks",
+            "it needs no masks; by all networks from image labels, or by the bound if it is alone",
             metavar="SPLIT",
-        ),
-    ] = None,
-    export_from: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="labels whose networks export it; repeatable; default: all except masks",
-            metavar="LABELS",
         ),
     ] = None,
     store: options.StoreOption = "results",
@@ -71,7 +64,6 @@ def planned_headline(
 
     wanted = sources or DEFAULT_SOURCES
     check_sources(wanted)
-    exporting = _export_sources(export, export_from, wanted) if export else ()
     base = options.base_options(**given)
     of_labels = _of_labels(label_settings or [])
     of_network = parse_assignments(segmentation_settings or [], option="--set-segmentation")
@@ -89,7 +81,6 @@ def planned_headline(
         choice=choice.why,
         chosen_by_masks=choice.by_masks,
         export=export,
-        export_from=exporting,
     )
     _say_idle(planned, base.settings, of_labels, of_network)
     _check_trainings(planned)
@@ -128,8 +119,6 @@ def headline(
         options.refuse_idle("with Ray, whose tasks refine labels", ctx, "label_workers")
     else:
         options.refuse_idle("without --address, --workers and --gpus", ctx, "cpus")
-    if given["export"] is None:
-        options.refuse_idle("without --export", ctx, "export_from")
     may_use = options.reached(one_by_one, given["store"], "headline")
     from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
 
@@ -166,21 +155,6 @@ def _of_labels(assignments: list[str]) -> dict[str, Any]:
             f"`sweeps headline {found['refinement']}`; leave it out"
         )
     return found
-
-
-def _export_sources(split: str, named: list[str] | None, sources: list[str]) -> tuple[str, ...]:
-    """Return the sources whose networks export a split. Raises ConfigError for others."""
-    from sweeps.plan.chains.headline import SUPERVISED
-    from wsss.overrides import ConfigError
-
-    chosen = tuple(named or (name for name in sources if name != SUPERVISED))
-    strangers = [name for name in chosen if name not in sources]
-    if strangers or not chosen:
-        raise ConfigError(
-            f"--export {split}: no network on {', '.join(strangers) or 'refined labels'} is "
-            f"trained here; give --export-from one of: {', '.join(sources)}"
-        )
-    return chosen
 
 
 def _check_splits(

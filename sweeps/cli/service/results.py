@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sweeps.cli import options
+from sweeps.store.errors import FORBIDDEN
 from sweeps.tables.table import MAX_SEEDS
+from wsss.basics.printable import web_address
 
 if TYPE_CHECKING:
     from sweeps.report.tables.model import Report
     from sweeps.store.store import Store
+
+WATCH_SECONDS = 5.0
+"""Between two refreshes of a status."""
 
 
 def status(
@@ -26,9 +31,6 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="refresh until all is done or Ctrl-C")
     ] = False,
-    every: Annotated[
-        float, typer.Option(min=0.2, max=1e9, help="seconds between two refreshes of --watch")
-    ] = 5.0,
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
     address: Annotated[
@@ -46,8 +48,6 @@ def status(
     options.require_one_of(trials=by_trial, json=as_json, csv=as_csv)
     options.require_one_of(watch=watch, json=as_json, csv=as_csv)
     options.require_one_of(watch=watch, address=bool(address))
-    if not watch:
-        options.refuse_idle("without --watch", ctx, "every")
     if address:
         asked = {"sweep": sweep, "by_trial": by_trial, "as_json": as_json, "as_csv": as_csv}
         words = options.words_of(ctx.command, asked)
@@ -59,7 +59,9 @@ def status(
     if as_json or as_csv:
         options.print_cells(results, found, as_json=as_json)
         return
-    show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
+    show_status(
+        Console(), results, found, by_trial=by_trial, every=WATCH_SECONDS if watch else None
+    )
 
 
 def _status_there(address: str, store: str | None, words: list[str]) -> int:
@@ -130,7 +132,6 @@ def report(
     from sweeps.report.tables.build import build_report
     from sweeps.report.tables.document import sweep_document
     from sweeps.report.tables.results import Measure
-    from sweeps.store.errors import FORBIDDEN
 
     _require_address(mlflow_url)
     results, found = options.opened_sweep(store, sweep)
@@ -157,7 +158,6 @@ def report(
 
 def _require_address(mlflow_url: str | None) -> None:
     """Raise ConfigError for a --mlflow-url to which no page can link."""
-    from wsss.basics.printable import web_address
     from wsss.overrides import ConfigError
 
     if mlflow_url and web_address(mlflow_url) == "#":

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli import options
+from sweeps.store.errors import StoreError
+from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
     from sweeps.plan.contents import Removal
@@ -36,7 +38,6 @@ def rm(
 
     from sweeps.plan.contents import plan_removal
     from sweeps.run.driver import SECONDS_TO_LOOK, driving
-    from sweeps.store.errors import StoreError
 
     results = options.opened(store)
     removal = plan_removal(results, name, results=with_results)
@@ -116,7 +117,6 @@ def export(
     """
     from sweeps.archive.write import export_sweep
     from sweeps.plan.sweep import with_tables
-    from wsss.basics.printable import command, counted
 
     results, whole = options.opened_sweep(store, sweep)
     found = with_tables(whole, tables or ())

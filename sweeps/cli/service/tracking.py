@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli import options
+from sweeps.report.mlflow_pages import charts_page, table_page
+from sweeps.store.errors import StoreError
+from sweeps.store.rooms import Driven
+from wsss.basics.errors import ForeseenError
 
 if TYPE_CHECKING:
-    from sweeps.store.rooms import Driven
     from sweeps.store.store import Store
     from sweeps.track.tracker import Tracker
 
@@ -29,8 +32,6 @@ def sync(
     What was deleted in MLflow's UI is restored. What is running logs its results itself.
     """
     from sweeps.run.driver import DrivenError
-    from sweeps.store.errors import StoreError
-    from wsss.basics.errors import ForeseenError
 
     results = options.opened(store)
     known = results.driven()
@@ -66,7 +67,7 @@ def sync(
         raise StoreError("\n".join(left))
 
 
-def _sync(store: "Store", each: "Driven") -> "tuple[Tracker, bool]":
+def _sync(store: "Store", each: Driven) -> "tuple[Tracker, bool]":
     """Log one subject; return the tracker, and whether MLflow has all of it."""
     from sweeps.run.driver import driving
     from sweeps.track.subjects import runs_of
@@ -87,8 +88,6 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
     """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""
-    from sweeps.report.mlflow_pages import charts_page, table_page
-    from sweeps.store.errors import StoreError
     from sweeps.store.store import open_store
     from sweeps.track.address import sqlite_uri
     from sweeps.track.database import experiment_ids
@@ -126,7 +125,6 @@ def mlflow(
 
 def _check_servable(store: "Store", port: int) -> None:
     """Raise StoreError if the store has no runs of its own, or the port is taken."""
-    from sweeps.store.errors import StoreError
     from sweeps.track.address import is_own, tracking_uri, without_password
 
     file, uri = store.root / "mlflow.db", tracking_uri(store)

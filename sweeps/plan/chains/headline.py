@@ -37,8 +37,6 @@ class Headline:
     """Whether pixel masks of training images chose the cell."""
     export: str | None = None
     """The split that is exported for VOC's server."""
-    export_from: tuple[str, ...] = ()
-    """The sources of labels whose networks export it."""
 
     @property
     def name(self) -> str:
@@ -57,8 +55,12 @@ class Headline:
         return self.folder(store) / "report"
 
     def exported_by(self, chain: ChainConfig) -> str | None:
-        """Return the split that a chain's network exports, if it does."""
-        return self.export if source_of(chain) in self.export_from else None
+        """Return the split that a chain's network exports, if it does.
+
+        The supervised bound does if there is no network from image labels.
+        """
+        is_bound = chain.labels is None
+        return self.export if is_bound == all(c.labels is None for c in self.chains) else None
 
 
 def save_headline(store: Store, headline: Headline) -> None:
