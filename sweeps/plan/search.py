@@ -25,25 +25,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict
 
 from sweeps.plan.sweep import BaseOptions, checked_data
 from sweeps.store import records
-from sweeps.store.errors import StoreError
 from sweeps.store.store import (
     Store,
     read_description,
-    read_json,
     read_record,
+    read_written,
     require_own,
     write_json,
 )
@@ -51,7 +42,7 @@ from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.files import files_in
 from wsss.basics.printable import counted, quoted
-from wsss.basics.strict import Percent, first_problem
+from wsss.basics.strict import Percent
 from wsss.config import RunConfig
 from wsss.data.check import require_batch
 from wsss.data.report import DataReport
@@ -416,11 +407,7 @@ class History:
 
 def _read_trial(path: Path) -> SearchTrial:
     remedy = "delete the file to draw another one instead"
-    try:
-        trial = _TRIAL.validate_python(read_json(path, remedy))
-    except ValidationError as error:
-        why = first_problem(error)
-        raise StoreError(f"{path}: not a trial of a search ({why}); {remedy}") from None
+    trial = read_written(path, "sweeps search", _TRIAL.validate_python, remedy)
     require_own(path, _file_name(trial), path.name, remedy)
     return trial
 

@@ -46,11 +46,6 @@ class Plan:
         """Those of all trials."""
         return frozenset(trial.run_id for trial in self.trials)
 
-    @property
-    def num_configs(self) -> int:
-        """The number of distinct configurations behind the cells."""
-        return len(self.configs)
-
 
 def best_configuration(
     plan: Plan, mious: Mapping[str, float]

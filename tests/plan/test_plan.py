@@ -118,7 +118,7 @@ def test_each_cell_switches_on_what_its_row_names() -> None:
 
 def test_the_28_cells_of_the_four_tables_are_25_configurations(plan: Plan) -> None:
     assert len(plan.cell_trials) == sum(len(printed(t.name)) for t in PAPER_TABLES) == 28
-    assert plan.num_configs == 25
+    assert len(plan.configs) == 25
     assert len({config_id(trial.config) for trial in plan.trials}) == 25
     shared = {trial.cells for trial in plan.trials if len(trial.cells) > 1}
     assert shared == {
@@ -192,7 +192,7 @@ def test_a_number_that_is_written_otherwise_is_the_same_configuration() -> None:
     on = {"views.enhanced": True}
     rows = [Row((n,), (Cell(on | {"views.beta_enhanced": v}, None),)) for n, v in values.items()]
     plan = make_plan([small_table("T", *rows)], TINY, 1)
-    assert plan.num_configs == 1  # -0.0 is read as 0.0
+    assert len(plan.configs) == 1  # -0.0 is read as 0.0
     (trial,) = plan.trials
     assert trial.run_id == slow_ids(apply_overrides(TINY, on | {"views.beta_enhanced": 0.0}))[0]
 
@@ -289,7 +289,7 @@ def test_under_the_papers_preset_every_reading_that_acts_is_a_configuration_of_i
         "readings[network.batch_norm = frozen]",
         "readings[train.momentum = legacy]",
     }
-    assert plan.num_configs == len(TABLES["readings"].rows) - len(already)
+    assert len(plan.configs) == len(TABLES["readings"].rows) - len(already)
 
 
 def test_the_alpha_beta_grids_hold_the_papers_point_once(plan: Plan) -> None:
@@ -297,7 +297,7 @@ def test_the_alpha_beta_grids_hold_the_papers_point_once(plan: Plan) -> None:
     for view, point, size in (("enhanced", "1.5,300", 12), ("decreased", "0.8,150", 12)):
         name = f"alpha-beta-{view}"
         grid = make_plan([TABLES[name]], TINY, 1)
-        assert grid.num_configs == size
+        assert len(grid.configs) == size
         for reference, (trial,) in grid.cell_trials.items():
             alpha, beta = reference.removeprefix(f"{name}[").rstrip("]").split(",")
             views = trial.config.views
@@ -345,7 +345,7 @@ def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
 
 def test_the_background_scores_of_a_row_share_one_training() -> None:
     plan = make_plan([TABLES["background-score"]], TINY, 2)
-    assert plan.num_configs == 24
+    assert len(plan.configs) == 24
     assert len({trial.cam_id for trial in plan.trials}) == 3 * 2
     scores = {trial.config.labels.background_score for trial in plan.trials[:24]}
     assert scores == {0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5}

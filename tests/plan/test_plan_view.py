@@ -64,7 +64,7 @@ def test_without_a_measurement_the_time_is_a_question_mark(sweep: Sweep, tmp_pat
 def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(store: Store) -> None:
     many = finished_sweep(("IV", "VI", "readings", "background-score"), 3)
     text = printed(many, store)
-    assert f"{many.plan.num_configs} configurations: list them with --all" in text
+    assert f"{len(many.plan.configs)} configurations: list them with --all" in text
     assert "VI[yes,yes]" not in text
     rows = [line.split() for line in text.splitlines()]
     assert [row for row in rows if row and row[0] in ("IV", "VI")] == [

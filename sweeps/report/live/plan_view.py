@@ -29,11 +29,11 @@ def print_plan(console: Console, status: Status, *, concurrent: int, show_all: b
     plan = status.plan
     print_blocks(console, [Text(status.sweep.describe())])
     more: tuple[Block, ...] = (Text(LEGEND, "soft"),)
-    if show_all or plan.num_configs <= MAX_CONFIGURATIONS:
+    if show_all or len(plan.configs) <= MAX_CONFIGURATIONS:
         for line in _configurations(status):
             console.print(as_rich(line), soft_wrap=True)
     else:
-        hint = f"{plan.num_configs} configurations: list them with --all"
+        hint = f"{len(plan.configs)} configurations: list them with --all"
         more = (_summary(status), Text(hint))
     totals = (_totals(status), *cost_lines(status.cost, concurrent=concurrent))
     print_blocks(console, (*more, *map(Text, totals)))
@@ -72,7 +72,7 @@ def _totals(status: Status) -> str:
     up_to = "" if len(plan.seeds) == 1 else "up to "
     return (
         f"{counted(len(plan.cell_trials), 'cell')}, "
-        f"{counted(plan.num_configs, 'distinct configuration')}, "
+        f"{counted(len(plan.configs), 'distinct configuration')}, "
         f"{up_to}{counted(len(plan.seeds), 'seed')}: {counted(len(plan.trials), 'trial')}, "
         f"{count_statuses(status.states.values())}"
     )
@@ -88,7 +88,7 @@ def plan_json(status: Status) -> dict[str, Any]:
         "trials": [_trial_json(trial, states[trial.run_id], cost) for trial in plan.trials],
         "totals": {
             "cells": len(plan.cell_trials),
-            "configurations": plan.num_configs,
+            "configurations": len(plan.configs),
             "trials": len(plan.trials),
             **{each: counts[each] for each in STATUSES if each != "running"},
             "estimated_seconds": cost.seconds,

@@ -59,7 +59,7 @@ def _costs(report: Report) -> Rows:
             took[counts_id(trial.config)] = inference, environment
     yield "trials", f"{num_done} of {len(plan.trials)} finished"
     num_cells = counted(len(plan.cell_trials), "cell")
-    yield "configurations", f"{plan.num_configs} distinct behind {num_cells}"
+    yield "configurations", f"{len(plan.configs)} distinct behind {num_cells}"
     spent = Counter[str]()
     for seconds, environment in took.values():
         spent[environment["device"]] += seconds * environment.get("processes", 1)
