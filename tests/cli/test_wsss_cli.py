@@ -227,13 +227,14 @@ def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
     saved = json.loads((run / "run.json").read_text())
     lacking = {key: value for key, value in saved.items() if key != "trained_on"}
     for content, what in (
-        *(("", "not JSON"), ("[1]", "not JSON"), (json.dumps(lacking), "trained_on")),
-        (json.dumps(lacking | {"trained_on": [], "classes": "cat"}), "classes"),
-        (json.dumps(saved | {"config": {"train": {"lr": -1}}}), "config.train.lr"),
+        *(("", "not JSON"), ("[1]", "a dictionary"), (json.dumps(lacking), "(trained_on: ")),
+        (json.dumps(lacking | {"trained_on": [], "classes": "cat"}), "(classes: "),
+        (json.dumps(saved | {"config": {"train": {"lr": -1}}}), "(config.train.lr: "),
     ):
         (run / "run.json").write_text(content)
         told = fail("infer", "--run", run)
-        assert f"run.json: damaged ({what}); delete it" in told
+        assert what in told
+        assert "; delete it, and run the command that trained it again: " in told
         assert f"{command('wsss', 'train-cam', '--run', run)} --data FOLDER and its" in told
     (run / "run.json").unlink()
     succeed(

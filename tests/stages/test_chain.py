@@ -334,4 +334,4 @@ def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) 
     assert "config.json: missing; give a folder" in " ".join(done.output.split())
     write_json(tmp_path / "config.json", {"network": {}, "train": {}})  # a CAM network's
     assert (done := wsss(*words)).exit_code == 2
-    assert "not what `sweeps headline` writes" in " ".join(done.output.split())
+    assert "not what this version of `sweeps headline` writes" in " ".join(done.output.split())

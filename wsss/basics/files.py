@@ -136,7 +136,8 @@ def read_json(path: Path, remedy: str = "delete it, and give the same command ag
     except IsADirectoryError:
         first = "" if remedy.startswith("delete") else "delete it, and "
         raise BrokenFileError(f"{path}: a folder in the place of a file; {first}{remedy}") from None
-    except (ValueError, RecursionError) as error:  # also for nesting too deep, numbers too long
+    except (OSError, ValueError, RecursionError) as error:  # of deep nesting, of long numbers
+        let_through(error, path)
         raise BrokenFileError(f"{path}: not JSON ({error}); {remedy}") from None
 
 

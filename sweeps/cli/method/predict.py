@@ -1,13 +1,12 @@
 """The command `wsss predict`."""
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from wsss.basics.errors import ForeseenError, let_through
+from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import printable
 
 if TYPE_CHECKING:
@@ -63,25 +62,25 @@ def predict(
 
 def read_network(path: Path) -> Network:
     """Return what a network's config.json says. Raises ForeseenError if it is no network's."""
-    from pydantic import TypeAdapter
-
+    from sweeps.store.store import read_written
     from wsss.data.classes import require_class_names
-    from wsss.segmentation_config import DeepLabConfig
 
     if not path.is_file():
         raise ForeseenError(f"{path}: missing; {OWN_FOLDER}")
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        # Networks from before this setting were built with half the dilation, whatever its default.
-        settings = {"first_block_dilation": "half"} | saved["segmentation"]
-        config = DeepLabConfig.model_validate(settings)
-        classes = TypeAdapter(tuple[str, ...]).validate_python(saved["classes"])
-        stage = TypeAdapter(str).validate_python(saved.get("stage", ""))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        let_through(error, path)
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
-        raise ForeseenError(
-            f"{path}: not what `sweeps headline` writes ({reason}); {OWN_FOLDER}"
-        ) from None
-    require_class_names(classes, path)
-    return Network(config, classes, stage)
+    network = read_written(path, "sweeps headline", _network, OWN_FOLDER)
+    require_class_names(network.classes, path)
+    return network
+
+
+def _network(saved: Any) -> Network:
+    from pydantic import TypeAdapter
+
+    from wsss.segmentation_config import DeepLabConfig
+
+    # Networks from before this setting were built with half the dilation, whatever its default.
+    settings = {"first_block_dilation": "half"} | saved["segmentation"]
+    return Network(
+        DeepLabConfig.model_validate(settings),
+        TypeAdapter(tuple[str, ...]).validate_python(saved["classes"]),
+        TypeAdapter(str).validate_python(saved.get("stage", "")),
+    )

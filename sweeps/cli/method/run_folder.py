@@ -13,12 +13,11 @@ from pathlib import Path
 from shutil import rmtree
 
 from filelock import Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Place
-from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
-from wsss.basics.files import refuse_pipe
+from sweeps.store.store import LABEL, Folder, Store, read_written, write_config, write_json
 from wsss.basics.printable import command, first_of
 from wsss.config import RunConfig
 from wsss.data.classes import CLASS_LIST
@@ -169,17 +168,11 @@ class Run(BaseModel):
 
 
 def recall(folder: Path) -> Run:
-    """Return the training in a folder. Raises ConfigError for none, or a damaged run.json."""
+    """Return the training in a folder. Raises ConfigError for none, StoreError if it is damaged."""
     path, train = folder / "run.json", command("wsss", "train-cam", "--run", folder)
-    refuse_pipe(path, ConfigError)
-    try:
-        saved = Run.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER") from None
-    except ValidationError as error:
-        what = ".".join(map(str, error.errors()[0]["loc"])) or "not JSON"
-        raise ConfigError(
-            f"{path}: damaged ({what}); delete it, and run the command that trained it again: "
-            f"{train} --data FOLDER and its other options"
-        ) from None
+    if not path.exists():
+        raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER")
+    again = f"the command that trained it again: {train} --data FOLDER and its other options"
+    remedy = f"delete it, and run {again}"
+    saved = read_written(path, "wsss train-cam", Run.model_validate, remedy)
     return saved.model_copy(update={"folder": folder})
