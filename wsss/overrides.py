@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import read_text
-from wsss.basics.printable import MAX_QUOTED, as_word, counted, printable, quoted
+from wsss.basics.printable import MAX_QUOTED, as_word, printable, quoted
+from wsss.basics.strict import rule_of
 from wsss.config import RunConfig, Settings
 from wsss.weights import resolve_weights
 
@@ -25,11 +26,6 @@ MAX_FILE_BYTES = 1 << 20
 """Of a settings file; all settings together take a few kilobytes."""
 MAX_DEPTH = 20
 """Of nested lists and mappings; settings have two levels."""
-
-
-_MAPPING = "must be settings with their values, as `name: value`"
-RULES = {"model_type": _MAPPING, "dict_type": _MAPPING, "tuple_type": "must be a list, as `[a, b]`"}
-"""What a message says instead of pydantic's words for types of Python."""
 
 
 class ConfigError(ForeseenError, ValueError):
@@ -260,14 +256,6 @@ def _hint(key: str, known: list[str]) -> str:
         return f"did you mean {' or '.join(near)}?"
     groups = dict.fromkeys(f"{name.partition('.')[0]}.*" if "." in name else name for name in known)
     return f"known: {', '.join(groups)}"
-
-
-def rule_of(problem: Mapping[str, Any]) -> str:
-    """Return the rule that a value breaks, in words of a settings file, not of Python's types."""
-    if problem["type"] == "too_short":
-        return f"must have at least {counted(problem['ctx']['min_length'], 'item')}"
-    said = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return RULES.get(problem["type"], said)
 
 
 def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:

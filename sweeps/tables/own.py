@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 from sweeps.tables.studies import ALIASES, F3, TABLES
 from sweeps.tables.table import Cell, Row, Table
 from wsss.basics.printable import as_word, counted, one_line, quoted
-from wsss.basics.strict import Percent, Strict
-from wsss.overrides import ConfigError, parse_assignments, read_tree, rule_of
+from wsss.basics.strict import Percent, Strict, first_problem
+from wsss.overrides import ConfigError, parse_assignments, read_tree
 
 MAX_CELLS = 1000
 SWEEP_KEY = "own_tables"
@@ -139,9 +139,7 @@ def define_tables(definitions: Any, where: str) -> tuple[Table, ...]:
     try:
         return tuple(_TableDefinition.model_validate(one).table(where) for one in definitions)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{where}: {one_line(field)}: {rule_of(first)}; {EXAMPLE}") from None
+        raise ConfigError(f"{where}: {first_problem(error)}; {EXAMPLE}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {one_line(str(error))}") from None
 

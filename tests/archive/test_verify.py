@@ -198,7 +198,7 @@ def test_a_record_that_cannot_be_right_is_named_by_its_place_in_the_archive(
     broken: Changes = {name: (b'"miou_fixed": ', b'"miou_fixed": 9')}
     code, said = verify(changed(archive, tmp_path / "b.zip", broken))
     assert code == 2
-    assert f"writes ({name}: miou_fixed: Input should be less than or equal to 100); verify" in said
+    assert f"writes ({name}: miou_fixed: must be less than or equal to 100); verify" in said
 
 
 def test_what_is_no_archive_is_refused_in_a_line(archive: Path, tmp_path: Path) -> None:

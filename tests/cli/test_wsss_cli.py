@@ -227,7 +227,7 @@ def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
     saved = json.loads((run / "run.json").read_text())
     lacking = {key: value for key, value in saved.items() if key != "trained_on"}
     for content, what in (
-        *(("", "not JSON"), ("[1]", "a dictionary"), (json.dumps(lacking), "(trained_on: ")),
+        *(("", "not JSON"), ("[1]", "must be names"), (json.dumps(lacking), "(trained_on: ")),
         (json.dumps(lacking | {"trained_on": [], "classes": "cat"}), "(classes: "),
         (json.dumps(saved | {"config": {"train": {"lr": -1}}}), "(config.train.lr: "),
     ):

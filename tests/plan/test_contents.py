@@ -129,7 +129,7 @@ def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_
     path, before = store.run(best.run_id).path / "done.json", len(measured(store))
     if harm == "wrong":
         write_json(path, read_json(path) | {"miou_fixed": "high"})
-        told = f"{path}: miou_fixed: Input should be a valid number; delete it"
+        told = f"{path}: miou_fixed: must be a valid number; delete it"
     else:
         path.unlink()
         path.symlink_to(path)  # a circle of links cannot be opened

@@ -113,7 +113,7 @@ def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) 
         ("train.color_jitter", "rng_seed", "rng_seed: .*give their number with --seeds"),
         ("train.color_jitter", "data.name", "'data.name': a sweep has one data set"),
         ("none,both", "none,bot", r"baseline jitter\[none,bot\] is not one of its cells or rows"),
-        (JITTER, "- jitter\n", "the file: must be settings with their values, as `name: value`; "),
+        (JITTER, "- jitter\n", "must be names with their values, as `name: value`; "),
         (JITTER, "own_tables:\n", "own_tables must be a list of tables; "),
         ("[jitter]", "jitter", "row_names: must be a list, as `\\[a, b\\]`; "),
     ],
@@ -167,7 +167,7 @@ def test_a_grid_of_three_settings_has_a_row_for_each_combination() -> None:
     ("text", "said"),
     [
         ('{"table', r"not JSON \(.*\)"),
-        ("[]", r"not what .* writes \(Input should be a dictionary\)"),
+        ("[]", r"not what .* writes \(must be names with their values, as .*\)"),
     ],
 )
 def test_a_broken_description_of_a_sweep_is_written_again_by_its_command(

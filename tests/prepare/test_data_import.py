@@ -280,7 +280,7 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[1]", "not COCO's instances (Input should be a dictionary)"),
+        ("[1]", "not COCO's instances (must be names with their values"),
         ('{"shapes": []}', "not COCO's instances (images: Field required)"),
         ("[" * 100_000, "not COCO's instances"),
         (coco(DOG, images=[]), "annotations[0] has an image_id or category_id, 10, that is not"),
