@@ -161,11 +161,7 @@ OF_ONE = "holds no record of epoch 1"
         ("done.json", b'{"curve": [[0.1, Infinity]]}', "curve.0.1: must be a finite"),
         ("done.json", b'{"miou_fixed": 1e3}', "miou_fixed: must be less than or equal to"),
         ("done.json", b'{"curve": [[0.1]]}', "curve.0: must have at least 2 items"),
-        (
-            "done.json",
-            b'{"classes": ["cat"], "iou_best": [1.0]}',
-            "1 IoUs for background",
-        ),
+        ("done.json", b'{"classes": ["cat"], "iou_best": [1.0]}', "1 IoUs for background"),
         ("epochs/0001.json", b'{"epoch": 1, "dead": {"enhanced": "x"}}', "dead.enhanced: must be"),
         ("attempts/0001.json", b'{"resumed": 3}', "resumed: must be a valid boolean"),
         ("failure.json", b'{"kind": 3}', "kind: must be a valid string"),
