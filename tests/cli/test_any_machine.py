@@ -198,7 +198,8 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
 
 RUNTIME = """
 import os
-from sweeps.cli.program import use_ray_as_tested
+from sweeps.cli.program import have_a_home, use_ray_as_tested
+have_a_home()
 use_ray_as_tested()
 from ray._private.worker import _maybe_modify_runtime_env
 from ray.train import UserCallback  # only the newer Ray Train has it

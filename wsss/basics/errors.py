@@ -1,6 +1,7 @@
 """Errors that the user can fix, and how the command line shows them."""
 
 import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ def explained() -> Iterator[None]:
         where = error.filename2 or error.filename  # the second one is a copy's, or a new name
         if error.errno in FULL:
             where = where or "the disk that is written to"
+            _leave_full_output()
             remedy = "free space or raise the limit, and give the same command again"
             _refuse(f"{where}: {error.strerror}; {remedy}")
         if error.errno == errno.ENOENT and not where:
@@ -78,6 +80,19 @@ def explained() -> Iterator[None]:
         _refuse(
             f"{where}: {error.strerror}; name another path, or have this one made accessible to you"
         )
+
+
+def _leave_full_output() -> None:
+    """Print nowhere from now on if the output is on the full disk, too.
+
+    Newer Pythons (3.13.5, not 3.13.0) try again at their end, complain, and exit with 120.
+    """
+    try:
+        print(end="", flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _refuse(message: str) -> NoReturn:
