@@ -14,7 +14,7 @@ import yaml
 from sweeps.cluster.job_address import JobError
 from sweeps.plan.states import folder_names
 from sweeps.store.errors import StoreError
-from sweeps.store.remote.mirror import CHECKPOINTS, Remote
+from sweeps.store.remote.mirror import Remote, folder_of
 from sweeps.store.rooms import DONE, RESULTS, RUN_HERE, STAGES
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
@@ -48,9 +48,8 @@ def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
     if not there:
         raise StoreError(f"{url}: no results in it; name the sweep's own store with --store")
     have = _own(target, checkpoints=checkpoints)
-    skip = [f"{folder}/*" for folder in have] + ([] if checkpoints else [CHECKPOINTS])
-    came = [rel for room in RESULTS for rel in remote.pull_folder(room.name, skip=skip)]
-    num_kept = sum("/".join(rel.split("/")[:2]) in have for rel in there)
+    came = remote.pull_rooms(have, checkpoints=checkpoints)
+    num_kept = sum(folder_of(rel) in have for rel in there)
     return Fetched(len(came), sum((target / rel).stat().st_size for rel in came), num_kept)
 
 
@@ -106,7 +105,7 @@ def take_over(came: Path, target: Path, *, checkpoints: bool) -> Fetched:
     files = (path for path in came.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == DONE):
         relative = path.relative_to(came)
-        if "/".join(relative.parts[:2]) in have:
+        if folder_of(relative.as_posix()) in have:
             kept += 1
             continue
         num_bytes += path.stat().st_size

@@ -130,7 +130,7 @@ def nothing_runs(store: Store, sweep_name: str) -> bool:
 def count_statuses(states: Iterable[TrialState]) -> str:
     """Return e.g. "3 finished, 1 failed", without the states that do not occur."""
     counts = Counter(state.status for state in states)
-    return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    return ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
 
 
 def folder_names(path: Path) -> set[str]:

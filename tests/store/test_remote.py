@@ -286,7 +286,8 @@ def test_one_setting_says_where_everything_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("WSSS_MIRROR", raising=False)
+    for name in ("WSSS_MIRROR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     local = open_store(str(tmp_path / "results"))
     assert (local.root, local.remote.url) == (tmp_path / "results", None)
     assert local.artifact_location == f"file://{tmp_path}/results/mlartifacts"

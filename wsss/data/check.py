@@ -11,21 +11,17 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wsss.basics.files import cache_folder, expanded, read_json, write_json
 from wsss.basics.printable import first_of, printable
+from wsss.basics.progress import shown
 from wsss.data.check_splits import VOC_ID, read_lists
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
 from wsss.data.report import DataReport, MaskCounts
-from wsss.data.voc import ENDINGS, Annotation, VocDataset, labels_of_mask
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from wsss.data.voc import ENDINGS, Annotation, VocDataset
 
 MAX_ODD = 0.3
 """Share of VOC's and SBD's masks that may hold other classes than their XML.
@@ -67,7 +63,8 @@ def check_data(
         need_mask = {min(need_mask)}  # whose error says what is there instead
     segmented = {image_id for split in may_be_empty for image_id in ids.get(split, ())}
     seen: dict[str, CheckedImage] = {}
-    for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
+    every = list(dict.fromkeys(image_id for part in ids.values() for image_id in part))
+    for image_id in shown(every, "checking the data"):
         try:
             if decode and (words := decoded_words(path := dataset.image_path(image_id))):
                 report.notes.append(
@@ -100,8 +97,8 @@ class CheckedImage:
     digest: bytes = b""
     """Of its labels and its picture's file."""
     mask_digest: bytes = b""
-    pixels: "NDArray[np.int64] | None" = None
-    """By value of its mask, [256]; None without a mask."""
+    pixels: dict[int, int] = field(default_factory=dict)
+    """By value of its mask, of those that occur; {} without a mask."""
     contradiction: str = ""
     """How mask and XML differ in their classes."""
     is_resized: bool = False
@@ -127,8 +124,10 @@ def _check_image(
         found.is_resized = _is_resized(annotation, size)
     if mask is not None:
         found.mask_digest = hashlib.sha256(mask.tobytes()).digest()
-        found.pixels = np.bincount(mask.ravel(), minlength=256)
-        in_mask = labels_of_mask(mask)
+        counts = np.bincount(mask.ravel())
+        # No array: kept between pictures that come and go, each holds 60 kB of memory.
+        found.pixels = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        in_mask = tuple(value - 1 for value in found.pixels if 0 < value < IGNORE_INDEX)
         if annotation and in_mask != sample.labels:
             found.contradiction = (
                 f"{dataset.mask_path(image_id)}: the classes of the mask are "
@@ -162,10 +161,8 @@ def _is_resized(annotation: Annotation, size: tuple[int, int]) -> bool:
 
 def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:
     """Fill in counts and fingerprints, split by split."""
-    import numpy as np
-
     classes = hashlib.sha256("\n".join(report.classes).encode())
-    whole, foreground = classes.copy(), slice(1, len(report.classes) + 1)
+    whole, foreground = classes.copy(), range(1, len(report.classes) + 1)
     for split, image_ids in ids.items():
         images = [seen[image_id] for image_id in image_ids]
         own = classes.copy()
@@ -177,8 +174,11 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
             own.update(b"|" + image.mask_digest)
         whole.update(own.digest())
         per_class = Counter(k for image in images for k in image.labels)
-        masks = [image.pixels for image in images if image.pixels is not None]
-        by_value = np.array(masks, np.int64).reshape(-1, 256)  # [N, 256]
+        masks = [image.pixels for image in images if image.pixels]
+        occurs, pixels = Counter[int](), Counter[int]()
+        for mask in masks:
+            occurs.update(mask.keys())
+            pixels.update(mask)
         report.fingerprints[split] = own.hexdigest()[:16]
         report.num_images[split], report.num_masks[split] = len(images), len(masks)
         report.images_per_class[split] = [per_class[k] for k in range(len(report.classes))]
@@ -186,10 +186,10 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
             bool(image.digest) and not image.annotation for image in images
         )
         report.counts[split] = MaskCounts(
-            images=(by_value[:, foreground] > 0).sum(0).tolist(),
-            pixels=by_value[:, foreground].sum(0).tolist(),
-            background_pixels=int(by_value[:, 0].sum()),
-            ignored_pixels=int(by_value[:, IGNORE_INDEX].sum()),
+            images=[occurs[value] for value in foreground],
+            pixels=[pixels[value] for value in foreground],
+            background_pixels=pixels[0],
+            ignored_pixels=pixels[IGNORE_INDEX],
         )
     report.fingerprint = whole.hexdigest()[:16]
 

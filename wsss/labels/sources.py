@@ -14,6 +14,7 @@ from PIL import Image
 
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, open_file
+from wsss.basics.progress import shown
 from wsss.data.pictures.image import BROKEN_IMAGE
 from wsss.data.voc import VocDataset
 
@@ -25,7 +26,7 @@ def sources_of(dataset: VocDataset, image_ids: Iterable[str]) -> dict[str, str]:
     that is missing or has no labels.
     """
     found = {}
-    for image_id in image_ids:
+    for image_id in shown(list(image_ids), "reading the pictures"):
         sample = dataset.sample(image_id)
         digest = hashlib.sha256(sample.image_path.read_bytes())
         digest.update("\n".join(dataset.classes[k] for k in sample.labels).encode())

@@ -277,7 +277,9 @@ def page(report: "DataReport") -> str:
             images = [per_class[index] for per_class in report.images_per_class.values()]
             if any(images):
                 shares = [_share(c.pixels[index], c) for c in counts]
-                lines.append(_line(name, [f"{n}{s}" for n, s in zip(images, shares, strict=True)]))
+                lines.append(
+                    _line(name, [f"{n:,}{s}" for n, s in zip(images, shares, strict=True)])
+                )
         lines.append(_line("background", [_share(c.background_pixels, c) for c in counts]))
         lines.append(_line("images", splits.values()))
         lines.append(_line("with a mask", report.num_masks.values()))
@@ -293,5 +295,6 @@ def _share(pixels: int, counts: "MaskCounts") -> str:
     return f" {100 * pixels / scored:6.2f} %" if scored else ""
 
 
-def _line(name: str, cells: Iterable[object]) -> str:
-    return f"{name:>{COLUMN}}" + "".join(f"{cell!s:>{COLUMN}}" for cell in cells)
+def _line(name: str, cells: Iterable[int | str]) -> str:
+    words = (cell if isinstance(cell, str) else f"{cell:,}" for cell in cells)
+    return f"{name:>{COLUMN}}" + "".join(f"{word:>{COLUMN}}" for word in words)

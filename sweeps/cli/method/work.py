@@ -18,6 +18,7 @@ from sweeps.stages.labels import InferCams
 from sweeps.stages.stage import Crew, Place, Record, Stage, complete
 from sweeps.stages.train_cam import TrainCam
 from wsss.basics.printable import command, counted
+from wsss.basics.progress import shown
 from wsss.config import LabelsConfig
 from wsss.data.check import require_batch
 from wsss.data.errors import DataError
@@ -72,17 +73,22 @@ def records(stage: Stage, place: Place) -> Iterator[Record]:
             signal.raise_signal(signal.Signals[interrupts.requested])
 
 
-def complete_shown(stage: Stage, place: Place) -> None:
-    """Complete a stage, with a progress bar for it and for each stage that it needs."""
-    bars, tasks = Progress(), dict[str, Any]()
-    with ExitStack() as shown:
+def complete_shown(stage: Stage, place: Place) -> int:
+    """Complete a stage, with a progress bar for it and for each stage that it needs.
+
+    Returns the number of its own records: of a stage with a file per image, that of new files.
+    """
+    bars, tasks, new = Progress(), dict[str, Any](), 0
+    with ExitStack() as at_end:
         for record in records(stage, place):
             title = record.stage.title
             if not tasks:
-                shown.enter_context(bars)  # without a bar it prints an empty line
+                at_end.enter_context(bars)  # without a bar it prints an empty line
             if title not in tasks:
                 tasks[title] = bars.add_task(title, total=1.0)
             bars.update(tasks[title], completed=record.progress)
+            new += record.stage == stage
+    return new
 
 
 def require_trained(run: Run, place: Place) -> None:
@@ -137,10 +143,9 @@ def write_cams(run: Path, split: str | None, out: Path | None) -> None:
     chain, known = known.chain(PseudoLabelConfig(), split), known.with_images(split)
     place, stage = known.place(chain, cams=out), InferCams(chain)
     require_trained(known, place)
-    new = len(stage.missing(place))
-    complete_shown(stage, place)
+    new = complete_shown(stage, place)
     images = counted(len(stage.image_ids(place)), "image")
-    print(f"{out or run / 'cams'}: CAMs of {images} ({new} new)")
+    print(f"{out or run / 'cams'}: CAMs of {images} ({new:,} new)")
     words: list[object] = ["--run", run]
     if VocDataset(known.data).has_masks():
         words += ["--split", split] if split != scored else []
@@ -163,7 +168,7 @@ def score_cams(run: Path, split: str | None, cams: Path | None) -> None:
     again = ["infer", "--run", run, "--split", split]
     thresholds, num_classes = threshold_grid(labels.background_score), len(dataset.classes)
     images, unknown = [], 0
-    for image_id in stage.image_ids(place):
+    for image_id in shown(stage.image_ids(place), "counting pixels"):
         path = place.store.folder(stage.images_rel).path / f"{image_id}{stage.suffix}"
         found = _own_cams(path, stage.source(place, image_id), again, cams)
         mask = dataset.mask(image_id)

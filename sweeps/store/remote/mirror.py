@@ -40,7 +40,6 @@ NUM_THREADS = 8
 NOT_COPIED = ("*.lock", "*.partial*", "*.broken", ".*")
 """Names of files that concern one machine only."""
 
-CHECKPOINTS = "cams/*/checkpoints/*"
 TRAINING_PARTS = ("", "attempts", "epochs", "checkpoints")
 """The subfolders that belong to a training; its maps, for example, do not."""
 
@@ -126,22 +125,14 @@ class Remote:
                 self.delete(rel)
         return came
 
-    def pull_folder(
-        self, folder: str | Path, *, skip: Iterable[str] = (), only: Container[str] | None = None
-    ) -> list[str]:
+    def pull_folder(self, folder: str | Path, *, only: Container[str] | None = None) -> list[str]:
         """Download the files of a folder that are new or changed in the bucket; return them.
 
-        A file that changed only here is kept: it is yet to be pushed. skip: patterns of paths.
-        only: the names of files to download; None: all. Raises AlteredError if an object is not
-        what was uploaded.
+        A file that changed only here is kept: it is yet to be pushed. only: the names of files to
+        download; None: all. Raises AlteredError if an object is not what was uploaded.
         """
         there = self.objects(folder)
-        names = [
-            rel
-            for rel in there
-            if (only is None or Path(rel).name in only)
-            and not any(fnmatch.fnmatch(rel, pattern) for pattern in skip)
-        ]
+        names = [rel for rel in there if only is None or Path(rel).name in only]
         return self._pull(names, there)
 
     def has_file(self, file: str | Path) -> bool:
@@ -178,8 +169,19 @@ class Remote:
         Raises StoreError if the folder is the mirror of another store.
         """
         self.machine()
-        skip = (CHECKPOINTS, *(f"{folder}/*" for folder in self._at_work()))
-        return [rel for room in RESULTS for rel in self.pull_folder(room.name, skip=skip)]
+        return self.pull_rooms(self._at_work())
+
+    def pull_rooms(self, kept: Container[str], *, checkpoints: bool = False) -> list[str]:
+        """Download what tables, status and reports read; return the files.
+
+        kept: folders, <room>/<id>, that stay as they are here.
+        """
+        came = list[str]()
+        for room in RESULTS:
+            there = self.objects(room.name)
+            wanted = [rel for rel in there if checkpoints or "/checkpoints/" not in rel]
+            came += self._pull((rel for rel in wanted if folder_of(rel) not in kept), there)
+        return came
 
     def pull_training(self, folder: str | Path) -> None:
         """Download a training's records, and checkpoints unless ours are newer than the bucket's.
@@ -303,9 +305,9 @@ class Remote:
         with disk_errors(path), whole_or_absent(path) as partial:
             partial.write_text(json.dumps(state._asdict()))
 
-    def _at_work(self) -> list[str]:
+    def _at_work(self) -> set[str]:
         """Return the folders in which a process of this machine works."""
-        busy = []
+        busy = set[str]()
         for room in RESULTS:
             for path in (self.mirror / room.name).glob(f"*/{room.lock}"):  # outlives its process
                 if (path.parent / DONE).exists():
@@ -314,7 +316,7 @@ class Remote:
                     with local_lock(path).acquire(timeout=0):
                         pass
                 except Timeout:
-                    busy.append(self._rel(path.parent))
+                    busy.add(self._rel(path.parent))
         return busy
 
 
@@ -324,6 +326,11 @@ class _State(NamedTuple):
     size: int
     mtime_ns: int
     etag: str
+
+
+def folder_of(rel: str) -> str:
+    """Return the folder of a file of a store: <room>/<id>."""
+    return "/".join(rel.split("/")[:2])
 
 
 def _is_copied(name: str) -> bool:
