@@ -5,7 +5,7 @@ import re
 from wsss.basics.errors import ForeseenError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-"""Where `ray dashboard cluster.yaml` puts this end of its tunnel."""
+"""Where `ray dashboard cluster.mine.yaml` puts this end of its tunnel."""
 ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
 
 
@@ -22,5 +22,5 @@ def check_form(address: str) -> None:
     if not ADDRESS.fullmatch(address):
         raise JobError(
             f"--address {address}: the address of a job server is http://HOST:PORT, e.g. "
-            f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.yaml` opens a tunnel to it"
+            f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.mine.yaml` opens a tunnel to it"
         )

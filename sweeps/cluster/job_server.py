@@ -107,7 +107,7 @@ class JobServer:
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
             raise UnreachableError(
                 f"{self.address}: no answer ({type(error).__name__}); open the tunnel with `ray "
-                "dashboard cluster.yaml` and leave it open, or name another --address; `ray "
+                "dashboard cluster.mine.yaml` and leave it open, or name another --address; `ray "
                 "status` on the head says whether Ray runs there"
             ) from None
         except (

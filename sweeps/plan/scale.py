@@ -36,9 +36,9 @@ class Scale:
         """The mark with its reasons; empty for the paper's own setting."""
         if not self.word:
             return ""
-        classes = ("other classes than VOC's",) if self.other_classes else ()
+        why = "other classes than VOC's" if self.other_classes else "; ".join(self.marks)
         meaning = "These numbers show how the method behaves here; they neither confirm nor refute"
-        return f"{self.word}: {'; '.join((*classes, *self.marks))}. {meaning} the paper's."
+        return f"{self.word}: {why}. {meaning} the paper's."
 
 
 def scale_of(sweep: Sweep, classes: Sequence[str] | None) -> Scale:

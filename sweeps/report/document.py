@@ -133,8 +133,6 @@ class Row:
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     strong: bool = False
-    faint: bool = False
-    """Whether its numbers cannot be compared with the others."""
     formats: frozenset[Format] = ALL
 
 

@@ -248,7 +248,7 @@ def check_job_server(address: str) -> Check:
     verdicts: Verdicts = {
         "silent": (
             "problem",
-            "open the tunnel with `ray dashboard cluster.yaml`, or name another --address",
+            "open the tunnel with `ray dashboard cluster.mine.yaml`, or name another --address",
         ),
         "broken": ("problem", "give the dashboard's address"),
         "open": (

@@ -152,14 +152,12 @@ def _tabular(grid: Grid) -> list[str]:
         spans = [rf"\multicolumn{{{n}}}{{c}}{{{_name(name)}}}" for name, n in groups_of_columns]
         lines.append(_line([*([""] * num_labels), *spans]))
     lines.append(_line([_name(name) for name in head]))
-    for texts, group in zip(groups, grid.groups, strict=True):
+    for texts in groups:
         lines.append(r"\midrule")
-        for line, row in zip(texts, group.rows, strict=True):
+        for line in texts:
             labels = [_SYMBOLS.get(label, escape(label)) for label in line[:num_labels]]
             entries = [
-                rf"\textcolor{{gray}}{{{escape(entry)}}}"
-                if column.faint or row.faint
-                else escape(entry)
+                rf"\textcolor{{gray}}{{{escape(entry)}}}" if column.faint else escape(entry)
                 for column, entry in zip(grid.columns, line[num_labels:], strict=True)
             ]
             lines.append(_line([*labels, *entries]))

@@ -166,8 +166,7 @@ def _table(grid: Grid) -> Table:
 
 
 def _cells(labels: list[str], row: Row) -> list[RichText]:
-    cells = [*map(as_rich, labels), *map(_entry, row.entries)]
-    return [RichText(cell.plain, "dim") for cell in cells] if row.faint else cells
+    return [*map(as_rich, labels), *map(_entry, row.entries)]
 
 
 def _entry(entry: Entry) -> RichText:

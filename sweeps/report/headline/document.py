@@ -85,7 +85,8 @@ def headline_document(headline: Headline, store: Store) -> Document:
     """Return a headline's report, with the results so far, as a document for every format."""
     results = read_results(headline, store)
     found = findings(results)
-    legend = tuple(Text(line, "soft") for line in _legend(headline))
+    other = results.scale.other_classes
+    legend = tuple(Text(line, "soft") for line in _legend(headline, with_paper=not other))
     code = about(n.figures["environment"] for n in results.networks if n.figures)
     sections = [_table_i(results), _table_ii(results)]
     if results.labels:
@@ -106,7 +107,7 @@ def headline_document(headline: Headline, store: Store) -> Document:
         ),
         sections=(
             *sections,
-            paper_section(notes_on(("I", "II")), ON_PAGES),
+            *(() if other else (paper_section(notes_on(("I", "II")), ON_PAGES),)),
             Section("Provenance", "Provenance", "provenance", provenance, formats=ON_PAGES),
             Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - HTML),
         ),
@@ -115,13 +116,17 @@ def headline_document(headline: Headline, store: Store) -> Document:
     )
 
 
-def _legend(headline: Headline) -> Iterator[str]:
+def _legend(headline: Headline, *, with_paper: bool) -> Iterator[str]:
+    if with_paper:
+        yield (
+            "Rows marked as printed are copied from Qin et al., TCSVT 2024, VOC 2012 val and test; "
+            "nothing in them was measured here."
+        )
     yield (
-        "Rows marked as printed are copied from Qin et al., TCSVT 2024, VOC 2012 val and test; "
-        "nothing in them was measured here. Each measured row is one training: another seed may "
-        "move it by a point or more. The 95 % over images (paired bootstrap) are where its mIoU on "
-        "very many images of this kind lies; from fewer than some 300 images they are too narrow. "
-        "A dash: an earlier version scored it, and did not count by image."
+        "Each measured row is one training: another seed may move it by a point or more. The 95 % "
+        "over images (paired bootstrap) are where its mIoU on very many images of this kind lies; "
+        "from fewer than some 300 images they are too narrow. A dash: an earlier version scored "
+        "it, and did not count by image."
     )
     yield f"{headline.choice}."
     yield (
@@ -184,10 +189,9 @@ def _table_i(results: Results) -> Section:
                 "not stated",
             ),
             strong=row.method == OURS,
-            faint=results.scale.other_classes,
             formats=ALL if row.method == OURS else _FILES,
         )
-        for row in TABLE_I
+        for row in (() if results.scale.other_classes else TABLE_I)
     )
     groups = RowGroup(MEASURED, measured), RowGroup(PRINTED, printed)
     grid = Grid("Table I", ("method",), _TABLE_I, groups, group_name="origin", style="numbers")
@@ -196,7 +200,7 @@ def _table_i(results: Results) -> Section:
 
 def _measured_row(results: Results, row: Network) -> Row:
     on_split = "" if results.split == "val" else f" ({results.split})"
-    test = "server only"
+    test = DASH if results.scale.other_classes else "server only"
     if row.archive and row.archive.split == "test":
         miou = row.archive.miou
         test = "archive for the server" if miou is None else number(miou)
@@ -235,10 +239,8 @@ def _table_ii(results: Results) -> Section:
     mean = Row(("mean",), tuple(means), strong=True)
     groups = RowGroup("", tuple(classes)), RowGroup("", (mean,))
     grid = Grid("Table II", ("class",), tuple(columns), groups, style="numbers")
-    other = "The data set has other classes than VOC, so the paper's rows are left out."
-    left_out = () if printed else (Text(other, "soft"),)
     title = f"IoU per class (%), {results.split}"
-    return _table(results, "II", title, grid, *left_out, scale=_network_scale(results))
+    return _table(results, "II", title, grid, scale=_network_scale(results))
 
 
 def _one_digit(value: float | None) -> str:
@@ -262,10 +264,10 @@ def _labels(results: Results) -> Section:
     ]
     cells = dict(cell for table in headline.sweep.plan.tables for cell in table.cells())
     paper = cells[headline.cell].paper
-    if paper is not None:
+    if paper is not None and not results.scale.other_classes:
         name = f"paper, {headline.cell} ({PRINTED})"
         entries = (number(paper), DASH, DASH, DASH, "not stated")
-        rows.append(Row((name,), entries, faint=results.scale.other_classes))
+        rows.append(Row((name,), entries))
     grid = Grid("Labels", ("labels",), _LABELS, in_one_group(rows), style="numbers")
     about = (
         f"All rows are made from the same CAMs, those of {headline.cell}, and scored on "
@@ -282,7 +284,7 @@ Line = dict[str, object]
 
 def _records(results: Results) -> Iterator[Line]:
     """Yield a row per number; `origin` says whether the paper printed it or it was measured."""
-    for method in TABLE_I:
+    for method in () if results.scale.other_classes else TABLE_I:
         line: Line = {
             "table": "I",
             "origin": PRINTED,

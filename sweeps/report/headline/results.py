@@ -261,8 +261,9 @@ def findings(results: Results) -> tuple[str, ...]:
 def answer(results: Results, store: Store) -> Strip:
     """Return how far the best network from image labels is from the paper's, and the next step.
 
-    The paper gives no spread, so the answer is always "cannot tell". It gives the measured spread
-    if the store has several seeds. The next step is to resume, or to train another seed.
+    The paper gives no spread, so the answer is always "cannot tell"; with other classes than VOC's
+    it is the network's mIoU alone. It gives the measured spread if the store has several seeds. The
+    next step is to resume, or to train another seed.
     """
     place = " on this data and at this scale" if results.scale.word else ""
     missing = sum(network.miou is None for network in results.networks)
@@ -271,12 +272,11 @@ def answer(results: Results, store: Store) -> Strip:
     if not missing:
         known = set.intersection(*(set(network.by_seed) for network in results.networks))
         seed = next(seed for seed in count() if seed not in known)
-    return Strip(
-        f"Does the paper's headline hold{place}?",
-        f"Cannot tell: {_why(results)}.{lacking}",
-        "open",
-        headline_command(results.headline, store, seed),
-    )
+    question, why = f"Does the paper's headline hold{place}?", f"Cannot tell: {_why(results)}"
+    if results.scale.other_classes:
+        question, why = "How good is a segmentation from image labels here?", _why(results)
+    command = headline_command(results.headline, store, seed)
+    return Strip(question, f"{why[0].upper()}{why[1:]}.{lacking}", "open", command)
 
 
 def _why(results: Results) -> str:
@@ -294,6 +294,8 @@ def _why(results: Results) -> str:
     reaches = f"reaches {mean_and_sd(values)} mIoU on {results.split} {seeds}"
     chosen = f", the best of {len(found)} networks there" if len(found) > 1 else ""
     measured = f"the network on {best.name} {reaches}{chosen}"
+    if results.scale.other_classes:
+        return measured
     if results.scale.word:
         return f"{measured}; the paper's {paper:.1f} is on other data or at another scale"
     if results.split != "val":
