@@ -56,6 +56,17 @@ class SeedDifferences:
         """Number of common seeds."""
         return len(self.values)
 
+    @property
+    def above(self) -> float | None:
+        """Probability in [0, 1] that the mean over very many seeds is above 0; None as for `p`.
+
+        From the t distribution, without a prior preference. Of equal configurations, one in ten is
+        below .05 or above .95.
+        """
+        if self.p is None or self.mean is None:
+            return None
+        return 1 - self.p / 2 if self.mean > 0 else self.p / 2
+
 
 def seed_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None:
     """Return the t interval of the mean over seeds (seed noise); None for fewer than two.

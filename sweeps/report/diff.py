@@ -109,7 +109,7 @@ def _figure(results: Results, runs_a: Mapping[int, str], runs_b: Mapping[int, st
     return Figure(
         fmean(a.values()) if a.keys() == runs_a.keys() else None,
         fmean(b.values()) if b.keys() == runs_b.keys() else None,
-        *(over_images or nothing),
+        *(over_images[0] if over_images else nothing),
         *(seed_differences(b, a).interval or nothing),
     )
 

@@ -29,6 +29,11 @@ def signed(value: float | None) -> str:
     return DASH if value is None else f"{value:+z.2f}"
 
 
+def share(value: float | None) -> str:
+    """Return a share as `97 %`; a dash for None."""
+    return DASH if value is None else f"{100 * value:.0f} %"
+
+
 def interval(low_high: tuple[float, float] | None, *, sign: bool = False) -> str:
     """Return `[a, b]`; a dash for None."""
     if low_high is None:

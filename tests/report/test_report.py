@@ -14,7 +14,7 @@ import pytest
 from commands import sweeps
 from made_up.finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
-from scipy.stats import studentized_range, t
+from scipy.stats import studentized_range, t, ttest_1samp
 
 from sweeps.evidence.common_seeds import CommonSeeds, Noise
 from sweeps.evidence.images import ImageCounts, percentiles, resample_counts, resampled_mious
@@ -185,6 +185,22 @@ def test_the_interval_over_images_is_that_of_the_stored_counts_at_the_fixed_scor
     )
     found = table.cells["III[yes,yes]"].image_difference
     assert found == pytest.approx(percentiles(ours - theirs), abs=0.4 * np.std(ours - theirs))
+    assert table.cells["III[yes,yes]"].above_over_images == 1.0  # by five points
+
+
+def test_the_probability_of_a_better_mean_is_that_of_the_t_distribution(
+    table: TableReport, store: Store, sweep: Sweep
+) -> None:
+    base, ours = (stored_mious(store, sweep, f"III[{name}]") for name in ("no,no", "yes,no"))
+    differences = np.array([ours[seed] - base[seed] for seed in (0, 1, 2)])
+    expected = ttest_1samp(differences, 0, alternative="less").pvalue
+    assert table.cells["III[yes,no]"].evidence.differences.above == pytest.approx(expected)
+
+
+def test_networks_with_equal_counts_are_better_with_a_probability_of_a_half(tmp_path: Path) -> None:
+    cells = made(tmp_path, "III", 2, same).cells
+    assert cells["III[yes,yes]"].evidence.differences.above == 0.5
+    assert cells["III[yes,yes]"].above_over_images == 0.5
 
 
 def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(

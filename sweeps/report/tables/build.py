@@ -140,11 +140,12 @@ class _TableEvidence:
         results, baseline, own = self.results, self.baselines[name], self.run_ids[name]
         values = self.mious[results.measure]
         mine = values[name]
-        image_difference = None
+        image_difference, above_over_images = None, None
         if self.trials[name] != self.trials[baseline]:
             common = sorted(mine.keys() & values[baseline].keys())
             base_ids = [self.run_ids[baseline][seed] for seed in common]
-            image_difference = results.against([own[seed] for seed in common], base_ids)
+            if against := results.against([own[seed] for seed in common], base_ids):
+                image_difference, above_over_images = against
         evidence = {m: found.get(name, NO_EVIDENCE) for m, found in self.evidence.items()}
         others = {m.heading: found for m, found in evidence.items() if m is not Measure.fixed}
         return CellReport(
@@ -161,5 +162,6 @@ class _TableEvidence:
             level=level_or_shape(evidence[Measure.fixed], others),
             image_interval=results.image_interval([own[seed] for seed in mine]),
             image_difference=image_difference,
+            above_over_images=above_over_images,
             links=tuple((f"seed {seed}", pages[own[seed]]) for seed in mine if own[seed] in pages),
         )

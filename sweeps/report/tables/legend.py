@@ -31,6 +31,10 @@ def legend(report: Report) -> tuple[Text, ...]:
         "images (bootstrap, 2,000 resamples) shows where the mIoU of the same networks on very "
         "many images of this kind lies; from fewer than some 300 images it is too narrow. They are "
         "never added up.",
+        "Better: the probability that the cell is above its baseline, as the mean over very many "
+        "seeds (t distribution), or with these networks over very many images (bootstrap). It is "
+        "of each cell alone: where nothing has an effect, one of ten cells is below 5 % or above "
+        "95 %.",
         "A verdict compares the measured difference to the cell's baseline, paired by seed, with "
         f"the paper's. Reproduced: it is the same within ± {report.margin:g} points (two one-sided "
         "t-tests at 5 %) and, if the paper claims more than that, has the same sign after Holm's "

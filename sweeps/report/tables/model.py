@@ -52,6 +52,8 @@ class CellReport:
     """95 % bootstrap interval of the mean over images."""
     image_difference: Interval | None
     """95 % bootstrap interval of the difference to its baseline, on the same images."""
+    above_over_images: float | None
+    """Probability that this difference is above 0."""
     links: tuple[tuple[str, str], ...]
     """(seed, address) of the MLflow runs."""
 

@@ -52,7 +52,12 @@ def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
         mean, sd = mean_sd(list(values.values()))
         found |= {f"mean_miou_{measure.name}": mean, f"sd_over_seeds_{measure.name}": sd}
         found[f"values_{measure.name}"] = _by_seed(values)
-    return found | {"level_or_shape": level_word(cell), "level_or_shape_reason": cell.level.reason}
+    return found | {
+        "level_or_shape": level_word(cell),
+        "level_or_shape_reason": cell.level.reason,
+        "above_baseline_seeds": differences.above,
+        "above_baseline_images": cell.above_over_images,
+    }
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -114,15 +114,19 @@ class Results:
         found = self.resampled(run_ids)
         return None if found is None else percentiles(found)
 
-    def against(self, run_ids: Sequence[str], baseline_ids: Sequence[str]) -> Interval | None:
+    def against(
+        self, run_ids: Sequence[str], baseline_ids: Sequence[str]
+    ) -> tuple[Interval, float] | None:
         """Compare the mean mIoU of the first trials with that of the baseline's.
 
-        Returns the 95 % bootstrap interval over images of the difference. None as for `resampled`.
+        Returns the 95 % bootstrap interval over images of the difference, and the probability that
+        it is above 0: the share of resamples. None as for `resampled`.
         """
         if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
             return None
         pair = np.array([self.resampled(run_ids), self.resampled(baseline_ids)])
-        return percentiles(pair[0] - pair[1])
+        lead = pair[0] - pair[1]
+        return percentiles(lead), float(np.mean((np.sign(lead) + 1) / 2))
 
     def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64]:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
