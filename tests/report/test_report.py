@@ -355,7 +355,13 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     assert "paper 49.12" not in page
     assert "neither confirm nor refute" in text
     assert "Held-out can be above best, as here" in " ".join(text.split())
-    assert "VOC 49.12" in render_tables(sweep, store)
+    tables = render_tables(sweep, store)
+    assert "VOC 49.12" in tables
+    assert "VOC: the paper's number" in " ".join(tables.split())
+
+
+def test_the_legend_names_no_printed_number_where_no_cell_has_one(tmp_path: Path) -> None:
+    assert "number" not in render_tables(finished_sweep(("controls-summed",), 1), Store(tmp_path))
 
 
 # What the statistics say

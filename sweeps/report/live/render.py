@@ -20,7 +20,7 @@ from wsss.evaluation.auc import area_under_curve
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score} (saw no pixel "
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC: mean over "
-    "all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
+    "all thresholds from {low:g} to {high:g}, none chosen{printed}."
 )
 
 
@@ -40,7 +40,9 @@ def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:
     states = read_states(store, sweep.plan.trials)
     scale, (low, high) = scale_of(sweep, scored_classes(states)), sweep.base.labels.threshold_range
     printed = "VOC" if scale.other_classes else "paper"
-    legend = LEGEND.format(score=fixed_score(sweep), low=low, high=high, printed=printed)
+    has_printed = any(cell.paper for table in sweep.plan.tables for _, cell in table.cells())
+    told = f"; {printed}: the paper's number" if has_printed else ""
+    legend = LEGEND.format(score=fixed_score(sweep), low=low, high=high, printed=told)
     yield from map(Text, filter(None, (sweep.describe(), scale.warning, legend)))
     for table in sweep.plan.tables:
         yield Heading(f"Table {table.name}. {table.title}")
