@@ -361,7 +361,8 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
 
 
 def test_the_legend_names_no_printed_number_where_no_cell_has_one(tmp_path: Path) -> None:
-    assert "number" not in render_tables(finished_sweep(("controls-summed",), 1), Store(tmp_path))
+    assert "paper:" not in render_tables(finished_sweep(("controls-summed",), 1), Store(tmp_path))
+    assert "paper:" in render_tables(finished_sweep(("III",), 1), Store(tmp_path))
 
 
 # What the statistics say
