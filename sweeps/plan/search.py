@@ -233,7 +233,7 @@ class Search(BaseModel):
         at = "best threshold" if self.objective == "best" else "fixed score"
         scales = ", ".join(f"{scale:g}" for scale in self.base.labels.scales)
         return (
-            f"data {data.name} [{data.fingerprint}]: {self.num_train_images} images trained "
+            f"data {data.name} [{data.fingerprint}]: {self.num_train_images:,} images trained "
             f"({data.train_split}), {len(self.search_half)} of {data.eval_split} searched on, "
             f"{len(self.held_out_half)} held out | backbone {network.backbone} | "
             f"{counted(train.epochs, 'epoch')}, batch {train.batch_size}, crop {train.crop_size} | "

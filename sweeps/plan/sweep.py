@@ -100,8 +100,8 @@ class Sweep:
         weights = network.weights if ":" not in network.weights else f"file {network.weights[7:15]}"
         seeds = "seed 0" if self.num_seeds == 1 else f"seeds 0-{self.num_seeds - 1}"
         return (
-            f"data {data.name} [{data.fingerprint}]: {self.num_train_images} images trained "
-            f"({data.train_split}), {self.num_eval_images} scored ({data.eval_split}) | "
+            f"data {data.name} [{data.fingerprint}]: {self.num_train_images:,} images trained "
+            f"({data.train_split}), {self.num_eval_images:,} scored ({data.eval_split}) | "
             f"backbone {network.backbone}, weights {weights} | "
             f"{counted(train.epochs, 'epoch')}, batch {train.batch_size}, crop {train.crop_size} | "
             f"{seeds} | preset {self.preset}"

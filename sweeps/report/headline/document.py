@@ -167,7 +167,7 @@ def _network_scale(results: Results) -> str:
     data = sweep.base.data
     scored = (row.figures["eval_images"] for row in results.networks if row.figures)
     return (
-        f"data {data.name} [{data.fingerprint}]: {sweep.num_train_images} images trained "
+        f"data {data.name} [{data.fingerprint}]: {sweep.num_train_images:,} images trained "
         f"({data.train_split}), {next(scored, 'no')} scored ({results.split}) | "
         f"{describe_segmentation(results.headline)} | one training per row"
     )
