@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -230,6 +231,7 @@ def test_the_code_version_follows_the_contents_of_the_sources(tmp_path: Path) ->
     assert len({first, second, digest_now()}) == 3
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git, which the programs do without")
 def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
