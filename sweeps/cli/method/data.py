@@ -168,7 +168,6 @@ def prepare(
 
 def _digests(pairs: list[str]) -> dict[str, str]:
     """Return file name -> digest. Raises DataError."""
-
     digests = {}
     for pair in pairs:
         name, equals, digest = pair.partition("=")
