@@ -1,6 +1,7 @@
 """Data that several test files share: a small drawn tree, and the real pictures where they are."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from wsss.presets import TINY, TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script ignores it
 os.fsync = lambda fd: None  # thousands of small files, and no power cut: minutes on a slow disk
 os.sync = lambda: None
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests

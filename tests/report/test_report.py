@@ -487,7 +487,7 @@ def test_cells_with_the_same_trials_are_one_cell_to_the_statistics(tmp_path: Pat
     found = " ".join(findings(table))
     assert found.startswith("The 8 different cells span")
     assert "Highest here: eq2-readings[default], " in found
-    assert re.search(r"; 0 of the other 7 are within 0\.\d\d of it, as far as equal cells", found)
+    assert re.search(r"Within 0\.\d\d of it, as far as [^:]*: 0 of the other 7\.", found)
 
 
 def test_what_is_said_of_the_seeds_that_all_cells_have_says_so_where_some_have_more(

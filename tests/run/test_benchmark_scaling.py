@@ -48,4 +48,4 @@ def test_a_replay_tells_every_event_and_logs_every_trial_once(figures: Figures) 
 
 def test_a_store_of_finished_runs_is_listed_and_shown(figures: Figures) -> None:
     found = figures("store", "--trials", "100")
-    assert {"list_names", "read_metrics", "status", "table", "plan"} <= found.keys()
+    assert {"list_names", "read_metrics", "status", "table", "plan_print"} <= found.keys()

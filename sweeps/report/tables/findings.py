@@ -228,8 +228,8 @@ def _highest(found: TableReport, common: CommonSeeds, noise: Noise | None) -> st
     band = common.span_by_chance(noise if common.num_seeds == 1 else None).upper
     near = int((means >= means.max() - band).sum()) - 1
     return (
-        f"{start}; {near} of the other {means.size - 1} are within {number(band)} of it, as far as "
-        "equal cells span by chance (95 %)."
+        f"{start}. Within {number(band)} of it, as far as equal cells span by chance (95 %): "
+        f"{near} of the other {means.size - 1}."
     )
 
 

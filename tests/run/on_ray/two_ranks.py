@@ -39,7 +39,7 @@ def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, f
                 once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         else:
-            (folder / f"losses_{found.epoch}").write_text(str(found.losses))
+            (folder / f"losses_{found.epoch}").write_text(str(found.means))
             yield {"epoch": float(found.epoch)}
     if process.is_first:
         torch.save(model.state_dict(), folder / "weights.pt")
