@@ -78,6 +78,8 @@ def tracked(database: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_ours(tag: str) -> bool:
+    if tag == "wsss.store":  # whose runs they are, on a server
+        return False
     return tag.startswith("wsss.") or tag in ("mlflow.runName", "mlflow.note.content")
 
 
