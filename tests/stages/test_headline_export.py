@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from made_up.planned import planned_headline
 from outcomes import ChainFolders
 from PIL import Image
 
@@ -82,6 +83,18 @@ def test_a_split_without_masks_becomes_a_checked_archive(data: Path, store: Stor
     assert names == [f"results/VOC2012/Segmentation/comp6_test_cls/{i}.png" for i in sorted(ids)]
     with Image.open(found.tar.with_name("gallery.png")) as gallery:
         assert gallery.width == round(2 * 2.1 * 80)  # image and prediction, no ground truth
+
+
+@pytest.mark.parametrize(
+    ("sources", "exporting"),
+    [(("none", "random_walk", "masks"), ["test", "test", None]), (("masks",), ["test"])],
+)
+def test_networks_from_image_labels_export_and_the_bound_only_if_it_is_alone(
+    sources: tuple[str, ...], exporting: list[str | None]
+) -> None:
+    headline = planned_headline(*sources, export="test")
+    assert [headline.exported_by(chain) for chain in headline.chains] == exporting
+    assert not any(map(planned_headline(*sources).exported_by, headline.chains))
 
 
 def test_an_interrupted_export_predicts_only_what_is_missing(data: Path, store: Store) -> None:
