@@ -29,9 +29,12 @@ def signed(value: float | None) -> str:
     return DASH if value is None else f"{value:+z.2f}"
 
 
-def share(value: float | None) -> str:
-    """Return a share as `97 %`; a dash for None."""
-    return DASH if value is None else f"{100 * value:.0f} %"
+def probability(value: float | None) -> str:
+    """Return a probability as `97 %`, never as certain: `> 99 %`, `< 1 %`; a dash for None."""
+    if value is None:
+        return DASH
+    percent = 100 * value
+    return "> 99 %" if percent > 99 else "< 1 %" if percent < 1 else f"{percent:.0f} %"
 
 
 def interval(low_high: tuple[float, float] | None, *, sign: bool = False) -> str:

@@ -35,6 +35,7 @@ from sweeps.report.tables.pictures.figures import table_figures
 from sweeps.report.tables.pictures.gallery import COLUMNS as GALLERY_COLUMNS
 from sweeps.report.tables.pictures.gallery import gallery
 from sweeps.report.tables.results import Measure
+from sweeps.report.words import probability
 from sweeps.store.store import Store, write_json
 from sweeps.tables.own import read_tables
 from sweeps.tables.studies import TABLES
@@ -195,6 +196,14 @@ def test_the_probability_of_a_better_mean_is_that_of_the_t_distribution(
     differences = np.array([ours[seed] - base[seed] for seed in (0, 1, 2)])
     expected = ttest_1samp(differences, 0, alternative="less").pvalue
     assert table.cells["III[yes,no]"].evidence.differences.above == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (0.0, "< 1 %"), (0.01, "1 %"), (0.964, "96 %"), (0.99, "99 %"), (1.0, "> 99 %")],
+)
+def test_no_probability_is_shown_as_certain(value: float | None, shown: str) -> None:
+    assert probability(value) == shown
 
 
 def test_networks_with_equal_counts_are_better_with_a_probability_of_a_half(tmp_path: Path) -> None:

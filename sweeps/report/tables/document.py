@@ -55,7 +55,7 @@ from sweeps.report.words import (
     mean_and_sd,
     number,
     paper_section,
-    share,
+    probability,
     signed,
     table_rows,
     warning,
@@ -221,8 +221,8 @@ _DIFFERENCES: tuple[Figure, ...] = (
         lambda cell: interval(cell.evidence.differences.interval, sign=True),
     ),
     (on_pages("95 % over images"), lambda cell: interval(cell.image_difference, sign=True)),
-    (on_pages("better, over seeds"), lambda cell: share(cell.evidence.differences.above)),
-    (on_pages("better, over images"), lambda cell: share(cell.above_over_images)),
+    (on_pages("better, over seeds"), lambda cell: probability(cell.evidence.differences.above)),
+    (on_pages("better, over images"), lambda cell: probability(cell.above_over_images)),
 )
 
 
