@@ -271,11 +271,13 @@ class _Experiment:
 
     def _store_id(self, store: Store) -> str:
         """Return a store's id: its bucket, or that in a file, hidden so that fetch leaves it."""
+        if store.remote.url:
+            return store.remote.url
         file = store.root / ".id"
         with self._alone.acquire():
-            if store.remote.url is None and not file.exists():
+            if not file.exists():
                 write_json(file, uuid4().hex)
-        return store.remote.url or str(read_json(file))
+        return str(read_json(file))
 
     def find(self, tags: Mapping[str, str]) -> Run | None:
         """Return a run of this store in this experiment with all of the tags, if there is one.
