@@ -215,8 +215,8 @@ def checked_data(
     """Check the splits that are trained and scored; return the report, and settings for this data.
 
     A data set that was found whole and has not changed since is read again only if `recheck`.
-    only_trains: labels are enough, so that there need be no masks. Raises DataError, and
-    ConfigError if the user asked for another name or fingerprint of the data.
+    only_trains: nothing is scored, so that labels are enough. Raises DataError, and ConfigError
+    if the user asked for another name or fingerprint of the data.
     """
     from wsss.data.check import check_data_once
     from wsss.data.voc import VocDataset
@@ -224,8 +224,8 @@ def checked_data(
     trained, scored = settled.config.data.train_split, settled.config.data.eval_split
     splits = sorted({trained, scored})
     dataset = VocDataset(data.absolute())
-    masks = [] if only_trains and not dataset.has_masks() else [scored]
-    report = check_data_once(dataset, splits, scored=masks, recheck=recheck)
+    masked = [] if only_trains else [scored]
+    report = check_data_once(dataset, splits, scored=masked, recheck=recheck)
     report.raise_if_broken()
     of_the_data = (data_name(data), report.fingerprint, report.training_fingerprints[trained])
     named = dict(zip(OF_THE_DATA, of_the_data, strict=True))

@@ -174,13 +174,13 @@ class WriteLabels(OfLabels):
 def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
     """Score the pseudo-labels of the evaluation split (VOC's own `train`) against its masks.
 
-    None if there are no pseudo-labels or some are lost, if they leave pixels out, and for a data
-    set without any mask.
+    None if there are no pseudo-labels or some are lost, if they leave pixels out, and if an image
+    has no mask.
     """
     stage, dataset = WriteLabels(chain), place.dataset
     written = set(stage.image_ids(place))
     scored = [i for i in dataset.image_ids(chain.run.data.eval_split) if i in written]
-    if not (scored and dataset.has_masks() and stage.is_done(place)):
+    if not (scored and all(map(dataset.has_mask, scored)) and stage.is_done(place)):
         return None
     if chain.labels is None or chain.labels.background != "fixed":
         return None

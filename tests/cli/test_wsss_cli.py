@@ -143,21 +143,27 @@ def test_training_prints_a_line_per_epoch_and_what_comes_next(
     assert state["position"][:2] == [3, 12]
 
 
-def test_labels_without_any_mask_are_enough_to_train_on(
-    drawn: Path, settings_file: Path, tmp_path: Path
+@pytest.mark.parametrize("masks", [(), ("drawn_000001",)])
+def test_labels_with_few_masks_or_none_are_enough_to_train_on(
+    drawn: Path, settings_file: Path, tmp_path: Path, masks: tuple[str, ...]
 ) -> None:
     root, run = Path(shutil.copytree(drawn, tmp_path / "own")), tmp_path / "run"
-    for folder in ("SegmentationClass", "SegmentationClassAug"):
-        shutil.rmtree(root / folder)
+    for path in root.glob("SegmentationClass*/*.png"):
+        if path.stem not in masks:
+            path.unlink()
     lists = root / "ImageSets/Segmentation"
     shutil.copyfile(lists / "train.txt", lists / "train_aug.txt")
-    assert "no problem found" in succeed("data", "check", root)
+    (lists / "masked.txt").write_text("".join(f"{image_id}\n" for image_id in masks))
+    scored = ("--scored", "masked") if masks else ()
+    assert "no problem found" in succeed("data", "check", root, "--split", "train", *scored)
     options = ("--preset", "tiny", "--config", settings_file, "--set", "train.epochs=1")
     succeed("train-cam", "--run", run, "--data", root, *options)
     assert f"next: {command('wsss', 'pseudo-label')}" in succeed("infer", "--run", run)
     assert "10 label maps" in (told := succeed("pseudo-label", "--run", run))
-    assert "not scored, as the data set has no masks" in told
+    assert "not scored, as not all images of the split train have a mask" in told
     assert "no mask here" in fail("evaluate", "--run", run)
+    if masks:
+        assert "1 image of" in succeed("evaluate", "--run", run, "--split", "masked")
 
 
 def test_cam_files_hold_the_present_classes_in_the_size_of_the_image_and_can_be_looked_at(

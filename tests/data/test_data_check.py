@@ -134,7 +134,9 @@ def test_a_mask_is_needed_where_it_is_scored_or_gives_the_labels(copy: Path) -> 
     assert report.problems == []
     assert report.num_masks == {"train": 0, "train_aug": 6, "val": 3}
     assert any(note.startswith("train: 10 of 10 images have no mask;") for note in report.notes)
-    assert f"{ids[0]}.png: no mask here" in report_of(copy).problems[0]
+    whole, example = report_of(copy).problems
+    assert "10 of 19 images to be scored (train, train_aug, val) have no mask" in whole
+    assert f"{ids[0]}.png: no mask here" in example
     (copy / "annotations").mkdir()
     (copy / f"Annotations/{ids[0]}.xml").rename(copy / f"annotations/{ids[0]}.xml")
     (problem,) = check_data(dataset, SPLITS, scored=["val"]).problems
@@ -147,7 +149,7 @@ def test_without_any_mask_a_set_that_is_to_be_scored_has_one_example(copy: Path)
         for path in (copy / folder).iterdir():
             path.rename(path.with_suffix(".npy"))  # labelme writes arrays beside its PNGs
     whole, example = check_data(VocDataset(copy), ["train"], scored=["train"]).problems
-    assert "has no masks, but train is to be scored" in whole
+    assert "10 of 10 images to be scored (train) have no mask" in whole
     assert "drawn_000000.png: no mask here (no file, but drawn_000000.npy)" in example
     assert check_data(VocDataset(copy), ["train"], scored=[]).problems == []
 

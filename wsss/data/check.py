@@ -55,12 +55,13 @@ def check_data(
     report = DataReport(root=dataset.root, classes=dataset.classes)
     ids, report.problems = read_lists(dataset, splits)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
-    if need_mask and not dataset.has_masks():
+    if lacking := sorted(image_id for image_id in need_mask if not dataset.has_mask(image_id)):
         report.problems.append(
-            f"{dataset.root}: has no masks, but {' and '.join(scored)} is to be scored; write "
-            "SegmentationClass/<id>.png for its images, or train without a score: wsss train-cam"
+            f"{dataset.root}: {len(lacking):,} of {len(need_mask):,} images to be scored "
+            f"({', '.join(scored)}) have no mask; write SegmentationClass/<id>.png for them, score "
+            "a list of the others (docs/data.md), or train without a score: wsss train-cam"
         )
-        need_mask = {min(need_mask)}  # whose error says what is there instead
+        need_mask -= {*lacking[1:]}  # the error of the first says what is there instead
     segmented = {image_id for split in may_be_empty for image_id in ids.get(split, ())}
     seen: dict[str, CheckedImage] = {}
     every = list(dict.fromkeys(image_id for part in ids.values() for image_id in part))

@@ -147,7 +147,7 @@ def write_cams(run: Path, split: str | None, out: Path | None) -> None:
     images = counted(len(stage.image_ids(place)), "image")
     print(f"{out or run / 'cams'}: CAMs of {images} ({new:,} new)")
     words: list[object] = ["--run", run]
-    if VocDataset(known.data).has_masks():
+    if all(map(VocDataset(known.data).has_mask, stage.image_ids(place))):
         words += ["--split", split] if split != scored else []
         words += ["--cams", out] if out else []
         print(f"next: {command('wsss', 'evaluate', *words)}")
@@ -223,10 +223,11 @@ def told(score: SegmentationScore | None, labels: PseudoLabelConfig, run: Run) -
     if score:
         over = _of_labels(list(score.iou.values()))
         return f"mIoU {score.miou:.2f} % on {counted(score.num_images, 'image')}, over {over}"
-    if not VocDataset(run.data).has_masks():
-        return "not scored, as the data set has no masks"
+    dataset, split = VocDataset(run.data), run.config.data.eval_split
+    if not all(map(dataset.has_mask, dataset.image_ids(split))):
+        return f"not scored, as not all images of the split {split} have a mask"
     if labels.background == "fixed":
-        return f"not scored, as none of these images is in the split {run.config.data.eval_split}"
+        return f"not scored, as none of these images is in the split {split}"
     return "not scored, as `confident` labels leave pixels out"
 
 
