@@ -113,6 +113,10 @@ def test_other_data_are_recognised(archive: Path, tmp_path: Path) -> None:
                 "report/report.csv": (b",fixed,", b",fixed,1"),
                 "trials.csv": (b"finis", b"fam"),
                 "report/table.tex": (b"&", b"& 1"),
+                "report/report.html": (b"</td>", b"1</td>"),
+                "report/report.txt": (b"annot", b"an"),
+                "report/report.md": (b"annot", b"an"),
+                "report/report.tex": (b"annot", b"an"),
             },
         ),
     ],
@@ -122,9 +126,9 @@ def test_a_forged_file_contradicts_the_others(
 ) -> None:
     ids = {"run": sweep.plan.trials[0].run_id, "cam": sweep.plan.trials[0].cam_id}
     named = {name.format(**ids, sweep=sweep.name): each for name, each in changes.items()}
-    code, said = verify(changed(archive, tmp_path / "b.zip", named))
-    assert (code, found(said)[wrong]) == (1, "wrong"), said
-    for name in named:
+    for name, change in named.items():
+        code, said = verify(changed(archive, tmp_path / "b.zip", {name: change}))
+        assert (code, found(said)[wrong]) == (1, "wrong"), said
         told = {"figures": "miou_fixed", "ids": "/".join(name.split("/")[:2]), "tables": name}
         assert told[wrong] in said or name.endswith("sweep.json"), said
 
@@ -156,10 +160,13 @@ def test_of_sentences_of_other_code_only_the_numbers_count(
     reworded = {
         "report/report.csv": (b"measured", b"found"),
         "report/table.tex": (b"over seeds", change),
+        "report/report.html": (b"</td>", b"1</td>"),
     }
     code, said = verify(changed(archive, tmp_path / "b.zip", reworded, written_by="0.0.1"))
     assert (code, found(said)["tables"]) == (int(kind == "wrong"), kind), said
-    assert "sentences: not compared, as 0.0.1 wrote them" in said
+    assert (
+        "sentences: not compared, nor report.html, .md, .tex and .txt, as 0.0.1 wrote them" in said
+    )
 
 
 def test_pixels_of_another_training_give_other_figures(
