@@ -29,8 +29,8 @@ from sweeps.plan.sweep import Sweep, sweep_from_json
 from sweeps.plan.trials import Trial
 from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.write import rendered
-from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.model import build_report
 from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
 from sweeps.store.errors import StoreError

@@ -13,8 +13,8 @@ from sweeps.plan.sweep import Sweep, sweep_to_json
 from sweeps.plan.trials import Trial
 from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.write import rendered
-from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.model import build_report
 from sweeps.report.trials import TrialRow, trial_records, trial_rows
 from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.errors import StoreError

@@ -57,6 +57,11 @@ class Bullets:
 
     items: tuple[str, ...]
 
+    @classmethod
+    def of(cls, facts: Iterable[tuple[str, object]]) -> "Bullets":
+        """Return names and their values."""
+        return cls(tuple(f"{name}: {value}" for name, value in facts))
+
 
 @dataclass(frozen=True)
 class Strip:
@@ -78,15 +83,6 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Names and their values."""
-
-    header: tuple[str, str]
-    """Headings of the two columns, in formats that show a table."""
-    rows: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class Badge:
     """A word on a coloured background."""
 
@@ -96,13 +92,12 @@ class Badge:
 
 @dataclass(frozen=True)
 class Measured:
-    """An entry of a grid: a measured number beside the printed one, with its badges and links."""
+    """An entry of a grid: a measured number beside the printed one, with its badges."""
 
     text: str
     printed: str
     """The paper's number; empty if there is none."""
     badges: tuple[Badge, ...]
-    links: tuple[tuple[str, str], ...]
 
 
 Entry = str | Badge | Measured
@@ -227,7 +222,7 @@ class Only:
     blocks: "tuple[Block, ...]"
 
 
-Words = Text | Heading | Bullets | Strip | Command | Facts
+Words = Text | Heading | Bullets | Strip | Command
 Block = Words | Grid | Picture | Pictures | Details | Only
 
 

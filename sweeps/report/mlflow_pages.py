@@ -18,11 +18,6 @@ def server_of(uri: str) -> str:
     return uri if uri.startswith("http") else LOCAL_SERVER
 
 
-def run_page(server: str, experiment_id: str, run_id: str) -> str:
-    """Return the address of one run."""
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
-
-
 def charts_page(server: str, experiment_id: str, *, role: str, metric: str) -> str:
     """Return the address of the charts of all runs with a role, highest value of a metric first.
 

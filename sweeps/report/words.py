@@ -90,14 +90,14 @@ def warning(scale: Scale) -> tuple[Text, ...]:
     return (Text(scale.warning, "mark"),) if scale.word else ()
 
 
-def about(environments: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+def about(environments: Iterable[Mapping[str, Any]]) -> Bullets:
     """Return the code and device of these results, and the paper, for the head of a report."""
     known = list(environments)
     found = [
         (name, ", ".join(sorted({str(each[key]) for each in known if key in each})))
         for name, key in (("code", "code_version"), ("device", "device"))
     ]
-    return (*((name, value) for name, value in found if value), ("paper", CITATION))
+    return Bullets.of([*(each for each in found if each[1]), ("paper", CITATION)])
 
 
 def paper_section(notes: Sequence[PaperNote], formats: frozenset[Format]) -> Section:

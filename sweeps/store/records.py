@@ -107,18 +107,10 @@ class _Judged(TypedDict):
     held_out: Percent
 
 
-class _Pages(TypedDict, total=False):
-    """MLflow's runs, by the ids of ours."""
-
-    uri: str
-    experiment_id: str | None
-    runs: dict[str, str]
-
-
 RESULT = TypeAdapter(Annotated[_Result, AfterValidator(_fitting)])
 EPOCH, ATTEMPT = TypeAdapter(_Epoch), TypeAdapter(_Attempt)
 FAILURE, WARNING = TypeAdapter(_Failure), TypeAdapter(_Warning)
-HELD_OUT, PAGES = TypeAdapter(dict[str, _Judged]), TypeAdapter(_Pages)
+HELD_OUT = TypeAdapter(dict[str, _Judged])
 
 
 class Checked(dict[str, Any]):

@@ -171,9 +171,6 @@ class Tracker:
             raise
         runs.client.set_terminated(self._parent_id, status)
         self._at_work = False
-        if self.subject.addresses:
-            found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
-            write_json(self.subject.addresses, found)
 
     def abandon(self) -> None:
         """End runs that are marked as running, after an error or Ctrl-C."""

@@ -95,8 +95,6 @@ class Tracked(ABC):
     """Value of the tag ROLE of its children."""
     shown: tuple[str, ...]
     """The main metrics. Children are sorted by the first, highest first."""
-    addresses: Path | None = None
-    """File in which to save the runs' ids in MLflow, for links in a report."""
     params: Mapping[str, Any] = MappingProxyType({})
     """The parent run's settings."""
     parent_tags: Mapping[str, str] = MappingProxyType({})

@@ -17,7 +17,7 @@ from made_up.finished import fill, finished_sweep
 from sweeps.api import open_results
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import save_sweep
-from sweeps.report.tables.build import build_report
+from sweeps.report.tables.model import build_report
 from sweeps.store.store import Store, open_store
 from wsss.basics.printable import command
 

@@ -13,8 +13,8 @@ from sweeps.evidence.level import Change, LevelOrShape, level_or_shape
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.write import as_text
-from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.model import build_report
 from sweeps.report.tables.results import Measure
 from sweeps.store.store import Store, read_json, write_json
 

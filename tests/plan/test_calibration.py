@@ -16,7 +16,7 @@ from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, s
 from sweeps.evidence.calibration_checks import DataFacts, ListFacts, Point
 from sweeps.plan.scale import scale_marks
 from sweeps.plan.sweep import BaseOptions, Sweep, make_sweep
-from sweeps.report.tables.build import build_report
+from sweeps.report.tables.model import build_report
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.irn_runs import AUTHOR_LOSSES, AUTHOR_STEPS, PUBLISHED, RUNS

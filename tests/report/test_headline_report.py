@@ -138,7 +138,7 @@ def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_nex
     elsewhere.write_down()
     assert (elsewhere.folder / RUN_HERE).exists()  # for `sweeps fetch`
     written = markdown(headline_document(headline, elsewhere.store))
-    assert f"| store | {there.url} |" in written
+    assert f"- store: {there.url}" in written
 
 
 def records(document: Document) -> list[dict[str, str]]:

@@ -9,8 +9,8 @@ import pytest
 from made_up.finished import finished_sweep
 
 from sweeps.report.formats.write import FORMATS
-from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.model import build_report
 from sweeps.store.store import Store
 from sweeps.tables.notes import NOTES
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES

@@ -25,15 +25,12 @@ from sweeps.report.document import Format, Grid, Pictures, Text, shown
 from sweeps.report.formats.write import FORMATS
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.answer import answer
-from sweeps.report.tables.build import build_report
 from sweeps.report.tables.closing import closing
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import findings, table_summary
-from sweeps.report.tables.model import Report, TableReport
-from sweeps.report.tables.pictures.classes import compare_classes
-from sweeps.report.tables.pictures.figures import table_figures
-from sweeps.report.tables.pictures.gallery import COLUMNS as GALLERY_COLUMNS
-from sweeps.report.tables.pictures.gallery import gallery
+from sweeps.report.tables.model import Report, TableReport, build_report
+from sweeps.report.tables.pictures import COLUMNS as GALLERY_COLUMNS
+from sweeps.report.tables.pictures import compare_classes, gallery, table_figures
 from sweeps.report.tables.results import Measure
 from sweeps.report.words import probability
 from sweeps.store.store import Store, write_json
@@ -184,9 +181,9 @@ def test_the_interval_over_images_is_that_of_the_stored_counts_at_the_fixed_scor
         ).mean(0)
         for reference in ("III[yes,yes]", "III[no,no]")
     )
-    found = table.cells["III[yes,yes]"].image_difference
+    found = table.cells["III[yes,yes]"].over_images[0]
     assert found == pytest.approx(percentiles(ours - theirs), abs=0.4 * np.std(ours - theirs))
-    assert table.cells["III[yes,yes]"].above_over_images == 1.0  # by five points
+    assert table.cells["III[yes,yes]"].over_images[1] == 1.0  # by five points
 
 
 def test_the_probability_of_a_better_mean_is_that_of_the_t_distribution(
@@ -209,7 +206,7 @@ def test_no_probability_is_shown_as_certain(value: float | None, shown: str) -> 
 def test_networks_with_equal_counts_are_better_with_a_probability_of_a_half(tmp_path: Path) -> None:
     cells = made(tmp_path, "III", 2, same).cells
     assert cells["III[yes,yes]"].evidence.differences.above == 0.5
-    assert cells["III[yes,yes]"].above_over_images == 0.5
+    assert cells["III[yes,yes]"].over_images[1] == 0.5
 
 
 def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
@@ -297,7 +294,7 @@ def test_cells_scored_at_several_fixed_scores_say_so_and_their_training_counts_o
     store, sweep = Store(tmp_path), finished_sweep(("background-score",), 1)
     fill(store, sweep, same, num_images=2)
     built = build_report(sweep, store)
-    costs = dict(closing(built)["Costs"].rows)
+    costs = dict(item.split(": ") for item in closing(built)["Costs"].items)
     # Three trainings and inferences of 60 + 12 s, each scored eight times.
     assert costs["trials"] == "24 of 24 finished"
     assert (costs["cpu time, all trials"], costs["mean per trial"]) == ("4 min", "9 s")
@@ -627,7 +624,6 @@ def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_pat
     [
         (["--measure", "nicest"], "'nicest' is not one of 'fixed', "),
         (["--sweep", "other"], "no sweep other"),
-        (["--mlflow-url", "mlflow:5000"], "no address; write it as http://HOST:5000"),
         (["--seeds", "9" * 20], "less than or equal to 1000"),
     ],
 )

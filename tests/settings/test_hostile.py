@@ -13,7 +13,6 @@ from sweeps.cli.method import app
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
-from wsss.basics.printable import web_address
 from wsss.config import RunConfig
 from wsss.data.errors import DataError
 from wsss.labels.cam_files import CamFile, require_fitting
@@ -96,25 +95,6 @@ def test_a_network_folder_from_outside_is_refused_by_its_file(content: str, tmp_
     assert ran.exit_code == 2
     assert f"error: {tmp_path / 'config.json'}: " in ran.output
     assert "\x1b" not in ran.output
-
-
-# Links
-
-
-@pytest.mark.parametrize(
-    ("url", "link"),
-    [
-        ("http://h:5000/#/runs/1", "http://h:5000/#/runs/1"),
-        ("https://h", "https://h"),
-        ("javascript:alert(1)", "#"),
-        ("data:text/html,x", "#"),
-        ("http://h/a b", "#"),
-        ("", "#"),
-        ('http://h/">', "http://h/%22%3E"),
-    ],
-)
-def test_only_web_addresses_become_links(url: str, link: str) -> None:
-    assert web_address(url) == link
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import codecs
 import json
-import re
 import shlex
 import shutil
 import sys
@@ -15,7 +14,6 @@ KEPT = "\n\t\u00a0\u2009\u202f"
 MAX_QUOTED = 160
 """Characters of a value in a message: enough to find it."""
 
-WEB_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 
 SPELLED_OUT = "spelled_out"
 """An `errors=` handler for streams, which replaces characters that the encoding lacks."""
@@ -97,16 +95,6 @@ def quoted(value: object) -> str:
 def as_word(value: object) -> str:
     """Return a setting's value as `--set` takes it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def web_address(url: str) -> str:
-    """Return an http or https address, quoted for a link; `#` for anything else.
-
-    A `javascript:` link would run in the page; brackets and quotes could end the link early.
-    """
-    if not WEB_ADDRESS.fullmatch(url):
-        return "#"
-    return "".join(f"%{ord(c):02X}" if c in "<>\"'`\\" or ord(c) < 32 else c for c in url)
 
 
 def command(program: str, *words: object) -> str:

@@ -11,7 +11,6 @@ import typer
 from sweeps.cli import options
 from sweeps.store.errors import FORBIDDEN
 from sweeps.tables.table import MAX_SEEDS
-from wsss.basics.printable import web_address
 
 if TYPE_CHECKING:
     from sweeps.report.tables.model import Report
@@ -106,12 +105,6 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="folder to write to; default: report/ in the sweep's folder")
     ] = None,
-    mlflow_url: Annotated[
-        str | None,
-        typer.Option(
-            help="address of the MLflow server, for links; default: where runs were logged"
-        ),
-    ] = None,
     no_log: Annotated[
         bool, typer.Option("--no-log", help="do not attach the report to the sweep's MLflow run")
     ] = False,
@@ -129,16 +122,13 @@ def report(
     from sweeps.plan.sweep import report_folder, with_tables
     from sweeps.report.formats.terminal import print_document
     from sweeps.report.formats.write import write_document
-    from sweeps.report.tables.build import build_report
     from sweeps.report.tables.document import sweep_document
+    from sweeps.report.tables.model import build_report
     from sweeps.report.tables.results import Measure
 
-    _require_address(mlflow_url)
     results, found = options.opened_sweep(store, sweep)
     chosen = with_tables(found, tables or (), seeds)
-    built = build_report(
-        chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
-    )
+    built = build_report(chosen, results, measure=Measure(measure), margin=margin)
     document, folder = sweep_document(built), out or report_folder(results, chosen)
     refused = ""
     try:
@@ -154,14 +144,6 @@ def report(
     print("\n".join(map(str, written)))
     if not no_log and chosen.name == found.name:
         _log(results, built, written)
-
-
-def _require_address(mlflow_url: str | None) -> None:
-    """Raise ConfigError for a --mlflow-url to which no page can link."""
-    from wsss.overrides import ConfigError
-
-    if mlflow_url and web_address(mlflow_url) == "#":
-        raise ConfigError(f"--mlflow-url {mlflow_url}: no address; write it as http://HOST:5000")
 
 
 def _log(store: "Store", report: "Report", files: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""A table as two maps side by side, measured and printed, each on its own colour scale.
+"""A table as two maps, measured and printed, each on its own colour scale.
 
 Legend: R rows, C columns of the table.
 """
@@ -17,8 +17,6 @@ from sweeps.report.figures.svg import FONT_SIZE, draw_svg, num_lines, wrapped
 WIDTH = 600
 CELL_HEIGHT = 40
 LINE_HEIGHT = 16
-MAX_COLUMNS_BESIDE = 5
-"""Panels with more columns are drawn one below the other."""
 LABEL_CHARACTERS = 16
 BRIGHT = 0.45
 """Share of the colour scale from which black is easier to read than white (WCAG 2)."""
@@ -48,26 +46,22 @@ def heatmap(
     panels = [("measured", measured, "missing", near)]
     if not np.isnan(paper).all():
         panels.append(("printed in the paper", paper, "none", np.zeros_like(near)))
-    beside = measured.shape[1] <= MAX_COLUMNS_BESIDE
-    layout = (1, len(panels)) if beside else (len(panels), 1)
     row_labels, column_labels = (
         [wrapped(label, LABEL_CHARACTERS) for label in labels] for _, labels in (rows, columns)
     )
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(*layout, squeeze=False, sharey=True)
+        grid = figure.subplots(len(panels), squeeze=False)
         for axes, panel in zip(grid.flat, panels, strict=True):
             _draw_panel(axes, *panel)
             axes.set_xticks(range(len(column_labels)), column_labels)
             axes.set_xlabel(wrapped(columns[0]))
-        for axes in grid[:, 0]:
             axes.set_yticks(range(len(row_labels)), row_labels)
             axes.set_ylabel(wrapped(rows[0]))
 
     cell = max(CELL_HEIGHT, LINE_HEIGHT * max(map(num_lines, row_labels)) + 8)
     panel = cell * len(row_labels) + LINE_HEIGHT * (max(map(num_lines, column_labels)) - 1) + 100
-    width = 0.75 * WIDTH if beside and len(panels) == 1 else WIDTH
-    return draw_svg(draw, width=width, height=layout[0] * panel)
+    return draw_svg(draw, width=WIDTH, height=len(panels) * panel)
 
 
 def within_noise(values: Map, noise: float | None) -> NDArray[np.bool_]:

@@ -36,13 +36,13 @@ class DotRow:
     interval: Interval | None = None
     """95 % interval around the mean over seeds; None for a single one."""
     paper: float | None = None
-    """The paper's number, where it is on the same scale."""
+    """The paper's difference, if there is one."""
 
 
-def dots(rows: Sequence[DotRow], *, axis: str, line_at: float | None = None) -> str:
-    """Draw seeds as dots, their mean with its interval, and the paper's number, per row, as SVG.
+def dots(rows: Sequence[DotRow], *, axis: str) -> str:
+    """Draw each row's differences as dots, their mean with its interval, and the paper's.
 
-    axis: what the values are, with their unit. line_at: value of a vertical line.
+    axis: what the differences are to, with their unit. Returns SVG with a line at 0.
     """
 
     def draw(axes: Axes) -> None:
@@ -53,8 +53,7 @@ def dots(rows: Sequence[DotRow], *, axis: str, line_at: float | None = None) -> 
                 bar.set_label(wrapped("mean over seeds, 95 % interval", 17))
             if row.paper is not None:
                 axes.plot(row.paper, at, **_DIAMOND, label="printed in the paper")
-        if line_at is not None:
-            axes.axvline(line_at, color="black", linewidth=1.2)
+        axes.axvline(0, color="black", linewidth=1.2)
         axes.set_xlabel(wrapped(axis, 60))
 
     return _rows([row.label for row in rows], draw)

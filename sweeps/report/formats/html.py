@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sweeps.report.document import Block, Document, Format, column_groups, shown
 from sweeps.report.words import greek
-from wsss.basics.printable import printable, web_address
+from wsss.basics.printable import printable
 
 
 def html(document: Document) -> str:
@@ -25,7 +25,6 @@ def html(document: Document) -> str:
         "column_groups": column_groups,
         "svg_address": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}",
         "verbatim": lambda text: _Verbatim(printable(text)),
-        "web_address": web_address,
     }
     return environment.get_template("page.html").render(
         document=document, sections=document.sections_in(Format.html)

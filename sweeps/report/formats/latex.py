@@ -14,7 +14,6 @@ from sweeps.report.document import (
     Command,
     Details,
     Document,
-    Facts,
     Format,
     Grid,
     Section,
@@ -133,8 +132,6 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
             case Command(lead, command):
                 unbroken = escape(command).replace("/", r"/\allowbreak{}")
                 yield rf"{{\raggedright {escape(lead)}: \texttt{{{unbroken}}}\par}}"
-            case Facts(_, rows):
-                yield from (escape(f"{name}: {value}") for name, value in rows)
             case Details(_, inner):
                 yield from _words(inner)
             case _:

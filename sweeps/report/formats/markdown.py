@@ -1,7 +1,7 @@
 """A report as GitHub-flavoured Markdown."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from sweeps.report.document import (
     Block,
@@ -9,7 +9,6 @@ from sweeps.report.document import (
     Command,
     Details,
     Document,
-    Facts,
     Format,
     Grid,
     Heading,
@@ -58,11 +57,10 @@ def _block(block: Block) -> Iterator[str]:
         case Command(lead, command):
             is_plain = command.isprintable() and not set("`<") & set(command)
             yield f"{escape(lead)}: {f'`{command}`' if is_plain else escape(command)}"
-        case Facts(header, rows):
-            yield _table(header, rows)
         case Grid():
             head, groups = flat(block)
-            yield _table(head, [line for group in groups for line in group])
+            rows = [head, ["---"] * len(head), *(line for group in groups for line in group)]
+            yield "\n".join("| " + " | ".join(map(escape, row)) + " |" for row in rows)
         case Picture():
             if block.file:
                 yield f"![{escape(block.title)}](<{block.file}>)"
@@ -72,8 +70,3 @@ def _block(block: Block) -> Iterator[str]:
             yield from _parts(inner)
         case _:
             pass  # pictures without a file
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(escape(c) for c in line) + " |" for line in rows)

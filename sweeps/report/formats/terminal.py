@@ -18,7 +18,6 @@ from sweeps.report.document import (
     Details,
     Document,
     Entry,
-    Facts,
     Format,
     Grid,
     Heading,
@@ -126,8 +125,6 @@ def _block(block: Block) -> Iterator[RenderableType]:
             line = as_rich(f"{lead}: {command}")
             line.no_wrap = True
             yield line
-        case Facts(_, rows):
-            yield from (as_rich(f"  {name}: {value}") for name, value in rows)
         case Grid():
             yield Fitted(block)
         case Details(summary, inner):

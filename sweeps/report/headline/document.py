@@ -17,7 +17,6 @@ from sweeps.report.document import (
     Column,
     Details,
     Document,
-    Facts,
     Grid,
     Only,
     Picture,
@@ -94,7 +93,7 @@ def headline_document(headline: Headline, store: Store) -> Document:
     if picture := _gallery(results, store):
         title = picture.title
         sections.append(Section(title, "Gallery", "gallery", (picture,), formats=ON_PAGES))
-    provenance = (Facts(("what", "value"), tuple(_provenance(results, store))),)
+    provenance = (Bullets.of(_provenance(results, store)),)
     return Document(
         title=f"Tables I and II: from {headline.cell} to segmentation",
         head=(
@@ -102,7 +101,7 @@ def headline_document(headline: Headline, store: Store) -> Document:
             *map(Text, describe(headline).splitlines()),
             *warning(results.scale),
             *((Bullets(found),) if found else ()),
-            Only(_FILES, (Facts(("about", "this report"), code),)),
+            Only(_FILES, (code,)),
             Only(HTML, (Details(HOW_TO_READ, legend),)),
         ),
         sections=(

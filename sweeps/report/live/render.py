@@ -85,4 +85,4 @@ def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> M
     if found and any(trial.dead for trial in trials):
         badges.append(Badge("empty maps", "fair"))
     badges += [Badge(kind, "bad") for kind in failures[:1]]
-    return Measured("\n".join(lines), printed, tuple(badges), ())
+    return Measured("\n".join(lines), printed, tuple(badges))

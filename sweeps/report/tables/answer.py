@@ -45,7 +45,8 @@ def named(word: Word, scale: Scale) -> str:
 
 def answer(found: TableReport) -> Strip:
     """Return whether a table holds, as far as its cells show, and the command that shows more."""
-    table, scale, cells = found.table.name, found.scale, list(found.cells.values())
+    table, report, cells = found.table.name, found.report, list(found.cells.values())
+    scale = report.scale
     judged = _judged(cells)
     num_printed = sum(cell.paper is not None for cell in cells)
     said: _Said
@@ -57,7 +58,7 @@ def answer(found: TableReport) -> Strip:
     elif judged or (num_printed > 1 and not scale.other_classes):
         place = " on this data and at this scale" if scale.word else ""
         question = f"Does Table {table} hold{place}?"
-        said = _against_the_paper(judged, scale, found.margin)
+        said = _against_the_paper(judged, scale, report.margin)
     else:
         question = f"Does any cell of Table {table} differ from {found.table.baseline_name}?"
         said = _among_themselves([c.evidence for c in cells if c.evidence.differences.n])
@@ -129,18 +130,18 @@ def _among_themselves(found: Sequence[CellEvidence]) -> _Said:
 
 def _next(found: TableReport, judged: Judged) -> str:
     """Return the command to run next; empty if more seeds, up to MOST_SEEDS, would not help."""
-    cells = found.cells.values()
+    report, cells = found.report, found.cells.values()
     seeds = max(len(cell.trials) for cell in cells)
     if any(cell.failures for cell in cells):
-        return f"{found.command(seeds)} --retry-failed"
+        return f"{report.command(seeds)} --retry-failed"
     if any(len(cell.values) < len(cell.trials) for cell in cells):
-        return found.command(seeds)
+        return report.command(seeds)
     if len(cells) > 1 and seeds == 1:
-        return found.command(FIRST_SEEDS)
+        return report.command(FIRST_SEEDS)
     open_ones = (e for word, e in judged if word is Word.NOT_RESOLVABLE)
-    needed = (_seeds(evidence, found.margin) for evidence in open_ones)
+    needed = (_seeds(evidence, report.margin) for evidence in open_ones)
     most = max((n for n in needed if seeds < n <= MOST_SEEDS), default=None)
-    return "" if most is None else found.command(int(most))
+    return "" if most is None else report.command(int(most))
 
 
 def _seeds(evidence: CellEvidence, margin: float) -> float:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweeps.plan.chains.chain import counts_id
-from sweeps.report.document import Facts
+from sweeps.report.document import Bullets
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.model import Report
 from sweeps.report.tables.results import Results
@@ -17,28 +17,25 @@ from wsss.basics.printable import counted
 Rows = Iterator[tuple[str, str]]
 
 
-def closing(report: Report) -> dict[str, Facts]:
+def closing(report: Report) -> dict[str, Bullets]:
     """Return facts by their heading: failures, warnings, costs and provenance."""
     trials, states = report.sweep.plan.trials, report.results.states
     failed = {trial.name: why for trial in trials if (why := states[trial.run_id].failure)}
     warnings = [
-        (trial.name, str(warning))
+        (trial.name, warning)
         for trial in trials
         for warning in (states[trial.run_id].warning, states[trial.run_id].dead)
         if warning
     ]
     found = {
-        "Failed trials": (("trial", "reason"), failed.items()),
-        "What the failures mean": (
-            ("failure", "meaning"),
-            meanings(reason.partition(":")[0] for reason in failed.values()),
-        ),
-        "Warnings": (("trial", "warning"), warnings),
-        "Costs": (("what", "how much"), _costs(report)),
-        "Provenance": (("what", "value"), _provenance(report)),
+        "Failed trials": failed.items(),
+        "What the failures mean": meanings(why.partition(":")[0] for why in failed.values()),
+        "Warnings": warnings,
+        "Costs": _costs(report),
+        "Provenance": _provenance(report),
     }
-    facts = {heading: Facts(head, tuple(rows)) for heading, (head, rows) in found.items()}
-    return {heading: found for heading, found in facts.items() if found.rows}
+    facts = {heading: Bullets.of(rows) for heading, rows in found.items()}
+    return {heading: bullets for heading, bullets in facts.items() if bullets.items}
 
 
 def environments(results: Results) -> list[dict[str, Any]]:

@@ -21,7 +21,6 @@ from sweeps.report.document import (
     Details,
     Document,
     Entry,
-    Facts,
     Grid,
     Heading,
     Measured,
@@ -36,15 +35,12 @@ from sweeps.report.document import (
 )
 from sweeps.report.formats.write import write_document
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.report.tables.answer import TONES, named
-from sweeps.report.tables.build import build_report
+from sweeps.report.tables.answer import TONES, answer, named
 from sweeps.report.tables.closing import closing, environments
 from sweeps.report.tables.findings import findings
 from sweeps.report.tables.legend import legend, legend_section
-from sweeps.report.tables.model import CellReport, Report, TableReport
-from sweeps.report.tables.pictures.classes import compare_classes
-from sweeps.report.tables.pictures.figures import table_figures
-from sweeps.report.tables.pictures.gallery import gallery
+from sweeps.report.tables.model import CellReport, Report, TableReport, build_report
+from sweeps.report.tables.pictures import compare_classes, gallery, table_figures
 from sweeps.report.tables.records import level_word, record, verdict_word
 from sweeps.report.tables.results import Measure
 from sweeps.report.words import (
@@ -83,22 +79,21 @@ def write_report(sweep: Sweep, store: Store) -> Report:
 def sweep_document(report: Report) -> Document:
     """Return the report as a document for every format. Raises StoreError for a broken result."""
     notes = notes_on(report.sweep.table_names)
-    short = report.answers
+    answers = short = tuple(map(answer, report.tables))
     if len(short) > 1:  # each is again with its table, where the command is
         short = tuple(replace(strip, command="") for strip in short)
-    facts = about(environments(report.results))
     return Document(
         title=report.title,
         head=(
             Only(ON_PAGES | TERMINAL, short),
             *warning(report.scale),
             Text(report.sweep.describe()),
-            Command("Command", report.command),
-            Only(LATEX, (Facts(("about", "this report"), facts),)),
+            Command("Command", report.command()),
+            Only(LATEX, (about(environments(report.results)),)),
             Only(HTML, (Details(HOW_TO_READ, legend(report)),)),
         ),
         sections=(
-            *map(partial(_table_section, report), report.tables, report.answers),
+            *map(_table_section, report.tables, answers),
             *((paper_section(notes, ALL - TERMINAL),) if notes else ()),
             _settings_section(report),
             _closing_section(report),
@@ -106,7 +101,7 @@ def sweep_document(report: Report) -> Document:
         ),
         records=Records.of(
             [
-                record(report, found.table.name, cell)
+                record(found.table.name, cell)
                 for found in report.tables
                 for cell in found.cells.values()
             ]
@@ -118,12 +113,12 @@ def sweep_document(report: Report) -> Document:
 # A table
 
 
-def _table_section(report: Report, found: TableReport, strip: Strip) -> Section:
+def _table_section(found: TableReport, strip: Strip) -> Section:
     """Return a table's section: verdict, numbers as in the paper, evidence, figures.
 
     In LaTeX, a table of one column shows its evidence, any other the paper's layout.
     """
-    table, single = found.table, len(found.table.columns) == 1
+    report, table, single = found.report, found.table, len(found.table.columns) == 1
     what = report.results.measure.describe(report.sweep)
     figures = tuple(table_figures(found))
     drawn = (Heading("Figures"), Pictures(figures)) if figures else ()
@@ -133,7 +128,7 @@ def _table_section(report: Report, found: TableReport, strip: Strip) -> Section:
         anchor=f"table-{table.name}",
         number=table.name,
         caption=f"{table.title}. {what[0].upper()}{what[1:]}; mean ± SD over seeds."
-        + ("" if single or found.scale.other_classes else " In parentheses, the paper."),
+        + ("" if single or report.scale.other_classes else " In parentheses, the paper."),
         blocks=(
             Only(LATEX if len(report.tables) == 1 else ALL, (strip,)),
             Bullets((*findings(found), *remarks(found))),
@@ -154,11 +149,11 @@ def _as_printed(found: TableReport) -> Grid:
 
     def entry(reference: str) -> Measured:
         cell = found.cells[reference]
-        badges = [_badge(found, cell)]
+        badges = [_badge(cell)]
         if cell.level.kind:
             badges.append(Badge(cell.level.kind))
         printed = "" if cell.printed is None else number(cell.printed)
-        return Measured(measured(cell), printed, tuple(badges), cell.links)
+        return Measured(measured(cell), printed, tuple(badges))
 
     group = "" if len(table.columns) == 1 else table.column_name
     columns = tuple(Column(name, group=group, align="center") for name in table.columns)
@@ -185,12 +180,12 @@ def _evidence(found: TableReport) -> tuple[Block, ...]:
     has none, as it shows the paper's layout.
     """
     paper = Column("paper")
-    if found.scale.other_classes:
+    if found.report.scale.other_classes:
         paper = Column("paper, on VOC", short="paper (VOC)", faint=True)
     of_cells: list[Figure] = [
         (paper, lambda cell: number(cell.paper)),
         (Column("measured: mean ± SD", short="measured"), measured),
-        (Column("verdict", align="left"), partial(_badge, found)),
+        (Column("verdict", align="left"), _badge),
         (Column("seeds"), lambda cell: f"{len(cell.values)} of {len(cell.trials)}"),
         (on_pages("95 % over seeds"), lambda cell: interval(cell.seed_interval)),
         (on_pages("95 % over images"), lambda cell: interval(cell.image_interval)),
@@ -220,9 +215,9 @@ _DIFFERENCES: tuple[Figure, ...] = (
         Column("95 % over seeds"),
         lambda cell: interval(cell.evidence.differences.interval, sign=True),
     ),
-    (on_pages("95 % over images"), lambda cell: interval(cell.image_difference, sign=True)),
+    (on_pages("95 % over images"), lambda cell: interval(cell.over_images[0], sign=True)),
     (on_pages("better, over seeds"), lambda cell: probability(cell.evidence.differences.above)),
-    (on_pages("better, over images"), lambda cell: probability(cell.above_over_images)),
+    (on_pages("better, over images"), lambda cell: probability(cell.over_images[1])),
 )
 
 
@@ -254,7 +249,7 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
     for cell in found.cells.values():
         parts = []
         if cell.verdict:
-            parts.append(f"{named(cell.verdict.word, found.scale)}: {cell.verdict.reason}")
+            parts.append(f"{named(cell.verdict.word, found.report.scale)}: {cell.verdict.reason}")
         if cell.level.reason:
             parts.append(f"Level or shape: {cell.level.reason}")
         if parts:
@@ -291,7 +286,7 @@ def _closing_section(report: Report) -> Section:
     facts = closing(report)
     blocks: list[Block] = [] if "Failed trials" in facts else [Text("No trial failed.")]
     for heading, found in facts.items():
-        asked = heading != "Provenance" or any("MIXED" in value for _, value in found.rows)
+        asked = heading != "Provenance" or any("MIXED" in item for item in found.items)
         blocks.append(Only(ALL if asked else ALL - TERMINAL, (Heading(heading), found)))
     title = "Provenance and costs"
     return Section(title, title, "provenance", tuple(blocks), formats=ALL - LATEX)
@@ -300,11 +295,11 @@ def _closing_section(report: Report) -> Section:
 # Words on a cell
 
 
-def _badge(found: TableReport, cell: CellReport) -> Badge:
+def _badge(cell: CellReport) -> Badge:
     """Return a cell's verdict, worded for the scale of the runs, on its colour."""
     if cell.verdict is None:
         return Badge(verdict_word(cell))
-    return Badge(named(cell.verdict.word, found.scale), TONES[cell.verdict.word])
+    return Badge(named(cell.verdict.word, cell.table.report.scale), TONES[cell.verdict.word])
 
 
 def measured(cell: CellReport) -> str:

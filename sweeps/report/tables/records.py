@@ -4,14 +4,16 @@ from collections.abc import Mapping
 
 from sweeps.evidence.seeds import Interval
 from sweeps.report.document import DASH
-from sweeps.report.tables.model import CellReport, Report
+from sweeps.report.tables.model import CellReport
 from sweeps.report.words import mean_sd
 
 
-def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
+def record(table: str, cell: CellReport) -> dict[str, object]:
     """Return the figures of a cell by the name of their column."""
+    report = cell.table.report
     sweep, base, evidence = report.sweep, report.sweep.base, cell.evidence
     differences = evidence.differences
+    image_difference, above_over_images = cell.over_images
     mean, sd = mean_sd(cell.scores)
     found: dict[str, object] = {
         "table": table,
@@ -31,7 +33,7 @@ def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
         "difference": differences.mean,
         "difference_sd": differences.sd,
         **_ends("difference_seed", differences.interval),
-        **_ends("difference_image", cell.image_difference),
+        **_ends("difference_image", image_difference),
         "p_holm": evidence.holm_p,
         "seeds_to_resolve_paper": evidence.seeds_needed,
         "verdict": verdict_word(cell),
@@ -56,7 +58,7 @@ def record(report: Report, table: str, cell: CellReport) -> dict[str, object]:
         "level_or_shape": level_word(cell),
         "level_or_shape_reason": cell.level.reason,
         "above_baseline_seeds": differences.above,
-        "above_baseline_images": cell.above_over_images,
+        "above_baseline_images": above_over_images,
     }
 
 

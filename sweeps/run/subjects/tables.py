@@ -158,11 +158,12 @@ class DrivenSweep(Subject):
 
     def report(self) -> list[str]:
         """Write the report, and attach it to the sweep's MLflow run."""
+        from sweeps.report.tables.answer import answer
         from sweeps.report.tables.document import write_report
         from sweeps.track.runs.sweep import verdict_counts
 
         report = write_report(self.sweep, self.store)
-        answers = [f"{said.question} {said.answer}" for said in report.answers]
+        answers = [f"{said.question} {said.answer}" for said in map(answer, report.tables)]
         *remarks, where = self.attach(self.folder / self.page, verdict_counts(report))
         again = command("sweeps", "report", *self.named)
         return [*answers, *remarks, f"{where}; `{again}` prints it"]

@@ -69,11 +69,10 @@ class SweepRuns(Tracked):
         super().__init__(store, sweep.name, sweep, sweep.describe(), f"run {tables}")
         self.sweep = sweep
         self.params = {"tables": tables, "seeds": sweep.num_seeds, **sweep.base.flat()}
-        self.addresses = store.sweep(sweep.name) / "mlflow.json"
 
     def report_says(self) -> Summary:
         """Return the number of cells per verdict."""
-        from sweeps.report.tables.build import build_report
+        from sweeps.report.tables.model import build_report
 
         return verdict_counts(build_report(self.sweep, self.store))
 
