@@ -15,9 +15,9 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from PIL import Image
-from sweeps.report.tables.pictures.gallery import FILE
 
 from sweeps.plan.sweep import Sweep, load_sweep, report_folder
+from sweeps.report.tables.pictures import FILE
 from sweeps.store.store import Store, open_store
 from wsss.basics.errors import explained
 from wsss.evaluation.mosaic import CELL_INCHES, TITLE_INCHES
