@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -190,7 +191,7 @@ def test_small_archives_become_a_data_set_of_what_is_needed_without_a_problem(
     left_out = ("SegmentationObject", "ImageSets/Main")
     wanted = {name: text for name, text in archives.voc.items() if not name.startswith(left_out)}
     wanted |= {masks[name]: wanted[f"SegmentationClass/{name}.png"] for name in (A, B, C, D)}
-    made = {masks[E], masks[F], "ImageSets/Segmentation/train_aug.txt", "prepared.json"}
+    made = {masks[E], masks[F], "ImageSets/Segmentation/train_aug.txt"}
     assert found.keys() == wanted.keys() | made
     assert {name: found[name] for name in wanted} == wanted
     for name in (E, F):
@@ -252,7 +253,13 @@ def test_a_second_call_reads_no_archive_and_changes_nothing(
 @pytest.mark.parametrize("is_done", [True, False])
 @pytest.mark.parametrize(
     ("name", "call"),
-    [("extract", 1), ("convert_masks", 1)] + [("_write_marker", call) for call in (1, 2, 3, 4)],
+    [
+        ("extract", 1),
+        ("put_in_place", 1),
+        ("extract", 2),
+        ("convert_masks", 1),
+        ("_prepare_sbd", 1),
+    ],
 )
 def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
     tmp_path: Path,
@@ -275,7 +282,7 @@ def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
         with pytest.raises(Break):
             prepare(root, archives)
     assert [p.name for p in tmp_path.rglob("*.part")] == []
-    assert not root.exists() or (root / "prepared.json").exists()  # whole and marked, or not at all
+    assert not root.exists() or VocDataset(root).image_ids("val") == [C, D]  # whole, or not at all
     prepare(root, archives)
     assert tree(root) == tree(whole)
 
@@ -360,22 +367,12 @@ def test_two_calls_at_a_time_and_a_drive_without_locks_are_refused(
     assert "this drive has no locks" in refused(tmp_path / "voc", archives)
 
 
-@pytest.mark.parametrize(
-    ("rel", "content", "told"),
-    [
-        ("letter.txt", "dear", "name an empty folder"),
-        ("prepared.json", "", "not JSON"),
-        ("prepared.json", '{"version": 99, "steps": {}}', "of another version; delete it"),
-    ],
-)
-def test_a_file_in_the_way_is_refused_and_left(
-    tmp_path: Path, archives: Archives, rel: str, content: str, told: str
-) -> None:
+def test_a_file_in_the_way_is_refused_and_left(tmp_path: Path, archives: Archives) -> None:
     (root := tmp_path / "voc").mkdir()
-    (root / rel).write_text(content)
-    assert told in refused(root, archives)
-    assert tree(root) == {rel: content.encode()}
-    (root / rel).unlink()
+    (letter := root / "letter.txt").write_text("dear")
+    assert "name an empty folder" in refused(root, archives)
+    assert tree(root) == {"letter.txt": b"dear"}
+    letter.unlink()
     assert prepare(root, archives).done == ["voc", "sbd"]
 
 
@@ -399,6 +396,18 @@ def test_what_is_made_from_sbd_replaces_nothing_in_a_folder_unpacked_by_hand(
     Path(message.partition(": ")[0]).rename(tmp_path / "away")
     assert prepare(root, archives).done == ["sbd"]
     assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
+
+
+def test_masks_and_list_that_somebody_else_made_are_taken_as_they_are(
+    tmp_path: Path, archives: Archives
+) -> None:
+    root, whole = tmp_path / "voc", tmp_path / "whole"
+    prepare(whole, archives)
+    shutil.copytree(whole, root)
+    (root / f"SegmentationClassAug/{E}.png").write_bytes(b"another opinion")
+    before = tree(root)
+    assert prepare(root, archives).kept == ["voc", "sbd"]
+    assert tree(root) == before
 
 
 def test_what_cannot_be_prepared_is_refused_before_anything_is_downloaded(

@@ -1,8 +1,8 @@
 """Turns the public archives of VOC 2012 and SBD into one folder in VOC layout, with train_aug.
 
 Three steps: `voc` (pictures, masks, lists), `sbd` (SegmentationClassAug, train_aug.txt) and, if
-asked for, `test`. Each works in a temporary folder on the same disk, renames its result into place,
-and adds itself to `prepared.json` last; a step that is listed there is not done again.
+asked for, `test`. Each works in a temporary folder on the same disk, and renames its result into
+place; a step whose last file or folder is there is not done again.
 """
 
 import os
@@ -15,7 +15,6 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from wsss.basics.files import read_json, write_json
 from wsss.basics.printable import counted
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
@@ -32,8 +31,6 @@ from wsss.data.prepare.archives import (
 from wsss.data.prepare.sbd import MaskJob, convert_masks, read_id_list
 from wsss.data.voc import VocDataset
 
-MARKER = "prepared.json"
-VERSION = 1
 LISTS, MASKS = "ImageSets/Segmentation", "SegmentationClassAug"
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 VOC_MEMBER = re.compile(
@@ -52,7 +49,7 @@ class Prepared:
     root: Path
     done: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    """Steps that an earlier call had finished."""
+    """Steps whose results were there: of an earlier call, or unpacked by hand."""
 
     def describe(self) -> str:
         """Return the splits, one a line, and what was done."""
@@ -73,34 +70,30 @@ def prepare_voc(
     Raises DataError, with file and remedy, for an archive that cannot be obtained, is not the known
     one, unsafe or incomplete, and for a folder that holds something else. Downloads are kept.
     """
-    steps: dict[str, Callable[[PrepareRequest, Path, Progress], None]] = {
-        "voc": _prepare_voc,
-        "sbd": _prepare_sbd,
-        "test": _prepare_test,
+    root, result = request.root, Prepared(request.root)
+    steps: dict[str, tuple[Callable[[PrepareRequest, Path, Progress], None], list[str]]] = {
+        "voc": (_prepare_voc, ["JPEGImages"]),
+        "sbd": (_prepare_sbd, [f"{LISTS}/train_aug.txt", MASKS]),
+        "test": (_prepare_test, [f"{LISTS}/test.txt"]),
     }
+    """Step -> what does it, and what is there when it is done."""
     if not (request.with_test or "test" in request.archives):
         del steps["test"]
-    root, result = request.root, Prepared(request.root)
     with alone(root, "wsss data prepare"):
-        finished = _read_marker(root)
-        if (root / "JPEGImages").is_dir():
-            finished.setdefault("voc", "unpacked by hand")
-        if not (root / MASKS).is_dir():
-            finished.pop("sbd", None)  # a killed call marks it and does not come to the masks
-        result.kept = [name for name in steps if name in finished]
+        result.kept = [
+            name for name, (_, made) in steps.items() if all((root / m).exists() for m in made)
+        ]
         for name in result.kept:  # of a call that was killed when its step was done
             shutil.rmtree(root / f".{name}.part", ignore_errors=True)
-        todo = {name: step for name, step in steps.items() if name not in finished}
+        todo = [name for name in steps if name not in result.kept]
         if todo:
             sources = sources or public_sources()  # imports torchvision, which takes seconds
             check_files(request, sources, todo)
         if "voc" in todo and not is_vacant(root):
             raise DataError(f"{root}: holds other files but no JPEGImages; name an empty folder")
-        for name, step in todo.items():
+        for name in todo:
             archive = obtain(name, (sources or {})[name], request, progress)
-            step(request, archive, progress)
-            finished[name] = archive.name
-            _write_marker(root, finished)
+            steps[name][0](request, archive, progress)
             result.done.append(name)
     return result
 
@@ -116,8 +109,6 @@ def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> 
             _require_official(split, ids, request)
             for folder, ending in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
                 _require_files(archive, building, [f"{folder}/{i}.{ending}" for i in ids])
-        # With its marker, so that the folder appears complete and marked in one rename.
-        _write_marker(building, {"voc": archive.name})
         put_in_place(building, root)
 
 
@@ -153,8 +144,7 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
         os.sync()  # before anything gets its name
         if not list_path.exists():
             partial.replace(list_path)
-        _write_marker(root, _read_marker(root) | {"sbd": archive.name})
-        masks.rename(target)  # last: masks without a mark are somebody else's
+        masks.rename(target)  # last: masks without the list are somebody else's
 
 
 def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
@@ -201,17 +191,3 @@ def _unpacked(
         require_space(folder.parent, archive.stat().st_size, f"the content of {archive.name}")
         extract(archive, building, wanted, progress=progress)
         yield building
-
-
-def _read_marker(root: Path) -> dict[str, str]:
-    path = root / MARKER
-    if not path.exists():
-        return {}
-    match read_json(path):
-        case {"version": version, "steps": dict(steps)} if version == VERSION:
-            return steps
-    raise DataError(f"{path}: damaged, or of another version; delete it and prepare again")
-
-
-def _write_marker(root: Path, steps: Mapping[str, str]) -> None:
-    write_json(root / MARKER, {"version": VERSION, "steps": dict(steps)})
