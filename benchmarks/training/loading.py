@@ -97,7 +97,7 @@ def irn_batch(samples: list[Sample], train: TrainConfig, rng: np.random.Generato
 def crops_against_irn(samples: list[Sample]) -> None:
     train = RunConfig().train
     crops = CropDataset(samples, 20, train, rng_seed=0)
-    assert_equal_crops(crops)
+    assert_equal_crops(crops, train)
     rng, starts = np.random.default_rng(0), itertools.count(step=BATCH)
 
     def batch() -> CropBatch:
@@ -120,7 +120,7 @@ def crops_against_irn(samples: list[Sample]) -> None:
     faster(f"{name}, normalised", ready, peer, rounds=ROUNDS)
 
 
-def assert_equal_crops(crops: CropDataset) -> None:
+def assert_equal_crops(crops: CropDataset, train: TrainConfig) -> None:
     ramp = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
     theirs = torch.from_numpy(float_normalise(ramp)).permute(2, 0, 1)[None]
     ours = normalise(torch.from_numpy(ramp).permute(2, 0, 1)[None])
@@ -129,7 +129,7 @@ def assert_equal_crops(crops: CropDataset) -> None:
         pixels, box, _ = crops[0, index]
         ours = network_inputs(pixels[None], box[None], RunConfig().views)[0, 0]
         rng = np.random.default_rng([0, CROP_STREAM, 0, index])
-        theirs = torch.from_numpy(irn_crop(sample, crops.train, rng).copy())
+        theirs = torch.from_numpy(irn_crop(sample, train, rng).copy())
         assert (ours - theirs).abs().max() <= 2.01 / 255 / min(IMAGENET_STD)
 
 

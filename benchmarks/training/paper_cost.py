@@ -19,7 +19,7 @@ from benchmarks.training.train_step import operations
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import TABLES
 from wsss.config import LabelsConfig, NetworkConfig, RunConfig
-from wsss.gpu_check.sections.hours import NUM_SCORED, NUM_TRAIN
+from wsss.gpu_check.sections.speed import NUM_SCORED, NUM_TRAIN
 from wsss.gpu_check.trainings import NUM_CLASSES
 from wsss.networks.cam_net import CamNet
 from wsss.presets import PAPER

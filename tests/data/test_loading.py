@@ -86,7 +86,7 @@ class Parents(Crops):
     """
 
     def __init__(self) -> None:
-        super().__init__([], crop_size=8, rng_seed=0)
+        super().__init__([], crop_size=8, rng_seed=0, plan=plan_crop)
 
     def __len__(self) -> int:
         return 4

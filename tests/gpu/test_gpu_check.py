@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from wsss.data.pictures.mask import write_label_png
 from wsss.gpu_check import __main__ as command
 from wsss.gpu_check.bench import Bench, InferenceSpeed, LoadingSpeed, StepSpeed
 from wsss.gpu_check.page import WIDTH, Section, render
-from wsss.gpu_check.sections import equality, images
+from wsss.gpu_check.sections import equality, speed
 from wsss.gpu_check.sections.equality import (
     DISTINCT,
     Case,
@@ -37,13 +36,6 @@ from wsss.gpu_check.sections.equality import (
     furthest,
     one_step,
 )
-from wsss.gpu_check.sections.hours import NUM_SEEDS, TRAININGS, hours_of_tables, project
-from wsss.gpu_check.sections.images import (
-    judge_loading,
-    loading_rate,
-    measure_inference,
-    measure_loading,
-)
 from wsss.gpu_check.sections.real_training import (
     Resumed,
     Trained,
@@ -51,7 +43,17 @@ from wsss.gpu_check.sections.real_training import (
     judge_training,
     train_for_real,
 )
-from wsss.gpu_check.sections.steps import CANNOT_RUN, judge_waits, waits_of
+from wsss.gpu_check.sections.speed import (
+    CANNOT_RUN,
+    NUM_SEEDS,
+    TRAININGS,
+    hours_of_tables,
+    judge_loading,
+    loading_rate,
+    measure_inference,
+    measure_loading,
+    project,
+)
 from wsss.gpu_check.trainings import CELLS, PARTS, cam_case, read_weights
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER, PRESETS, TINY
@@ -338,28 +340,6 @@ def test_weights_are_recognised_by_their_backbone(tmp_path: Path) -> None:
 # Speed, loading, resuming, hours
 
 
-def test_waiting_for_the_gpu_is_found_where_it_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    mode = ["default"]
-    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda new: mode.__setitem__(0, new))
-
-    def waits() -> None:
-        if mode[0] == "warn":
-            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
-            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
-
-    places = waits_of(waits)
-    assert all(place.startswith("tests/gpu/test_gpu_check.py:") for place in places)
-    assert len(places) == 2
-    assert waits_of(lambda: None) == []
-    assert mode == ["default"]
-    section = new_section()
-    for name, found in (("F3", places), ("B0", [])):
-        judge_waits(name, found, section)
-    waiting, free = section.lines()
-    assert (waiting.verdict, free.verdict) == ("LOOK", "PASS")
-    assert places[0] in waiting.found
-
-
 def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
     def step_speed() -> StepSpeed:
         raise NoMemoryError("16 images do not fit the GPU's memory")
@@ -409,7 +389,7 @@ def test_a_data_set_of_few_pictures_and_more_classes_than_vocs_is_no_fault(
     (data / "ImageSets/Segmentation/train.txt").write_text("28\n29\n30\n")
     (data / "classes.txt").write_text("".join(f"class {n}\n" for n in range(1, 31)))
     bench = bench_of(data / "out", f"--data={data}")
-    monkeypatch.setattr(images, "WORKERS", (0,))
+    monkeypatch.setattr(speed, "WORKERS", (0,))
     for measure in (measure_loading, measure_inference, train_for_real):
         measure(bench, section := new_section())
         assert "FAIL" not in [line.verdict for line in section.lines()]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wsss.gpu_check.__main__ import main
-from wsss.gpu_check.trainings import CELLS, cam_case
+from wsss.gpu_check.trainings import CELLS, cam_case, other_cases
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
 from wsss.training.execution import Execution
@@ -21,11 +21,23 @@ pytestmark = [
 GPU = torch.device("cuda")
 
 
-def test_the_check_finds_no_fault_and_no_step_that_waits(tmp_path: Path) -> None:
+def test_the_check_finds_no_fault(tmp_path: Path) -> None:
     assert main(["--small", "--preset=short", "--minutes=30", f"--out={tmp_path}"]) == 0
     found = json.loads((tmp_path / "gpu_check.json").read_text())["sections"]
-    assert not any(found["speed"]["waits"].values())
     assert not found["equality"]["skipped"]
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.parametrize("name", ["B0", "F3", "DeepLab", "affinity network"])
+def test_no_step_waits_for_the_gpu(name: str) -> None:
+    base = apply_overrides(SHORT, {"train.crop_size": 128, "train.batch_size": 2})
+    cams = {cell: cam_case(apply_overrides(base, own), {}) for cell, own in CELLS.items()}
+    step, batch = (cams | other_cases("short", 128, {}))[name].warm(GPU, "tf32")
+    torch.cuda.set_sync_debug_mode("error")  # raises where the host would wait
+    try:
+        step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss() -> None:
@@ -33,10 +45,10 @@ def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss
     training = cam_case(config, {})
 
     def stepped(execution: Execution) -> tuple[Any, torch.Tensor, int]:
-        step, batch = training.step(training.build(), GPU, "fp32", execution), training.pinned(GPU)
+        step = training.step(training.build(), GPU, "fp32", execution)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        values = step(batch).cpu()
+        values = step(training.batch).cpu()
         return step, values, torch.cuda.max_memory_allocated()
 
     step, values, peak = stepped(Execution())

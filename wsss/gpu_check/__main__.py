@@ -20,11 +20,9 @@ from wsss.data.voc import VocDataset
 from wsss.gpu_check.bench import DRAWN, NUM_ENLARGED, Bench, enlarged, split_of
 from wsss.gpu_check.page import Section, section_text, write
 from wsss.gpu_check.sections.equality import check_equality
-from wsss.gpu_check.sections.hours import project
-from wsss.gpu_check.sections.images import measure_inference, measure_loading
 from wsss.gpu_check.sections.machine import look_at_machine
 from wsss.gpu_check.sections.real_training import train_for_real
-from wsss.gpu_check.sections.steps import measure_steps
+from wsss.gpu_check.sections.speed import measure_inference, measure_loading, measure_steps, project
 from wsss.gpu_check.trainings import read_weights
 from wsss.presets import PRESETS
 

@@ -29,7 +29,7 @@ class StepSpeed:
     micro_batch: int
     """Images per forward."""
     images_per_second: float
-    """Of the data set (each is forwarded once per view): median of several rounds of steps."""
+    """Of the data set (each is forwarded once per view): mean over `Bench.seconds`."""
     peak_gib: float = 0.0
     """Most memory that torch held on the GPU; 0 on a CPU."""
 
@@ -84,10 +84,6 @@ class Bench:
     def seconds(self) -> float:
         """For each speed that is measured."""
         return 0.5 if self.small else 2.5
-
-    def step(self, cell: str, precision: str) -> StepSpeed | None:
-        """Return a measured step; None if it was not measured."""
-        return next((s for s in self.steps if (s.cell, s.precision) == (cell, precision)), None)
 
 
 def split_of(dataset: VocDataset, *names: str) -> str:

@@ -6,8 +6,8 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 from pydantic_core import to_json
 
@@ -42,7 +42,8 @@ Part = TypeVar("Part")
 """What a part of a section measures."""
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True)
+class Line:
     """One judgement of the page."""
 
     verdict: Verdict
@@ -137,7 +138,7 @@ def write(bench: Bench, sections: Sequence[Section], progress: str, seconds: flo
     found = {
         "options": {name: getattr(bench, name) for name in OPTIONS},
         "seconds": round(seconds, 1),
-        "lines": {one.name: [line._asdict() for line in one.lines()] for one in sections},
+        "lines": {one.name: one.lines() for one in sections},
         "sections": {one.name: one.numbers | {"skipped": one.skipped} for one in sections},
     }
     with whole_or_absent(bench.out / "gpu_check.json") as partial:
@@ -152,8 +153,11 @@ def render(device: str, progress: str, sections: Sequence[Section]) -> str:
     lines = [(n, line) for n, one in enumerate(sections, start=1) for line in one.lines()]
     counted = Counter(line.verdict for _, line in lines)
     judged = ", ".join(f"{counted[v]} {v}" for v in ("FAIL", "LOOK", "PASS", "SKIP"))
-    to_do = (f"{v}  section {n}, {what}: {found}" for n, (v, what, found, *_) in lines if v in BAD)
-    attention = "".join("\n  " + textwrap.shorten(text, WIDTH - 2) for text in to_do)
+    attention = "".join(
+        "\n  " + textwrap.shorten(f"{o.verdict}  section {n}, {o.what}: {o.found}", WIDTH - 2)
+        for n, o in lines
+        if o.verdict in BAD
+    )
     parts = [
         f"Is everything correct and fast on this device? ({device})",
         f"{judged}; {progress}",
@@ -184,13 +188,12 @@ def line_text(line: Line) -> str:
 
 def table_text(records: Sequence[Any], note: str) -> str:
     """Return the records' fields in aligned columns, under a note."""
-    names = [column.name for column in fields(records[0])]
-    lines = [[name.replace("_", " ") for name in names]]
-    lines += [[_shown(getattr(record, name)) for name in names] for record in records]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    header = [name.replace("_", " ") for name in vars(records[0])]
+    lines = [header, *(list(map(_shown, vars(record).values())) for record in records)]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
     rows = (
-        "      " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-        for row in lines
+        "  ".join(["    ", name.ljust(first), *map(str.rjust, values, others)])
+        for name, *values in lines
     )
     return "\n".join(["", _wrapped("      ", note), *rows])
 

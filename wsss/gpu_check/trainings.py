@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from wsss.config import NetworkConfig, Precision, RunConfig, ViewsConfig
+from wsss.config import NetworkConfig, Precision, RunConfig, Settings, ViewsConfig
 from wsss.data.loading.batches import CropBatch
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import build_backbone
@@ -73,11 +74,13 @@ class TrainingCase:
 
     build: Callable[[], Any]
     """Makes the network, on the CPU and the same each time."""
-    settings: Callable[[Precision], Any]
+    settings: Settings
     step_of: Callable[..., Step]
     """Moves a network to a device and returns its step under the settings."""
     batch: CropBatch
     """On the CPU."""
+    precision: str = "precision"
+    """Name of that setting."""
 
     def step(
         self,
@@ -88,13 +91,17 @@ class TrainingCase:
     ) -> Step:
         """Move a network to a device; return its step there."""
         process = Process(device=device, execution=execution or Execution())
-        return self.step_of(model, self.settings(precision), process)
+        settings = apply_overrides(self.settings, {self.precision: precision})
+        return self.step_of(model, settings, process)
 
-    def pinned(self, device: torch.device) -> CropBatch:
-        """Return the batch as the loader does: in pinned memory for a GPU."""
-        if device.type != "cuda":
-            return self.batch
-        return CropBatch(*(part.pin_memory() for part in self.batch))
+    def warm(self, device: torch.device, precision: Precision) -> tuple[Step, CropBatch]:
+        """Return a new network's step that was taken twice, and its batch, pinned for a GPU."""
+        step, batch = self.step(self.build(), device, precision), self.batch
+        if device.type == "cuda":
+            batch = CropBatch(*(part.pin_memory() for part in batch))
+        for _ in range(2):  # the first loads kernels, and chooses the micro-batch
+            step(batch)
+        return step, batch
 
 
 def cam_case(config: RunConfig, weights: Weights) -> TrainingCase:
@@ -111,10 +118,7 @@ def cam_case(config: RunConfig, weights: Weights) -> TrainingCase:
             model.calibrate(network_inputs(batch.pixels[:2], batch.boxes[:2], config.views)[0])
         return model
 
-    def settings(precision: Precision) -> RunConfig:
-        return apply_overrides(config, {"train.precision": precision})
-
-    return TrainingCase(build, settings, CamStep, batch)
+    return TrainingCase(build, config, CamStep, batch, "train.precision")
 
 
 def other_cases(preset: str, crop: int, weights: Weights) -> dict[str, TrainingCase]:
@@ -129,13 +133,13 @@ def other_cases(preset: str, crop: int, weights: Weights) -> dict[str, TrainingC
     return {
         "DeepLab": TrainingCase(
             lambda: build_deeplab(deeplab, NUM_CLASSES, weights_file=file),
-            lambda precision: deeplab.model_copy(update={"precision": precision}),
+            deeplab,
             SegmentationStep,
             made_up_batch(2, crop + 1, label_maps=True),
         ),
         "affinity network": TrainingCase(
             lambda: build_affinity_net(network, walk, weights_file=own_file),
-            lambda precision: walk.model_copy(update={"precision": precision}),
+            walk,
             AffinityStep,
             made_up_batch(2, crop, label_maps=True),
         ),
@@ -147,19 +151,19 @@ def made_up_batch(size: int, crop: int, *, label_maps: bool = False) -> CropBatc
 
     label_maps: targets are label maps [B, S, S], else image-level labels [B, K].
     """
-    generator = torch.Generator().manual_seed(0)
-    blots = torch.rand(size, 3, 5, 5, generator=generator) * 200
-    pixels = nn.functional.interpolate(blots, size=(crop, crop), mode="bilinear")
-    pixels = (pixels + 55 * torch.rand(pixels.shape, generator=generator)).to(torch.uint8)
-    end = crop - crop // 8
+    generator, end = torch.Generator().manual_seed(0), crop - crop // 8
+    blots = F.interpolate(
+        200 * torch.rand(size, 3, 5, 5, generator=generator), crop, mode="bilinear"
+    )
+    pixels = (blots + 55 * torch.rand(blots.shape, generator=generator)).to(torch.uint8)
     pixels[:, :, end:] = 0
-    boxes = torch.tensor([[0, 0, end, crop]] * size)
     if label_maps:
-        cells = torch.randint(0, 4, (size, 1, 6, 6), generator=generator).float()
-        targets = nn.functional.interpolate(cells, size=(crop, crop), mode="nearest")[:, 0]
-        targets = torch.where(targets == 3, 255, targets).to(torch.uint8)
+        cells = torch.randint(0, 4, (size, 1, 6, 6), generator=generator, dtype=torch.uint8)
+        targets = F.interpolate(cells, crop)[:, 0]
+        targets[targets == 3] = 255
         targets[:, end:] = 255
     else:
         targets = (torch.rand(size, NUM_CLASSES, generator=generator) < 0.1).float()
         targets[:, 0] = 1
+    boxes = torch.tensor([[0, 0, end, crop]] * size)
     return CropBatch(pixels.contiguous(memory_format=torch.channels_last), boxes, targets)

@@ -5,6 +5,7 @@ size, h w feature size, M pairs of near pixels.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,11 +155,8 @@ class AffinityCrops(Crops):
     def __init__(
         self, samples: list[Sample], label_maps: LabelMaps, train: TrainConfig, *, rng_seed: int
     ) -> None:
-        super().__init__(samples, train.crop_size, rng_seed)
-        self.label_maps, self.train = label_maps, train
-
-    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
-        return plan_crop(width, height, self.train, rng)
+        super().__init__(samples, train.crop_size, rng_seed, partial(plan_crop, train=train))
+        self.label_maps = label_maps
 
     def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
         labels = torch.from_numpy(self.label_maps(self.samples[index]))

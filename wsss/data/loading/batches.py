@@ -5,7 +5,8 @@ only. Rank r of R takes the r-th slice of every global batch, so a run on four w
 run on one sees. Legend: B batch on this rank, K classes, S crop size, H W image size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +47,18 @@ class CropBatch(NamedTuple):
 
 
 class Crops(Dataset[Item]):
-    """Training crops, indexed by (epoch, image index). Loading processes get a pickled copy."""
+    """Training crops, indexed by (epoch, image index). Loading processes get a pickled copy.
+
+    plan: draws a crop of an image, given its width and height in pixels, and `rng`.
+    """
 
     batch_size_setting = "train.batch_size"
     """Its name, for errors."""
 
-    def __init__(self, samples: list[Sample], crop_size: int, rng_seed: int) -> None:
-        self.samples, self.crop_size, self.rng_seed = samples, crop_size, rng_seed
+    def __init__(
+        self, samples: list[Sample], crop_size: int, rng_seed: int, plan: Callable[..., CropPlan]
+    ) -> None:
+        self.samples, self.crop_size, self.rng_seed, self.plan = samples, crop_size, rng_seed, plan
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -63,13 +69,9 @@ class Crops(Dataset[Item]):
         image = read_image(self.samples[index].image_path)
         height, width = image.shape[1:]
         rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
-        plan = self._plan(width, height, rng)
+        plan = self.plan(width, height, rng=rng)
         target = self._target(index, (width, height), plan)
         return cut_crop(image, plan, self.crop_size), torch.tensor(plan.box), target
-
-    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
-        """Draw a crop of an image of this size."""
-        raise NotImplementedError
 
     def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
         """Return the target of the planned crop of an image of `size` (width, height)."""
@@ -82,11 +84,8 @@ class CropDataset(Crops):
     def __init__(
         self, samples: list[Sample], num_classes: int, train: TrainConfig, *, rng_seed: int
     ) -> None:
-        super().__init__(samples, train.crop_size, rng_seed)
-        self.num_classes, self.train = num_classes, train
-
-    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
-        return plan_crop(width, height, self.train, rng)
+        super().__init__(samples, train.crop_size, rng_seed, partial(plan_crop, train=train))
+        self.num_classes = num_classes
 
     def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
         target = torch.zeros(self.num_classes)
@@ -111,18 +110,15 @@ class LabelledCrops(Crops):
         *,
         remedy: str = REPLACE,
     ) -> None:
-        super().__init__(samples, config.crop_size, config.rng_seed)
-        self.label_maps, self.num_classes, self.config = label_maps, num_classes, config
-        self.remedy = remedy
+        plan = partial(plan_labelled_crop, config=config)
+        super().__init__(samples, config.crop_size, config.rng_seed, plan)
+        self.label_maps, self.num_classes, self.remedy = label_maps, num_classes, remedy
         missing = [path for path in label_maps if not path.is_file()]
         if missing:
             raise DataError(
                 f"{missing[0]}: missing, {len(missing)} of {len(label_maps)} label maps in all; "
                 "write one for every image of the split"
             )
-
-    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
-        return plan_labelled_crop(width, height, self.config, rng)
 
     def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
         path = self.label_maps[index]

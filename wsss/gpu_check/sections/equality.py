@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from wsss.config import LabelsConfig, RunConfig
+from wsss.config import LabelsConfig, NetworkConfig, RunConfig
 from wsss.gpu_check.bench import Bench
 from wsss.gpu_check.page import Section, Verdict
 from wsss.gpu_check.trainings import (
@@ -26,15 +26,12 @@ from wsss.gpu_check.trainings import (
     other_cases,
 )
 from wsss.labels.infer import multi_scale_cams
-from wsss.labels.refine.pamr import pamr
 from wsss.labels.segment import multi_scale_probs
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import DeepLab
-from wsss.networks.parts.association import associate
-from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, PRESETS
-from wsss.segmentation_config import DeepLabConfig, PamrConfig
+from wsss.segmentation_config import DeepLabConfig
 from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")
@@ -144,21 +141,21 @@ def compare(case: Case, device: torch.device) -> Difference:
 
 
 def furthest(found: Results, expected: Results) -> tuple[float, str]:
-    """Return the largest relative difference, and of which result; nan counts as the largest."""
-    gradients = [float(one.norm()) for name, one in expected.items() if name.startswith(GRADIENT)]
-    floor = SMALLEST_SHARE * max(gradients, default=0)
+    """Return the largest relative difference, and of which result; nan counts as the largest.
+
+    Of tensors of equal shapes: the norm of their difference, divided by the expected one's norm; a
+    gradient's norm counts as SMALLEST_SHARE of the largest gradient's at least.
+    """
+    norms = {name: float(one.norm()) for name, one in expected.items()}
+    gradients = {name: norm for name, norm in norms.items() if name.startswith(GRADIENT)}
+    floor = max(gradients.values(), default=0) * SMALLEST_SHARE
+    norms |= {name: max(norm, floor) for name, norm in gradients.items()}
     apart = {
-        name: distance(found[name], one, floor if name.startswith(GRADIENT) else 0)
+        name: float((found[name].double() - one.double()).norm()) / max(norms[name], 1e-30)
         for name, one in expected.items()
     }
     worst = max(apart, key=lambda name: (math.isnan(apart[name]), apart[name]))
     return apart[worst], worst
-
-
-def distance(found: Tensor, expected: Tensor, smallest_norm: float = 0) -> float:
-    """Return the norm of a difference relative to the expected tensor's, at least the smallest."""
-    difference = (found.double() - expected.double()).norm()
-    return float(difference) / max(float(expected.norm()), smallest_norm, 1e-30)
 
 
 def all_cases(bench: Bench) -> Iterator[Case]:
@@ -174,7 +171,9 @@ def all_cases(bench: Bench) -> Iterator[Case]:
         for cell, overrides in CELLS.items():
             yield cam(f"{preset} {cell}", config, overrides)
     many = CELLS["F3"] | {"train.crop_size": MANY_PIXELS, "train.batch_size": 1}
-    yield cam(f"tiny F3 of {MANY_PIXELS} px", PRESETS["tiny"], many)
+    for kind in get_args(NetworkConfig.model_fields["affinity"].annotation):
+        name = f"tiny F3 of {MANY_PIXELS} px, affinity {kind}"
+        yield cam(name, PRESETS["tiny"], many | {"network.affinity": kind})
     for preset in DISTINCT:
         for name, training in other_cases(preset, crop, bench.weights).items():
             yield step_case(f"{name} {preset}", training)
@@ -214,47 +213,28 @@ def one_step(training: TrainingCase, model: nn.Module, device: torch.device) -> 
     return results | {"optimiser's step": torch.cat(moves)}
 
 
-def map_case(
-    name: str, build: Callable[[], Any], infer: Callable[[Any, torch.device], Tensor]
-) -> Case:
-    """Return an inference as a case."""
-
-    def compute(model: nn.Module, device: torch.device) -> Results:
-        with products("fp32"), torch.inference_mode():
-            return {"maps": infer(model.to(device).eval(), device).cpu()}
-
-    return Case(name, build, compute, is_step=False)
-
-
 def inference_cases(bench: Bench) -> Iterator[Case]:
-    """Yield CAMs and label probabilities of every preset, PAMR and context association."""
+    """Yield the CAMs and the label probabilities of every preset as cases."""
     images = [image[:, :90].contiguous() for image in made_up_batch(2, 112).pixels]  # [3, 90, 112]
     classes = [tuple(range(NUM_CLASSES))] * len(images)
-    image, masks = images[0].float(), images[1].float() / 255
-    features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
 
-    def cams(labels: LabelsConfig, model: CamNet, device: torch.device) -> Tensor:
-        return torch.cat(multi_scale_cams(model, images, classes, labels, device=device))
+    @torch.inference_mode()
+    def cams(labels: LabelsConfig, model: CamNet, device: torch.device) -> Results:
+        found = multi_scale_cams(model.to(device).eval(), images, classes, labels, device=device)
+        return {"maps": torch.cat(found).cpu()}
 
-    def probs(config: DeepLabConfig, model: DeepLab, device: torch.device) -> Tensor:
-        return multi_scale_probs(model, images[0], config, device=device)
-
-    def associated(temperature: float | None, _: nn.Module, device: torch.device) -> Tensor:
-        return associate(features.to(device), temperature=temperature)
-
-    def refined(_: nn.Module, device: torch.device) -> Tensor:
-        return pamr(image.to(device), masks.to(device), PamrConfig())
+    @torch.inference_mode()
+    def probs(config: DeepLabConfig, model: DeepLab, device: torch.device) -> Results:
+        found = multi_scale_probs(model.to(device).eval(), images[0], config, device=device)
+        return {"maps": found.cpu()}
 
     small = {"train.crop_size": 64, "train.batch_size": 2, "labels.precision": "fp32"}
     for preset in PRESETS:
         config = apply_overrides(PRESETS[preset], CELLS["F3"] | small)
-        build = cam_case(config, bench.weights).build
-        yield map_case(f"CAMs of {preset} F3", build, partial(cams, config.labels))
+        build, compute = cam_case(config, bench.weights).build, partial(cams, config.labels)
+        yield Case(f"CAMs of {preset} F3", build, compute, is_step=False)
     for preset in DISTINCT:
         deeplab = DEEPLAB_PRESETS[preset].model_copy(update={"precision": "fp32"})
         build = other_cases(preset, 64, bench.weights)["DeepLab"].build
-        yield map_case(f"DeepLab {preset}, probabilities", build, partial(probs, deeplab))
-    yield map_case("PAMR", nn.Identity, refined)
-    for kind, temperature in (("ReLU", None), ("softmax", 0.1)):
-        name = f"context association of 32 x 32, {kind}"
-        yield map_case(name, nn.Identity, partial(associated, temperature))
+        name = f"DeepLab {preset}, probabilities"
+        yield Case(name, build, partial(probs, deeplab), is_step=False)

@@ -8,7 +8,7 @@ import torchvision
 
 from wsss.gpu_check.bench import Bench
 from wsss.gpu_check.page import Section
-from wsss.gpu_check.sections.steps import GIB
+from wsss.gpu_check.sections.speed import GIB
 from wsss.training.execution import usable_cpus
 
 
