@@ -117,23 +117,25 @@ def test_the_total_has_the_loss_under_its_weight_and_views_count_alike(views: bo
     settings = {"views.enhanced": views, "train.lambda_pc": 3.0, "transfer.ramp": 0.0}
     for kind in ("loss", "both"):
         _, terms = step_terms(kind, **settings)
-        assert terms["L_pc"] > 0
-        expected = terms["L_cls"] + 0.5 * (terms["L_s"] + terms["L_bs"]) + 3.0 * terms["L_pc"]
-        torch.testing.assert_close(terms["total"], expected)
+        assert terms["loss_pc"] > 0
+        expected = (
+            terms["loss_cls"] + 0.5 * (terms["loss_s"] + terms["loss_bs"]) + 3 * terms["loss_pc"]
+        )
+        torch.testing.assert_close(terms["loss"], expected)
     for kind in ("off", "module"):
-        assert "L_pc" not in step_terms(kind, **settings)[1]
+        assert "loss_pc" not in step_terms(kind, **settings)[1]
 
 
 def test_the_classification_trains_theta_and_the_loss_what_is_before_the_refinement() -> None:
     model, terms = step_terms("both")
     theta, backbone = model.correlation.parameters, model.backbone.parameters
     of_theta, of_classifier, *of_backbone = torch.autograd.grad(
-        terms["L_pc"], [*theta(), model.classifier.weight, *backbone()], retain_graph=True
+        terms["loss_pc"], [*theta(), model.classifier.weight, *backbone()], retain_graph=True
     )
     assert not of_theta.any()  # terms are in one tensor, hence 0 rather than None
     assert of_classifier.any()
     assert any(gradient.any() for gradient in of_backbone)
-    terms["L_cls"].backward()
+    terms["loss_cls"].backward()
     assert all(p.grad is not None and p.grad.any() for p in theta())
 
 

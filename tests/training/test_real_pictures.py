@@ -99,7 +99,7 @@ def test_a_short_training_beats_an_untrained_head_and_plain_background(
     with torch.no_grad():
         model.classifier.weight.zero_()
     background = pseudo_label_miou(dataset, model, config)  # no activation: all background
-    assert records[-1].prior_gap > 0.5
+    assert records[-1].means["prior_gap"] > 0.5
     assert background < 15
     assert trained > untrained + 5
     assert trained > background + 15

@@ -33,9 +33,10 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.overrides import apply_overrides
-from wsss.training.cam import EpochRecord, build_cam_net, label_prior, train_cam
+from wsss.training.cam import build_cam_net, label_prior, train_cam
 from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.diagnosis.probe import ProbeOptions, ProbeResult, probe
+from wsss.training.loop import EpochSummary
 from wsss.training.process import Process
 
 NEVER = PriorLimits(0, 0)
@@ -52,7 +53,7 @@ def losses_of_training(config: RunConfig, data: Path) -> list[float]:
     samples = VocDataset(data).samples("train_aug")
     model = build_cam_net(config, samples, 20)
     records = train_cam(model, config, samples, limits=NEVER)
-    steps = (record.step_losses for record in records if isinstance(record, EpochRecord))
+    steps = (record.step_losses for record in records if isinstance(record, EpochSummary))
     return list(chain.from_iterable(steps))
 
 

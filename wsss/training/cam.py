@@ -1,12 +1,11 @@
-"""Training of the CAM network, as a generator of one record per epoch.
+"""Training of the CAM network, as a generator of one summary per epoch.
 
 Legend: B batch on this rank, V views, K foreground classes.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,63 +26,17 @@ from wsss.training.diagnosis.learning import (
     PriorLimits,
     PriorWarning,
     PriorWatch,
-    figures_of,
     prior_gap,
 )
 from wsss.training.loop import EpochSummary, Forward, Moment, Reading, Step, Training, loader_for
 from wsss.training.optim import Poly, build_sgd
 from wsss.training.process import ALONE, Process
 
-PULLS = ("cls", "s", "bs", "cls_s", "cls_bs", "s_bs")
+PULLS = ("pulls cls", "pulls s", "pulls bs", "pulls cls_s", "pulls cls_bs", "pulls s_bs")
 PRODUCTS = ("g_cls^2", "g_s^2", "g_bs^2", "g_cls.g_s", "g_cls.g_bs", "g_s.g_bs")
 NUM_CALIBRATION_IMAGES = 32
 L_CLS = 1
 """Which of the terms of a step it is; the first one is the loss."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """The numbers of one epoch, averaged over its iterations and ranks."""
-
-    epoch: int
-    """1-based, out of config.train.epochs."""
-    loss: float
-    """L of Eq. 7, and the terms of `own_terms` under their weights."""
-    loss_cls: float
-    loss_s: float | None
-    """None without an adjusted view."""
-    loss_bs: float | None
-    grad_norm: float
-    """Mean over iterations, before clipping."""
-    lr: float
-    """Backbone's rate at the last iteration."""
-    prior_gap: float
-    """1 - L_cls / entropy of the label frequencies; 0 or less: nothing learnt beyond the prior."""
-    collapsed: float
-    """1.0 if prior_gap is below COLLAPSE_MARGIN, else 0.0; normal in the first epochs only."""
-    images_per_second: float
-    seconds: float
-    step_losses: list[float] = field(default_factory=list)
-    """L of every iteration."""
-    dead: dict[str, float] = field(default_factory=dict)
-    """By view: share of the present classes' maps without a positive value, in [0, 1]."""
-    area: dict[str, float] = field(default_factory=dict)
-    """By view: share of the pixels above .3 in the normalised maps of present classes."""
-    pulls: dict[str, float] = field(default_factory=dict)
-    """On the epoch's first batch, norms of the gradients on the CAMs of L_cls, lambda_s L_s and
-    lambda_bs L_bs (`cls`, `s`, `bs`) and their cosines (`cls_s`, `cls_bs`, `s_bs`); without an
-    adjusted view {}."""
-    own: dict[str, float] = field(default_factory=dict)
-    """`loss_<name>` of each loss of `own_terms`."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as it is stored, each `loss_<name>` beside the paper's losses."""
-        values = asdict(self)
-        return values | values.pop("own")
-
-    def metrics(self) -> dict[str, float]:
-        """Return the numbers of the epoch, without the steps and without unused terms."""
-        return figures_of(self.to_json())
 
 
 def build_cam_net(
@@ -113,12 +66,12 @@ def train_cam(
     process: Process = ALONE,
     checkpoints: CheckpointFolder | None = None,
     limits: PriorLimits | None = None,
-) -> Iterator[EpochRecord | PriorWarning]:
+) -> Iterator[EpochSummary | PriorWarning]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    A PriorWarning is yielded within an epoch, once L_cls fails one of the `limits`. Every rank of a
-    distributed run calls this with its own Process and an equal model. Raises NotLearningError
-    according to `limits`, and what `Training.run` raises.
+    The summaries are those of `judged`. A PriorWarning is yielded within an epoch, once L_cls fails
+    one of the `limits`. Every rank of a distributed run calls this with its own Process and an
+    equal model. Raises NotLearningError according to `limits`, and what `Training.run` raises.
     """
     training = cam_training(model, config, samples, process=process, checkpoints=checkpoints)
     prior = label_prior(config, samples, model.num_classes)
@@ -128,33 +81,31 @@ def train_cam(
             if warning := watch.look(float(found.values[L_CLS]), found.iteration):
                 yield warning
         else:
-            yield _epoch_record(found, config, prior)
+            yield judged(found, config, prior)
 
 
-def _epoch_record(found: EpochSummary, config: RunConfig, prior: float) -> EpochRecord:
-    means, views = found.means, ("original", *config.views.names)
-    adjusted = bool(config.views.names)
-    # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
-    products = [len(found.step_losses) * means[name] for name in PRODUCTS if adjusted]
-    gap = prior_gap(means["L_cls"], prior)
-    return EpochRecord(
-        epoch=found.epoch,
-        loss=means["total"],
-        loss_cls=means["L_cls"],
-        loss_s=means["L_s"] if adjusted else None,
-        loss_bs=means["L_bs"] if adjusted else None,
-        own={f"loss_{name}": means[f"L_{name}"] for name in own_terms(config)},
-        grad_norm=means["grad_norm"],
-        lr=found.lr,
-        prior_gap=gap,
-        collapsed=float(gap < COLLAPSE_MARGIN),
-        dead={view: means[f"dead {view}"] for view in views},
-        area={view: means[f"area {view}"] for view in views},
-        pulls=dict(zip(PULLS, pulls(products), strict=True)) if adjusted else {},
-        images_per_second=found.images_per_second,
-        seconds=found.seconds,
-        step_losses=found.step_losses,
-    )
+def judged(found: EpochSummary, config: RunConfig, prior: float) -> EpochSummary:
+    """Return a summary of `CamStep` with what its terms say. prior: see `label_prior`.
+
+    loss: L of Eq. 7, and the terms of `own_terms` under their weights; loss_cls, loss_s, loss_bs
+    (Eq. 4 to 6; the last two with an adjusted view only), loss_<name> of `own_terms`.
+    prior_gap: 1 - L_cls / prior; 0 or less: nothing learnt beyond the label frequencies.
+    collapsed: 1.0 if prior_gap is below COLLAPSE_MARGIN, else 0.0; normal in the first epochs only.
+    By view, in [0, 1]: dead, the share of the present classes' maps without a positive value; area,
+    that of the pixels above .3 in these maps, normalised. With an adjusted view, pulls: on the
+    epoch's first batch, the norms of the gradients on the CAMs of L_cls, lambda_s L_s and
+    lambda_bs L_bs (cls, s, bs), and their cosines (cls_s, cls_bs, s_bs).
+    """
+    means = dict(found.means)
+    if config.views.names:
+        # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
+        products = [len(found.step_losses) * means.pop(name) for name in PRODUCTS]
+        means |= zip(PULLS, pulls(products), strict=True)
+    else:
+        del means["loss_s"], means["loss_bs"]
+    gap = prior_gap(means["loss_cls"], prior)
+    own = {"prior_gap": gap, "collapsed": float(gap < COLLAPSE_MARGIN)}
+    return replace(found, means=means | own)
 
 
 def label_prior(config: RunConfig, samples: list[Sample], num_classes: int) -> float:
@@ -218,8 +169,8 @@ class CamStep(Step):
         shares = (f"{kind} {view}" for kind in ("dead", "area") for view in views)
         products = PRODUCTS if config.views.names else ()
         self.own = own_terms(config)
-        own = (f"L_{name}" for name in self.own)
-        self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *products, *own)
+        losses = ("loss", "loss_cls", "loss_s", "loss_bs")
+        self.names = (*losses, *shares, *products, *(f"loss_{name}" for name in self.own))
         self.remedy = (
             f"lower train.lr (now {train.lr}), or set train.clip_norm and train.warmup_iterations"
         )

@@ -30,6 +30,7 @@ from wsss.networks.precision import autocast, products
 from wsss.overrides import ConfigError
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.checkpoint_names import MAX_EPOCHS
+from wsss.training.diagnosis.learning import figures_of
 from wsss.training.execution import Execution, usable_cpus
 from wsss.training.optim import Poly, set_lr
 from wsss.training.process import ALONE, Process
@@ -115,7 +116,10 @@ class EpochSummary:
     iteration: int
     """Iterations done."""
     means: dict[str, float]
-    """Over the epoch's iterations: of each term by its name, and `grad_norm`, before clipping."""
+    """Over the epoch's iterations: of each term by its name, and `grad_norm`, before clipping.
+
+    A name of two words is a group and its member: `dead original`.
+    """
     lr: float
     """Of the first group of parameters (the backbone's, unless frozen) at the last iteration."""
     images_per_second: float
@@ -123,14 +127,18 @@ class EpochSummary:
     step_losses: list[float]
     """Of every iteration, rounded for files."""
 
-    def metrics(self) -> dict[str, float]:
-        """Return the numbers of the epoch, without the steps."""
-        numbers = {"epoch": self.epoch, "iteration": self.iteration, **self.means, "lr": self.lr}
-        return numbers | {"images_per_second": self.images_per_second, "seconds": self.seconds}
-
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers of the epoch and of its steps, as they are stored."""
-        return {**self.metrics(), "step_losses": self.step_losses}
+        """Return the numbers of epoch and steps as they are stored, groups as objects."""
+        numbers: dict[str, Any] = {"epoch": self.epoch, "iteration": self.iteration}
+        for name, value in self.means.items():
+            group, _, member = name.rpartition(" ")
+            (numbers.setdefault(group, {}) if group else numbers)[member] = value
+        rest = ("lr", "images_per_second", "seconds", "step_losses")
+        return numbers | {name: getattr(self, name) for name in rest}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of the epoch, without the steps: `dead_original` and so on."""
+        return figures_of(self.to_json())
 
 
 class Training:

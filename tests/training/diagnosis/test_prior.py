@@ -1,6 +1,5 @@
 """A training at the label prior: warned of and ended at stated iterations."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import Sample
 from wsss.identity import cam_id
-from wsss.training.cam import EpochRecord, build_cam_net, label_prior, train_cam
+from wsss.training.cam import build_cam_net, label_prior, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.diagnosis.learning import (
     NotLearningError,
@@ -119,9 +118,7 @@ def test_a_warning_is_reported_at_once_and_kept_until_the_training_starts_anew(
 
 
 def write_epoch(cam: Any, epoch: int, collapsed: float) -> None:
-    steps = [1.0] * PER_EPOCH
-    record = EpochRecord(epoch, 1, 1, None, None, 1, 1, 0, collapsed, 1, 1, steps)
-    cam.add_epoch(asdict(record))
+    cam.add_epoch({"epoch": epoch, "collapsed": collapsed, "step_losses": [1.0] * PER_EPOCH})
 
 
 def test_a_warning_ends_with_the_first_later_epoch_off_the_prior(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def train_and_score(
     """Train to the end, or as long as time allows, and score the CAMs if there are masks."""
     training, losses, started = start(config, samples), list[float](), time.perf_counter()
     for epoch in training.epochs():
-        losses.append(epoch.means["L_cls"])
+        losses.append(epoch.means["loss_cls"])
         if section.is_over:
             break
     if training.iteration < training.num_iterations:

@@ -165,7 +165,7 @@ class DeadMaps:
 def find_dead_maps(epochs: Sequence[Mapping[str, Any]], config: RunConfig) -> DeadMaps | None:
     """Judge a training by its last epoch; None if all is well.
 
-    epochs: `epoch` and `dead` (share by view, see EpochRecord) of each so far, in order. Records of
+    epochs: `epoch` and `dead` (share by view, see `judged`) of each so far, in order. Records of
     older stores, without `dead`, are not judged.
     """
     first = min(2, config.train.epochs)
