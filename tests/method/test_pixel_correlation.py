@@ -118,9 +118,8 @@ def test_the_total_has_the_loss_under_its_weight_and_views_count_alike(views: bo
     for kind in ("loss", "both"):
         _, terms = step_terms(kind, **settings)
         assert terms["loss_pc"] > 0
-        expected = (
-            terms["loss_cls"] + 0.5 * (terms["loss_s"] + terms["loss_bs"]) + 3 * terms["loss_pc"]
-        )
+        adjusted = terms["loss_s"] + terms["loss_bs"]
+        expected = terms["loss_cls"] + 0.5 * adjusted + 3.0 * terms["loss_pc"]
         torch.testing.assert_close(terms["loss"], expected)
     for kind in ("off", "module"):
         assert "loss_pc" not in step_terms(kind, **settings)[1]

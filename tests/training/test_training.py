@@ -87,10 +87,8 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
     assert [record.epoch for record in records] == [1, 2, 3]
     for record in records:
         stored = record.to_json()
-        if record.epoch == 3:  # the ramp over the first half is over
-            expected = (
-                stored["loss_cls"] + 0.3 * stored["loss_s"] + 0.7 * stored["loss_bs"]
-            )  # Eq. 7
+        if record.epoch == 3:  # the ramp over the first half is over: Eq. 7
+            expected = stored["loss_cls"] + 0.3 * stored["loss_s"] + 0.7 * stored["loss_bs"]
             expected += 0.2 * stored["loss_pc"]
             assert stored["loss"] == pytest.approx(expected, rel=1e-5)
         # Eq. 8 at the epoch's last iteration, of 12 in all; the tiny preset's rate is 0.2.
@@ -98,9 +96,8 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
         assert record.lr == pytest.approx(0.2 * risen * (1 - (4 * record.epoch - 1) / 12) ** 0.8)
         assert stored["prior_gap"] == pytest.approx(1 - stored["loss_cls"] / prior)
         views = ("original", "enhanced", "decreased")
-        assert all(
-            0 <= share <= 1 for share in (*stored["dead"].values(), *stored["area"].values())
-        )
+        assert all(0 <= stored["dead"][view] <= 1 for view in views)
+        assert all(0 <= stored["area"][view] <= 1 for view in views)
         assert max(stored["area"].values()) > 0
         assert stored["pulls"]["cls"] > 0
         assert all(-1 <= stored["pulls"][pair] <= 1 for pair in ("cls_s", "cls_bs", "s_bs"))
@@ -116,9 +113,8 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
     terms = dict(
         zip(step.names, step(first, Moment(0.0, starts_epoch=True)).tolist(), strict=False)
     )
-    assert list(records[0].to_json()["pulls"].values()) == pytest.approx(
-        pulls([terms[n] for n in PRODUCTS])
-    )
+    found = records[0].to_json()["pulls"].values()
+    assert list(found) == pytest.approx(pulls([terms[name] for name in PRODUCTS]))
 
 
 def test_the_same_seed_trains_the_same_network_and_another_does_not(
