@@ -236,8 +236,8 @@ def _check_tables(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Fi
     else:
         yield Finding(
             "open",
-            f"sentences: not compared, nor report.html, .md, .tex and .txt, as "
-            f"{manifest.written_by} wrote them; `sweeps report` on the unpacked archive does so anew",
+            "sentences and report.html, .md, .tex, .txt: not compared, as other code, "
+            f"{manifest.written_by}, wrote them; unpacked, `sweeps report` writes its own",
         )
 
 

@@ -206,7 +206,7 @@ def test_files_are_missing_until_the_printed_command_has_written_them(
     give(f"{start} {shlex.join(['--data', str(drawn), '--preset', 'tiny', *options(SMALL)])}")
     (infer,) = re.findall("write it with: (.*)", refused("wsss", "evaluate", "--run", run))
     give(infer)
-    assert "at the fixed threshold" in give(command("wsss", "evaluate", "--run", run))
+    assert "at the fixed background score" in give(command("wsss", "evaluate", "--run", run))
 
 
 @pytest.mark.parametrize("line", ["sweeps --help", "sweeps plan --help", "wsss --help"])

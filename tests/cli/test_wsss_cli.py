@@ -209,7 +209,7 @@ def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
     assert auc == pytest.approx(
         np.mean([v for t, v in expected["curve"] if 0.05 <= t <= 0.8]), abs=0.3
     )
-    assert "at the fixed threshold 0.15" in evaluated[1]
+    assert "at the fixed background score 0.15" in evaluated[1]
     assert "(chosen with pixel ground truth)" in evaluated[1]
     rows = dict(re.findall(r"^  (\w+) +([\d.]+)$", evaluated[1], re.MULTILINE))
     occurring = {

@@ -205,7 +205,7 @@ def _own_cams(path: Path, source: str, again: Sequence[object], cams: Path | Non
 
 
 def _print_score(score: Score, labels: LabelsConfig, classes: tuple[str, ...]) -> None:
-    print(f"mIoU {score.miou_fixed:.2f} % at the fixed threshold {score.fixed_threshold:g}")
+    print(f"mIoU {score.miou_fixed:.2f} % at the fixed background score {score.fixed_threshold:g}")
     print(
         f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
         "(chosen with pixel ground truth)"
@@ -213,7 +213,7 @@ def _print_score(score: Score, labels: LabelsConfig, classes: tuple[str, ...]) -
     low, high = labels.threshold_range
     area = area_under_curve(score.curve, labels)
     print(f"mIoU {area:.2f} % on average over thresholds {low:g} to {high:g} (AUC)")
-    print(f"IoU at the fixed threshold; mIoU is the mean over {_of_labels(score.iou_fixed)}:")
+    print(f"IoU at the fixed score; mIoU is the mean over {_of_labels(score.iou_fixed)}:")
     for name, value in zip(("background", *classes), score.iou_fixed, strict=True):
         print(f"  {name:14} {'absent' if value is None else f'{value:.2f}':>6}")
 
