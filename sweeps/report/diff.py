@@ -118,10 +118,17 @@ def difference_blocks(found: Difference) -> Iterator[Block]:
     """Yield the compared runs, then settings, mIoU and classes, a table each."""
     for letter, name, runs in (("A", found.a, found.runs_a), ("B", found.b, found.runs_b)):
         yield Text(f"{letter}: {name} ({counted(len(runs), 'run')}: {' '.join(runs)})")
+    fixed = found.measures[Measure.fixed.value]
     if not found.paired_by_seed:
         yield Text("no seed in common: a difference may be one of seeds alone", "mark")
     elif len(found.runs_a) == 1:
         yield Text("one seed: seed noise is unknown, and any difference may be chance", "mark")
+    elif (low := fixed.seed_low) is not None and low <= 0 <= (fixed.seed_high or 0):
+        yield Text(
+            "no difference is shown at the fixed score: its interval over seeds contains 0; that "
+            "over images is of these networks alone",
+            "mark",
+        )
     if found.settings:
         rows = [Row((key,), (as_word(a), as_word(b))) for key, a, b in found.settings]
         columns = tuple(Column(name, align="left", wraps=True) for name in "AB")

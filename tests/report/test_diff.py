@@ -1,6 +1,7 @@
 """Two cells or runs side by side, through the command `sweeps diff`."""
 
 import json
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -60,6 +61,7 @@ def test_cells_differ_by_their_settings_and_their_mean_over_seeds(
     shown = diff(store, "VI[no,no]", "VI[no,yes]").output
     assert f"{fixed['b'] - fixed['a']:+.2f}" in shown
     assert "network.spatial_attention" in shown
+    assert "no difference is shown" not in shown
     assert "no interval" not in shown  # both are scored on the same images
 
 
@@ -71,6 +73,13 @@ def test_only_seeds_that_both_have_are_compared(store: Store, sweep: Sweep) -> N
     one_seed = "seed noise is unknown, and any difference may be chance"
     assert one_seed in diff(store, "VI[no,no]", "VI[yes,no]").output
     assert one_seed not in diff(store, "VI[no,no]", "VI[no,yes]").output
+
+
+def test_a_difference_that_seeds_turn_round_is_not_shown(tmp_path: Path, sweep: Sweep) -> None:
+    store, signs = Store(tmp_path), (1, -1)
+    shifts = {"VI[no,no]": 0.0, "VI[no,yes]": 0.02, "VI[yes,no]": 0.0, "VI[yes,yes]": 0.0}
+    fill(store, sweep, lambda t: 0.5 + shifts[t.cells[0]] * signs[t.config.rng_seed])
+    assert "no difference is shown" in diff(store, "VI[no,no]", "VI[no,yes]").output
 
 
 def test_two_seeds_of_a_cell_are_runs_without_a_seed_in_common(store: Store, sweep: Sweep) -> None:

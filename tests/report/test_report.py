@@ -465,8 +465,9 @@ def test_what_seeds_add_to_all_cells_is_known_from_as_many_values_as_there_are_s
         "would be larger by noise alone (95 %), so they vary less than those here."
     )
     # The paper's differences are below .1: equal cells reproduce them all.
-    said = "15 of 15 differences in agreement here (15 at most 0.5 in the paper, sign not checked)."
-    assert answer(table).answer == f"Yes: {said}"
+    said = "15 of 15 differences in agreement here"
+    unsigned = "(in the paper 15 are at most 0.5: sign not checked)."
+    assert answer(table).answer == f"Yes: {said} {unsigned}"
 
 
 def test_two_parts_together_are_compared_with_the_sum_of_what_each_gains_alone(

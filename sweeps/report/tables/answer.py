@@ -102,7 +102,7 @@ def _against_the_paper(judged: Judged, scale: Scale, margin: float) -> _Said:
     counts = Counter(word for word, _ in judged)
     names = {word: named(word, scale) for word in Word if counts[word]}
     if n := sum(w is Word.REPRODUCED and not e.has_sign(margin) for w, e in judged):
-        names[Word.REPRODUCED] += f" ({n} at most {margin:g} in the paper, sign not checked)"
+        names[Word.REPRODUCED] += f" (in the paper {n} are at most {margin:g}: sign not checked)"
     parts = (f"{counts[word]} {name}" for word, name in names.items())
     said = ", ".join(parts).replace(" ", f" of {counted(len(judged), 'difference')} ", 1)
     if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):

@@ -79,10 +79,10 @@ def _differences(found: TableReport) -> Picture:
         if cell.evidence.differences.n
     ]
     caption = (
-        "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
-        "interval that contains 0 shows no difference; one that does not contain the paper's mark "
-        "is evidence against the paper's number. The intervals, unlike the verdicts, are not "
-        "adjusted for the number of cells."
+        "A dot per seed, the mean, and its 95 % interval over seeds. An interval that contains 0 "
+        "shows no difference; one that does not contain the paper's mark, where it has one, is "
+        "evidence against the paper's number. The intervals, unlike the verdicts, are not adjusted "
+        "for the number of cells."
     )
     axis = f"difference to {found.table.baseline_name} (percentage points)"
     svg = dots(rows, axis=axis)
