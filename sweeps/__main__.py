@@ -7,11 +7,13 @@ from sweeps.run.signals import as_ctrl_c
 
 def start(program: str, module: str) -> None:
     """Run a program. A signal ends it without a traceback, and with what it had begun removed."""
-    try:
-        with as_ctrl_c():
+    with as_ctrl_c() as came:
+        try:
             import_module(module).app(prog_name=program)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        except (KeyboardInterrupt, Exception) as error:  # NumPy and torch make others of it
+            if came or isinstance(error, KeyboardInterrupt):
+                raise SystemExit(130) from None
+            raise
 
 
 def sweeps() -> None:

@@ -6,6 +6,7 @@ allows handlers in the main thread alone; in any other, none of this heeds them.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,15 @@ from wsss.basics.environment import variables
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TUNE_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"
 """Tune's own handler of SIGINT would end trials in mid-epoch."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came.
+
+    If a plain KeyboardInterrupt meets code that is made from text, as a named tuple's is, Python
+    ends as if killed by SIGINT, whatever exit code is asked for.
+    """
+
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
@@ -52,24 +62,33 @@ def held_back() -> Iterator[None]:
 
 
 @contextmanager
-def as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does."""
-    terminals = _terminals()
+def as_ctrl_c() -> Iterator[list[signal.Signals]]:
+    """Let each of the three raise Interrupted, unless it is ignored; yield a list of what came.
+
+    Of two SIGHUP, which a terminal that closes may send, only the first one raises it. Libraries
+    may make another error of it, or none.
+    """
+    terminals, came = _terminals(), list[signal.Signals]()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        is_repeated = number in came
+        came.append(signal.Signals(number))
+        sys.unraisablehook = lambda _: None  # objects may be only half built
         if number == signal.SIGHUP:
             _leave(terminals)
-        raise KeyboardInterrupt
+            if is_repeated:
+                return
+        raise Interrupted
 
-    with handled(_heeded() - {signal.SIGINT}, interrupt):
-        yield
+    with handled([n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN], interrupt):
+        yield came
 
 
 class Interrupts(ExitStack):
     """Takes the three signals over while trials run. Use as a context manager.
 
-    The first one sets `requested`; a further SIGINT or SIGTERM raises KeyboardInterrupt. A further
-    SIGHUP does not, as a terminal that closes may send two.
+    The first one sets `requested`; a further SIGINT or SIGTERM raises Interrupted. A further SIGHUP
+    does not, as a terminal that closes may send two.
     """
 
     def __init__(self) -> None:
@@ -87,7 +106,7 @@ class Interrupts(ExitStack):
         if number == signal.SIGHUP:
             _leave(self.terminals)
         elif self.requested is not None:
-            raise KeyboardInterrupt
+            raise Interrupted
         if self.requested is None:
             self.requested = signal.Signals(number).name
 

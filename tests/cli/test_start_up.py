@@ -165,10 +165,16 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_syst
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("then", ["", "raise RecursionError from None"])
 def test_a_signal_ends_a_program_without_a_traceback_and_cleans_up(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, then: str
 ) -> None:
-    script = f"""
+    """Also within code made from text, as of a named tuple, and if a library makes an error of it.
+
+    Only of `python -m` does Python remember a KeyboardInterrupt within such code.
+    """
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "killed.py").write_text(f"""
 import os, signal, sys, tempfile
 from sweeps.__main__ import start
 
@@ -176,14 +182,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the ba
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def app(prog_name):
-    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
-        os.kill(os.getpid(), signal.{name})
+    with tempfile.TemporaryDirectory(dir="kept"):
+        try:
+            exec("os.kill(os.getpid(), signal.{name})")
+        except KeyboardInterrupt:
+            {then or "raise"}
 
 start("sweeps", "__main__")
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+""")
+    program = [sys.executable, "-m", "killed"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "")
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_ctrl_c_while_a_program_is_loaded_ends_it_without_a_traceback(

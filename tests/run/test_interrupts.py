@@ -21,8 +21,9 @@ from wsss.training.execution import SWITCH_VARIABLE
 
 
 @pytest.fixture(autouse=True)
-def _pythons_handler() -> Iterator[None]:
+def _pythons_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test before has left may be Ray's."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     with (
         handled([signal.SIGINT], signal.default_int_handler),
         handled([signal.SIGHUP], signal.SIG_DFL),  # tests under nohup ignore it
@@ -98,8 +99,9 @@ def test_another_thread_may_use_it_too() -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_work_without_a_driver_ends_as_by_ctrl_c(how: signal.Signals) -> None:
     before = signal.getsignal(how)
-    with as_ctrl_c(), pytest.raises(KeyboardInterrupt):
+    with as_ctrl_c() as came, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), how)
+    assert came == [how]
     assert signal.getsignal(how) is before
 
 

@@ -4,12 +4,9 @@ A command's module imports torch and pydantic inside the functions that need the
 answers at once.
 """
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +14,7 @@ import typer
 from sweeps.cli.method import data, predict, settings, stages
 from sweeps.cli.options import words_of
 from sweeps.cli.program import HELP, Command, Program, before_any_command
-from sweeps.run.signals import SIGNALS, handled
+from sweeps.run.signals import as_ctrl_c
 
 
 class EndedBySignals(Program):
@@ -29,13 +26,12 @@ class EndedBySignals(Program):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command. Raises SystemExit if a signal ends it."""
-        with _signals_raise() as came:
+        with as_ctrl_c() as came:
             try:
                 return super().invoke(ctx)
             except BaseException:
                 if not came:
                     raise
-                # Not always KeyboardInterrupt: torch raises RuntimeError within a checkpoint.
                 with suppress(OSError):  # the terminal may be gone
                     print(
                         f"ended by {came[0].name}: what is finished is kept; run the same command "
@@ -44,26 +40,6 @@ class EndedBySignals(Program):
                         flush=True,
                     )
                 raise SystemExit(128 + came[0]) from None
-
-
-@contextmanager
-def _signals_raise() -> Iterator[list[signal.Signals]]:
-    """Raise KeyboardInterrupt in the main thread for each signal that is not ignored.
-
-    Yields a list of the signals that came.
-    """
-    came: list[signal.Signals] = []
-
-    def end(number: int, frame: FrameType | None) -> None:
-        came.append(signal.Signals(number))
-        # A second Ctrl-C does not wait; a terminal that is closed often sends SIGHUP twice.
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
-        sys.unraisablehook = lambda _: None  # objects may be only half built
-        raise KeyboardInterrupt
-
-    taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    with handled(taken, end):
-        yield came
 
 
 def gpu_check(
