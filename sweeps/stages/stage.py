@@ -18,6 +18,7 @@ from sweeps.stages.guard import HANG_AFTER_SECONDS, claim, watchdog
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import LABEL, Folder, Store, write_json
 from wsss.basics.errors import ForeseenError
+from wsss.basics.files import files_in
 from wsss.data.voc import VocDataset
 from wsss.labels.sources import digest_of, source_in
 from wsss.training.diagnosis.learning import PriorLimits
@@ -376,19 +377,18 @@ def _start_training(folder: Folder, place: Place) -> None:
 def _label(stage: Stage, place: Place, folder: Folder) -> None:
     """Write into a folder chosen by the user which stage it holds.
 
-    Raises StoreError if it holds such files already and no label.
+    Raises StoreError if it holds other images' files, or none that say what they were made from. A
+    checkpoint of another training is refused when it is read.
     """
     named = place.store.named.get(stage.rel)
     if named is None or (named / LABEL).exists():
         return
     if isinstance(stage, PerImage):
         images = place.store.folder(stage.images_rel).path
-        found = any(images.glob(f"*{stage.suffix}"))
-    else:
-        found = bool(folder.checkpoint_names())
-    if found:
-        raise StoreError(
-            f"{named}: holds files, and no {LABEL} says what they were made from; choose another "
-            "folder"
-        )
+        for path in files_in(images, f"*{stage.suffix}"):
+            if source_in(path).partition(" ")[0] != stage.id():
+                raise StoreError(
+                    f"{named}: no {LABEL} says what it holds, and {path.name} is not of this run "
+                    "with these settings; move it away, or choose another folder"
+                )
     write_json(named / LABEL, {"stage": stage.rel})

@@ -409,7 +409,7 @@ def open_store(address: str | Path, named: Mapping[str, Path] | None = None) -> 
 
 def _check_label(path: Path, rel: str) -> None:
     """Raise StoreError if a folder's label names another stage than `rel`."""
-    found = read_json(path / LABEL, "choose another folder")
+    found = read_json(path / LABEL)
     held = found.get("stage") if isinstance(found, dict) else found
     if found is not None and held != rel:
         room = rel.partition("/")[0]

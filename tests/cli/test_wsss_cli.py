@@ -434,6 +434,25 @@ def test_the_checkpoint_of_another_training_is_not_taken(
     assert "holds cams with other settings ([], not cams/" in fail("infer", "--run", run)
 
 
+def test_a_damaged_note_of_what_a_folder_holds_is_made_again_as_the_error_says(run: Path) -> None:
+    """As a power cut may leave it."""
+    infer = ("infer", "--run", run)
+    succeed(*infer)
+    (run / "done.json").unlink()  # the training has ended, but for this
+    (again,) = re.findall("finish it with: (.*)", fail(*infer))
+    train = shlex.split(again)[3:]
+    for words, note in ((train, run / "stage.json"), (infer, run / "cams/stage.json")):
+        held = note.read_bytes()
+        note.write_bytes(b"")
+        assert f"{note}: not JSON" in (told := fail(*words))
+        assert told.endswith("; delete it, and give the same command again\n")
+        note.unlink()
+        told = succeed(*words)
+        assert "epoch" not in told
+        assert words == train or "(0 new)" in told
+        assert words == infer or note.read_bytes() == held
+
+
 def test_labels_are_scored_with_the_masks_and_the_split_of_now(run: Path, voc: Path) -> None:
     first = succeed("pseudo-label", "--run", run, "--workers", 0)
     assert "none: not scored, as none of these images is in the split train" in succeed(
