@@ -163,8 +163,11 @@ def check_address(uri: str) -> None:
         if not _has_host(uri):
             raise TrackingError(f"no valid host or port; {FORMS}")
     elif scheme == "sqlite":
-        if sqlite_file(uri) is None:
+        file = sqlite_file(uri)
+        if file is None:
             raise TrackingError(f"no file of a database; {FORMS}")
+        if file.is_dir():
+            raise TrackingError(f"a folder in the place of a database; move {file} away")
         path = uri.partition(":///")[2]
         if not driver and (unquote(path) != path or "/" in path.partition("?")[2]):
             raise TrackingError(

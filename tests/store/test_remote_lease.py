@@ -129,6 +129,12 @@ def test_a_holder_that_slept_notices_that_it_was_replaced_and_leaves_the_new_one
     assert content(port) == {"token": "another"}
 
 
+def test_a_damaged_lease_is_held_by_a_process_that_is_not_known(port: int, tmp_path: Path) -> None:
+    client(port).put_object(Bucket=BUCKET, Key=KEY, Body=b"")
+    with pytest.raises(LeaseHeldError, match=r"held by an unknown process, .* damaged, last sign"):
+        lease(tmp_path).acquire(timeout=0)
+
+
 def test_who_has_lost_the_lease_of_a_folder_neither_finishes_nor_shares_it(
     port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

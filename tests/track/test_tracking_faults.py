@@ -49,6 +49,12 @@ def test_an_address_that_cannot_be_one_says_so_with_a_remedy(uri: str, said: str
         check_address(uri)
 
 
+def test_a_folder_in_the_place_of_the_database_is_no_matter_of_rights(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(TrackingError, match=f"a folder .*; move {tmp_path}/mlflow.db away"):
+        check_address(f"sqlite:///{tmp_path}/mlflow.db")
+
+
 @pytest.mark.parametrize(
     "uri",
     [

@@ -183,7 +183,9 @@ class Lease:
 
 
 def _process(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}"
+    if "pid" not in holder:
+        return "an unknown process, as its content is damaged"
+    return f"process {holder['pid']} on {holder.get('host')}"
 
 
 def _words(error: Exception) -> str:
