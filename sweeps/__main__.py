@@ -7,13 +7,11 @@ from sweeps.run.signals import as_ctrl_c
 
 def start(program: str, module: str) -> None:
     """Run a program. A signal ends it without a traceback, and with what it had begun removed."""
-    with as_ctrl_c() as came:
-        try:
+    try:
+        with as_ctrl_c():
             import_module(module).app(prog_name=program)
-        except (KeyboardInterrupt, Exception) as error:  # NumPy and torch make others of it
-            if came or isinstance(error, KeyboardInterrupt):
-                raise SystemExit(130) from None
-            raise
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def sweeps() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from _thread import interrupt_main
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -18,15 +19,8 @@ from wsss.basics.environment import variables
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TUNE_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"
 """Tune's own handler of SIGINT would end trials in mid-epoch."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal came.
-
-    If a plain KeyboardInterrupt meets code that is made from text, as a named tuple's is, Python
-    ends as if killed by SIGINT, whatever exit code is asked for.
-    """
-
+SECONDS_TO_LOAD = 0.05
+"""Between two looks at whether an import has ended."""
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
@@ -63,32 +57,53 @@ def held_back() -> Iterator[None]:
 
 @contextmanager
 def as_ctrl_c() -> Iterator[list[signal.Signals]]:
-    """Let each of the three raise Interrupted, unless it is ignored; yield a list of what came.
+    """Let each of the three raise KeyboardInterrupt, unless it is ignored; yield those that came.
 
-    Of two SIGHUP, which a terminal that closes may send, only the first one raises it. Libraries
-    may make another error of it, or none.
+    After the first signal, what is being imported is loaded: torch aborts if an error meets its
+    start, NumPy makes another error of it, and of code made from text, as named tuples are, Python
+    ends as if killed. A second one does not wait; a second SIGHUP, as a terminal that closes may
+    send, raises nothing.
     """
-    terminals, came = _terminals(), list[signal.Signals]()
+    terminals, came, waiting = _terminals(), list[signal.Signals](), list[threading.Timer]()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        is_repeated = number in came
+        is_first = not came
         came.append(signal.Signals(number))
-        sys.unraisablehook = lambda _: None  # objects may be only half built
         if number == signal.SIGHUP:
             _leave(terminals)
-            if is_repeated:
-                return
-        raise Interrupted
+        if is_first and _is_import(frame):
+            waiting[:] = [threading.Timer(SECONDS_TO_LOAD, come_again, came)]
+            waiting[0].start()
+        elif is_first or number != signal.SIGHUP:
+            sys.unraisablehook = lambda _: None  # objects may be only half built
+            raise KeyboardInterrupt
+
+    def come_again(first: signal.Signals) -> None:
+        waiting.clear()
+        came.clear()
+        interrupt_main(first)
 
     with handled([n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN], interrupt):
-        yield came
+        try:
+            yield came
+        finally:
+            if waiting:  # an import has just ended
+                waiting[0].cancel()
+                raise KeyboardInterrupt
+
+
+def _is_import(frame: FrameType | None) -> bool:
+    """Whether a frame is of an import, or of what one calls."""
+    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 class Interrupts(ExitStack):
     """Takes the three signals over while trials run. Use as a context manager.
 
-    The first one sets `requested`; a further SIGINT or SIGTERM raises Interrupted. A further SIGHUP
-    does not, as a terminal that closes may send two.
+    The first one sets `requested`; a further SIGINT or SIGTERM raises KeyboardInterrupt. A further
+    SIGHUP does not, as a terminal that closes may send two.
     """
 
     def __init__(self) -> None:
@@ -106,7 +121,7 @@ class Interrupts(ExitStack):
         if number == signal.SIGHUP:
             _leave(self.terminals)
         elif self.requested is not None:
-            raise Interrupted
+            raise KeyboardInterrupt
         if self.requested is None:
             self.requested = signal.Signals(number).name
 

@@ -165,17 +165,23 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_syst
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("then", ["", "raise RecursionError from None"])
+@pytest.mark.parametrize("is_import", [False, True])
 def test_a_signal_ends_a_program_without_a_traceback_and_cleans_up(
-    tmp_path: Path, name: str, then: str
+    tmp_path: Path, name: str, *, is_import: bool
 ) -> None:
-    """Also within code made from text, as of a named tuple, and if a library makes an error of it.
-
-    Only of `python -m` does Python remember a KeyboardInterrupt within such code.
-    """
+    """What is being imported, as a library that makes another error of it, is loaded first."""
+    act = f"os.kill(os.getpid(), signal.{name})"
     (tmp_path / "kept").mkdir()
+    (tmp_path / "library.py").write_text(f"""
+import os, signal
+
+try:
+    exec("{act}")  # of code made from text, Python remembers a KeyboardInterrupt
+except KeyboardInterrupt:
+    raise RuntimeError
+""")
     (tmp_path / "killed.py").write_text(f"""
-import os, signal, sys, tempfile
+import os, signal, tempfile, time
 from sweeps.__main__ import start
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
@@ -183,10 +189,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def app(prog_name):
     with tempfile.TemporaryDirectory(dir="kept"):
-        try:
-            exec("os.kill(os.getpid(), signal.{name})")
-        except KeyboardInterrupt:
-            {then or "raise"}
+        {"import library" if is_import else act}
+        time.sleep(30)
 
 start("sweeps", "__main__")
 """)

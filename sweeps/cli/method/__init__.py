@@ -30,6 +30,7 @@ class EndedBySignals(Program):
             try:
                 return super().invoke(ctx)
             except BaseException:
+                # Not always KeyboardInterrupt: torch raises RuntimeError within a checkpoint.
                 if not came:
                     raise
                 with suppress(OSError):  # the terminal may be gone
