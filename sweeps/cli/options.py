@@ -309,6 +309,12 @@ def run_to_end(
     )
 
 
+def store_there(ctx: typer.Context, store: str | None) -> str | None:
+    """Return a cluster's store if it was named: WSSS_STORE here is for this machine."""
+    source = ctx.get_parameter_source("store")
+    return store if source and source.name == "COMMANDLINE" else None
+
+
 def opened(address: str) -> "Store":
     """Return the store at an address, with what others have put into its bucket."""
     from sweeps.store.store import open_store

@@ -289,9 +289,13 @@ def test_the_command_prints_json_and_fails_on_a_problem(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    common = ("doctor", "--json", "--working-dir", tmp_path, "--store")
+    here = str(tmp_path / "here")
+    asked = ("doctor", "--json", "--working-dir", tmp_path)
+    common = (*asked, "--store")
     good = sweeps(*common, tmp_path / "s")
     assert "store" in states(from_json(good.stdout))
+    environment = {check.name: check for check in from_json(sweeps(*asked, WSSS_STORE=here).stdout)}
+    assert environment["store"].found.startswith(here)
     dead = sweeps(*common, tmp_path / "s", "--address", "127.0.0.1:9")
     found = {check.name: check for check in from_json(dead.stdout)}
     assert found.keys() > states(from_json(good.stdout)).keys()

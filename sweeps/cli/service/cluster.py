@@ -241,13 +241,18 @@ def slurm(
 
 
 def doctor(
+    ctx: typer.Context,
     address: Annotated[
         str | None,
         typer.Option(help="http://... of a job server, or a Ray address: check all its nodes too"),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="store to check; of a cluster: absolute path; default: results here"),
+        typer.Option(
+            envvar="WSSS_STORE",
+            help="store to check; of a cluster: absolute path; default: results, or WSSS_STORE "
+            "there",
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="data set to check")] = None,
     weights: Annotated[str | None, typer.Option(help="file of initial weights to check")] = None,
@@ -271,6 +276,8 @@ def doctor(
     from sweeps.cluster.doctor.check import print_checks, to_json
     from sweeps.cluster.doctor.examine import examine
 
+    if address and address.startswith("http"):
+        store = options.store_there(ctx, store)
     root, named = working_dir.absolute(), {"store": store, "data": data, "weights": weights}
     files = {name: value for name, value in named.items() if value}
     checks = examine(address, files, root=root, lock=root / lock, mlflow=mlflow, python=python)

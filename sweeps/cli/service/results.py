@@ -50,9 +50,7 @@ def status(
     if address:
         asked = {"sweep": sweep, "by_trial": by_trial, "as_json": as_json, "as_csv": as_csv}
         words = options.words_of(ctx.command, asked)
-        named = ctx.get_parameter_source("store")  # WSSS_STORE here is for this machine
-        there = store if named and named.name == "COMMANDLINE" else None
-        raise typer.Exit(_status_there(address, there, words))
+        raise typer.Exit(_status_there(address, options.store_there(ctx, store), words))
     options.leave_memory_to_the_system()
     results, found = options.opened_sweep(store, sweep)
     if as_json or as_csv:
