@@ -6,7 +6,8 @@
 
 Only the sweep's one driver writes them, each as a whole. A driver that is killed leaves attempts
 without an end; the next driver ends them at its predecessor's last sign of life.
-All times are seconds since 1970 by the driver's clock.
+All times are seconds since 1970 by the driver's clock at its start: while it runs, they go on as
+its work does, even if the clock is set, or the machine sleeps.
 """
 
 import os
@@ -169,8 +170,10 @@ class Ledger:
     """
 
     def __init__(
-        self, store: Store, sweep_name: str, size: Size, clock: Callable[[], float] = time.time
+        self, store: Store, sweep_name: str, size: Size, clock: Callable[[], float] | None = None
     ) -> None:
+        started = time.time() - time.monotonic()
+        clock = clock or (lambda: started + time.monotonic())
         self.store, self.sweep_name, self.size, self.clock = store, sweep_name, size, clock
         self.folder = store.folder(f"sweeps/{sweep_name}")
         self.session = Session(start=clock(), last=clock())

@@ -1,6 +1,7 @@
 """A budget in GPU-hours: what it says beforehand, when it is spent, and how to go on."""
 
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from made_up.ledgers import FIRST, HOUR, SECOND, TWO_GPUS, Clock, driver
 from sweeps.plan.cost import CostEstimate, TrialCost
 from sweeps.run.budget import Budget, BudgetError, enough_hours, hours_left, size_of, with_budget
 from sweeps.run.ray.resources import Resources
-from sweeps.store.attempts import Size
+from sweeps.store.attempts import Ledger, Size
 from sweeps.store.store import Store
 
 ONE_GPU = Resources(gpus=1.0)
@@ -33,6 +34,21 @@ def test_a_budget_is_spent_by_all_attempts_together_while_they_run(store: Store)
     spent, command = budget.how_to_continue(cost(HOUR), ONE_GPU, ["sweeps", "run", "--budget", "6"])
     assert spent.startswith("6.00 of 6.00 GPU-hours are spent")
     assert command == "sweeps run --budget 8.8"  # 2 hours more, and a tenth
+
+
+def test_a_clock_that_is_set_and_a_night_asleep_spend_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, while_awake = time.time, time.monotonic
+    with Ledger(store, "s", TWO_GPUS) as ledger:
+        ledger.update(FIRST, status="running")
+        monkeypatch.setattr(time, "time", lambda: clock() + 24 * HOUR)
+        assert 0 < ledger.spent() < 1
+        monkeypatch.setattr(time, "monotonic", lambda: while_awake() + HOUR)
+        assert 2 < ledger.spent() < 3
+        monkeypatch.setattr(time, "time", lambda: clock() - 24 * HOUR)
+        ledger.update(FIRST, status="done")
+    assert 2 < ledger.book().hours("GPU") < 3
 
 
 @pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf")])
