@@ -141,11 +141,11 @@ def write(bench: Bench, sections: Sequence[Section], progress: str, seconds: flo
         "lines": {one.name: one.lines() for one in sections},
         "sections": {one.name: one.numbers | {"skipped": one.skipped} for one in sections},
     }
-    with whole_or_absent(bench.out / "gpu_check.json") as partial:
-        partial.write_bytes(to_json(found, indent=1, inf_nan_mode="strings", fallback=str))
+    numbers = to_json(found, indent=1, inf_nan_mode="strings", fallback=str)
     page = render(str(bench.device), f"{progress}, {seconds / 60:.1f} minutes", sections)
-    with whole_or_absent(bench.out / "gpu_check.txt") as partial:
-        partial.write_text(page, encoding="utf-8")
+    for name, content in {"gpu_check.json": numbers, "gpu_check.txt": page.encode()}.items():
+        with whole_or_absent(bench.out / name) as partial:
+            partial.write_bytes(content)
 
 
 def render(device: str, progress: str, sections: Sequence[Section]) -> str:

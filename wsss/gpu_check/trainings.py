@@ -37,8 +37,9 @@ PARTS = tuple(
 )
 """Switches of the focused-unfocused module."""
 FULL_MODULE = {f"network.{part}": True for part in PARTS}
-VIEWS = tuple(n for n, field in ViewsConfig.model_fields.items() if field.annotation is bool)
-BOTH_VIEWS = {f"views.{view}": True for view in VIEWS}
+BOTH_VIEWS = {
+    f"views.{n}": True for n, field in ViewsConfig.model_fields.items() if field.annotation is bool
+}
 CELLS: dict[str, dict[str, Any]] = {"B0": {}, "F0": FULL_MODULE, "F3": FULL_MODULE | BOTH_VIEWS}
 """B0: bare network, one view; F0: the full module; F3: the full module and both views."""
 BACKBONES = get_args(NetworkConfig.model_fields["backbone"].annotation)

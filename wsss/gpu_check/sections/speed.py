@@ -249,7 +249,7 @@ def hours_of_tables(bench: Bench, precision: Precision) -> Hours | None:
 
 def project(bench: Bench, section: Section) -> None:
     """Extrapolated from sections 3 to 5; none of it has been run."""
-    if bench.preset != "paper" or bench.small or not bench.inferred:
+    if bench.preset != "paper" or bench.small:
         section.skipped["hours of Tables III to VI"] = (
             "they need steps of --preset paper at full size (no --small)"
         )
