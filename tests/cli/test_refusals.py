@@ -7,6 +7,9 @@ import pytest
 from commands import program
 
 TRAIN = "wsss train-cam --data VOC --preset tiny --run"
+HEADLINE = "sweeps headline --data VOC --preset tiny"
+SLURM = "sweeps slurm V --data VOC"
+SUBMIT = "sweeps submit --address http://[::1]:9"
 HUGE = 10**40
 
 
@@ -46,9 +49,42 @@ HUGE = 10**40
         ("sweeps run V --hang-after 1e300", "should be less than or equal to"),
         ("sweeps plan V --json --concurrent 2", "no effect with --json"),
         ("sweeps doctor --lock /usr/bin/env", "/usr/bin/env: not UTF-8 text"),
-        ("sweeps submit V --set train.lrr=1 --address http://[::1]:9", "did you mean train.lr"),
+        (f"{SUBMIT} V --set train.lrr=1", "did you mean train.lr"),
+        (f"{SUBMIT} VII", "no table 'VII'; did you mean VI"),
+        (f"{SUBMIT} V --preset huge", "no preset 'huge'"),
+        *(
+            (f"{SUBMIT} V {option}", f"{option}: give an absolute path")
+            for option in ("--data a/voc", "--data s3://b/voc", "--weights w.pt", "--store results")
+        ),
+        ("sweeps status --store results --address http://h", "give an absolute path"),
+        *(
+            (f"sweeps status --json {other}", "exclude each other; give one of them")
+            for other in ("--csv", "--trials", "--watch")
+        ),
+        ("sweeps report --measure nicest", "'nicest' is not one of 'fixed', "),
+        (f"sweeps report --seeds {HUGE}", "less than or equal to 1000"),
+        ("sweeps sync --store typo", "no sweep, search or headline at all"),
+        ("sweeps run V --probe 3", "should be greater than or equal to 10"),
+        (
+            "sweeps calibrate --data VOC --preset tiny --address http://127.0.0.1:8265",
+            "give `--address auto` on a node",
+        ),
         ("sweeps headline --cpus 2", "no effect without --address, --workers and --gpus"),
         ("sweeps headline --gpus 1 --label-workers 999", "no effect with Ray"),
+        (f"{HEADLINE} magic", "no labels magic; there are: none, crf"),
+        (f"{HEADLINE} --cell III[maybe,no]", "no cell III[maybe,no]; there are: III[no,no]"),
+        (f"{HEADLINE} --cell best", "--cell best has nothing to choose from"),
+        (f"{HEADLINE} --export test", "test.txt: no such split; there are: train"),
+        (f"{HEADLINE} --set-segmentation lr=0", "lr = 0: must be greater"),
+        (f"{HEADLINE} --set-labels crf.width=3", "'crf.width'; did you mean crf.preset?"),
+        (f"{SLURM} --gpus 1", "(--nodes, --gpus-per-node, --cpus-per-node)"),
+        (f"{SLURM} --gpus-per-node 2 --gpus 4", "0 such workers fit"),
+        (f"{SLURM} --address auto", "No such option"),
+        (f"{SLURM} --set train.epochz=1", "train.epochz"),
+        (f"{SLURM} --partition a;b", "not the name of a SLURM partition"),
+        (f"{SLURM} --micro-batch 0", "--micro-batch"),
+        (f"{SLURM} --probe 50 --notify x", "--probe and --notify exclude each other"),
+        (f"{SLURM} --probe 50 --retry-failed", "--probe and --retry-failed exclude each other"),
     ],
 )
 def test_wrong_words_are_refused_with_a_remedy_and_make_nothing(

@@ -59,29 +59,6 @@ def test_a_job_is_a_script_that_bash_can_read(job: Path) -> None:
     assert subprocess.run(["bash", "-n", job], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--gpus", 1), "(--nodes, --gpus-per-node, --cpus-per-node)"),
-        (("--gpus-per-node", 2, "--gpus", 4), "0 such workers fit"),
-        (("--address", "auto"), "No such option"),
-        (("--set", "train.epochz=1"), "train.epochz"),
-        (("--partition", "a b"), "not the name of a SLURM partition"),
-        (("--micro-batch", "0"), "--micro-batch"),
-        (("--probe", "50", "--notify", "x"), "--probe and --notify exclude each other"),
-        (("--probe", "50", "--retry-failed"), "--probe and --retry-failed exclude each other"),
-    ],
-)
-def test_what_cannot_run_is_refused_and_nothing_written(
-    words: tuple[object, ...], said: str, drawn: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "job"
-    code, output = give("V", "--data", drawn, "--out", out, *words)
-    assert code == 2, output
-    assert said in output
-    assert not out.exists()
-
-
 def test_a_file_of_somebody_else_is_left_alone_and_an_own_one_replaced(
     job: Path, drawn: Path, tmp_path: Path
 ) -> None:

@@ -372,10 +372,3 @@ def test_an_interrupted_or_failed_sweep_ends_with_its_own_code_and_without_a_ver
     done = command(drawn, tmp_path / "store")
     assert done.exit_code == code
     assert "Calibration" not in done.output
-
-
-def test_a_job_server_is_refused_with_what_to_do_instead(drawn: Path, tmp_path: Path) -> None:
-    done = command(drawn, tmp_path / "store", "--address", "http://127.0.0.1:8265")
-    assert done.exit_code == 2
-    assert "give `--address auto` on a node" in done.stderr
-    assert not (tmp_path / "store").exists()

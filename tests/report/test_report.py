@@ -587,6 +587,8 @@ def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
     (folder,) = (store.root / "sweeps").glob("*/report")
     names = {"report.html", "report.md", "report.tex", "report.csv", "report.txt", "table.tex"}
     assert {path.name for path in folder.iterdir()} == names
+    code, output = reported(store, "--sweep", "other")
+    assert (code, "no sweep other" in output) == (2, True)
 
 
 def test_a_broken_gallery_is_named_with_its_remedy(tmp_path: Path) -> None:
@@ -618,17 +620,3 @@ def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_pat
     words = output.split()
     (own,) = read_tables(Path(words[words.index("--table") + 1]))
     assert own == table
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--measure", "nicest"], "'nicest' is not one of 'fixed', "),
-        (["--sweep", "other"], "no sweep other"),
-        (["--seeds", "9" * 20], "less than or equal to 1000"),
-    ],
-)
-def test_wrong_requests_are_explained(store: Store, arguments: list[str], expected: str) -> None:
-    code, output = reported(store, *arguments)
-    assert code == 2
-    assert expected in output

@@ -139,13 +139,6 @@ def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Pa
     assert "no such file; runs are logged to http://host" in done.stderr
 
 
-def test_a_store_that_is_not_there_is_not_made_by_a_sync(tmp_path: Path) -> None:
-    done = sweeps("sync", "--store", tmp_path / "typo")
-    assert done.exit_code == 2
-    assert "no sweep, search or headline at all" in done.stderr
-    assert not (tmp_path / "typo").exists()
-
-
 def test_a_sync_that_can_never_work_is_refused_with_its_remedy(tmp_path: Path) -> None:
     fill(Store(tmp_path), finished_sweep(("VI",), 1), lambda trial: 0.5)
     done = sweeps("sync", "--store", tmp_path, MLFLOW_TRACKING_URI="localhost:5000")

@@ -165,29 +165,6 @@ def test_mlflow_has_a_run_per_network_with_a_usable_model(killed: dict[str, Any]
     assert (report / "headline.html").is_file()
 
 
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        (["magic"], "no labels magic; there are: none, crf"),
-        (["none", "--cell", "III[maybe,no]"], "no cell III[maybe,no]; there are: III[no,no]"),
-        (["none", "--cell", "best"], "--cell best has nothing to choose from"),
-        (["none", "--export", "test"], "test.txt: no such split; there are: train"),
-        (["none", "--set-segmentation", "lr=0"], "lr = 0: must be greater"),
-        (
-            ["none", "--set-labels", "crf.width=3"],
-            "unknown setting 'crf.width'; did you mean crf.preset?",
-        ),
-    ],
-)
-def test_wrong_requests_are_refused_before_compute(
-    drawn: Path, tmp_path: Path, more: list[str], expected: str
-) -> None:
-    done = sweeps(*words(drawn, tmp_path / "store", *more))
-    assert done.exit_code == 2
-    assert expected in done.stderr
-    assert not (tmp_path / "store").exists()
-
-
 def test_the_supervised_bound_is_refused_before_compute_if_a_mask_is_missing(
     drawn: Path, tmp_path: Path
 ) -> None:

@@ -246,14 +246,3 @@ def test_a_plan_that_would_diverge_is_refused_through_ray_train_workers_too(
     assert done.stdout.count("not finite at iteration 1: gradient norm") == 1
     assert "would diverge: calibrate[B0]" in done.stdout
     assert not (tmp_path / "store").exists()
-
-
-def test_too_few_steps_and_a_wrong_weights_file_are_refused(drawn: Path, tmp_path: Path) -> None:
-    few = command(drawn, tmp_path / "store", "--probe", "3")
-    assert few.exit_code == 2
-    assert "10" in few.stderr
-    weights = tmp_path / "weights.pt"
-    weights.write_bytes(b"no weights")
-    wrong = command(drawn, tmp_path / "store", "--probe", "10", "--weights", str(weights))
-    assert wrong.exit_code == 2
-    assert "weights.pt" in wrong.stderr
