@@ -91,7 +91,7 @@ def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials() -> None:
         "sweeps.run.subjects.tables",
         "sweeps.run.subjects.search",
         "sweeps.run.ray.tune",
-        "sweeps.track.runs.search",
+        "sweeps.track.subjects",
         "sweeps.track.tracker",
         "sweeps.track.thread",
     )

@@ -3,7 +3,6 @@
 from sweeps.plan.chains.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
-from sweeps.stages.export import end_stages
 from sweeps.store.rooms import Driven
 from sweeps.store.store import Store
 from sweeps.track.runs.headline import ARTIFACTS, HeadlineRuns
@@ -20,6 +19,8 @@ def runs_of(store: Store, what: Driven) -> Tracked:
         return SweepRuns(store, load_sweep(store, what.name))
     if what.kind == "search":
         return SearchRuns(store, load_search(store, what.name))
+    from sweeps.stages.export import end_stages  # here, as it imports torch
+
     headline = load_headline(store, what.name)
     for chain in headline.chains:
         for stage in end_stages(headline, chain):  # in a bucket, unless this machine has used them

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +45,7 @@ from sweeps.track.view import AtEnd, RunView, Summary, Tracked, Values
 from wsss.basics.environment import variables
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import command
+from wsss.basics.progress import shown
 from wsss.basics.waiting import within
 from wsss.config import DataConfig
 
@@ -56,8 +57,9 @@ ACTIVE = "active"
 NETWORK_NEEDS = [f"{package}=={version(package)}" for package in ("torch", "torchvision")]
 """Logged with a network, as MLflow takes half a minute to find them. `wsss` is on no package index:
 a network is loaded in a checkout, or where this project is installed."""
-MAX_BATCH = 900
-"""Metrics in one request. MLflow accepts 1000 entries, of which up to 100 may be tags."""
+MAX_BATCH, PAGE = 800, 100
+"""Metrics in one request, where MLflow accepts 1000 entries, of which up to 100 may be tags and 100
+settings; runs in one answer, which a busy server gives within the timeout below."""
 
 # A server that is down should cost seconds, not minutes; what it missed is logged later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -152,17 +154,21 @@ class Tracker:
         if running and not self._at_work:
             runs.client.update_run(self._parent_id, status="RUNNING")
             self._at_work = True
-        self._log_children(runs, children, running)
+        self._log_children(runs, self.subject.children(children, running), {})
 
     @_never_fatal
     def finish(self) -> None:
         """Log what MLflow lacks of all children and the closing summary; end the parent run.
 
+        Runs that lack nothing are read many at a time, so that a second time is quick.
+
         If that fails, as for a damaged record or a run that MLflow refuses, the parent is killed.
         """
         runs = self._connect()
         try:
-            self._log_children(runs, None, ())
+            listed = runs.listed({PARENT: self._parent_id}, self.subject.id_tag)
+            children = self.subject.children(None, ())
+            self._log_children(runs, shown(children, "to MLflow", self.subject.size), listed)
             runs.log_summary(self._parent_id, self.subject.closing())
             status = self.subject.status()
         except Exception:
@@ -190,11 +196,14 @@ class Tracker:
             runs.log_summary(self._parent_id, said)
 
     def _log_children(
-        self, runs: "_Experiment", children: Collection[str] | None, running: Collection[str]
+        self, runs: "_Experiment", children: Iterable[RunView], listed: Mapping[str, Run]
     ) -> None:
-        for view in self.subject.children(children, running):
-            known = self._addresses.get(view.id)
-            run_id = runs.update(view, {PARENT: self._parent_id}, known)
+        """Log what MLflow lacks of some children. listed: by id, as they were found before."""
+        for view in children:
+            run, known_id = listed.get(view.id), self._addresses.get(view.id)
+            if run is None or _lacks(run, view):  # another process may have logged it since
+                run = runs.look(view, run.info.run_id if run else known_id)
+            run_id = runs.update(view, {PARENT: self._parent_id}, run)
             if run_id is not None:
                 self._addresses[view.id] = run_id
         progress = self.subject.progress()
@@ -208,7 +217,7 @@ class Tracker:
             runs = _Experiment(self.store, self.subject, self.notes)
             view = self.subject.parent()
             run = runs.usable(runs.find(view.key), view, {})
-            runs.log_params(run, view)
+            runs.log_settings(run, view, [], {})
             self._parent_id, self._runs = run.info.run_id, runs
         return self._runs
 
@@ -282,10 +291,24 @@ class _Experiment:
         A run without a store's tag, of an older version, is anybody's. A deleted run is returned
         only if there is no other.
         """
+        return min(self._search(tags), key=_is_deleted, default=None)
+
+    def look(self, view: RunView, known_id: str | None) -> Run | None:
+        """Return a run as it is now; known_id saves a search among all runs."""
+        return self.client.get_run(known_id) if known_id else self.find(view.key)
+
+    def listed(self, tags: Mapping[str, str], id_tag: str) -> dict[str, Run]:
+        """Return the runs of this store with all of the tags, by the value of one more tag."""
+        found = sorted(self._search(tags), key=_is_deleted, reverse=True)
+        return {run.data.tags[id_tag]: run for run in found if id_tag in run.data.tags}
+
+    def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self.client.search_runs([self.id], wanted, ViewType.ALL, 100)
-        own = (run for run in found if run.data.tags.get(STORE, self._owner) == self._owner)
-        return min(own, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
+        token: str | None = None
+        while token != "":
+            page = self.client.search_runs([self.id], wanted, ViewType.ALL, PAGE, page_token=token)
+            yield from (r for r in page if r.data.tags.get(STORE, self._owner) == self._owner)
+            token = page.token or ""
 
     def usable(self, run: Run | None, view: RunView, parent: Mapping[str, str]) -> Run:
         """Return a run, created with its tags if there is none, restored if it was deleted."""
@@ -294,7 +317,7 @@ class _Experiment:
                 run = self.find(view.key)
                 if run is None:
                     return self._created(view, parent)
-        if run.info.lifecycle_stage != ACTIVE:
+        if _is_deleted(run):
             self.client.restore_run(run.info.run_id)
             self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
         if self._owner and STORE not in run.data.tags:
@@ -309,24 +332,18 @@ class _Experiment:
             self.client.set_terminated(run.info.run_id, "KILLED")
         return run
 
-    def update(self, view: RunView, parent: Mapping[str, str], known_id: str | None) -> str | None:
-        """Log what a run lacks; return its MLflow id, None if it has not started.
-
-        known_id: its MLflow id, if known, which saves a search among all runs.
-        """
-        found = self.client.get_run(known_id) if known_id else self.find(view.key)
+    def update(self, view: RunView, parent: Mapping[str, str], found: Run | None) -> str | None:
+        """Log what a run lacks; return its MLflow id, None if it has not started."""
         if found is None and not view.started:
             return None  # MLflow shows runs, not plans
         run = self.usable(found, view, parent)
         run_id = run.info.run_id
-        self.log_params(run, view)
-        self._log(run_id, _new_epochs(run, view), self._new_tags(run, view, parent))
+        self.log_settings(run, view, _new_epochs(run, view), self._new_tags(run, view, parent))
         for tag, value in view.current_tags.items():
             if value is None and tag in run.data.tags:
                 self.client.delete_tag(run_id, tag)
         if view.at_end is not None:
-            complete = run.info.status == view.status and view.at_end.mark in run.data.metrics
-            self._log_at_end(run, view.at_end, complete=complete)
+            self._log_at_end(run, view.at_end, complete=_is_complete(run, view))
         if view.status != run.info.status:
             if view.status == "RUNNING":
                 self.client.update_run(run_id, status="RUNNING")
@@ -334,14 +351,16 @@ class _Experiment:
                 self.client.set_terminated(run_id, view.status)
         return run_id
 
-    def log_params(self, run: Run, view: RunView) -> None:
-        """Log settings and data sets unless the run has settings, which never change."""
-        if run.data.params or not view.params:
-            return
-        if view.data is not None:
-            self.client.log_inputs(run.info.run_id, datasets=_datasets(view.data, view.data_folder))
-        params = [Param(key, str(v)[:MAX_PARAM_LENGTH]) for key, v in view.params.items()]
-        self.client.log_batch(run.info.run_id, params=params)
+    def log_settings(
+        self, run: Run, view: RunView, metrics: list[Metric], tags: Mapping[str, str]
+    ) -> None:
+        """Log metrics, tags, and, unless the run has some, settings, which never change."""
+        run_id, params = run.info.run_id, list[Param]()
+        if view.params and not run.data.params:
+            if view.data is not None:
+                self.client.log_inputs(run_id, datasets=_datasets(view.data, view.data_folder))
+            params = [Param(key, str(v)[:MAX_PARAM_LENGTH]) for key, v in view.params.items()]
+        self._log(run_id, metrics, tags, params)
 
     def log_summary(self, run_id: str, summary: Summary) -> None:
         """Log a summary to a parent run."""
@@ -410,11 +429,17 @@ class _Experiment:
                     pip_requirements=NETWORK_NEEDS,
                 )
 
-    def _log(self, run_id: str, metrics: list[Metric], tags: Mapping[str, str]) -> None:
+    def _log(
+        self,
+        run_id: str,
+        metrics: list[Metric],
+        tags: Mapping[str, str],
+        params: Sequence[Param] = (),
+    ) -> None:
         batch = [RunTag(key, value) for key, value in _fitting(tags).items()]
-        while metrics or batch:
-            self.client.log_batch(run_id, metrics=metrics[:MAX_BATCH], tags=batch)
-            metrics, batch = metrics[MAX_BATCH:], []
+        while metrics or batch or params:
+            self.client.log_batch(run_id, metrics[:MAX_BATCH], params, batch)
+            metrics, batch, params = metrics[MAX_BATCH:], [], ()
 
 
 def _user() -> str:
@@ -488,6 +513,21 @@ def _make_whole(path: Path) -> None:
 def _is_begun(path: Path) -> bool:
     """Whether there is anything at a path but an empty file, as a power cut leaves."""
     return path.exists() and not (path.is_file() and path.stat().st_size == 0)
+
+
+def _is_deleted(run: Run) -> bool:
+    return bool(run.info.lifecycle_stage != ACTIVE)
+
+
+def _is_complete(run: Run, view: RunView) -> bool:
+    """Whether a run has what its end adds."""
+    end = view.at_end
+    return end is None or (run.info.status == view.status and end.mark in run.data.metrics)
+
+
+def _lacks(run: Run, view: RunView) -> bool:
+    """Whether a run lacks anything that is to be logged only once."""
+    return bool(_new_epochs(run, view)) or not _is_complete(run, view)
 
 
 def _new_epochs(run: Run, view: RunView) -> list[Metric]:

@@ -93,6 +93,8 @@ class Tracked(ABC):
     """Text of the experiment's page, which explains its metrics."""
     role: str
     """Value of the tag ROLE of its children."""
+    id_tag: str
+    """Tag that has a child's id."""
     shown: tuple[str, ...]
     """The main metrics. Children are sorted by the first, highest first."""
     params: Mapping[str, Any] = MappingProxyType({})
@@ -135,6 +137,11 @@ class Tracked(ABC):
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterable[RunView]:
         """Return the runs with these ids, or all; `running` holds the ids of those running now."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """The number of all children, for a progress bar."""
 
     def report_says(self) -> Summary | None:
         """Return a summary of the report, if there is one."""

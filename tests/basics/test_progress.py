@@ -22,5 +22,7 @@ def test_only_a_terminal_gets_a_bar_and_each_item_comes_once(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", output)
     assert list(shown(["a", "b"], "reading")) == ["a", "b"]
+    assert list(shown(iter("ab"), "logging", 2)) == ["a", "b"]
+    assert ("100%" in output.getvalue()) is is_seen
     assert ("reading" in output.getvalue()) is is_seen
     assert is_seen or output.getvalue() == ""

@@ -60,7 +60,7 @@ class Made(Tracked):
     """A subject whose runs a test chooses."""
 
     experiment, note = "made", "Runs of a test."
-    role, shown = "trial", ("miou",)
+    role, id_tag, shown = "trial", "id", ("miou",)
 
     def __init__(self, *runs: RunView, name: str = "parent") -> None:
         self.name = name
@@ -75,6 +75,10 @@ class Made(Tracked):
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterator[RunView]:
         yield from (self.runs[name] for name in (self.runs if wanted is None else wanted))
+
+    @property
+    def size(self) -> int:
+        return len(self.runs)
 
     def left(self) -> list[str | None]:
         return [None for run in self.runs.values() if run.status != "FINISHED"]
@@ -238,6 +242,38 @@ def test_stores_that_share_a_server_change_no_run_of_each_other(
     assert shown["FINISHED"].metrics["miou"] == [(0, 60.0)]
     assert shown["FINISHED"].tags["mlflow.user"] == "ben"
     assert len(logged(store, id="a")) == len(logged(store, parent="parent")) == 2
+
+
+def test_a_store_finds_its_runs_behind_any_number_of_equal_ones_of_others(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PAGE", 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(store))
+    stores = [Store(tmp_path / name) for name in ("first", "second", "third")]
+    for each in (*stores, *stores):
+        assert Tracker(each, Made(ended())).finish()
+    assert len(logged(store, id="a")) == len(logged(store, parent="parent")) == 3
+
+
+def test_what_mlflow_has_in_full_is_not_asked_for_run_by_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [replace(ended(), id=f"{n}", key={"id": f"{n}"}) for n in range(3)]
+    runs += [replace(AT_WORK, id="3", key={"id": "3"}, status="FAILED")]
+    assert Tracker(store, Made(*runs)).finish()
+    asked = list[str]()
+
+    def counted(works: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given, **more: asked.append(works.__name__) or works(*given, **more)
+
+    for name in ("get_run", "search_runs", "log_batch", "set_terminated"):
+        monkeypatch.setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
+    assert Tracker(store, Made(*runs)).finish()
+    assert asked == ["search_runs", "search_runs", "log_batch", "set_terminated"]
+    again = replace(runs[3], epochs={**AT_WORK.epochs, 3: {"loss": 1.0}}, status="KILLED")
+    assert Tracker(store, Made(*runs[:3], again)).finish()
+    assert the_run(store, id="3").metrics["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert the_run(store, id="0").metrics["miou"] == [(0, 50.0)]
 
 
 def test_names_and_texts_that_mlflow_does_not_take_are_made_fit(store: Store) -> None:

@@ -6,19 +6,18 @@ headlines share stays under the first one; its tag `wsss.headlines` names all of
 
 from collections.abc import Collection, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
-from sweeps.stages.export import end_stages
 from sweeps.store.rooms import DONE
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.view import ROLE, RunView, Summary, Tracked
-from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import PseudoLabelConfig
-from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.segmentation import load_trained
+
+if TYPE_CHECKING:
+    from wsss.networks.deeplab import DeepLab
 
 PREDICTION_ID = "wsss.prediction_id"
 HEADLINES = "wsss.headlines"
@@ -46,7 +45,7 @@ class HeadlineRuns(Tracked):
     """Describes the runs of one headline."""
 
     kind, experiment, note = "headline", "wsss-segmentation", NOTE
-    role, shown = "segmentation", (MIOU, LABELS_MIOU)
+    role, id_tag, shown = "segmentation", PREDICTION_ID, (MIOU, LABELS_MIOU)
 
     def __init__(self, store: Store, headline: Headline) -> None:
         super().__init__(store, headline.name, headline.sweep, describe(headline), "headline")
@@ -65,6 +64,11 @@ class HeadlineRuns(Tracked):
             if wanted is None or chain.prediction_id in wanted:
                 yield self._child(chain, running=chain.prediction_id in running)
 
+    @property
+    def size(self) -> int:
+        """The number of networks."""
+        return len(self.headline.chains)
+
     def left(self) -> list[str | None]:
         """Return why networks failed that are not scored."""
         chains = self.headline.chains
@@ -81,6 +85,8 @@ class HeadlineRuns(Tracked):
         return Summary(values)
 
     def _why_failed(self, chain: ChainConfig) -> str | None:
+        from sweeps.stages.export import end_stages
+
         return self.store.folder(end_stages(self.headline, chain)[-1].rel).why_failed()
 
     def _child(self, chain: ChainConfig, *, running: bool) -> RunView:
@@ -122,8 +128,11 @@ class HeadlineRuns(Tracked):
             network=partial(self._network, chain, num_classes),
         )
 
-    def _network(self, chain: ChainConfig, num_classes: int) -> DeepLab:
+    def _network(self, chain: ChainConfig, num_classes: int) -> "DeepLab":
         """Load a chain's network, downloaded if need be. Raises ForeseenError."""
+        from wsss.training.checkpoint import CheckpointFolder
+        from wsss.training.segmentation import load_trained
+
         folder = self.store.folder(f"segmentations/{chain.segmentation_id}")
         folder.pull_training()
         return load_trained(CheckpointFolder(folder.checkpoints), chain.segmentation, num_classes)

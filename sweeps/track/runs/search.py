@@ -45,7 +45,7 @@ class SearchRuns(Tracked):
     """Describes the runs of one search."""
 
     kind, experiment, note = "search", "wsss-search", NOTE
-    role, shown = "trial", (OBJECTIVE, HELD_OUT, THRESHOLD)
+    role, id_tag, shown = "trial", TRIAL, (OBJECTIVE, HELD_OUT, THRESHOLD)
 
     def __init__(self, store: Store, search: Search) -> None:
         super().__init__(store, search.name, search, search.describe(), "search")
@@ -68,6 +68,11 @@ class SearchRuns(Tracked):
                 yield self._trial(trial, closing, running=trial.run_id in running)
         if wanted is None and (row := held_out.get(self.history.base)):
             yield self._reference(row)
+
+    @property
+    def size(self) -> int:
+        """The number of trials, and the reference."""
+        return len(self.history.trials()) + 1
 
     def left(self) -> list[str | None]:
         """Return why drawn trials failed that have not ended.

@@ -61,7 +61,7 @@ class SweepRuns(Tracked):
     """Describes the runs of one sweep."""
 
     kind, experiment, note = "sweep", EXPERIMENT, NOTE
-    role = "trial"
+    role, id_tag = "trial", RUN_ID
     shown = (MIOU, "miou/held_out", "miou/best_saw_gt", "miou/auc", "miou/paper_as_printed")
 
     def __init__(self, store: Store, sweep: Sweep) -> None:
@@ -69,6 +69,11 @@ class SweepRuns(Tracked):
         super().__init__(store, sweep.name, sweep, sweep.describe(), f"run {tables}")
         self.sweep = sweep
         self.params = {"tables": tables, "seeds": sweep.num_seeds, **sweep.base.flat()}
+
+    @property
+    def size(self) -> int:
+        """The number of trials."""
+        return len(self._trials)
 
     def report_says(self) -> Summary:
         """Return the number of cells per verdict."""
