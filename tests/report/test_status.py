@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import socket
 import time
 from functools import partial
@@ -24,7 +25,7 @@ from sweeps.report.live.cost_lines import cost_lines, format_bytes, format_secon
 from sweeps.report.live.progress import Board
 from sweeps.report.live.status import Status, cell_badge
 from sweeps.store.errors import StoreError
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Folder, Store, write_json
 
 
 @pytest.fixture
@@ -144,6 +145,23 @@ def test_known_figures_are_not_read_again_and_removed_runs_are_forgotten(
     assert found[first.run_id] == {"miou_fixed": 99.0}
     assert found[second.run_id]["miou_fixed"] == miou(mixed, second)
     assert "gone" not in found
+
+
+def test_a_watch_reads_the_epochs_of_finished_trials_once(
+    mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, read = Status(mixed, sweep), list[str]()
+    before, epochs = dict(status.states), Folder.epochs
+    monkeypatch.setattr(Folder, "epochs", lambda self: read.append(self.path.name) or epochs(self))
+    status.read()
+    assert status.states == before
+    finished = {t.cam_id for t in sweep.plan.trials if before[t.run_id].status == "finished"}
+    assert finished
+    assert read
+    assert not finished & {*read}
+    shutil.rmtree(mixed.root / "runs")
+    status.read()
+    assert not any(state.metrics for state in status.states.values())
 
 
 def test_a_damaged_result_is_refused_once_if_it_is_the_sweeps_own(

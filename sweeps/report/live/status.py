@@ -102,6 +102,7 @@ class Status:
         self.store, self.sweep, self.plan = store, sweep, sweep.plan
         self.title = Text(f"sweep {sweep.name}\n{sweep.describe()}")
         self.metrics: Metrics = {}
+        self.states: dict[str, TrialState] = {}
         self.measured: dict[str, Measured | None] = {}
         self.problem = ""
         """Why the store may hold more than this."""
@@ -110,7 +111,9 @@ class Status:
     def read(self) -> None:
         """Read the store again."""
         self.metrics = read_metrics(self.store, self.metrics, self.plan.run_ids)
-        self.states = read_states(self.store, self.plan.trials, self.metrics)
+        known = {key: s for key, s in self.states.items() if s.metrics and key in self.metrics}
+        others = (trial for trial in self.plan.trials if trial.run_id not in known)
+        self.states = known | read_states(self.store, others, self.metrics)
         self.cost = estimate_cost(self.plan, self.store, self.states, self.metrics, self.measured)
 
     @property
