@@ -3,7 +3,6 @@
 import csv
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,9 +108,9 @@ def test_hardly_any_change_of_shape_is_taken_for_one_of_level() -> None:
 MOVED = "III[yes,yes]"
 
 
-def test_a_report_says_level_where_only_the_fixed_score_gains(tmp_path: Path) -> None:
+def test_a_report_says_level_where_only_the_fixed_score_gains(store: Store) -> None:
     """III with equal cells, of which one is 5 points better at the fixed score and nowhere else."""
-    store, sweep = Store(tmp_path), finished_sweep(("III",), 3)
+    sweep = finished_sweep(("III",), 3)
     noise = np.random.default_rng(0)
     fill(store, sweep, lambda trial: 0.5 + float(noise.normal(0, 0.005)))
     pairs = zip(*(sweep.plan.cell_trials[name] for name in (MOVED, "III[no,no]")), strict=True)
@@ -137,8 +136,8 @@ def test_a_report_says_level_where_only_the_fixed_score_gains(tmp_path: Path) ->
     assert float(by_cell[MOVED]["sd_over_seeds_auc"]) == pytest.approx(np.std(auc, ddof=1))
 
 
-def test_a_run_without_a_held_out_figure_is_judged_by_the_rest(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("III",), 2)
+def test_a_run_without_a_held_out_figure_is_judged_by_the_rest(store: Store) -> None:
+    sweep = finished_sweep(("III",), 2)
     fill(store, sweep, lambda trial: 0.6 if trial.cells[0] == MOVED else 0.5)
     for path in store.root.glob("runs/*/done.json"):
         metrics = read_json(path)

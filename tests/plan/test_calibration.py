@@ -99,9 +99,9 @@ def test_the_known_runs_are_as_reported_and_give_the_interval_of_the_docs() -> N
     ],
 )
 def test_a_score_reproduces_if_its_mean_is_within_the_interval(
-    tmp_path: Path, mious: list[float], outcome: Outcome
+    store: Store, mious: list[float], outcome: Outcome
 ) -> None:
-    verdict = weighed(Store(tmp_path), mious)
+    verdict = weighed(store, mious)
     assert verdict.outcome is outcome
     assert verdict.exit_code == (outcome is Outcome.does_not_reproduce)
     assert verdict.values == dict(enumerate(mious))
@@ -162,37 +162,32 @@ def test_the_text_says_where_the_score_lies_and_of_another_one_all_points_in_ord
         ({"base": PAPER}, "settings", "network.feature_map fpn (IRN: plain)"),
     ],
 )
-def test_another_setting_calibrates_nothing_and_is_named(
-    tmp_path: Path, settings: dict[str, Any], name: str, said: str
+def test_another_setting_calibrates_nothing_and_is_named_without_the_published_number(
+    store: Store, settings: dict[str, Any], name: str, said: str
 ) -> None:
     # However good the score looks.
-    verdict = weighed(Store(tmp_path), [48.3], sweep=sweep_of(**settings))
+    verdict = weighed(store, [48.4], sweep=sweep_of(**settings))
     assert verdict.outcome is Outcome.calibrates_nothing
     assert verdict.exit_code == 0
+    assert verdict.interval is None
     assert name in [check.name for check in verdict.reasons]
     assert said in found(verdict, name).found
+    text = "\n".join(lines(verdict))
+    assert f"- {name}: {found(verdict, name).found} [" in text
+    for told in (sentence(verdict), text):
+        assert "nothing here" in told.lower()
+        assert "48.3" not in told
+        assert "reproduce" not in told.lower()
 
 
 @pytest.mark.parametrize("which", ["trained", "scored"])
-def test_another_list_calibrates_nothing_even_with_as_many_images(
-    tmp_path: Path, which: str
-) -> None:
+def test_another_list_calibrates_nothing_even_with_as_many_images(store: Store, which: str) -> None:
     altered = getattr(VOC, which).model_copy(update={"sha256": "0" * 64})
-    verdict = weighed(Store(tmp_path), [48.3], facts=VOC.model_copy(update={which: altered}))
+    verdict = weighed(store, [48.3], facts=VOC.model_copy(update={which: altered}))
     assert verdict.outcome is Outcome.calibrates_nothing
     (reason,) = verdict.reasons
     assert reason.name == {"trained": "training images", "scored": "scored images"}[which]
     assert "of the same length: restore it with `wsss data prepare`" in reason.found
-
-
-def test_what_calibrates_nothing_is_never_put_beside_the_published_number(tmp_path: Path) -> None:
-    verdict = weighed(Store(tmp_path), [48.3], sweep=sweep_of(train__epochs=1))
-    assert verdict.interval is None
-    for text in (sentence(verdict), "\n".join(lines(verdict))):
-        assert "48.3" not in text
-        assert "nothing here" in text.lower()
-        assert "reproduce" not in text.lower()
-    assert "- settings: train.epochs 1 (IRN: 5) [the preset irn]" in "\n".join(lines(verdict))
 
 
 @pytest.mark.parametrize(
@@ -224,8 +219,8 @@ def test_labels_from_masks_do_not_bar_a_verdict_but_are_pointed_out(tmp_path: Pa
     assert "note:" not in "\n".join(lines(weighed(Store(tmp_path / "xml"), [48.3])))
 
 
-def test_losses_and_iterations_stand_beside_those_of_the_authors_log(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), sweep_of()
+def test_losses_and_iterations_stand_beside_those_of_the_authors_log(store: Store) -> None:
+    sweep = sweep_of()
     verdict = weighed(store, [46.0], sweep=sweep)
     assert found(verdict, "iterations").state == "note"
     assert "fewer than 101 steps" in found(verdict, "losses").found
@@ -248,20 +243,20 @@ def test_losses_and_iterations_stand_beside_those_of_the_authors_log(tmp_path: P
     assert len(check.found.split(", ")) == len(AUTHOR_LOSSES)
 
 
-def test_an_unfinished_sweep_has_no_verdict(tmp_path: Path) -> None:
+def test_an_unfinished_sweep_has_no_verdict(store: Store) -> None:
     with pytest.raises(StoreError, match=r"calibrate\[B0\] seed 0 is not finished"):
-        weigh(sweep_of(), Store(tmp_path), VOC)
+        weigh(sweep_of(), store, VOC)
 
 
 # What it leaves
 
 
 def test_a_verdict_is_written_once_and_read_again_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_disk = set[int]()
     monkeypatch.setattr(os, "fsync", lambda file: on_disk.add(os.fstat(file).st_ino))
-    store, sweep = Store(tmp_path), sweep_of(2)
+    sweep = sweep_of(2)
     verdict = weighed(store, [48.2, 48.4], sweep=sweep)
     assert calibration.read(store, sweep.name) is None
     assert calibration.write(store, sweep, verdict)
@@ -273,8 +268,8 @@ def test_a_verdict_is_written_once_and_read_again_as_it_was(
     assert (len(left), on_disk.issuperset(left)) == (2, True), "also after a power cut"
 
 
-def test_a_broken_verdict_is_refused_by_name(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), sweep_of()
+def test_a_broken_verdict_is_refused_by_name(store: Store) -> None:
+    sweep = sweep_of()
     write_json(store.sweep(sweep.name) / "calibration.json", {"outcome": "perhaps"})
     with pytest.raises(
         StoreError, match=r"calibration\.json: not what this version of `sweeps calibrate` writes"
@@ -282,8 +277,8 @@ def test_a_broken_verdict_is_refused_by_name(tmp_path: Path) -> None:
         calibration.read(store, sweep.name)
 
 
-def test_a_report_notes_the_verdict_and_needs_none(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), sweep_of()
+def test_a_report_notes_the_verdict_and_needs_none(store: Store) -> None:
+    sweep = sweep_of()
     verdict = weighed(store, [46.0], sweep=sweep)
     without = build_report(sweep, store).tables[0].notes
     calibration.write(store, sweep, verdict)
@@ -348,27 +343,28 @@ def command(drawn: Path, store: Path, *more: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"),
-    [(Outcome.reproduces, 0), (Outcome.does_not_reproduce, 1), (Outcome.calibrates_nothing, 0)],
+    ("of_sweep", "outcome", "code"),
+    [
+        (0, Outcome.reproduces, 0),
+        (0, Outcome.does_not_reproduce, 1),
+        (0, Outcome.calibrates_nothing, 0),
+        (1, None, 1),
+        (130, None, 130),
+    ],
 )
-def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, code: int
+def test_the_exit_code_is_1_for_a_score_that_does_not_come_out_or_that_of_a_broken_off_sweep(
+    drawn: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_sweep: int,
+    outcome: Outcome | None,
+    code: int,
 ) -> None:
     verdict = weighed(Store(tmp_path / "made-up"), [46.0]).model_copy(update={"outcome": outcome})
-    monkeypatch.setattr("sweeps.run.driver.drive", lambda *_, **__: 0)
+    monkeypatch.setattr("sweeps.run.driver.drive", lambda *_, **__: of_sweep)
     monkeypatch.setattr("sweeps.evidence.calibration.weigh", lambda *_: verdict)
     published: list[Calibration] = []
     monkeypatch.setattr(calibrate_cli, "publish", lambda *given: published.append(given[-1]))
     for _ in range(2):
         assert command(drawn, tmp_path / "store").exit_code == code
-    assert published == [verdict]  # the second time, nothing is new
-
-
-@pytest.mark.parametrize("code", [1, 130])
-def test_an_interrupted_or_failed_sweep_ends_with_its_own_code_and_without_a_verdict(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    monkeypatch.setattr("sweeps.run.driver.drive", lambda *_, **__: code)
-    done = command(drawn, tmp_path / "store")
-    assert done.exit_code == code
-    assert "Calibration" not in done.output
+    assert published == [verdict] * (of_sweep == 0)  # the second time, nothing is new

@@ -26,6 +26,8 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.closing import closing
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
 from sweeps.stages.guard import is_half_trained
@@ -145,13 +147,6 @@ def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_and_left_out_of_the_
         cost_of(vi, store)
 
 
-def test_a_result_without_its_times_is_left_out_of_the_cost(store: Store, best: Trial) -> None:
-    path, before = store.run(best.run_id).path / "done.json", len(measured(store))
-    found = read_json(path)
-    write_json(path, {key: value for key, value in found.items() if key != "train_seconds"})
-    assert len(measured(store)) == before - 1
-
-
 def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store, iv: Sweep) -> None:
     copied = store.sweep("copied")
     shutil.copytree(store.sweep(iv.name), copied)
@@ -161,13 +156,6 @@ def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store,
         done = sweeps(store, *words)
         assert (done.exit_code, told in done.output) == (2, True), done.output
     assert [told in each["problem"] for each in listed(store)] == [True, False, False]
-
-
-def test_removing_a_sweep_keeps_its_trainings(store: Store, vi: Sweep) -> None:
-    before = names(store, "cams"), names(store, "runs")
-    assert sweeps(store, "rm", vi.name, "--yes").exit_code == 0
-    assert vi.name not in store.sweep_names()
-    assert before == (names(store, "cams"), names(store, "runs"))
 
 
 def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
@@ -248,9 +236,8 @@ def test_a_removal_from_a_bucket_names_what_goes_there_with_its_size(
     assert str(tmp_path) not in said
     assert "other machines keep their copies until the same command is given there" in said
     assert f"{here.url}: no sweep" in given("rm", "V-nowhere", *to_bucket, **mirror).output
-    out = tmp_path / "out"
-    given("report", "--sweep", vi.name, "--out", out, *to_bucket, **mirror)
-    assert f"| store | {here.url} |" in (out / "report.md").read_text()
+    report = build_report(vi, Store(here.mirror, here))
+    assert ("store", here.url) in closing(report)["Provenance"].rows
 
 
 @pytest.mark.parametrize(
@@ -275,9 +262,10 @@ def test_with_its_input_closed_nobody_is_asked(
 
 
 @pytest.mark.parametrize(("answer", "code", "is_kept"), [("n", 1, True), ("y", 0, False)])
-def test_a_person_is_asked_and_the_answer_counts(
+def test_a_person_is_asked_and_the_answer_counts_for_the_sweep_and_not_for_its_trainings(
     store: Store, vi: Sweep, answer: str, code: int, *, is_kept: bool
 ) -> None:
+    before = names(store, "cams"), names(store, "runs")
     ours, terminal = os.openpty()
     try:
         os.write(ours, f"{answer}\n".encode())
@@ -294,6 +282,7 @@ def test_a_person_is_asked_and_the_answer_counts(
         os.close(terminal)
     assert (asked.returncode, store.sweep(vi.name).exists()) == (code, is_kept), asked.stderr
     assert "Delete this?" in asked.stdout
+    assert before == (names(store, "cams"), names(store, "runs"))
 
 
 def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(

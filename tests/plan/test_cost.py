@@ -180,10 +180,13 @@ def test_times_at_several_at_once_are_bounded_by_the_longest_trial() -> None:
     assert dataclasses.replace(cost, trials={}).seconds_at(2) == 0
 
 
-def test_a_damaged_configuration_is_no_measurement(store: Store) -> None:
+def test_a_damaged_configuration_and_a_result_without_times_are_no_measurement(
+    store: Store,
+) -> None:
     plan = plan_of("VI")
     for name in ("VI[no,no]", "VI[yes,no]"):
         finish(store, cell(plan, name), 0.5)
+    write_json(store.run(cell(plan, "VI[no,yes]").run_id).path / "done.json", {"miou_fixed": 1.0})
     (store.run(cell(plan, "VI[no,no]").run_id).path / "config.json").write_text("{")
     measured, device, processes = read_measured(store, read_metrics(store), {})
     assert (len(measured), device, processes) == (1, "cpu", 1)

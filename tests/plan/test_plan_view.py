@@ -52,7 +52,9 @@ def test_a_configuration_is_one_line_with_its_seeds_time_and_cells(
         "8 cells, 7 distinct configurations, up to 3 seeds: 21 trials, "
         "1 finished, 1 started, 18 missing, 1 failed"
     ) in lines
-    assert any(line.startswith("19 trials to run: about 23 min one at a time") for line in lines)
+    (left,) = [line for line in lines if line.startswith("19 trials to run: about 23 min one at")]
+    assert "at a time if" not in left
+    assert "11 min at 2 at a time" in printed(sweep, store, concurrent=2)
 
 
 def test_without_a_measurement_the_time_is_a_question_mark(sweep: Sweep, tmp_path: Path) -> None:
@@ -72,13 +74,6 @@ def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(sto
         ["VI", "4", "4", "1", "1", "9", "1", "12", "min"],
     ]
     assert "VI[yes,yes]" in printed(many, store, show_all=True)
-
-
-def test_the_time_at_several_trials_at_a_time_is_told_when_asked(
-    sweep: Sweep, store: Store
-) -> None:
-    assert "11 min at 2 at a time" in printed(sweep, store, concurrent=2)
-    assert "at a time if" not in printed(sweep, store)
 
 
 def test_json_holds_every_trial_and_the_totals(sweep: Sweep, store: Store) -> None:

@@ -295,9 +295,9 @@ def test_history_is_kept_as_written_and_refused_when_damaged(store: Store) -> No
 
 
 def test_the_report_draws_what_the_settings_of_finished_trials_do(
-    drawn: Path, tmp_path: Path
+    drawn: Path, store: Store
 ) -> None:
-    search, store = planned(drawn, "transfer.lambda_s=0.1:1"), Store(tmp_path)
+    search = planned(drawn, "transfer.lambda_s=0.1:1")
     history = History(search, store)
     for number in range(6):
         share = 0.1 * (number + 1)
@@ -317,9 +317,9 @@ def test_the_report_draws_what_the_settings_of_finished_trials_do(
 
 @pytest.mark.parametrize("training_seed", [0, 7])
 def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_base(
-    training_seed: int, drawn: Path, tmp_path: Path
+    training_seed: int, drawn: Path, store: Store
 ) -> None:
-    search, store = planned(drawn, "transfer.lambda_s=0.1:1"), Store(tmp_path)
+    search = planned(drawn, "transfer.lambda_s=0.1:1")
     base = apply_overrides(search.base, {"rng_seed": training_seed})
     search = search.model_copy(update={"base": base})
     history = History(search, store)

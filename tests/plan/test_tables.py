@@ -171,9 +171,9 @@ def test_a_grid_of_three_settings_has_a_row_for_each_combination() -> None:
     ],
 )
 def test_a_broken_description_of_a_sweep_is_written_again_by_its_command(
-    tmp_path: Path, text: str, said: str
+    store: Store, text: str, said: str
 ) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    sweep = finished_sweep(("III",), 1)
     save_sweep(store, sweep)
     (path := store.sweep(sweep.name) / "sweep.json").write_text(text)
     with pytest.raises(StoreError, match=f"^{path}: {said}; give the `sweeps run` command again$"):

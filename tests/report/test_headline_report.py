@@ -97,7 +97,7 @@ def document(made: Made) -> Document:
 
 
 def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
-    drawn: Path, made: Made, results: Results, tmp_path: Path
+    drawn: Path, made: Made, results: Results, store: Store
 ) -> None:
     found = answer(results, made[1])
     assert found.question == "Does the paper's headline hold on this data and at this scale?"
@@ -105,8 +105,7 @@ def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
     assert found.answer.startswith(f"{start}, the best of 2 networks there; ")
     full = answer(replace(results, scale=Scale((), other_classes=False)), made[1])
     assert "-23.80 from the paper's 67.3, which has no spread" in full.answer
-    empty = Store(tmp_path)
-    none_yet = answer(read_results(planned(drawn, "none", "masks"), empty), empty)
+    none_yet = answer(read_results(planned(drawn, "none", "masks"), store), store)
     assert none_yet.answer.endswith("image labels is finished. 2 networks missing.")
     words = shlex.split(found.command)
     words = words[words.index("headline") + 1 :]
@@ -195,9 +194,9 @@ def test_labels_are_compared_with_the_cams_as_they_are(
 
 
 def test_without_plain_cams_labels_are_compared_with_the_cams_own_run(
-    drawn: Path, tmp_path: Path
+    drawn: Path, store: Store
 ) -> None:
-    headline, store = planned(drawn, "pamr", "crf"), Store(tmp_path)
+    headline = planned(drawn, "pamr", "crf")
     for chain, miou in zip(headline.chains, (47.0, 44.0), strict=True):
         finish(store, drawn, chain, 40.0, miou)
     assert [row.gain for row in read_results(headline, store).labels] == [None, None]
@@ -218,9 +217,9 @@ def test_findings_weigh_refinement_and_bound(results: Results) -> None:
 
 
 def test_intervals_over_images_are_of_the_same_images_for_all_networks(
-    drawn: Path, tmp_path: Path
+    drawn: Path, store: Store
 ) -> None:
-    store, headline, rng = Store(tmp_path), planned(drawn, *MIOUS), np.random.default_rng(0)
+    headline, rng = planned(drawn, *MIOUS), np.random.default_rng(0)
     names, mious = [f"image{n}" for n in range(40)], {}
     for chain, (source, miou) in zip(headline.chains, MIOUS.items(), strict=True):
         finish(store, drawn, chain, miou, LABELS[source])
@@ -239,10 +238,8 @@ def test_intervals_over_images_are_of_the_same_images_for_all_networks(
     assert f"+3.25 points on val (95 % over images [{low:+.2f}, {high:+.2f}]), +2.75" in text
 
 
-def test_a_network_that_learnt_nothing_is_compared_with_nothing(
-    drawn: Path, tmp_path: Path
-) -> None:
-    store, headline = Store(tmp_path), planned(drawn, "none", "masks")
+def test_a_network_that_learnt_nothing_is_compared_with_nothing(drawn: Path, store: Store) -> None:
+    headline = planned(drawn, "none", "masks")
     for chain in headline.chains:
         finish(store, drawn, chain, 10.0, None)
         path = ChainFolders(store.root, chain).predictions / "done.json"
@@ -283,8 +280,8 @@ def test_the_gallery_has_a_column_per_network_behind_image_and_truth(document: D
     assert "CAM; CAM + PAMR; true masks" in gallery.caption
 
 
-def test_a_chain_that_is_not_finished_is_missing_and_not_zero(drawn: Path, tmp_path: Path) -> None:
-    headline, store = planned(drawn, "none", "masks"), Store(tmp_path)
+def test_a_chain_that_is_not_finished_is_missing_and_not_zero(drawn: Path, store: Store) -> None:
+    headline = planned(drawn, "none", "masks")
     document = headline_document(headline, store)
     text = markdown(document)
     assert "| CAM | measured here | missing |" in text

@@ -2,7 +2,6 @@
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,9 +67,9 @@ def test_the_figures_follow_from_the_printed_tables() -> None:
 
 @pytest.mark.parametrize("table", sorted(LOOKED_AT))
 def test_a_note_stands_in_the_report_of_its_tables_and_in_no_other(
-    table: str, tmp_path: Path
+    table: str, store: Store
 ) -> None:
-    report = build_report(finished_sweep((table,), 1), Store(tmp_path))
+    report = build_report(finished_sweep((table,), 1), store)
     text = FORMATS["md"](sweep_document(report)).replace("\\", "")
     shown = {words for words in STANDS_IN if words in text}
     assert shown == {words for words, tables in STANDS_IN.items() if table in tables}

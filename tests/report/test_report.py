@@ -580,11 +580,16 @@ def reported(store: Store, *words: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
-    code, output = reported(store)
+def test_the_command_reports_the_last_sweep_and_other_tables_of_its_settings_in_six_files(
+    store: Store,
+) -> None:
+    code, output = reported(store, "IV", "III")
     assert code == 0
-    assert "Table III: does it hold?" in output
+    assert "Tables III, IV: do they hold?" in output
     (folder,) = (store.root / "sweeps").glob("*/report")
+    lines = csv_lines((folder / "report.csv").read_text())
+    assert lines["IV[yes,yes,yes]"]["mean_miou"] == lines["III[no,no]"]["mean_miou"] != ""
+    assert lines["IV[no,no,no]"]["mean_miou"] == ""
     names = {"report.html", "report.md", "report.tex", "report.csv", "report.txt", "table.tex"}
     assert {path.name for path in folder.iterdir()} == names
     code, output = reported(store, "--sweep", "other")
@@ -600,15 +605,6 @@ def test_a_broken_gallery_is_named_with_its_remedy(tmp_path: Path) -> None:
     code, output = reported(store)
     assert code == 2
     assert f"{path}: cannot be decoded; delete {path.parent} and run its table again" in output
-
-
-def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> None:
-    code, output = reported(store, "IV", "III", "--out", store.root / "both")
-    assert code == 0
-    assert "Tables III, IV: do they hold?" in output
-    lines = csv_lines((store.root / "both" / "report.csv").read_text())
-    assert lines["IV[yes,yes,yes]"]["mean_miou"] == lines["III[no,no]"]["mean_miou"] != ""
-    assert lines["IV[no,no,no]"]["mean_miou"] == ""
 
 
 def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import shlex
 import time
-from pathlib import Path
 
 import pytest
 from made_up.ledgers import FIRST, HOUR, SECOND, TWO_GPUS, Clock, driver
@@ -52,9 +51,9 @@ def test_a_clock_that_is_set_and_a_night_asleep_spend_nothing(
 
 
 @pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_budget_that_is_no_number_of_hours_is_refused(tmp_path: Path, hours: float) -> None:
+def test_a_budget_that_is_no_number_of_hours_is_refused(store: Store, hours: float) -> None:
     with pytest.raises(BudgetError, match="--budget"):
-        Budget(driver(Store(tmp_path), Clock()), hours)
+        Budget(driver(store, Clock()), hours)
 
 
 def test_a_trial_holds_what_its_workers_hold_together() -> None:

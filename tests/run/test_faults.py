@@ -311,8 +311,7 @@ def change_environment(store: Store, run_id: str, **values: str) -> None:
     path.write_text(json.dumps(metrics))
 
 
-def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_what_is_driven_is_refused_by_name_of_its_driver(store: Store) -> None:
     what = Driven("sweep", "V-tiny"), "wait for it"
     match = rf"another process runs sweep V-tiny \(process {os.getpid()} on .*\); wait for it"
     with driving(store, *what), pytest.raises(StoreError, match=match):
@@ -324,8 +323,8 @@ def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None
                 driving(store, *what).__enter__()
 
 
-def test_a_start_is_not_refused_for_a_download_that_looks_at_its_lock(tmp_path: Path) -> None:
-    store, what = Store(tmp_path), Driven("sweep", "V-tiny")
+def test_a_start_is_not_refused_for_a_download_that_looks_at_its_lock(store: Store) -> None:
+    what = Driven("sweep", "V-tiny")
     store.sweep("V-tiny").mkdir(parents=True)
     look = FileLock(store.sweep("V-tiny") / DRIVER_LOCK, thread_local=False)
     look.acquire()

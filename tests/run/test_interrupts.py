@@ -187,9 +187,9 @@ class PressesAtOnce(DrivenSweep):
     ("quality", "told"), [(0.5, "only logs and reports the results:"), (None, "resumes from here:")]
 )
 def test_ctrl_c_says_what_the_same_command_would_do(
-    quality: float | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quality: float | None, told: str, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep, store = finished_sweep(("III",), 1), Store(tmp_path)
+    sweep = finished_sweep(("III",), 1)
     fill(store, sweep, lambda trial: quality)
     assert drive(PressesAtOnce(sweep, store), Resources()) == 130
     assert f"interrupted; the same command {told}" in capsys.readouterr().out

@@ -231,8 +231,7 @@ def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(cam: Folder)
     assert not (cam.path / "failure.json").exists()
 
 
-def test_sweeps_are_named_the_newest_first(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_sweeps_are_named_the_newest_first(store: Store) -> None:
     assert store.sweep_names() == []
     for age, name in ((30, "b"), (10, "a"), (20, "c")):
         write_json(store.sweep(name) / "sweep.json", {})

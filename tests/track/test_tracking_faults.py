@@ -193,10 +193,10 @@ def test_a_server_that_answers_otherwise(port: int, path: str, said: str) -> Non
 
 
 def test_a_server_that_knows_anything_is_no_mlflow(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    port: int, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}/200-")
-    tracker = Tracker(Store(tmp_path), SweepRuns.__new__(SweepRuns))
+    tracker = Tracker(store, SweepRuns.__new__(SweepRuns))
     assert not tracker.log_report([])
     assert "something other than MLflow" in tracker.problem
 

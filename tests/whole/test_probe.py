@@ -104,9 +104,9 @@ def test_a_probe_ends_where_the_training_would_be_ended_at_the_prior(
 # What is probed
 
 
-def test_trainings_that_differ_in_seed_repeat_or_scoring_are_probed_once(tmp_path: Path) -> None:
+def test_trainings_that_differ_in_seed_repeat_or_scoring_are_probed_once(store: Store) -> None:
     sweep = finished_sweep(("noise-floor", "background-score"), 2)
-    targets = probe_targets(sweep.plan, Store(tmp_path))
+    targets = probe_targets(sweep.plan, store)
     firsts = [(target.cells[0], target.config.rng_seed) for target in targets]
     assert ("noise-floor[B0,every seed]", 0) in firsts
     assert len(targets) == 3, "B0, F0 and F3"
@@ -115,8 +115,8 @@ def test_trainings_that_differ_in_seed_repeat_or_scoring_are_probed_once(tmp_pat
     )
 
 
-def test_what_is_trained_already_is_probed_but_not_counted_as_missing(tmp_path: Path) -> None:
-    sweep, store = finished_sweep(("VI",), 2), Store(tmp_path)
+def test_what_is_trained_already_is_probed_but_not_counted_as_missing(store: Store) -> None:
+    sweep = finished_sweep(("VI",), 2)
     done, begun = (sweep.plan.cell_trials["VI[no,no]"][seed] for seed in (0, 1))
     finish(store, done, 0.5)
     store.cam(done.cam_id).finish({"epochs": 8})

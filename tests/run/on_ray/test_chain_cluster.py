@@ -151,9 +151,9 @@ def test_tasks_that_are_asked_to_end_are_waited_for_and_what_they_did_is_told(
 
 @pytest.mark.usefixtures("cluster")
 def test_a_task_for_which_there_is_no_node_is_not_waited_for_once_the_end_is_asked_for(
-    tmp_path: Path, drawn: Path, tiny_chain: ChainConfig
+    store: Store, drawn: Path, tiny_chain: ChainConfig
 ) -> None:
-    place = Place(Store(tmp_path), drawn, is_ending=lambda: True)
+    place = Place(store, drawn, is_ending=lambda: True)
     with pytest.raises(EndedEarlyError):
         list(Cluster(Resources(cpus=1000)).work(TrainCam(tiny_chain.run), place))
 
