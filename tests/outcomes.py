@@ -17,9 +17,7 @@ EXPLANATORY = {"train_seconds", "inference_seconds", "score_seconds", "environme
 
 def metrics(store: Store, config: RunConfig) -> dict[str, Any]:
     """Return all that a finished trial has written down."""
-    found = store.run(run_id(config)).result()
-    assert found is not None
-    return found
+    return store.run(run_id(config)).result()
 
 
 def figures(store: Store, config: RunConfig) -> dict[str, Any]:

@@ -135,9 +135,12 @@ def test_a_refused_start_leaves_no_sweep_and_what_is_said_then_starts_one(
     assert line == command("sweeps", "run", "V", "--store", tmp_path / "none")
 
 
-def test_a_failed_trial_that_is_not_tried_again_is_not_done(drawn: Path, tmp_path: Path) -> None:
+def test_a_failed_trial_that_is_not_tried_again_is_not_done(
+    drawn: Path, tmp_path: Path, mlflow_database: Path
+) -> None:
     store, sweep = Store(tmp_path / "st"), tiny_sweep(drawn, "VI")
     fill(store, sweep, lambda trial: 0.5)
+    shutil.copy(mlflow_database, store.root)
     run = store.run(sweep.plan.trials[0].run_id)
     (run.path / "done.json").unlink()
     run.fail("diverged", "loss is not finite", "trace")
@@ -148,11 +151,12 @@ def test_a_failed_trial_that_is_not_tried_again_is_not_done(drawn: Path, tmp_pat
 
 
 def test_where_nothing_is_left_to_run_no_cluster_is_needed(
-    drawn: Path, tmp_path: Path, address: str
+    drawn: Path, tmp_path: Path, address: str, mlflow_database: Path
 ) -> None:
     words = ["run", "VI", "--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "st")]
     joining = [*words, "--address", address]
     fill(Store(tmp_path / "st"), tiny_sweep(drawn, "VI"), lambda trial: 0.5)
+    shutil.copy(mlflow_database, tmp_path / "st")
     done = sweeps(*joining)
     assert done.exit_code == 0, done.output
     assert "4 of 4 trials done, 0 to run" in done.stdout
@@ -180,33 +184,26 @@ def test_a_dead_cluster_is_told_before_torch_is_loaded_and_nothing_is_in_the_sto
     assert "no sweep, search or headline yet" in sweeps("list", "--store", tmp_path).stdout
 
 
-def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path: Path) -> None:
+def test_each_command_names_the_one_it_needs_and_a_refused_training_leaves_its_folder_to_the_next(
+    drawn: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "a run"
-    words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", *options(SMALL))
+    (start,) = re.findall("first with: (.*) --data FOLDER", refused("wsss", "infer", "--run", run))
+    asked = ("--data", str(drawn), "--preset", "tiny", *options(SMALL))
+    words = ("train-cam", "--run", run, *asked)
     refused("wsss", *words, "--weights", wrong_weights(tmp_path / "w.pt"))
     told = refused("wsss", *words, "--set", "train.batch_size=64")
     (remedy,) = re.findall(r"lower --set (train\.batch_size) to 16 or less", told)
-    line = command("wsss", *words, "--set", f"{remedy}=16")
+    line = f"{start} {shlex.join(asked)} --set {remedy}=16"
     (infer,) = re.findall("trained; next: (.*)", give(line))
+    missing = refused("wsss", "evaluate", "--run", run)
+    assert f"missing; write it with: {infer} --split train\n" in missing
     (evaluate,) = re.findall("CAMs of 10 images \\(10 new\\)\nnext: (.*)", give(infer))
     (label,) = re.findall("next: (.*)", give(evaluate))
     assert "16 label maps" in give(label)
     before = (run / "run.json").read_bytes()
     assert "other settings; choose another --run" in refused("wsss", *words, "--set", "rng_seed=3")
     assert (run / "run.json").read_bytes() == before
-
-
-def test_files_are_missing_until_the_printed_command_has_written_them(
-    drawn: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    (start,) = re.findall(
-        "train first with: (.*) --data FOLDER", refused("wsss", "infer", "--run", run)
-    )
-    give(f"{start} {shlex.join(['--data', str(drawn), '--preset', 'tiny', *options(SMALL)])}")
-    (infer,) = re.findall("write it with: (.*)", refused("wsss", "evaluate", "--run", run))
-    give(infer)
-    assert "at the fixed background score" in give(command("wsss", "evaluate", "--run", run))
 
 
 @pytest.mark.parametrize("line", ["sweeps --help", "sweeps plan --help", "wsss --help"])

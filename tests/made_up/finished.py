@@ -100,7 +100,6 @@ def status_of(
     """What `sweeps status` prints."""
     console = Console(file=io.StringIO(), width=width, color_system=None)
     show_status(console, store, sweep, by_trial=by_trial, every=every)
-    assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 

@@ -42,8 +42,7 @@ def sweeps(store: Store, *words: str) -> Result:
 
 
 def listed(store: Store) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = json.loads(sweeps(store, "list", "--json").output)
-    return entries
+    return json.loads(sweeps(store, "list", "--json").output)
 
 
 def names(store: Store, room: str) -> set[str]:

@@ -35,7 +35,6 @@ def store(tmp_path: Path, sweep: Sweep) -> Store:
 def printed(sweep: Sweep, store: Store, *, concurrent: int = 1, show_all: bool = False) -> str:
     console = Console(file=io.StringIO(), width=200, color_system=None)
     print_plan(console, Status(store, sweep), concurrent=concurrent, show_all=show_all)
-    assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 

@@ -36,7 +36,6 @@ def sweep() -> Sweep:
 
 def miou(store: Store, trial: Trial) -> float:
     metrics = store.run(trial.run_id).result()
-    assert metrics is not None
     return float(metrics["miou_fixed"])
 
 

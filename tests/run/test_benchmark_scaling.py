@@ -32,8 +32,7 @@ def figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["scaling", *options])
         with patch.dict(TABLES):  # it adds one
             runpy.run_module("benchmarks.scaling", run_name="__main__")
-        found: dict[str, float] = json.loads(capsys.readouterr().out.splitlines()[-1])
-        return found
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
 
     return run
 

@@ -171,7 +171,6 @@ def test_a_reader_of_a_pipe_that_ends_asks_as_a_terminal_that_closes() -> None:
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     ) as process:
-        assert process.stdout
         process.stdout.close()
         process.communicate(b"go on\n", timeout=60)
     assert process.returncode == 7

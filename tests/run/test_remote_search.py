@@ -19,7 +19,6 @@ from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
 from sweeps.store.errors import StoreError
 from sweeps.store.remote.bucket import Times
-from sweeps.store.remote.lease import Lease
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, open_store
 from wsss.training.diagnosis.learning import PriorLimits
@@ -113,7 +112,6 @@ def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
     def lose() -> None:
         subject = DrivenSearch(SEARCH, store, 3, PriorLimits())
         with driving(store, subject.what, "wait") as lease:
-            assert isinstance(lease, Lease)
             subject.begin_alone(lease.check)
             subject.history.save(known)
             lease.lost = True

@@ -75,7 +75,6 @@ def test_a_split_without_masks_becomes_a_checked_archive(data: Path, store: Stor
     with tarfile.open(found.tar) as archive:
         names = archive.getnames()
         first = archive.extractfile(names[0])
-        assert first is not None
         with Image.open(first) as image:
             assert image.mode == "P"
             assert image.getpalette("RGB")[3:6] == [128, 0, 0]  # aeroplane, in VOC's colours

@@ -192,7 +192,9 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
         assert len(list((ChainFolders(mirror, tiny_chain).labels / "png").iterdir())) == 16
 
 
-def headline(data: Path, mirror: Path) -> str:
+def headline(data: Path, mirror: Path, database: Path) -> str:
+    mirror.mkdir()
+    shutil.copy(database, mirror)
     settings = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": "[0.5]"}
     where = ("--preset", "tiny", "--data", data, "--store", f"s3://{BUCKET}/headline")
     words = ("masks", "--export", "train")
@@ -203,9 +205,9 @@ def headline(data: Path, mirror: Path) -> str:
 
 
 def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_machine(
-    port: int, drawn: Path, tmp_path: Path
+    port: int, drawn: Path, tmp_path: Path, mlflow_database: Path
 ) -> None:
-    first = headline(drawn, tmp_path / "first")
+    first = headline(drawn, tmp_path / "first", mlflow_database)
     assert "train DeepLab 100 %" in first
     there = keys(port, "headline")
     names = {key.split("/")[0] + "/" + key.rpartition("/")[2] for key in there}
@@ -218,7 +220,7 @@ def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_mac
     }
     assert [key for key in there if key.startswith("mlartifacts/")]
     assert not [key for key in there if key.startswith("leases/")]
-    assert "100 %" not in headline(drawn, tmp_path / "second")
+    assert "100 %" not in headline(drawn, tmp_path / "second", mlflow_database)
     one, other = (
         next((tmp_path / name / "headline").glob("*/report/headline.csv"))
         for name in ("first", "second")

@@ -82,8 +82,6 @@ def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
     with subprocess.Popen(
         [sys.executable, "-c", IN_A_PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdin
-        assert process.stdout
         pickle.dump((config, asked), process.stdin)
         process.stdin.close()
         seen = [process.stdout.readline() for _ in range(3)]

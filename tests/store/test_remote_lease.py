@@ -35,10 +35,7 @@ def lease(machine: Path, times: Times = QUICK) -> Lease:
 
 
 def content(port: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        client(port).get_object(Bucket=BUCKET, Key=KEY)["Body"].read()
-    )
-    return found
+    return json.loads(client(port).get_object(Bucket=BUCKET, Key=KEY)["Body"].read())
 
 
 def test_a_lease_excludes_other_machines_until_it_is_released(port: int, tmp_path: Path) -> None:
@@ -83,7 +80,6 @@ def abandon(machine: Path) -> Lease:
     """Hold a lease, and die: no heartbeat and no file lock any more."""
     dead = lease(machine).acquire(timeout=0)
     dead._stop.set()
-    assert dead._thread
     dead._thread.join()
     dead.file_lock.release()
     return dead

@@ -117,7 +117,6 @@ def the_run(store: Store, **tags: str) -> MlflowRun:
 
 def artifacts(run: MlflowRun) -> set[str]:
     root = local_folder(run.artifact_uri)
-    assert root
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 

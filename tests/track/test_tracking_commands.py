@@ -25,9 +25,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow'
 
 
 @pytest.fixture(scope="module")
-def synced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Result]:
+def synced(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Result]:
     """A store with a finished sweep, a search and a headline, no files but results; its sync."""
     store = Store(tmp_path_factory.mktemp("store"))
+    shutil.copy(mlflow_database, store.root)
     fill(store, finished_sweep(("VI",), 1), lambda trial: 0.5)
     save_search(store, SEARCH)
     History(SEARCH, store).save(search_trial(0, "finished", 30.0))

@@ -227,11 +227,9 @@ def test_a_database_of_another_mlflow(file: Path, revision: str) -> None:
     assert f"-m mlflow db upgrade sqlite:///{file}`; else upgrade MLflow here" in said
 
 
-def test_a_database_that_is_none_is_moved_away_and_made_anew(file: Path) -> None:
+def test_a_database_that_is_none_is_to_be_moved_away(file: Path) -> None:
     file.write_bytes(b"not a database " * 100)
     assert f"move {file} away; `sweeps sync`" in problem_at(sqlite_uri(file))
-    file.unlink()
-    assert open_client(sqlite_uri(file)).get_experiment_by_name("wsss") is None
 
 
 def test_a_database_on_a_drive_without_locks_is_not_begun(

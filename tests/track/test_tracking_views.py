@@ -104,7 +104,6 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
     for name in (checkpoint_name(3), checkpoint_name(2, 90)):
         (folder / name).touch()
     at_end, metrics = the_trial(store).at_end, run.result()
-    assert at_end
     curve = np.array(metrics["curve"])[5:81]
     assert at_end.mark == "miou/fixed"
     assert at_end.values["miou/fixed"] == metrics["miou_fixed"]
@@ -340,7 +339,6 @@ def test_another_machine_logs_what_a_bucket_holds_of_a_headline(
     runs = runs_of(Store(there.mirror, there), Driven("headline", headline.name))
     assert (runs.status(), runs.closing().values["miou_val/crf"]) == ("FINISHED", 40.0)
     at_end = views(runs)[chain.prediction_id].at_end
-    assert at_end
     assert at_end.network
     with pytest.raises(ForeseenError, match="0 of 300 iterations can be read"):
         at_end.network()
