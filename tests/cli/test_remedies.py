@@ -1,6 +1,5 @@
 """What a message tells one to do works when it is done to the letter."""
 
-import os
 import re
 import shlex
 import shutil
@@ -218,8 +217,3 @@ def test_help_on_a_full_disk_is_one_line(line: str) -> None:
         )
     assert done.returncode == 2
     assert re.fullmatch("error: .*: No space left on device; free space .*\n", done.stderr)
-
-
-def test_a_pipe_in_the_place_of_a_run_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "run.json")
-    assert "run.json: a pipe" in refused("wsss", "infer", "--run", tmp_path)

@@ -54,13 +54,22 @@ class Finished(NamedTuple):
     store: Store
     records: list[dict[str, Any]]
     """What the trial yielded."""
+    synced: dict[int, int]
+    """Inode of each file that was put on disk -> its size then."""
 
 
 @pytest.fixture(scope="module")
 def finished(config: RunConfig, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A store with one finished trial."""
-    store = Store(tmp_path_factory.mktemp("finished"))
-    return Finished(store, run(config, store, drawn))
+    store, synced = Store(tmp_path_factory.mktemp("finished")), dict[int, int]()
+
+    def note(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", note)
+        return Finished(store, run(config, store, drawn), synced)
 
 
 @pytest.fixture
@@ -79,19 +88,9 @@ def ages(root: Path) -> dict[str, int]:
     return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in files}
 
 
-def test_each_file_of_a_finished_trial_survives_a_power_cut(
-    config: RunConfig, drawn: Path, new: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: dict[int, int] = {}
-    """Inode of each file that was put on disk -> its size then."""
-
-    def note(descriptor: int) -> None:
-        found = os.fstat(descriptor)
-        synced[found.st_ino] = found.st_size
-
-    monkeypatch.setattr(os, "fsync", note)
-    run(config, new, drawn)
-    files = [path for path in new.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+def test_each_file_of_a_finished_trial_survives_a_power_cut(finished: Finished) -> None:
+    root, synced = finished.store.root, finished.synced
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert len(files) == 15
     assert [p for p in files if synced.get(p.stat().st_ino) != p.stat().st_size] == []
 
@@ -120,7 +119,7 @@ def test_a_trial_writes_what_the_store_promises(finished: Finished, config: RunC
 def test_a_trial_yields_its_epochs_then_its_score_with_growing_progress(
     finished: Finished, config: RunConfig
 ) -> None:
-    store, records = finished
+    store, records, _ = finished
     assert [r["epoch"] for r in records if "loss" in r] == [1, 2, 3]
     progress = [record["progress"] for record in records]
     assert progress == sorted(progress)
