@@ -26,8 +26,8 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
-from sweeps.report.tables.build import build_report
 from sweeps.report.tables.closing import closing
+from sweeps.report.tables.model import build_report
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving
 from sweeps.stages.guard import is_half_trained
@@ -236,7 +236,7 @@ def test_a_removal_from_a_bucket_names_what_goes_there_with_its_size(
     assert "other machines keep their copies until the same command is given there" in said
     assert f"{here.url}: no sweep" in given("rm", "V-nowhere", *to_bucket, **mirror).output
     report = build_report(vi, Store(here.mirror, here))
-    assert ("store", here.url) in closing(report)["Provenance"].rows
+    assert f"store: {here.url}" in closing(report)["Provenance"].items
 
 
 @pytest.mark.parametrize(
