@@ -18,7 +18,6 @@ from made_up.finished import status_of
 from made_up.machines import Machine, environment, stranger
 from mlflow_file import MlflowRun, mlflow_runs
 
-from sweeps.evidence.calibration import Outcome, read
 from sweeps.plan.sweep import load_sweep
 from sweeps.store.store import Store
 
@@ -136,11 +135,6 @@ def check_that_it_calibrates_nothing(output: str, store: Path) -> None:
     assert "sweep calibrate-tiny-voc-" in output
     assert "Calibration: CALIBRATES NOTHING HERE" in output
     assert "training images: train_aug, 16 images" in output
-    assert "network.backbone resnet10_narrow (IRN: resnet50)" in output
-    assert "REPRODUCE" not in output
-    assert "48.3" not in output
     (folder,) = (store / "sweeps").iterdir()
-    written = read(Store(store), folder.name)
-    assert written.outcome is Outcome.calibrates_nothing
     assert "CALIBRATES NOTHING HERE" in (folder / "calibration.txt").read_text()
     assert "calibrates nothing here" in (folder / "report" / "report.md").read_text()
