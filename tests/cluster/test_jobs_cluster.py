@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from sweeps.store.code_version import commit as commit_here
 
@@ -163,10 +164,7 @@ def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
     project = fake_project(tmp_path / "p", 3000)
     (project / "go").touch()
     assert submit(head, project, "V", "--no-follow", "--id", "two").returncode == 0
-    deadline = time.monotonic() + 60
-    while not (project / "go.open").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for((project / "go.open").exists, seconds=60)
     stopped = sweeps(head, "stop", "two")
     assert stopped.returncode == 0
     assert " -m sweeps submit V --preset tiny --data /data --address" in stopped.stderr

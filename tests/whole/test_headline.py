@@ -102,6 +102,7 @@ def test_a_killed_headline_goes_on_where_it_was(killed: dict[str, Any]) -> None:
 def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str, Any]) -> None:
     output = killed["again"].stdout
     assert "the store has no ended sweep" in output
+    assert "Ours (the paper)" in output, "the tables are printed"
     page = Path(output.split("report: ")[1].splitlines()[0])
     assert {path.name for path in page.parent.iterdir()} == {
         "headline.html",
