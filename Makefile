@@ -144,7 +144,7 @@ search: $(STAMP) ## look for better alpha, beta and lambda; SAMPLES trials
 
 plan: $(STAMP) ## what TABLES need, what of it is done, and how long the rest takes
 	$(HERE)
-	$(BIN)/sweeps plan $(TABLES) $(PLAN_OPTIONS) $(if $(CONCURRENT),--concurrent $(CONCURRENT))
+	$(BIN)/sweeps plan $(TABLES) $(PLAN_OPTIONS) $(if $(CONCURRENT),--max-concurrent $(CONCURRENT))
 
 probe: $(STAMP) ## the first PROBE steps of each training: does it train, how fast?
 	$(RUN) $(TABLES) $(RUN_OPTIONS) --probe $(PROBE)

@@ -36,6 +36,10 @@ class SweepResults:
     store: Store
     sweep: Sweep
 
+    def __repr__(self) -> str:
+        """Name the sweep: a notebook shows what a cell returns."""
+        return f"SweepResults({self.sweep.name} in {self.store.address})"
+
     def trials(self) -> list[TrialRow]:
         """Return a row per trial, finished or not."""
         self.store.pull_results()

@@ -73,6 +73,21 @@ def test_every_command_and_option_on_a_page_exists(page: Path) -> None:
     assert all(shlex.split(" ".join(words)) for words in calls)  # a shell can split them
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_help_of_what_needs_words_or_data_has_an_example_that_exists(program: str) -> None:
+    whole: Any = PROGRAMS[program]
+    given = dict(whole.commands)
+    if data := given.pop("data", None):
+        given |= {f"data {name}": command for name, command in data.commands.items()}
+    for name, command in given.items():
+        lines = (command.help or "").splitlines()
+        examples = [each.split() for each in lines if each.strip().startswith(f"{program} {name} ")]
+        assert [problem for words in examples for problem in problems(words)] == []
+        takes = command.params
+        if any(each.required or "--data" in each.opts for each in takes):
+            assert examples, name
+
+
 def test_the_pages_show_commands_at_all() -> None:
     shown = {tuple(words[:2]) for page in PAGES for words in commands(page, "sweeps")}
     assert {("sweeps", "report"), ("sweeps", "status"), ("sweeps", "attach")} <= shown

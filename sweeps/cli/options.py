@@ -61,7 +61,8 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="replace a setting of the preset, e.g. train.lr=0.01; `wsss settings` lists all",
+        help="replace a setting of the preset, e.g. train.lr=0.01; repeatable; `wsss settings` "
+        "lists all",
     ),
 ]
 StoreOption = Annotated[

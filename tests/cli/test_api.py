@@ -30,6 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_frame_has_what_the_store_has_a_row_per_trial(root: Path) -> None:
     results = open_results(root)
+    assert repr(results) == f"SweepResults({SWEEP.name} in {root})"
     frame = results.to_pandas().set_index("run_id")
     assert list(frame.index) == [trial.run_id for trial in SWEEP.plan.trials]
     assert frame["state"].to_dict() == {

@@ -47,7 +47,7 @@ HUGE = 10**40
         (f"{TRAIN} {'r' * 300}", "File name too long; name another path"),
         (f"sweeps search --samples {HUGE}", "should be less than or equal to"),
         ("sweeps run V --hang-after 1e300", "should be less than or equal to"),
-        ("sweeps plan V --json --concurrent 2", "no effect with --json"),
+        ("sweeps plan V --json --max-concurrent 2", "no effect with --json"),
         ("sweeps doctor --lock /usr/bin/env", "/usr/bin/env: not UTF-8 text"),
         (f"{SUBMIT} V --set train.lrr=1", "did you mean train.lr"),
         (f"{SUBMIT} VII", "no table 'VII'; did you mean VI"),

@@ -61,7 +61,10 @@ def gpu_check(
         str | None, typer.Option(help="preset whose speed is measured; default: paper")
     ] = None,
 ) -> None:
-    """Check results and speed on this machine's GPU, in eight minutes."""
+    """Check results and speed on this machine's GPU, in eight minutes.
+
+    wsss gpu-check --data /data/VOC2012 --weights resnet50-0676ba61.pth
+    """
     from wsss.gpu_check.__main__ import main
 
     raise typer.Exit(main(words_of(ctx.command, ctx.params)))

@@ -76,7 +76,10 @@ def check(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Name every missing, broken or contradictory file, count classes, and compare the splits."""
+    """Name every missing, broken or contradictory file, count classes, and compare the splits.
+
+    wsss data check --data /data/VOC2012 --decode
+    """
     from wsss.data.voc import VocDataset
 
     if (root is None) == (data is None):
@@ -142,6 +145,8 @@ def prepare(
     ] = min(8, os.cpu_count() or 1),
 ) -> None:
     """Make VOC 2012 with SBD's masks and train_aug from the public archives.
+
+    wsss data prepare /data/VOC2012
 
     Run it again to do only what is missing.
     """
@@ -213,7 +218,7 @@ def import_(
 
     wsss data import photos.csv data/mine --images photos
 
-    A CSV has a row per image (image,labels above x.jpg,dog;cat), a row per
+    A CSV has a line of names and a row per image (x.jpg,dog;cat), a row per
     image and label, or a column of 0 and 1 per class. With --masks, crowds
     are 255 (ignored), and where objects overlap, the smaller is on top.
     What is left out, such as images without a label, is named.

@@ -37,6 +37,8 @@ def predict(
 ) -> None:
     """Segment pictures of your own: a palette mask and an overlay each.
 
+    wsss predict photo.jpg --network results/segmentations/<id>
+
     Pictures that cannot be read are named, and the others are segmented. Exit code: 1 if
     there are any, 2 if nothing could be started.
     """

@@ -62,7 +62,10 @@ def configured(
 
 @options.with_options_of(configured, options.execution, options.prior_limits)
 def train_cam(**given: Any) -> None:
-    """Train a CAM network. Run it again to continue from its last checkpoint."""
+    """Train a CAM network. Run it again to continue from its last checkpoint.
+
+    wsss train-cam --run runs/b0 --data /data/VOC2012 --preset short
+    """
     from sweeps.cli.method import work
     from sweeps.stages.stage import Conduct
     from sweeps.stages.train_cam import TrainCam
@@ -88,7 +91,10 @@ def infer(
         Path | None, typer.Option(file_okay=False, help="folder of CAM files; default: RUN/cams")
     ] = None,
 ) -> None:
-    """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
+    """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1].
+
+    wsss infer --run runs/b0 --split train_aug
+    """
     from sweeps.cli.method import work
 
     work.write_cams(run, split, out)
@@ -101,7 +107,10 @@ def evaluate(
         Path | None, typer.Option(file_okay=False, help="folder of CAM files; default: RUN/cams")
     ] = None,
 ) -> None:
-    """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
+    """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold.
+
+    wsss evaluate --run runs/b0
+    """
     from sweeps.cli.method import work
 
     work.score_cams(run, split, cams)
@@ -140,6 +149,8 @@ def pseudo_label(
     **given: Any,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.
+
+    wsss pseudo-label --run runs/b0 --refinement random_walk
 
     CAMs -> (learned affinity -> random walk) -> background by a fixed score, or by IRN's confident
     pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.

@@ -34,6 +34,8 @@ def calibrate(
 ) -> None:
     """Train IRN's plain CAM and say whether its published score is reproduced. Resumable.
 
+    sweeps calibrate --data /data/VOC2012 --gpus 1
+
     Reproduces: the mean mIoU at .15 is within the noise of the known runs of IRN's code. Does not
     reproduce: it is not; a list says what to check. Calibrates nothing here: data or settings are
     not IRN's, as on the drawn data. Exit code 0: reproduces, or calibrates nothing; 1: does not

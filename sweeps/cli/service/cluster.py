@@ -57,6 +57,8 @@ def submit(
 ) -> None:
     """Run tables on a cluster, and print the log. Ctrl-C or a lost connection leaves it running.
 
+    sweeps submit V --preset paper --data /data/VOC2012 --gpus 1
+
     The project's files are uploaded, up to 100 MiB, except those in the .gitignore at its root and
     those that look like secrets (.env, keys, tokens). The exit code is the sweep's. Run the same
     command again to attach to a running sweep or to resume an ended one.
@@ -267,6 +269,8 @@ def doctor(
     python: Python = "python",
 ) -> None:
     """Say what is open, missing, unreachable or mismatched, with a remedy each.
+
+    sweeps doctor --data /data/VOC2012 --store /shared/results
 
     Without --address: this machine. With it, --store, --data and --weights are the cluster's. The
     exit code is 1 if there is any problem, an unreachable cluster among them.

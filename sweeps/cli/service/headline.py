@@ -105,6 +105,8 @@ def headline(
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
+    sweeps headline none random_walk --data /data/VOC2012 --gpus 1
+
     CAM -> refined label maps -> DeepLabv2 -> mIoU and IoU per class, beside the paper's rows. Each
     stage is kept in the store: run the command again to resume, or with other labels or settings,
     and only what depends on them is done again. A report is written at the end.

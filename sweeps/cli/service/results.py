@@ -163,6 +163,8 @@ def diff(
 ) -> None:
     """Compare two cells or runs: settings, mIoU by the four measures, and classes.
 
+    sweeps diff 'V[0.5,0.1]' 'V[0.5,0.5]'
+
     B - A is the mean over the finished seeds that both have, with an interval over seeds (from two
     on), and one over images where each run has counts per image: at the fixed and at the best
     threshold. `sweeps status --trials` shows run ids; quote a cell, as a shell reads brackets.

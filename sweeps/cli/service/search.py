@@ -34,6 +34,8 @@ def search(
 ) -> None:
     """Search alpha, beta and lambda, apart from the tables. Run it again to resume.
 
+    sweeps search --samples 40 --space transfer.lambda_s=0.05:2:log
+
     Optuna draws settings and ASHA stops poor trials early, by their score on one half of the scored
     images. At the end the best three and the base, the full method as the options set it, are
     scored on the other half. A trial trains in one process, without Ray Train.

@@ -31,6 +31,8 @@ def rm(
 ) -> None:
     """Delete a sweep, search or headline from the store, here and in the bucket.
 
+    sweeps rm NAME --results --dry-run
+
     Without --results, its trainings and scores are kept, and the same `sweeps run` uses them again.
     MLflow keeps its runs.
     """
@@ -112,6 +114,8 @@ def export(
 ) -> None:
     """Write a sweep into one zip file: report, configurations, figures, counted pixels, versions.
 
+    sweeps export V.zip
+
     `sweeps verify FILE` checks it on another machine. Unpacked, it is a store for `sweeps report`
     and `sweeps table`. It contains the names of folders and hosts.
     """
@@ -135,6 +139,8 @@ def verify(
     ] = None,
 ) -> None:
     """Check an archive of `sweeps export`: files, ids, figures, tables, and with --data the data.
+
+    sweeps verify V.zip --data /data/VOC2012
 
     Needs no store and trains nothing. Prints what was verified and what cannot be. Exit code 0: all
     that was checked is right; 1: something is wrong; 2: not an archive of `sweeps export`.

@@ -61,7 +61,7 @@ def planned_sweep(
 def plan(
     ctx: typer.Context,
     store: options.StoreOption = "results",
-    concurrent: Annotated[
+    max_concurrent: Annotated[
         int, typer.Option(min=1, help="trials at a time, for the estimated time")
     ] = 1,
     show_all: Annotated[
@@ -70,21 +70,24 @@ def plan(
     as_json: options.AllAsJson = False,
     **given: Any,
 ) -> None:
-    """Show cells, distinct configurations, what is finished, and what the rest will cost."""
+    """Show cells, distinct configurations, what is finished, and what the rest will cost.
+
+    sweeps plan III noise-floor --seeds 3
+    """
     from rich.console import Console
 
     from sweeps.report.live.plan_view import plan_json, print_plan
     from sweeps.report.live.status import Status
 
     if as_json:
-        options.refuse_idle("with --json, which has the time of each trial", ctx, "concurrent")
+        options.refuse_idle("with --json, which has the time of each trial", ctx, "max_concurrent")
     options.leave_memory_to_the_system()
     sweep = planned_sweep(**given)
     found = Status(options.opened(store), sweep)
     if as_json:
         print(json.dumps(plan_json(found)))
     else:
-        print_plan(Console(), found, concurrent=concurrent, show_all=show_all)
+        print_plan(Console(), found, concurrent=max_concurrent, show_all=show_all)
 
 
 @options.with_options_of(planned_sweep, options.resources, options.prior_limits)
@@ -115,6 +118,8 @@ def run(
     **given: Any,
 ) -> None:
     """Run what the tables lack, then print them. Run it again to resume.
+
+    sweeps run V --data drawn --seeds 3
 
     Finished trials are never run again; an interrupted one continues from its last checkpoint.
     MLflow gets a copy of everything (MLFLOW_TRACKING_URI, or a SQLite file in the store).
