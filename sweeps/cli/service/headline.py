@@ -33,7 +33,8 @@ def planned_headline(
         typer.Option(
             help="table cell whose configuration makes the CAMs, or best: the finished "
             "configuration with the best held-out mIoU, a choice that sees pixel masks; default: "
-            "best if the store has an ended sweep with the same settings, else III[yes,yes]"
+            "best if the store has an ended sweep of the project's tables with the same settings, "
+            "else III[yes,yes]; what a grid found is given with --set"
         ),
     ] = None,
     label_settings: Annotated[

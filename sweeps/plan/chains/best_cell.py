@@ -42,13 +42,13 @@ def choose_cell(store: Store, asked: Sweep, wanted: str | None) -> Choice:
         return choice
     if wanted is None:
         why = (
-            f"CAMs of {DEFAULT_CELL}, the paper's full method: the store has no ended sweep of "
-            "this data, preset and settings to choose a better one from"
+            f"CAMs of {DEFAULT_CELL}, the paper's full method: the store has no ended sweep of the "
+            "project's tables with this data, preset and settings to choose a better one from"
         )
         return Choice(DEFAULT_CELL, why, by_masks=False)
     why, remedy = (
-        "has nothing to choose from: no ended sweep of the same data, preset and settings has a "
-        "held-out mIoU",
+        "has nothing to choose from: no ended sweep of the project's tables with the same data, "
+        "preset and settings has a held-out mIoU",
         f"run one with: {run_command(asked, store)}",
     )
     if unfinished:
