@@ -237,7 +237,8 @@ def slurm(
     except CapacityError as error:
         raise ConfigError(f"{error} (--nodes, --gpus-per-node, --cpus-per-node)") from None
     write_job(out, sbatch_script(wanted, ["run", *options.words_of(ctx.command, given)]))
-    print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
+    there = "this folder, which needs the .venv of `make setup`,"
+    print(f"{out}: submit it in {there} with: sbatch {shlex.quote(str(out))}")
     follow = command("sweeps", "status", "--store", given["store"], "--watch")
     print(f"then follow it with: squeue --me, and {follow}")
 
