@@ -92,12 +92,14 @@ class Badge:
 
 @dataclass(frozen=True)
 class Measured:
-    """An entry of a grid: a measured number beside the printed one, with its badges."""
+    """An entry of a grid: a measured number beside the printed one, with its badges and links."""
 
     text: str
     printed: str
     """The paper's number; empty if there is none."""
     badges: tuple[Badge, ...]
+    links: tuple[tuple[str, str], ...] = ()
+    """Words and web address of each."""
 
 
 Entry = str | Badge | Measured

@@ -8,6 +8,8 @@ _TABLE = "table"
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `sweeps mlflow` serves a store's own SQLite file, unless another port is asked for."""
+PAGES_FILE = "mlflow.json"
+"""In a sweep's folder: run id -> page of the run in MLflow, of what was logged last."""
 
 
 def server_of(uri: str) -> str:
@@ -15,7 +17,12 @@ def server_of(uri: str) -> str:
 
     uri: without a password.
     """
-    return uri if uri.startswith("http") else LOCAL_SERVER
+    return uri if uri.startswith(("http://", "https://")) else LOCAL_SERVER
+
+
+def run_page(server: str, experiment_id: str, run_id: str) -> str:
+    """Return the address of one run."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def charts_page(server: str, experiment_id: str, *, role: str, metric: str) -> str:

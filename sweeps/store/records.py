@@ -111,6 +111,7 @@ RESULT = TypeAdapter(Annotated[_Result, AfterValidator(_fitting)])
 EPOCH, ATTEMPT = TypeAdapter(_Epoch), TypeAdapter(_Attempt)
 FAILURE, WARNING = TypeAdapter(_Failure), TypeAdapter(_Warning)
 HELD_OUT = TypeAdapter(dict[str, _Judged])
+PAGES = TypeAdapter(dict[str, Annotated[str, Field(pattern="^https?://")]])
 
 
 class Checked(dict[str, Any]):

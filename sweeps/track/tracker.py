@@ -27,7 +27,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sweeps.report.mlflow_pages import charts_page, server_of, table_view
+from sweeps.report.mlflow_pages import PAGES_FILE, charts_page, run_page, server_of, table_view
 from sweeps.store.local_lock import local_lock
 from sweeps.store.store import Store, read_json, write_json
 from sweeps.track import database
@@ -177,6 +177,10 @@ class Tracker:
             raise
         runs.client.set_terminated(self._parent_id, status)
         self._at_work = False
+        if self.subject.kind == "sweep":
+            server = server_of(self.address)
+            pages = {each: run_page(server, runs.id, run) for each, run in self._addresses.items()}
+            write_json(self.store.sweep(self.subject.name) / PAGES_FILE, pages)
 
     def abandon(self) -> None:
         """End runs that are marked as running, after an error or Ctrl-C."""

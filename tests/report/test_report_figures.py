@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.report.figures.heatmap import BRIGHT, heatmap
-from sweeps.report.figures.lines import loss_curves, moving_average, threshold_curves
+from sweeps.report.figures.lines import dead_curves, loss_curves, moving_average, threshold_curves
 from sweeps.report.figures.rows import DotRow, bars, dots
 from sweeps.report.figures.svg import PALETTE
 
@@ -29,6 +29,10 @@ def draw_losses(label: str) -> str:
 def draw_thresholds(label: str) -> str:
     curve = [0.1, 0.2, 0.3, 0.4], [20.0, 25.0, 21.0, 30.0]
     return threshold_curves({label: curve}, 0.15, (0.1, 0.3))
+
+
+def draw_dead(label: str) -> str:
+    return dead_curves({label: [[0.9, 0.5, 0.1], [0.8, 0.4]]})
 
 
 def draw_heatmap(label: str) -> str:
@@ -47,7 +51,7 @@ def draw_dots(label: str) -> str:
     return dots(rows, axis=label)
 
 
-DRAWINGS = [draw_losses, draw_thresholds, draw_heatmap, draw_classes, draw_dots]
+DRAWINGS = [draw_losses, draw_thresholds, draw_dead, draw_heatmap, draw_classes, draw_dots]
 every_figure = pytest.mark.parametrize("draw", [pytest.param(d, id=d.__name__) for d in DRAWINGS])
 Draw = Callable[[str], str]
 

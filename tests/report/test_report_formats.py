@@ -185,10 +185,10 @@ def test_a_table_too_wide_for_a_terminal_is_shown_in_parts_with_the_same_labels(
     assert all(f"{n}.00" in text for n in range(8))
 
 
-def test_an_entry_shows_the_printed_number_and_its_badges() -> None:
-    entry = Measured("48.1", "50.9", (Badge("trend only", "fair"),))
+def test_an_entry_shows_the_printed_number_its_badges_and_links() -> None:
+    entry = Measured("48.1", "50.9", (Badge("trend only", "fair"),), (("seed 0", "http://h/1"),))
     found = rendered(document(grid_of(["mIoU"], Row(("a",), (entry,))), number="V"))
-    for part in ("<strong>48.1</strong>", "paper 50.9", 'badge fair">trend only'):
+    for part in ("<strong>48.1</strong>", "paper 50.9", 'badge fair">trend only', "http://h/1"):
         assert part in found[Format.html]
     for form in (Format.markdown, Format.latex):
         assert "48.1 (50.9)" in found[form]
@@ -231,7 +231,7 @@ def hostile() -> Document:
         (RowGroup(HOSTILE, (Row(two, two),)),),
         group_name=HOSTILE,
     )
-    entry = Measured(HOSTILE, HOSTILE, (Badge(HOSTILE),))
+    entry = Measured(HOSTILE, HOSTILE, (Badge(HOSTILE),), ((HOSTILE, f"http://{HOSTILE}"),))
     blocks = (
         Text(HOSTILE),
         Heading(HOSTILE),

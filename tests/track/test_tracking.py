@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,20 +20,27 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from made_up.finished import finish, finished_sweep
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow_file import MlflowRun, mlflow_runs
 from torch import nn
 from waiting import wait_for
 
+from sweeps.plan.sweep import save_sweep
+from sweeps.report.formats.html import html
+from sweeps.report.mlflow_pages import PAGES_FILE
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.model import build_report
 from sweeps.store.errors import StoreError
-from sweeps.store.store import Store
+from sweeps.store.store import Store, write_json
 from sweeps.track import tracker as tracking
 from sweeps.track.address import tracking_uri
 from sweeps.track.database import local_folder
+from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker, open_client
-from sweeps.track.view import AtEnd, RunView, Summary, Tracked
+from sweeps.track.view import RUN_ID, AtEnd, RunView, Summary, Tracked
 from wsss.basics.errors import ForeseenError
 from wsss.config import DataConfig
 
@@ -59,7 +67,7 @@ def ended(values: Mapping[str, float] = MappingProxyType({"miou": 50.0}), **more
 class Made(Tracked):
     """A subject whose runs a test chooses."""
 
-    experiment, note = "made", "Runs of a test."
+    kind, experiment, note = "search", "made", "Runs of a test."
     role, id_tag, shown = "trial", "id", ("miou",)
 
     def __init__(self, *runs: RunView, name: str = "parent") -> None:
@@ -676,3 +684,24 @@ def test_an_unexpected_error_of_the_thread_is_told_and_the_end_does_not_wait_for
         assert not thread.thread.is_alive()
     (line,) = told
     assert line.startswith("tracking at nowhere has ended (ZeroDivisionError: by nothing); the wor")
+
+
+def test_a_reports_cells_link_to_their_runs_but_not_in_an_archive_nor_to_a_script(
+    store: Store,
+) -> None:
+    sweep = finished_sweep(("III",), 1)
+    save_sweep(store, sweep)
+    trial = sweep.plan.trials[0]
+    finish(store, trial, 0.5, num_images=2)
+    assert Tracker(store, SweepRuns(store, sweep)).finish()
+    page = f"/runs/{the_run(store, **{RUN_ID: trial.run_id}).id}"
+    here, archived = (
+        html(sweep_document(build_report(sweep, store, portable=portable)))
+        for portable in (False, True)
+    )
+    links = re.findall(r'<a href="(http://[^"]*)">seed 0</a>', here)
+    assert [link.endswith(page) for link in links] == [True]
+    assert page not in archived
+    write_json(store.sweep(sweep.name) / PAGES_FILE, {trial.run_id: "javascript:alert(1)"})
+    with pytest.raises(StoreError, match=PAGES_FILE):
+        sweep_document(build_report(sweep, store))

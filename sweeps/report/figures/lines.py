@@ -1,6 +1,6 @@
-"""Line charts: losses, as in the paper's Figures 6 to 8, and mIoU by threshold.
+"""Line charts: losses, as in the paper's Figures 6 to 8, mIoU by threshold, dead maps by epoch.
 
-Legend: S seeds, T training steps.
+Legend: S seeds, T training steps, E epochs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from sweeps.report.figures.svg import (
@@ -21,15 +22,17 @@ from sweeps.report.figures.svg import (
     wrapped,
 )
 from wsss.basics.printable import mean_of_seeds
+from wsss.training.diagnosis.learning import MAX_DEAD
 
 WIDTH, HEIGHT = 560, 350
 """Without the legend."""
 
 Seeds = Sequence[Sequence[float]]
-"""[S][T]: a loss during training, one series per seed. One without its last records is shorter;
-means are over what all have."""
+"""[S][T] or [S][E]: a quantity during training, one series per seed. One without its last records
+is shorter; means are over what all have."""
 Look = dict[str, Any]
 """How a line is drawn, and its label."""
+LIMIT: Look = {"color": "black", "linewidth": 1.2, "dashes": (3, 3)}
 
 
 def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
@@ -42,8 +45,7 @@ def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
 
     def draw(axes: Axes, looks: Sequence[Look]) -> None:
         for seeds, look in zip(curves.values(), looks, strict=True):
-            common = min(map(len, seeds))
-            mean = np.mean([seed[:common] for seed in seeds], axis=0)
+            mean = _mean_over_seeds(seeds)
             steps = np.arange(1, len(mean) + 1)
             axes.plot(steps, mean, color=look["color"], alpha=0.35, linewidth=0.8)
             axes.plot(steps, moving_average(mean, steps_per_epoch), **look)
@@ -51,8 +53,7 @@ def loss_curves(curves: Mapping[str, Seeds], steps_per_epoch: int) -> str:
         axes.grid(axis="y")
 
     explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
-    names = [f"{name} ({mean_of_seeds(len(seeds))})" for name, seeds in curves.items()]
-    return _chart(names, draw, explanation)
+    return _chart(_with_seeds(curves), draw, explanation)
 
 
 def threshold_curves(
@@ -74,7 +75,7 @@ def threshold_curves(
             best = [max(within, key=mious.__getitem__)]
             axes.plot(thresholds, mious, marker=marker, markersize=8, markevery=best, **look)
         if fixed is not None:
-            axes.axvline(fixed, color="black", linewidth=1.2, dashes=(3, 3))
+            axes.axvline(fixed, **LIMIT)
             where = axes.get_xaxis_transform()
             axes.text(fixed, 1.01, f"fixed: {fixed:g}", ha="center", va="bottom", transform=where)
         axes.set_xlabel("background threshold on the normalised CAM")
@@ -82,6 +83,40 @@ def threshold_curves(
         axes.grid()
 
     return _chart(curves, draw, "marker: best threshold, chosen on the masks that score it")
+
+
+def dead_curves(curves: Mapping[str, Seeds]) -> str:
+    """Draw the share of dead maps by epoch, mean over seeds, a line per configuration, as SVG.
+
+    curves: label -> [S][E] in [0, 1]. The limit above which trainings are warned of is drawn over
+    the second half of the longest one, where it holds.
+    """
+    longest, limit = max(len(seed) for seeds in curves.values() for seed in seeds), 100 * MAX_DEAD
+
+    def draw(axes: Axes, looks: Sequence[Look]) -> None:
+        for seeds, look in zip(curves.values(), looks, strict=True):
+            mean = 100 * _mean_over_seeds(seeds)
+            axes.plot(np.arange(1, len(mean) + 1), mean, marker="o", markersize=4, **look)
+        axes.plot([1 + longest / 2, longest + 0.5], [limit] * 2, **LIMIT)
+        where = axes.get_yaxis_transform()
+        axes.text(1, limit + 1, f"limit: {limit:g} %", ha="right", va="bottom", transform=where)
+        axes.set(xlabel="epoch", ylabel="empty maps of present classes (%)")
+        axes.set(xlim=(0.5, longest + 0.5), ylim=(0, 104))  # so that a line at 100 % shows
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+
+    return _chart(_with_seeds(curves), draw, "mean over seeds")
+
+
+def _mean_over_seeds(seeds: Seeds) -> NDArray[np.float64]:
+    """Return the mean over the steps or epochs that all seeds have: [S][T] -> [T]."""
+    common = min(map(len, seeds))
+    return np.mean([seed[:common] for seed in seeds], axis=0)
+
+
+def _with_seeds(curves: Mapping[str, Seeds]) -> list[str]:
+    """Return the curves' labels with their number of seeds."""
+    return [f"{name} ({mean_of_seeds(len(seeds))})" for name, seeds in curves.items()]
 
 
 def _chart(

@@ -153,7 +153,7 @@ def _as_printed(found: TableReport) -> Grid:
         if cell.level.kind:
             badges.append(Badge(cell.level.kind))
         printed = "" if cell.printed is None else number(cell.printed)
-        return Measured(measured(cell), printed, tuple(badges))
+        return Measured(measured(cell), printed, tuple(badges), cell.links)
 
     group = "" if len(table.columns) == 1 else table.column_name
     columns = tuple(Column(name, group=group, align="center") for name in table.columns)

@@ -17,9 +17,11 @@ from sweeps.plan.scale import Scale, scale_of, scored_classes
 from sweeps.plan.states import TrialState
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.mlflow_pages import PAGES_FILE
 from sweeps.report.tables.results import Measure, Results
 from sweeps.report.words import mean_sd
-from sweeps.store.store import Store
+from sweeps.store import records
+from sweeps.store.store import Store, read_record
 from sweeps.tables.table import Table
 from wsss.overrides import ConfigError
 from wsss.training.diagnosis.learning import DeadMaps
@@ -39,8 +41,8 @@ def build_report(
     """Read a sweep's results, to be compared with the paper's. Missing and failed cells are shown.
 
     margin: how far, in percentage points, a measured difference may be from the paper's and still
-    count as reproduced. portable: leave out date and the store's path, so that equal results give
-    equal text. Raises ConfigError if no finished trial has the measure.
+    count as reproduced. portable: leave out date, links and the store's path, so that equal results
+    give equal text. Raises ConfigError if no finished trial has the measure.
     """
     results = Results(store, sweep.plan.trials, measure)
     scored = [mious for mious in results.mious.values() if mious]
@@ -58,7 +60,7 @@ class Report:
 
     sweep: Sweep
     store: Store | None
-    """None: leave out date and store, so that equal results give equal text."""
+    """None: leave out date, store and links, so that equal results give equal text."""
     results: Results
     margin: float
 
@@ -66,6 +68,12 @@ class Report:
     def scale(self) -> Scale:
         """How far the runs are from the paper's."""
         return scale_of(self.sweep, scored_classes(self.results.states))
+
+    @cached_property
+    def pages(self) -> dict[str, str]:
+        """Run id -> page of the run in MLflow, as far as they are known."""
+        file = self.results.store.sweep(self.sweep.name) / PAGES_FILE
+        return (self.store and read_record(file, records.PAGES)) or {}
 
     @cached_property
     def tables(self) -> tuple["TableReport", ...]:
@@ -253,6 +261,12 @@ class CellReport:
         pair = ([each.run_ids[seed] for seed in common] for each in (self, base))
         found = None if self.trials == base.trials else self.results.against(*pair)
         return found or (None, None)
+
+    @property
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """Words for each seed that has a page in MLflow, and its address."""
+        pages = self.table.report.pages
+        return tuple((f"seed {s}", pages[run]) for s, run in self.run_ids.items() if run in pages)
 
     @property
     def printed(self) -> float | None:

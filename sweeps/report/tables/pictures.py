@@ -6,8 +6,8 @@ Legend: L labels that occur, R resamples of images.
 import base64
 from collections.abc import Iterator
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,7 @@ from sweeps.report.document import (
     in_one_group,
 )
 from sweeps.report.figures.heatmap import heatmap
-from sweeps.report.figures.lines import loss_curves, threshold_curves
+from sweeps.report.figures.lines import dead_curves, loss_curves, threshold_curves
 from sweeps.report.figures.rows import DotRow, bars, dots
 from sweeps.report.tables.model import CellReport, TableReport
 from sweeps.report.words import interval, listed, number, signed
@@ -41,6 +41,9 @@ MAX_CURVES = 8
 """More lines than this in one plot cannot be told apart."""
 MAX_DOT_ROWS = 40
 PAPER_FIGURES = {"III": "Figure 6", "IV": "Figure 7", "VI": "Figure 8"}
+
+Epochs = dict[str, list[list[dict[str, Any]]]]
+"""Reference -> a list per seed -> the training's records, one per epoch."""
 
 FILE = "cam_gallery.png"
 COLUMNS = ("image", "M_o", "M_e", "M_d", "merged M^o", "pseudo-label", "ground truth")
@@ -63,7 +66,12 @@ def table_figures(found: TableReport) -> Iterator[Picture]:
     if min(len(table.rows), len(table.columns)) > 1:
         yield _heatmap(found)
     if len(done) <= MAX_CURVES:
-        yield from _losses(table.name, done)
+        epochs = {
+            cell.reference: [cell.results.epochs(cell.run_ids[seed]) for seed in cell.values]
+            for cell in done
+        }
+        yield from _losses(table.name, epochs)
+        yield from _dead_maps(epochs)
         yield _thresholds(done)
 
 
@@ -115,22 +123,46 @@ def _heatmap(found: TableReport) -> Picture:
     return Picture("Map of the grid", caption, svg)
 
 
-def _losses(table: str, done: list[CellReport]) -> Iterator[Picture]:
-    """Draw L by step, as in the paper's Figures 6 to 8; an older version may not have kept it."""
-    curves, window = {}, 0
-    for cell in done:
-        trainings = [cell.results.epochs(cell.run_ids[seed]) for seed in cell.values]
-        losses = [[epoch.get("step_losses", []) for epoch in epochs] for epochs in trainings]
-        if kept := [epochs for epochs in losses if epochs and all(epochs)]:
-            window = max(window, *(len(epochs[0]) for epochs in kept))
-            curves[cell.reference] = [list(chain(*epochs)) for epochs in kept]
+def _series(epochs: Epochs, key: str) -> Epochs:
+    """Return the seeds that recorded this in every epoch; an older version may not have."""
+    kept = {
+        name: [seed for seed in seeds if seed and all(epoch.get(key) for epoch in seed)]
+        for name, seeds in epochs.items()
+    }
+    return {name: seeds for name, seeds in kept.items() if seeds}
+
+
+def _losses(table: str, epochs: Epochs) -> Iterator[Picture]:
+    """Draw L by step, as in the paper's Figures 6 to 8."""
+    kept = _series(epochs, "step_losses")
+    if not kept:
+        return
+    window = max(len(seed[0]["step_losses"]) for seeds in kept.values() for seed in seeds)
+    curves = {
+        name: [[loss for e in seed for loss in e["step_losses"]] for seed in seeds]
+        for name, seeds in kept.items()
+    }
     as_figure = f" (as in {PAPER_FIGURES[table]})" if table in PAPER_FIGURES else ""
     caption = (
         "Total loss L per training step, mean over seeds; strong: moving average over an epoch. L "
         "has more terms with more views, so compare heights only between cells with the same views."
     )
+    yield Picture(f"Loss curves{as_figure}", caption, loss_curves(curves, window))
+
+
+def _dead_maps(epochs: Epochs) -> Iterator[Picture]:
+    """Draw the share of dead maps by epoch, in the view with most of them."""
+    curves = {
+        name: [[max(epoch["dead"].values()) for epoch in seed] for seed in seeds]
+        for name, seeds in _series(epochs, "dead").items()
+    }
+    caption = (
+        "Share of the maps of present classes without a positive value, mean over an epoch, in the "
+        "view with most of them. Most maps are empty early in a training; later they should not "
+        "be: an empty map labels nothing, and two empty maps agree, which lowers L_s for no gain."
+    )
     if curves:
-        yield Picture(f"Loss curves{as_figure}", caption, loss_curves(curves, window))
+        yield Picture("Empty maps", caption, dead_curves(curves))
 
 
 def _thresholds(done: list[CellReport]) -> Picture:

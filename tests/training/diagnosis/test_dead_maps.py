@@ -14,6 +14,7 @@ from sweeps.report.formats.html import html
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
 from sweeps.report.live.render import render_tables
+from sweeps.report.tables import pictures
 from sweeps.report.tables.answer import answer
 from sweeps.report.tables.closing import closing
 from sweeps.report.tables.document import sweep_document
@@ -170,6 +171,22 @@ def test_the_report_says_where_maps_died(store: Store, sweep: Sweep) -> None:
     document = sweep_document(report)
     for text in (as_text(document, width=400), markdown(document), html(document)):
         assert "the most in III" in text
+
+
+def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
+    store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[list[float]]] = {}
+    monkeypatch.setattr(pictures, "dead_curves", lambda curves: drawn.update(curves) or "<svg/>")
+    finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
+    sweep_document(build_report(sweep, store))
+    assert drawn == {}
+    finish(store, cell(sweep, "yes,no"), 0.5)
+    folder = store.cam(cell(sweep, "yes,no").cam_id)
+    for record in training(0.6, 0.5, 0.3, enhanced=(0.5, 0.6, 0.4)):
+        folder.add_epoch({"seconds": 1.0, "step_losses": [1.0] * 5} | record)
+    assert "which lowers L_s for no gain" in html(sweep_document(build_report(sweep, store)))
+    assert drawn == {"III[yes,no]": [[0.6, 0.6, 0.4]]}
 
 
 def test_the_answer_counts_a_training_whose_maps_died_before_it_is_scored(
