@@ -70,8 +70,8 @@ def count_images(counts: ThresholdCounts, *, fixed: float, best: float) -> RunIm
     """Return a run's counts at its two thresholds."""
     return RunImageCounts(
         counts.image_ids,
-        ImageCounts.from_confusions(counts.image_confusions(fixed)),
-        ImageCounts.from_confusions(counts.image_confusions(best)),
+        ImageCounts(*counts.per_image(fixed)),
+        ImageCounts(*counts.per_image(best)),
     )
 
 

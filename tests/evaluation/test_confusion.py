@@ -56,6 +56,12 @@ def confusion_at(images: list[Image], threshold: np.float32, num_labels: int) ->
     )
 
 
+def overlap(confusions: np.ndarray) -> np.ndarray:
+    """[..., L, L] -> intersection and union of each label, [2, ..., L]."""
+    both = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return np.array([both, confusions.sum(-1) + confusions.sum(-2) - both])
+
+
 def test_the_grid_holds_every_hundredth_and_the_fixed_score() -> None:
     hundredths = [np.float32(i / 100) for i in range(100)]
     assert threshold_grid(0.15).tolist() == hundredths
@@ -113,7 +119,7 @@ def test_images_are_kept_in_the_order_of_their_ids_whoever_counted_them_first() 
     assert counts.image_ids == again.image_ids == ("a", "b", "c")
     np.testing.assert_array_equal(counts.codes, again.codes)
     expected = [confusion_at([random_image(seed)], np.float32(0.15), 6) for seed in (1, 2, 0)]
-    np.testing.assert_array_equal(counts.image_confusions(0.15), expected)
+    np.testing.assert_array_equal(counts.per_image(0.15), overlap(np.array(expected)))
 
 
 def test_the_score_reads_the_curve_at_the_fixed_and_at_the_best_threshold() -> None:
@@ -178,7 +184,8 @@ def test_any_small_case_equals_one_pass_per_threshold(seed: int, thresholds: lis
     for found, threshold in zip(counts.confusions(), grid, strict=True):
         expected = confusion_at(images, threshold, 6)
         np.testing.assert_array_equal(found, expected)
-        np.testing.assert_array_equal(counts.image_confusions(threshold).sum(0), expected)
+        each = [confusion_at([image], threshold, 6) for image in images]
+        np.testing.assert_array_equal(counts.per_image(threshold), overlap(np.array(each)))
         assert mean_iou(found) == pytest.approx(reference.miou(expected), rel=1e-12)
 
 
@@ -198,7 +205,9 @@ def test_counts_of_chosen_images_are_those_of_counting_them_alone() -> None:
         assert part.image_ids == tuple(names[index] for index in kept)
         for position, index in enumerate(kept):
             expected = confusion_at([random_image(index)], np.float32(0.3), 6)
-            np.testing.assert_array_equal(part.image_confusions(0.3)[position], expected)
+            np.testing.assert_array_equal(
+                np.array(part.per_image(0.3))[:, position], overlap(expected)
+            )
 
 
 def test_the_held_out_figure_scores_each_half_at_the_threshold_of_the_other() -> None:

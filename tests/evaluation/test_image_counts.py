@@ -1,5 +1,6 @@
 """Counts per image at a run's two thresholds: right, and refused if broken."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sweeps.evidence.image_counts import (
 from sweeps.plan.trials import Trial
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, Store
+from wsss.evaluation.confusion import ThresholdCounts, threshold_grid, threshold_index
 
 
 @pytest.fixture
@@ -37,11 +39,25 @@ def test_intersection_and_union_are_those_of_each_images_confusion() -> None:
     found = count_images(counts, fixed=0.15, best=0.4)
     assert found.image_ids == counts.image_ids
     for part, threshold in ((found.fixed, 0.15), (found.best, 0.4)):
-        matrices = counts.image_confusions(threshold)  # [N, L, L], whose test has a slow count
-        both = matrices.diagonal(axis1=1, axis2=2)
+        both, either = counts.per_image(threshold)  # whose test has a slow count
         assert part.intersection.dtype == part.union.dtype == np.int64
         np.testing.assert_array_equal(part.intersection, both)
-        np.testing.assert_array_equal(part.union, matrices.sum(1) + matrices.sum(2) - both)
+        np.testing.assert_array_equal(part.union, either)
+
+
+def test_many_classes_need_no_matrix_of_labels_for_each_image() -> None:
+    num_images, num_labels, thresholds = 500, 81, threshold_grid(0.15)
+    index = np.arange(num_images, dtype=np.uint32)
+    codes = index % (num_labels**2 * (len(thresholds) + 1))
+    names = tuple(f"image{number:03d}" for number in index)
+    counts = ThresholdCounts(thresholds, num_labels, names, index, codes, np.ones_like(codes))
+    tracemalloc.start()
+    try:
+        count_images(counts, fixed=0.15, best=0.4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * num_images * num_labels**2
 
 
 def test_they_sum_to_the_miou_of_the_run(run: Folder) -> None:
@@ -50,7 +66,7 @@ def test_they_sum_to_the_miou_of_the_run(run: Folder) -> None:
     assert fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
     assert best.miou() == pytest.approx(saved["miou_best"], abs=1e-9)
     counts = made_up_counts(6, 0.7, rng_seed=0)
-    total = counts.image_confusions(0.15).sum(0)
+    total = counts.confusions()[threshold_index(counts.thresholds, 0.15)]
     assert fixed.miou() == pytest.approx(100 * reference.miou(total), abs=1e-9)
 
 

@@ -40,7 +40,7 @@ from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import ThresholdCounts, mean_iou
+from wsss.evaluation.confusion import ThresholdCounts, mean_iou, threshold_index
 from wsss.evaluation.counting import collected, count_each
 from wsss.identity import cam_id, run_id
 from wsss.labels.infer import infer_cams
@@ -244,7 +244,8 @@ def test_objective_and_held_out_score_are_those_of_the_halves(
         return collected(count_each(cams, dataset, config.labels), dataset, config.labels)
 
     def miou(counted: ThresholdCounts, threshold: float) -> float:
-        return 100 * float(mean_iou(counted.image_confusions(threshold).sum(0)))
+        at = threshold_index(counted.thresholds, threshold)
+        return 100 * float(mean_iou(counted.confusions()[at]))
 
     searched, held_out = map(counts, halves)
     best = max(np.arange(5, 81) / 100, key=lambda threshold: miou(searched, threshold))

@@ -110,10 +110,10 @@ def stored_mious(store: Store, sweep: Sweep, reference: str) -> dict[int, float]
     return found
 
 
-def stored_confusions(store: Store, trial: Trial) -> NDArray[np.int64]:
-    """Read [N, L, L] at the fixed score."""
+def stored_counts(store: Store, trial: Trial) -> ImageCounts:
+    """Count each image at the fixed score."""
     path = store.root / "counts" / counts_id(trial.config) / "counts.npz"
-    return ThresholdCounts.load(path).image_confusions(0.15)
+    return ImageCounts(*ThresholdCounts.load(path).per_image(0.15))
 
 
 def csv_lines(text: str) -> dict[str, dict[str, str]]:
@@ -173,10 +173,7 @@ def test_the_interval_over_images_is_that_of_the_stored_counts_at_the_fixed_scor
 ) -> None:
     ours, theirs = (
         resampled_mious(
-            [
-                ImageCounts.from_confusions(stored_confusions(store, trial))
-                for trial in sweep.plan.cell_trials[reference]
-            ],
+            [stored_counts(store, trial) for trial in sweep.plan.cell_trials[reference]],
             resample_counts(30),
         ).mean(0)
         for reference in ("III[yes,yes]", "III[no,no]")
@@ -244,8 +241,8 @@ def test_classes_are_compared_as_the_stored_counts_have_them(
     assert [column.name for column in grid.columns[:2]] == ["III[no,no]", "III[yes,yes]"]
     ious = []
     for trial in sweep.plan.cell_trials["III[yes,yes]"]:
-        total = stored_confusions(store, trial).sum(0)
-        ious.append(100 * np.diag(total) / (total.sum(0) + total.sum(1) - np.diag(total)))
+        counts = stored_counts(store, trial)
+        ious.append(100 * counts.intersection.sum(0) / counts.union.sum(0))
     ours = [float(str(row.entries[1])) for row in grid.groups[0].rows]
     assert ours == pytest.approx(np.mean(ious, axis=0), abs=0.006)
     for name in ("html", "md"):
