@@ -50,7 +50,8 @@ def map_shards(
     """
     task = _streaming(function, needs)
     shards = split_shards(image_ids, all_slots(machines_now(), needs))
-    for answer in _answers([task.remote(item, shard) for shard in shards]):
+    shared = ray.put(item)  # else sent once a task, and it can name 10,000 images' sources
+    for answer in _answers([task.remote(shared, shard) for shard in shards]):
         meanwhile()
         if answer:
             yield answer
