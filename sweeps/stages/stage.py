@@ -8,7 +8,7 @@ module loads no torch, so that a driver can name stages without it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import LABEL, Folder, Store, write_json
 from wsss.basics.errors import ForeseenError
 from wsss.basics.files import files_in
+from wsss.basics.progress import shown
 from wsss.data.voc import VocDataset
 from wsss.labels.sources import digest_of, source_in
 from wsss.training.diagnosis.learning import PriorLimits
@@ -264,13 +265,13 @@ class PerImage(Stage):
         folder.pull(names)
         return folder.path
 
-    def missing(self, place: Place) -> list[str]:
-        """Return the images without a file, or with a file of another network or image."""
+    def missing(self, place: Place, image_ids: Iterable[str]) -> list[str]:
+        """Return those images without a file, or with a file of another network or image."""
         folder = place.store.folder(self.images_rel)
         there = folder.file_names()
         return [
             image_id
-            for image_id in self.image_ids(place)
+            for image_id in image_ids
             if f"{image_id}{self.suffix}" not in there or not self._is_of(place, folder, image_id)
         ]
 
@@ -284,13 +285,18 @@ class PerImage(Stage):
 
     def is_done(self, place: Place) -> bool:
         """Whether it is finished, for the data as they are now, with no file lost since."""
-        if not super().is_done(place) or self.missing(place):
+        if not super().is_done(place):
             return False
-        return not place.sources or place.result(self).get("data") == place.data_digest
+        image_ids: Iterable[str] = self.image_ids(place)
+        if place.sources:
+            if place.result(self).get("data") != place.data_digest:
+                return False
+            image_ids = shown(self.image_ids(place), "reading what is there")  # opens each file
+        return not self.missing(place, image_ids)
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Have the crew process the missing images."""
-        missing = self.missing(place)
+        missing = self.missing(place, self.image_ids(place))
         done = place.crew.images(self, place, missing) if missing else ()
         for number, _ in enumerate(done, start=1):
             yield Record(self, number / len(missing))
@@ -314,6 +320,7 @@ class PerImage(Stage):
 def complete(stage: Stage, place: Place) -> Generator[Record, None, None]:
     """Complete what a stage needs, then the stage; yield records. Nothing is done twice.
 
+    A stage's first record, without progress or numbers, says that its work begins.
     With several ranks, each of them calls this, and all yield equally often: the first one holds
     the lock, writes and uploads, and all resume from its checkpoints. Raises StoreError,
     ChangedError for a half-trained network of other code, and what the stages raise.
@@ -323,6 +330,7 @@ def complete(stage: Stage, place: Place) -> Generator[Record, None, None]:
     for need in stage.needs():
         yield from complete(need, place)
     place.end_if_asked()
+    yield Record(stage, 0.0)
     yield from place.crew.work(stage, place)
 
 

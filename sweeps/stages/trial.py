@@ -46,6 +46,8 @@ def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, Any]]:
         return
     share = _training_share(config)
     for record in complete(score, place):
+        if not (record.progress or record.numbers):
+            continue  # its training would have no epoch
         if isinstance(record.stage, Count):
             progress = share + (0.99 - share) * record.progress
         else:
@@ -137,6 +139,8 @@ def search_trial(
     warned: dict[str, Any] = {}
     for record in complete(TrainCam(config, assess), place):
         numbers = record.numbers
+        if not numbers:
+            continue
         if "warning" in numbers:
             warned = {"warning": numbers["warning"]}
         else:

@@ -269,7 +269,8 @@ def test_what_is_missing_is_done_and_nothing_else(
     lost.unlink()
     assert run_all(tiny_chain, store, drawn) == []  # it is finished, and needs no labels any more
     records = complete(WriteLabels(tiny_chain), Place(Store(store), drawn))
-    assert [record.stage.title for record in records] == ["write labels"]
+    found = [(record.stage.title, record.progress) for record in records]
+    assert found == [("write labels", 0.0), ("write labels", 1.0)]
     assert lost.read_bytes() == content
     kept = {p: p.stat().st_mtime_ns for p in before if p != lost}
     assert kept == {p: t for p, t in before.items() if p != lost}

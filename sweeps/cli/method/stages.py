@@ -80,7 +80,8 @@ def train_cam(**given: Any) -> None:
         conduct=Conduct(accept_changes=True, limits=options.call(options.prior_limits, given)),
     )
     for record in work.records(TrainCam(chosen.config), place):
-        work.print_epoch(record, chosen.config.train.epochs)
+        if record.numbers:
+            work.print_epoch(record, chosen.config.train.epochs)
     print(f"{chosen.folder}: trained; next: {command('wsss', 'infer', '--run', chosen.folder)}")
 
 

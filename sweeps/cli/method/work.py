@@ -49,7 +49,7 @@ def check_labels(
 
 def print_epoch(record: Record, epochs: int) -> None:
     """Print an epoch and whether its maps are dead, or a warning."""
-    numbers = dict(record.numbers)
+    numbers = {key: value for key, value in record.numbers.items() if key != "iteration"}
     warning = numbers.get("warning") or numbers.pop("dead_maps", None)
     if "warning" not in numbers:
         epoch = f"epoch {numbers.pop('epoch'):.0f} of {epochs}"
@@ -87,7 +87,7 @@ def complete_shown(stage: Stage, place: Place) -> int:
             if title not in tasks:
                 tasks[title] = bars.add_task(title, total=1.0)
             bars.update(tasks[title], completed=record.progress)
-            new += record.stage == stage
+            new += record.stage == stage and record.progress > 0
     return new
 
 
