@@ -237,7 +237,7 @@ def test_a_folder_of_somebody_elses_maps_is_refused(
     place = Place(Store(tmp_path, named={stage.rel: out}), drawn)
     out.mkdir()
     (out / "a.npz").touch()
-    with pytest.raises(StoreError, match=rf"{out}: holds files, and no stage\.json says"):
+    with pytest.raises(StoreError, match=rf"{out}: no stage\.json says what it holds, and a\.npz"):
         next(attempt(stage, place))
 
 

@@ -50,7 +50,9 @@ def place_in(data: Path, prefix: str) -> Place:
 
 def predicted(chain: ChainConfig, place: Place) -> Generator[Record, None, None]:
     """Run a chain to its end."""
-    yield from complete(Predict(chain), place)
+    for record in complete(Predict(chain), place):
+        if record.progress:  # not that a stage begins
+            yield record
 
 
 def copied(port: int, source: str, prefix: str, *, without: tuple[str, ...]) -> None:
