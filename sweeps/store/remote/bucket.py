@@ -248,7 +248,10 @@ refused: for good; passing: another try may succeed; unknown: not from the objec
 _REMEDIES = {
     "absent": "check the bucket's name and AWS_ENDPOINT_URL",
     "bucket": "create the bucket, or give another with --store",
-    "refused": "check the credentials and their rights, AWS_ENDPOINT_URL and the bucket's name",
+    "refused": (
+        "check the credentials and their rights, AWS_ENDPOINT_URL, the bucket's name, and this "
+        "machine's clock"
+    ),
 }
 
 _PASSING_CODES = {
