@@ -1,6 +1,8 @@
 """Data that several test files share: a small drawn tree, and the real pictures where they are."""
 
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a s
 os.fsync = lambda fd: None  # thousands of small files, and no power cut: minutes on a slow disk
 os.sync = lambda: None
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests
+atexit.register(shutil.rmtree, os.environ["WSSS_CACHE"], ignore_errors=True)
 os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)  # Ray reads it once in a process, whoever starts it
 
 SHARED = Path(__file__).parents[2] / "shared"

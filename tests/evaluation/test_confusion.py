@@ -38,7 +38,8 @@ def random_image(rng_seed: int, num_labels: int = 6) -> Image:
     return cams, labels, mask
 
 
-def count(images: list[Image], thresholds: np.ndarray, num_labels: int) -> ThresholdCounts:
+def count(images: list[Image], thresholds: np.ndarray, num_labels: int = 6) -> ThresholdCounts:
+    """Counts of images that are named image0, image1, ..."""
     return collect(
         [
             (f"image{index}", *count_image(cams, labels, mask, thresholds, num_labels))
@@ -91,7 +92,7 @@ def test_masks_without_a_pixel_to_score_are_an_error() -> None:
 
 
 def test_counts_survive_a_round_trip_without_pickle(tmp_path: Path) -> None:
-    counts = count([random_image(seed) for seed in range(3)], threshold_grid(0.155), 6)
+    counts = count([random_image(seed) for seed in range(3)], threshold_grid(0.155))
     counts.save(tmp_path / "counts.npz")
     loaded = ThresholdCounts.load(tmp_path / "counts.npz")
     assert loaded.image_ids == ("image0", "image1", "image2")
@@ -100,7 +101,6 @@ def test_counts_survive_a_round_trip_without_pickle(tmp_path: Path) -> None:
         expected, found = getattr(counts, name), getattr(loaded, name)
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(loaded.confusions(), counts.confusions())
 
 
 def test_a_counts_file_with_pickled_contents_is_refused(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_score_reads_the_curve_at_the_fixed_and_at_the_best_threshold() -> N
     images = [random_image(seed) for seed in range(4)]
     labels = LabelsConfig(background_score=0.155, threshold_range=(0.2, 0.6))
     thresholds = threshold_grid(0.155)
-    score = score_counts(count(images, thresholds, 6), labels)
+    score = score_counts(count(images, thresholds), labels)
     curve = [100 * reference.miou(confusion_at(images, t, 6)) for t in thresholds]
     assert [t for t, _ in score.curve] == pytest.approx([float(t) for t in thresholds], abs=1e-6)
     assert [value for _, value in score.curve] == pytest.approx(curve, abs=1e-4)
@@ -180,7 +180,7 @@ def test_precision_and_recall_are_of_foreground_against_background() -> None:
 @pytest.mark.parametrize("seed", range(0, 16, 2))
 def test_any_small_case_equals_one_pass_per_threshold(seed: int, thresholds: list[float]) -> None:
     images, grid = [random_image(seed), random_image(seed + 1)], np.array(thresholds, np.float32)
-    counts = count(images, grid, 6)
+    counts = count(images, grid)
     for found, threshold in zip(counts.confusions(), grid, strict=True):
         expected = confusion_at(images, threshold, 6)
         np.testing.assert_array_equal(found, expected)
@@ -189,20 +189,12 @@ def test_any_small_case_equals_one_pass_per_threshold(seed: int, thresholds: lis
         assert mean_iou(found) == pytest.approx(reference.miou(expected), rel=1e-12)
 
 
-def named_counts(names: list[str], thresholds: np.ndarray) -> ThresholdCounts:
-    parts = [
-        (name, *count_image(*random_image(seed), thresholds, 6)) for seed, name in enumerate(names)
-    ]
-    return collect(parts, thresholds, 6)
-
-
 def test_counts_of_chosen_images_are_those_of_counting_them_alone() -> None:
-    names, thresholds = ["a", "b", "c", "d"], threshold_grid(0.15)
-    counts = named_counts(names, thresholds)
+    counts = count([random_image(seed) for seed in range(4)], threshold_grid(0.15))
     for chosen in ([True, False, False, True], [False] * 4, [True] * 4, [False, True, True, False]):
         part = counts.of_images(np.array(chosen))
         kept = [index for index, keep in enumerate(chosen) if keep]
-        assert part.image_ids == tuple(names[index] for index in kept)
+        assert part.image_ids == tuple(f"image{index}" for index in kept)
         for position, index in enumerate(kept):
             expected = confusion_at([random_image(index)], np.float32(0.3), 6)
             np.testing.assert_array_equal(
@@ -211,19 +203,18 @@ def test_counts_of_chosen_images_are_those_of_counting_them_alone() -> None:
 
 
 def test_the_held_out_figure_scores_each_half_at_the_threshold_of_the_other() -> None:
-    names = [f"image_{index}" for index in range(12)]
-    thresholds = threshold_grid(0.15)
+    images, thresholds = [random_image(seed) for seed in range(12)], threshold_grid(0.15)
     labels = LabelsConfig(threshold_range=(0.1, 0.7))
     halves: tuple[list[int], list[int]] = ([], [])
-    for index, name in enumerate(names):
-        digest = hashlib.sha256(f"threshold half:{name}".encode()).hexdigest()
+    for index in range(12):
+        digest = hashlib.sha256(f"threshold half:image{index}".encode()).hexdigest()
         halves[int(digest[:2], 16) % 2].append(index)
     curves = [
-        [reference.miou(confusion_at([random_image(i) for i in half], t, 6)) for t in thresholds]
+        [reference.miou(confusion_at([images[i] for i in half], t, 6)) for t in thresholds]
         for half in halves
     ]
     chosen = [max(range(10, 71), key=lambda t, curve=curve: curve[t]) for curve in curves]  # type: ignore[misc]
     expected = [100 * curves[1][chosen[0]], 100 * curves[0][chosen[1]]]
-    score = score_counts(named_counts(names, thresholds), labels)
+    score = score_counts(count(images, thresholds), labels)
     assert score.miou_held_out == pytest.approx(sum(expected) / 2)
     assert score.held_out_thresholds == pytest.approx([t / 100 for t in chosen])

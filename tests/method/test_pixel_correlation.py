@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sweeps.tables.studies import TABLES
-from wsss.config import NetworkConfig, RunConfig
+from wsss.config import NetworkConfig
 from wsss.data.loading.batches import CropBatch
-from wsss.identity import cam_id, canonical_json, naming
+from wsss.identity import cam_id
 from wsss.networks.cam_net import CamNet, CamOutput
 from wsss.networks.parts.pixel_correlation import Refinement, correlation_loss
 from wsss.overrides import apply_overrides
@@ -147,26 +147,12 @@ def test_the_affinity_does_not_train_what_it_is_embedded_from() -> None:
     assert features.grad is None
 
 
-def test_theta_trains_at_the_classifiers_rate() -> None:
-    model = build("module")
-    head = {id(p) for p in model.parameter_groups()["head"]}
-    assert head == {id(model.classifier.weight), *map(id, model.correlation.parameters())}
-
-
 def test_a_network_with_it_starts_from_the_same_numbers_as_one_without() -> None:
     plain = build("off").state_dict()
     for kind, own in (("loss", set()), ("module", {"correlation.theta.weight"})):
         state = build(kind).state_dict()
         assert set(state) - set(plain) == own
         assert all(torch.equal(state[name], plain[name]) for name in plain)
-
-
-def test_settings_that_are_off_leave_names_as_before_they_were_added() -> None:
-    for added in ("pixel_correlation", "correlation_channels", "lambda_pc"):
-        assert added not in canonical_json(RunConfig())
-    on = apply_overrides(RunConfig(), {"network.pixel_correlation": "both"})
-    assert naming(on)["network"]["pixel_correlation"] == "both"
-    assert RunConfig.model_validate(naming(on)) == on
 
 
 def test_the_study_is_four_trainings_of_which_the_first_is_the_papers_baseline() -> None:

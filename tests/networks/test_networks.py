@@ -111,6 +111,7 @@ def test_every_trainable_parameter_trains_once_at_the_rate_of_its_place() -> Non
         | {
             "network.backbone": "resnet10_narrow",
             "network.weights": "none",
+            "network.pixel_correlation": "module",
             "train.lr": 0.1,
             "train.head_lr_multiplier": 10.0,
             "train.pyramid_lr_multiplier": 2.0,
@@ -123,7 +124,7 @@ def test_every_trainable_parameter_trains_once_at_the_rate_of_its_place() -> Non
         for group in build_sgd(model.parameter_groups(), config.train).param_groups
         for parameter in group["params"]
     }
-    rates = {"backbone": 0.1, "neck": 0.2, "parts": 0.3, "classifier": 1.0}
+    rates = {"backbone": 0.1, "neck": 0.2, "parts": 0.3, "classifier": 1.0, "correlation": 1.0}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert len(found) == len(trained)
     assert {name.partition(".")[0] for name in trained} == set(rates)
