@@ -1,8 +1,9 @@
-"""How hard the tests with any text and any bytes try, damage for whole files, and refusals.
+"""How hard the tests with any text and any bytes try, files, damage for them, and refusals.
 
 FUZZ_EXAMPLES=5000 tries as many of each, new ones every time; without it, a few that stay the same.
 """
 
+import io
 import os
 import random
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from wsss.basics.printable import printable
@@ -54,6 +56,13 @@ def value_or_refusal(call: Callable[[], T], *kinds: type[Exception]) -> tuple[T 
         message = str(error)
     assert message == printable(message)
     return None, message
+
+
+def saved(value: Any) -> bytes:
+    """Return a file of torch.save."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
 
 
 class Malicious:

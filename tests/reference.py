@@ -274,15 +274,6 @@ def irn_update(
     return parameter - lr * speed, speed
 
 
-def soft_margin(logits: Array, targets: Array) -> float:
-    """torch's multilabel_soft_margin_loss of one image: the mean over its classes [K]."""
-    total = 0.0
-    for x, y in zip(logits.tolist(), targets.tolist(), strict=True):
-        p = 1 / (1 + math.exp(-x))
-        total -= y * math.log(p) + (1 - y) * math.log(1 - p)
-    return total / len(logits)
-
-
 def coarse_labels(labels: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Label maps [H, W] on a coarser grid [h, w]: the pixel in which each place's centre lies.
 

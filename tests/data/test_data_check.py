@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up.voc_tree import LISTS, save_mask, voc_tree, write_split
+from made_up.voc_tree import LISTS, encoded, palette_mask, save_mask, voc_tree, write_split
 from PIL import Image
 
 from sweeps.cli.method.data import page
@@ -41,10 +41,8 @@ def report_of(root: Path, splits: list[str] | None = None) -> DataReport:
 
 def change_mask(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     with Image.open(path) as image:
-        values, palette = np.array(image), image.getpalette()
-    changed = Image.fromarray(change(values).astype(np.uint8))
-    changed.putpalette(palette or [])
-    changed.save(path)
+        values = np.array(image)
+    palette_mask(change(values)).save(path)
 
 
 def test_a_whole_data_set_has_no_problem_and_is_counted(drawn: Path) -> None:
@@ -62,11 +60,9 @@ def test_a_whole_data_set_has_no_problem_and_is_counted(drawn: Path) -> None:
 
 def one_pixel_less(content: bytes) -> bytes:
     with Image.open(io.BytesIO(content)) as image:
-        pixels, buffer = image.load(), io.BytesIO()
-        assert pixels
-        pixels[0, 0] = 255 if pixels[0, 0] == 0 else 0
-        image.save(buffer, "PNG")
-    return buffer.getvalue()
+        values = np.array(image)
+    values[0, 0] = 255 if values[0, 0] == 0 else 0
+    return encoded(palette_mask(values), "PNG")
 
 
 Content = Callable[[bytes], bytes]

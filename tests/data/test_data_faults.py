@@ -1,6 +1,5 @@
 """Each fault of a data set is told with its file and a remedy, and what is told works."""
 
-import io
 import os
 import shutil
 import zlib
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzzing import ESCAPE, refusal
-from made_up.voc_tree import annotation, voc_tree
+from made_up.voc_tree import annotation, encoded, voc_tree
 from PIL import Image
 
 from wsss.data.check import check_data
@@ -40,15 +39,13 @@ def problem_of(root: Path) -> str:
     return "\n".join(report.problems)
 
 
-def encoded(kind: str, values: Any = BLANK) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, kind)
-    return buffer.getvalue()
+def mask(values: Any = BLANK, form: str = "PNG") -> bytes:
+    return encoded(Image.fromarray(values), form)
 
 
 def gigantic() -> bytes:
     """A header of 60,000 x 60,000 pixels: Pillow's own error for it is no OSError."""
-    data = bytearray(encoded("PNG"))
+    data = bytearray(mask())
     data[16:24] = (60_000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     return bytes(data)
@@ -91,14 +88,14 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     (XML, "<a>" * 300_000 + "</a>" * 300_000, "no class present"),
     (XML, f"<a>{' ' * (5 << 20)}</a>", "over 4,194,304 bytes"),
     (PICTURE, "<html>", "replace the file"),
-    (MASK, encoded("EPS"), "cannot be decoded as PNG"),  # Pillow would start Ghostscript
+    (MASK, mask(form="EPS"), "cannot be decoded as PNG"),  # Pillow would start Ghostscript
     (MASK, gigantic(), "over 178,956,970 pixels; scale it down"),
-    (MASK, encoded("PNG")[:45], "cannot be decoded"),
-    (MASK, encoded("JPEG"), "cannot be decoded as PNG"),
-    (MASK, encoded("PNG", np.dstack([BLANK] * 3)), "save class numbers as a palette or 8-bit grey"),
-    (MASK, encoded("PNG", BLANK * 2), "allowed are 0..1 and 255"),
-    (MASK, encoded("PNG", BLANK * 255), "mask are none, those of its XML cup; correct one of"),
-    *((MASK, encoded("PNG", mask), "at that size, turned alike") for mask in (BLANK.T, BLANK[:2])),
+    (MASK, mask()[:45], "cannot be decoded"),
+    (MASK, mask(form="JPEG"), "cannot be decoded as PNG"),
+    (MASK, mask(np.dstack([BLANK] * 3)), "save class numbers as a palette or 8-bit grey"),
+    (MASK, mask(BLANK * 2), "allowed are 0..1 and 255"),
+    (MASK, mask(BLANK * 255), "mask are none, those of its XML cup; correct one of"),
+    *((MASK, mask(odd), "at that size, turned alike") for odd in (BLANK.T, BLANK[:2])),
 ]
 
 
@@ -140,7 +137,7 @@ def copied(rel: str, to: str) -> Change:
 def binary(root: Path) -> None:
     """Give b a mask of 0 and 255 and no XML."""
     (root / XML).unlink()
-    (root / MASK).write_bytes(encoded("PNG", BLANK * 255))
+    (root / MASK).write_bytes(mask(BLANK * 255))
 
 
 ONLY_A, TWICE, OTHER_MASKS = write(LIST, "a\n"), "JPEGImages/b.PNG", "SegmentationClassPNG"
@@ -184,12 +181,12 @@ def test_a_data_set_is_whole_once_it_is_mended_as_told(
 
 
 def test_the_masks_of_the_supervised_bound_are_found_once_they_lie_as_told(root: Path) -> None:
-    dataset, mask = VocDataset(root), root / MASK
-    mask.rename(root / "away.png")
+    dataset, own = VocDataset(root), root / MASK
+    own.rename(root / "away.png")
     with pytest.raises(DataError, match=r"1 of 2 images have no mask, first .*; add .*/b\.png"):
         dataset.mask_paths(["a", "b"])
-    (root / "away.png").rename(mask)
-    assert dataset.mask_paths(["a", "b"]) == [root / "SegmentationClass/a.png", mask]
+    (root / "away.png").rename(own)
+    assert dataset.mask_paths(["a", "b"]) == [root / "SegmentationClass/a.png", own]
 
 
 def test_what_may_not_be_intended_is_noted(root: Path) -> None:
@@ -203,7 +200,7 @@ def test_what_may_not_be_intended_is_noted(root: Path) -> None:
     values = BLANK * 255
     values[0, 0] = 1
     for name in "ab":
-        (root / f"SegmentationClass/{name}.png").write_bytes(encoded("PNG", values))
+        (root / f"SegmentationClass/{name}.png").write_bytes(mask(values))
     assert notes()[1].startswith("more than half of the pixels of masks are 255")
 
 

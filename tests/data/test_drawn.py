@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from made_up.voc_tree import contents
 from PIL import Image
 
 from wsss.data.drawn.folder import draw_voc
@@ -36,11 +37,6 @@ def pictures() -> list[Drawing]:
 
 def read_mask(path: Path) -> np.ndarray:
     return np.array(Image.open(path))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    files = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def test_every_list_and_folder_holds_exactly_the_ids_that_voc_and_sbd_would_give_it(

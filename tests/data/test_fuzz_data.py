@@ -10,6 +10,7 @@ from fuzzing import EXAMPLES, T, damaged, fuzz, value_or_refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from made_up.voc_tree import palette_mask
 from PIL import Image
 
 from sweeps.cli.method.data import page
@@ -58,8 +59,7 @@ def test_any_mask_is_the_numbers_it_was_made_of_or_refused(
     num_colours = rng.integers(int(values.max()) + 1, 257) if seed % 2 else 0
     stored = np.concatenate([rng.permutation(palette[:num_colours]), palette[num_colours:]])
     if mode == "P":
-        picture = Image.fromarray(values)
-        picture.putpalette(stored.ravel().tolist())
+        picture = palette_mask(values, stored.ravel().tolist())
     elif mode in ("RGB", "RGBA"):
         picture = Image.fromarray(palette[values]).convert(mode)
     elif mode == "I;16":

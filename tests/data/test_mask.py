@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up.voc_tree import palette_mask
 from PIL import Image
 from test_image import exif, png
 
@@ -14,12 +15,6 @@ from wsss.data.pictures.mask import read_mask, require_size
 
 VALUES = np.array([[0, 1, 2], [3, 1, 0]], np.uint8)
 RGB = np.array(voc_palette(), np.uint8).reshape(256, 3)
-
-
-def palette_mask(values: np.ndarray, palette: list[int]) -> Image.Image:
-    mask = Image.fromarray(values)
-    mask.putpalette(palette)
-    return mask
 
 
 KINDS: dict[str, Callable[[Path], object]] = {

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import wsss
 from PIL import Image
 from torchvision.models import mobilenet_v2
-from typer.testing import CliRunner
 
-from sweeps.cli.method import app
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
 from wsss.data.loading.batches import CropDataset, Loader
@@ -191,8 +190,8 @@ def test_wrong_options_end_with_two(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_the_command_hands_its_options_over(tmp_path: Path) -> None:
-    words = ["gpu-check", "--device=cpu", "--small", "--weights=none", f"--data={tmp_path}"]
-    found = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    words = ("--device=cpu", "--small", "--weights=none", f"--data={tmp_path}")
+    found = wsss("gpu-check", *words, "--out", tmp_path / "out")
     assert (found.exit_code, "JPEGImages" in found.output) == (2, True)
 
 

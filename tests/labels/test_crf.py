@@ -7,26 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from wsss.labels.pseudo_label import most_probable, pseudo_label, score_probs
-from wsss.labels.refine.crf import (
-    PRESETS,
-    MissingCrfError,
-    crf_label,
-    dense_crf,
-    label_probs,
-    power_probs,
-)
+from wsss.labels.refine.crf import MissingCrfError, crf_label, dense_crf, label_probs, power_probs
 from wsss.segmentation_config import CrfConfig
 
 needs_crf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf2 is an optional package"
 )
-
-
-def two_colours(height: int = 8, width: int = 10) -> NDArray[np.uint8]:
-    """Dark on the left half, bright on the right one."""
-    image = np.full((height, width, 3), 30, np.uint8)
-    image[:, width // 2 :] = (220, 200, 210)
-    return image
 
 
 def random_probs(num_labels: int, height: int, width: int) -> NDArray[np.float32]:
@@ -98,16 +84,9 @@ def test_hard_label_costs_are_those_of_pydensecrf() -> None:
 def test_a_zero_probability_is_a_large_cost_and_not_infinite() -> None:
     probs = np.zeros((2, 5, 6), np.float32)
     probs[0] = 1
-    found = dense_crf(two_colours(5, 6), probs, CrfConfig(preset="psa"))
+    found = dense_crf(smooth_image(5, 6), probs, CrfConfig(preset="psa"))
     assert np.isfinite(found).all()
     assert (found[0] > 0.99).all()
-
-
-@needs_crf
-def test_one_pixel_keeps_its_label() -> None:
-    image, cam = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 1), 0.8, np.float32)
-    for preset in PRESETS:
-        assert crf_label(image, cam, (19,), 0.15, CrfConfig(preset=preset)).tolist() == [[20]]
 
 
 @pytest.mark.parametrize(("alpha", "score"), [(4, 0.2755), (16, 0.1193), (32, 0.0742)])
@@ -147,11 +126,11 @@ def test_the_most_probable_score_is_the_pseudo_label() -> None:
 
 def test_probabilities_of_another_size_than_the_image_are_refused() -> None:
     with pytest.raises(ValueError, match=r"give \(H, W, 3\) and \(labels, H, W\)"):
-        dense_crf(two_colours(), random_probs(2, 10, 8), CrfConfig())
+        dense_crf(smooth_image(8, 10), random_probs(2, 10, 8), CrfConfig())
 
 
 def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf", None)
     monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf.densecrf", None)
     with pytest.raises(MissingCrfError, match="-m pip install pydensecrf2"):
-        dense_crf(two_colours(), random_probs(2, 8, 10), CrfConfig())
+        dense_crf(smooth_image(8, 10), random_probs(2, 8, 10), CrfConfig())

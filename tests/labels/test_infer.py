@@ -36,16 +36,23 @@ def raw_cams(model: CamNet, x: np.ndarray) -> np.ndarray:
     return cams.double().numpy()
 
 
-@pytest.mark.parametrize("irn", [True, False])
-@pytest.mark.parametrize("flip", [True, False])
-@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5), (0.7, 2.0)])
+@pytest.mark.parametrize(
+    ("scales", "flip", "irn"),
+    [
+        ((1.0,), False, True),
+        ((0.5, 1.0, 1.5), True, True),
+        ((0.5, 1.0, 1.5), False, False),
+        ((0.7, 2.0), True, False),
+    ],
+)
 def test_multi_scale_cams_equal_the_loop(
     model: CamNet, smooth: list[Sample], scales: tuple[float, ...], flip: bool, irn: bool
 ) -> None:
     other = {} if irn else {"resize": "bilinear", "upsampling": "direct"}
     labels = LabelsConfig.model_validate({"scales": scales, "flip": flip} | other)
     theirs: dict[str, Any] = {} if irn else {"resize": "bilinear", "multiple": 1}
-    found = list(infer_cams(model, smooth, labels, device=CPU))
+    found = list(infer_cams(model.train(), smooth, labels, device=CPU))
+    assert not model.training
     assert [cams.sample for cams in found] == smooth
     for sample, (_, cams) in zip(smooth, found, strict=True):
         with Image.open(sample.image_path) as image:
@@ -83,12 +90,6 @@ def test_a_class_without_any_activation_gives_zeros(model: CamNet, smooth: list[
     cams = next(infer_cams(model, smooth, LabelsConfig(scales=(1.0,)), device=CPU)).cams
     assert not cams[0].any()
     assert cams[1].max() > 0.9
-
-
-def test_inference_is_in_evaluation_mode(model: CamNet, smooth: list[Sample]) -> None:
-    model.train()
-    next(infer_cams(model, smooth, LabelsConfig(scales=(1.0,)), device=CPU))
-    assert not model.training
 
 
 @pytest.mark.parametrize("score", [0.0, 0.15, 0.155, 0.3, 0.7])

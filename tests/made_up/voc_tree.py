@@ -1,11 +1,14 @@
-"""A data set of a few small pictures in VOC's layout."""
+"""A data set of a few small pictures in VOC's layout, its files, and what is in them."""
 
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from wsss.data.classes import voc_palette
 
 FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug")
 LISTS = "ImageSets/Segmentation"
@@ -40,6 +43,26 @@ def voc_tree(
 def save_mask(path: Path, values: Any) -> None:
     """Write a mask [H, W] in grey."""
     Image.fromarray(np.array(values, np.uint8)).save(path)
+
+
+def palette_mask(values: Any, palette: list[int] | None = None) -> Image.Image:
+    """Return a mask [H, W] with a palette, by default VOC's."""
+    mask = Image.fromarray(np.array(values, np.uint8))
+    mask.putpalette(palette or voc_palette())
+    return mask
+
+
+def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+    """Return what a file of this format holds."""
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Return all files below a folder."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def annotation(*names: str) -> str:

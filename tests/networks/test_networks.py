@@ -1,7 +1,6 @@
 """The networks against torchvision's own, hand-written layers and slow loops."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def test_every_second_pixel_of_the_last_stage_is_torchvisions_own_output_at_stri
     config = network(backbone=name, weights=file_digest(weights[name]), last_stage_dilation=2)
     ours = build_backbone(config, weights[name]).eval().double()
     theirs = torchvision_model(name, weights[name]).double()
-    x = picture(2, 3, size, size).double()
+    x = picture(1, 3, size, size).double()
     with torch.no_grad():
         found, expected = ours(x), torchvision_maps(theirs, x)
     for ours_at, theirs_at in zip(found[:3], expected[:3], strict=True):
@@ -81,20 +80,35 @@ def undilated_resnet50() -> Any:
     return model
 
 
+def dilated_resnet50(*last_two: bool, in_full: bool = False) -> Any:
+    """Torchvision's; `in_full`: the first block of a stage has the dilation of its others."""
+    model = models.resnet50(replace_stride_with_dilation=[False, *last_two])
+    for block, dilation in ((model.layer3[0], 2), (model.layer4[0], 4)) if in_full else ():
+        block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+    return model
+
+
 @pytest.mark.parametrize(
-    ("dilation", "build_theirs"),
+    ("dilation", "options", "build_theirs"),
     [
-        (1, undilated_resnet50),
-        (2, partial(models.resnet50, replace_stride_with_dilation=[False, False, True])),
+        (1, {}, undilated_resnet50),
+        (2, {}, lambda: dilated_resnet50(False, True)),
+        (2, {"output_stride": 8}, lambda: dilated_resnet50(True, True)),
+        (
+            2,
+            {"output_stride": 8, "first_block_dilation": "full"},
+            lambda: dilated_resnet50(True, True, in_full=True),
+        ),
     ],
 )
-def test_resnet50_at_stride_16_is_irns_undilated_and_torchvisions_dilated(
-    dilation: int, build_theirs: Callable[[], Any]
+def test_resnet50_is_irns_undilated_and_torchvisions_dilated_but_for_first_blocks_in_full(
+    dilation: int, options: dict[str, Any], build_theirs: Callable[[], Any]
 ) -> None:
     torch.manual_seed(0)
     theirs = build_theirs().eval()
     torch.manual_seed(0)
-    ours = build_backbone(network(backbone="resnet50", last_stage_dilation=dilation)).eval()
+    config = network(backbone="resnet50", last_stage_dilation=dilation)
+    ours = build_backbone(config, **options).eval()
     scramble_norms(ours)
     scramble_norms(theirs)
     x = picture(1, 3, 64, 64)
@@ -287,21 +301,19 @@ def test_the_atrous_stack_reaches_as_far_as_its_dilations_say(
 
 
 @pytest.mark.parametrize(
-    ("size", "settings"),
+    "settings",
     [
-        ((3, 4), {}),
-        ((3, 4), {"affinity_residual": True}),
-        ((3, 4), {"affinity": "softmax", "affinity_temperature": 0.5}),
-        ((3, 4), {"affinity": "softmax", "affinity_temperature": 0.2, "affinity_residual": True}),
-        ((3, 4), {"association_values": "input"}),
-        ((16, 17), {"association_values": "input", "affinity_residual": True}),  # by blocks
+        {},
+        {"affinity_residual": True},
+        {"affinity": "softmax", "affinity_temperature": 0.5},
+        {"affinity": "softmax", "affinity_temperature": 0.2, "affinity_residual": True},
+        {"association_values": "input"},
+        {"association_values": "input", "affinity_residual": True},
     ],
 )
-def test_context_association_equals_eq3_pixel_by_pixel(
-    size: tuple[int, int], settings: dict[str, Any]
-) -> None:
+def test_context_association_equals_eq3_pixel_by_pixel(settings: dict[str, Any]) -> None:
     part = ContextAssociation(network(**settings))
-    x, module_input = picture(1, 6, *size).double(), picture(1, 2, *size, rng_seed=1).double()
+    x, module_input = picture(1, 6, 3, 4).double(), picture(1, 2, 3, 4, rng_seed=1).double()
     x[0, :, 1, 2] = 0.0  # a pixel without features
     expected = reference.context_association(
         x[0].numpy(),
@@ -415,7 +427,7 @@ PLANNED = planned()
 def test_every_planned_configuration_sends_a_gradient_to_every_trainable_parameter(
     name: str,
 ) -> None:
-    config, batch = PLANNED[name], made_up_batch(3, 64)
+    config, batch = PLANNED[name], made_up_batch(2, 48)
     torch.manual_seed(0)
     model = CamNet(config.network, 20)
     if model.frozen_norm:

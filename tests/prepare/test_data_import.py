@@ -12,10 +12,9 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from click.testing import Result
+from commands import wsss
 from PIL import Image
-from typer.testing import CliRunner
 
-from sweeps.cli.method.data import data_app
 from wsss.data.errors import DataError
 from wsss.data.importing import into_voc as importing
 from wsss.data.importing.foreign import Pictures
@@ -40,8 +39,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def run(source: Path, *more: str | Path) -> Result:
-    words = ["import", source, source.parent / "made", *more]
-    return CliRunner().invoke(data_app, [str(word) for word in words])
+    return wsss("data", "import", source, source.parent / "made", *more)
 
 
 def given(pictures: Path, text: str | bytes, *more: str, name: str) -> Result:

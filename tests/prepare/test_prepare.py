@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from commands import wsss
 from filelock import FileLock
+from made_up.voc_tree import contents, encoded, palette_mask
 from PIL import Image
 from rich.progress import Progress
 from test_prepare_archives import Host, file, pack
@@ -22,7 +22,7 @@ from test_prepare_sbd import save_sbd
 from wsss.basics.errors import ForeseenError
 from wsss.data.check import check_data
 from wsss.data.check_splits import OFFICIAL_SPLITS, OfficialSplit, compare_lists
-from wsss.data.classes import VOC_CLASSES, voc_palette
+from wsss.data.classes import VOC_CLASSES
 from wsss.data.prepare import assemble as preparation
 from wsss.data.prepare.archives import PrepareRequest, Source
 from wsss.data.prepare.assemble import Prepared, prepare_voc
@@ -46,16 +46,7 @@ def mask_of(name: str, *, border: bool) -> np.ndarray:
 
 
 def picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (7, 5), (90, 80, 70)).save(buffer, "jpeg")
-    return buffer.getvalue()
-
-
-def png(mask: np.ndarray) -> bytes:
-    image, buffer = Image.fromarray(mask), io.BytesIO()
-    image.putpalette(voc_palette())
-    image.save(buffer, "png")
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (7, 5), (90, 80, 70)), "JPEG")
 
 
 def lines(*names: str) -> bytes:
@@ -100,8 +91,9 @@ def archives(tmp_path: Path) -> Archives:
     folder = tmp_path / "archives"
     voc = {f"JPEGImages/{name}.jpg": picture() for name in [*NAMES, "2012_004331"]}
     for name in (A, B, C, D):
-        voc[f"SegmentationClass/{name}.png"] = png(mask_of(name, border=True))
-        voc[f"SegmentationObject/{name}.png"] = png(mask_of(name, border=True))
+        for kind in ("Class", "Object"):
+            mask = palette_mask(mask_of(name, border=True))
+            voc[f"Segmentation{kind}/{name}.png"] = encoded(mask, "PNG")
         xml = f"<a><object><name>{VOC_CLASSES[LABEL[name] - 1]}</name></object></a>"
         voc[f"Annotations/{name}.xml"] = xml.encode()
     for split, names in {"train": (A, B), "val": (C, D), "trainval": (A, B, C, D)}.items():
@@ -160,10 +152,6 @@ def prepare(
         )
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 class Break(BaseException):
     """Ends a call anywhere, as Ctrl-C does."""
 
@@ -186,7 +174,7 @@ def test_small_archives_become_a_data_set_of_what_is_needed_without_a_problem(
     compare_lists(report, dataset, dataset.split_names())
     assert (report.problems, set(report.official.values())) == ([], {True})
 
-    found = tree(root)
+    found = contents(root)
     masks = {name: f"SegmentationClassAug/{name}.png" for name in NAMES}
     left_out = ("SegmentationObject", "ImageSets/Main")
     wanted = {name: text for name, text in archives.voc.items() if not name.startswith(left_out)}
@@ -205,10 +193,10 @@ def test_the_test_pictures_are_added_without_their_annotations(
 ) -> None:
     root = tmp_path / "voc"
     prepare(root, archives)
-    before = tree(root)
+    before = contents(root)
     result = prepare(root, archives, "test")
     assert (result.done, result.kept) == (["test"], ["voc", "sbd"])
-    added = tree(root).keys() - before.keys()
+    added = contents(root).keys() - before.keys()
     assert added == {f"JPEGImages/{TEST[0]}.jpg", "ImageSets/Segmentation/test.txt"}
     assert "test: 1 image, VOC 2012's list" in result.describe()
 
@@ -224,7 +212,7 @@ def test_archives_come_from_mirrors_in_order_then_the_public_address_and_are_kep
         kept = tmp_path / "one/archives" / name
         assert kept.read_bytes() == (archives.folder / name).read_bytes()
     prepare(tmp_path / "two/voc", archives)
-    assert tree(root) == tree(tmp_path / "two/voc")
+    assert contents(root) == contents(tmp_path / "two/voc")
     again = prepare(tmp_path / "one/voc2", archives, url=host.url)
     assert again.done == ["voc", "sbd"]
     assert len(host.requests) == 4  # what is there is only checked
@@ -284,7 +272,7 @@ def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
     assert [p.name for p in tmp_path.rglob("*.part")] == []
     assert not root.exists() or VocDataset(root).image_ids("val") == [C, D]  # whole, or not at all
     prepare(root, archives)
-    assert tree(root) == tree(whole)
+    assert contents(root) == contents(whole)
 
 
 def test_folders_left_by_a_killed_call_are_no_hindrance(tmp_path: Path, archives: Archives) -> None:
@@ -371,7 +359,7 @@ def test_a_file_in_the_way_is_refused_and_left(tmp_path: Path, archives: Archive
     (root := tmp_path / "voc").mkdir()
     (letter := root / "letter.txt").write_text("dear")
     assert "name an empty folder" in refused(root, archives)
-    assert tree(root) == {"letter.txt": b"dear"}
+    assert contents(root) == {"letter.txt": b"dear"}
     letter.unlink()
     assert prepare(root, archives).done == ["voc", "sbd"]
 
@@ -392,7 +380,7 @@ def test_what_is_made_from_sbd_replaces_nothing_in_a_folder_unpacked_by_hand(
         (root / path).write_bytes(content)
     message = refused(root, archives)
     assert told in message
-    assert tree(root) == files
+    assert contents(root) == files
     Path(message.partition(": ")[0]).rename(tmp_path / "away")
     assert prepare(root, archives).done == ["sbd"]
     assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
@@ -405,9 +393,9 @@ def test_masks_and_list_that_somebody_else_made_are_taken_as_they_are(
     prepare(whole, archives)
     shutil.copytree(whole, root)
     (root / f"SegmentationClassAug/{E}.png").write_bytes(b"another opinion")
-    before = tree(root)
+    before = contents(root)
     assert prepare(root, archives).kept == ["voc", "sbd"]
-    assert tree(root) == before
+    assert contents(root) == before
 
 
 def test_what_cannot_be_prepared_is_refused_before_anything_is_downloaded(

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import wsss
 from fuzzing import ESCAPE, refusal
 from made_up.finished import finished_sweep
-from typer.testing import CliRunner
 
-from sweeps.cli.method import app
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store, write_json
@@ -91,7 +90,7 @@ def test_an_altered_description_of_a_sweep_is_refused_by_file(
 )
 def test_a_network_folder_from_outside_is_refused_by_its_file(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
-    ran = CliRunner().invoke(app, ["predict", "x.jpg", "--network", str(tmp_path)])
+    ran = wsss("predict", "x.jpg", "--network", tmp_path)
     assert ran.exit_code == 2
     assert f"error: {tmp_path / 'config.json'}: " in ran.output
     assert "\x1b" not in ran.output

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import program
 from fuzzing import refusal
-from typer.testing import CliRunner
 
-from sweeps.cli.method import app
 from sweeps.cluster.jobs import Request
 from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.sweep import BaseOptions, make_sweep
@@ -146,6 +145,6 @@ def test_a_setting_is_found_by_its_section_and_by_its_name_alone() -> None:
 
 
 def shown(*words: str, code: int = 0) -> str:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["settings", *words])
+    result = program("wsss", "settings", *words, COLUMNS="200")
     assert result.exit_code == code
     return result.output

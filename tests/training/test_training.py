@@ -19,7 +19,7 @@ from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import IRN
 from wsss.training.cam import PRODUCTS, CamStep, build_cam_net, cam_training, label_prior, train_cam
-from wsss.training.loop import DivergedError, EpochSummary, Moment, Step
+from wsss.training.loop import EpochSummary, Moment, Step
 from wsss.training.optim import Poly, set_lr
 
 BOTH = {"views.enhanced": True, "views.decreased": True}
@@ -38,13 +38,6 @@ def train(
 ) -> tuple[CamNet, list[EpochSummary]]:
     model = build_cam_net(config, samples, K)
     return model, list(train_cam(model, config, samples, **options))
-
-
-def assert_bit_equal(first: nn.Module, second: nn.Module) -> None:
-    states = first.state_dict(), second.state_dict()
-    assert states[0].keys() == states[1].keys()
-    for name in states[0]:
-        assert torch.equal(states[0][name], states[1][name]), name
 
 
 def formula_batch(size: int = 32) -> CropBatch:
@@ -117,16 +110,6 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
     assert list(found) == pytest.approx(pulls([terms[name] for name in PRODUCTS]))
 
 
-def test_the_same_seed_trains_the_same_network_and_another_does_not(
-    small: RunConfig, samples: list[Sample]
-) -> None:
-    config = apply_overrides(small, {"train.epochs": 1})
-    first, second = train(config, samples)[0], train(config, samples)[0]
-    assert_bit_equal(first, second)
-    other = train(apply_overrides(config, {"rng_seed": 1}), samples)[0]
-    assert not torch.equal(first.classifier.weight, other.classifier.weight)
-
-
 # Whether it learnt anything at all
 
 
@@ -146,18 +129,6 @@ def test_the_prior_is_the_mean_entropy_of_the_label_frequencies_in_the_units_of_
     entropies = [0, math.log(2), 0.25 * math.log(4) + 0.75 * math.log(4 / 3), 0]
     found = label_prior(apply_overrides(small, settings), four, 4)
     assert found == pytest.approx(factor * sum(entropies) / 4, abs=1e-8)
-
-
-# The optimiser
-
-
-def test_a_rate_that_is_too_high_ends_with_an_error_that_names_it(
-    wild: RunConfig, samples: list[Sample]
-) -> None:
-    with pytest.raises(DivergedError, match=r"not finite at iteration \d+: .*lower train\.lr") as e:
-        train(wild, samples)
-    assert "train.lr (now 10.0)" in str(e.value)
-    assert "cls" in str(e.value)
 
 
 # Precision and batch norm
@@ -210,11 +181,9 @@ def test_ten_steps_of_the_preset_irn_are_those_of_irns_optimiser_and_loss() -> N
         set_lr(optimizer, Poly(10, config.train.poly_power).factor(iteration))
         losses = step(batch)
         logits = twin(inputs).logits
-        by_hand = [
-            reference.soft_margin(*each)
-            for each in zip(logits.detach().double().numpy(), batch.targets.numpy(), strict=True)
-        ]
-        assert losses[0].item() == pytest.approx(np.mean(by_hand), rel=1e-5)
+        scores = logits.detach().double().numpy()[None]
+        by_hand = reference.cross_entropy(scores, batch.targets.numpy(), "mean", "mean")
+        assert losses[0].item() == pytest.approx(by_hand, rel=1e-5)
         twin.zero_grad()
         nn.functional.multilabel_soft_margin_loss(logits, batch.targets).backward()
         for name, parameter in twin.named_parameters():
