@@ -68,20 +68,15 @@ def test_an_error_names_its_image_and_stops(
         assert "in odd_one_out" in caught.value.__notes__[0]
 
 
-def test_a_dead_worker_is_reported_with_its_images() -> None:
-    with pytest.raises(RuntimeError, match=r"a worker process died on one of .*picture2"):
-        list(pool_map(vanish, JOBS, num_workers=1))
-
-
-def test_a_worker_that_died_while_nothing_waited_is_reported() -> None:
-    def slow_jobs() -> Iterator[tuple[str, int]]:
+@pytest.mark.parametrize("seconds", [0, 0.5], ids=["at once", "while nothing waited"])
+def test_a_dead_worker_is_reported_with_its_images(seconds: float) -> None:
+    def jobs() -> Iterator[tuple[str, int]]:
         for image_id, number in JOBS:
-            if number > 2:
-                time.sleep(0.5)
+            time.sleep(seconds if number > 2 else 0)
             yield image_id, number
 
     with pytest.raises(RuntimeError, match=r"a worker process died on one of .*picture2"):
-        list(pool_map(vanish, slow_jobs(), num_workers=1))
+        list(pool_map(vanish, jobs(), num_workers=1))
 
 
 def test_jobs_are_taken_as_workers_need_them_and_closing_takes_no_more() -> None:

@@ -30,6 +30,7 @@ NOT_ON_THE_DEVICE: dict[type[Settings], dict[str, str]] = {
         "horizontal_flip": "crops are cut on the CPU",
     },
     DeepLabConfig: {
+        "backbone": "the CAM network's, each of which it tries",
         "head_bias_decay": "a number in the optimiser",
         "test_crf": "the CRF works on arrays",
     },

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 from commands import wsss
-from PIL import Image
+from made_up.voc_tree import voc_tree
 from torchvision.models import mobilenet_v2
 
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
 from wsss.data.loading.batches import CropDataset, Loader
-from wsss.data.pictures.mask import write_label_png
 from wsss.gpu_check import __main__ as command
 from wsss.gpu_check.bench import Bench, InferenceSpeed, LoadingSpeed, StepSpeed
 from wsss.gpu_check.page import WIDTH, Section, render
@@ -148,8 +147,10 @@ def test_a_section_that_breaks_is_a_fail_and_the_others_go_on(
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    monkeypatch.setattr(command, "measure_inference", broken)
-    assert command.check(bench_of(tmp_path, "--minutes=0")) == 1
+    sections = [replace(new_section(), name="inference", measure=broken)]
+    sections += [replace(new_section(), name="projection", measure=project)]
+    monkeypatch.setattr(command, "new_sections", lambda: sections)
+    assert command.check(bench_with(out=tmp_path)) == 1
     numbers, text = written(tmp_path)
     assert numbers["lines"]["inference"][0]["verdict"] == "FAIL"
     assert "CUDA error: an illegal memory access" in text
@@ -377,16 +378,10 @@ def test_the_loader_is_held_against_the_fastest_step(
 def test_a_data_set_of_few_pictures_and_more_classes_than_vocs_is_no_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = tmp_path
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (data / folder).mkdir(parents=True)
-    labels = np.zeros((80, 100), np.uint8)
-    for label in (28, 29, 30):
-        labels[20:50, 20:60] = label
-        Image.fromarray(8 * labels).save(data / f"JPEGImages/{label}.jpg")
-        write_label_png(data / f"SegmentationClass/{label}.png", labels)
-    (data / "ImageSets/Segmentation/train.txt").write_text("28\n29\n30\n")
-    (data / "classes.txt").write_text("".join(f"class {n}\n" for n in range(1, 31)))
+    ids = ("28", "29", "30")
+    masks = {label: np.pad(np.full((30, 40), int(label)), 20) for label in ids}
+    classes = [f"class {n}" for n in range(1, 31)]
+    data = voc_tree(tmp_path, masks, {"train": ids}, classes=classes)
     bench = bench_of(data / "out", f"--data={data}")
     monkeypatch.setattr(speed, "WORKERS", (0,))
     for measure in (measure_loading, measure_inference, train_for_real):

@@ -158,19 +158,10 @@ def test_the_steps_wait_for_nothing_in_bf16() -> None:
     assert_waits_for_nothing(step, labelled(CROP, CPU), CPU)
 
 
-@pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
-def test_the_parts_of_a_step_wait_for_nothing(kind: str, gpu: torch.device) -> None:
+def test_the_parts_of_a_step_wait_for_nothing(gpu: torch.device) -> None:
     process = Process(device=gpu, execution=Execution(micro_batch=1))
-    step: Step
-    if kind == "cam":
-        config = apply_overrides(FULL, {"network.batch_norm": "frozen"})
-        step = CamStep(cam_net(config.network, CPU), config, process)
-    elif kind == "deeplab":
-        step = SegmentationStep(deeplab(TINY_DEEPLAB, CPU), TINY_DEEPLAB, process)
-    else:
-        step = AffinityStep(affinity_net(TINY.network, FEW_PAIRS, CPU), FEW_PAIRS, process)
-    batch = crops(CROP, CPU) if kind == "cam" else labelled(CROP, CPU)
-    assert_waits_for_nothing(step, batch, gpu)
+    step = SegmentationStep(deeplab(TINY_DEEPLAB, CPU), TINY_DEEPLAB, process)
+    assert_waits_for_nothing(step, labelled(CROP, CPU), gpu)
 
 
 # Whole epochs, on the CPU

@@ -1,7 +1,6 @@
 """Positive and negative control: data on which it is known whether a view can help."""
 
 import colorsys
-from collections import deque
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,9 @@ def scores_on(root: Path, views: dict[str, Any]) -> dict[str, float]:
     config, dataset = apply_overrides(TINY, views), VocDataset(root)
     samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, 20)
-    deque(train_cam(model, config, samples), maxlen=0)
+    first, *_, last = train_cam(model, config, samples)
+    assert first.collapsed == 1
+    assert (last.collapsed, last.prior_gap > 0.05) == (0, True), "it learns"
     cams = infer_cams(model, dataset.samples("train"), config.labels, device=torch.device("cpu"))
     counts = collected(count_each(cams, dataset, config.labels), dataset, config.labels)
     score = score_counts(counts, config.labels)

@@ -23,7 +23,7 @@ from wsss.overrides import ConfigError, apply_overrides, read_config_file
 from wsss.presets import TINY
 
 ANY_TEXT = st.text(max_size=60)
-WHOLE = yaml.safe_dump(TINY.model_dump(mode="json")).encode()
+WHOLE = yaml.safe_dump(TINY.model_dump(mode="json", include={"train", "labels"})).encode()
 YAML_LIKE = st.lists(
     st.sampled_from(
         [

@@ -47,7 +47,7 @@ def test_a_network_drawn_while_a_trained_one_is_loaded_is_that_of_its_seed(
     thread = Thread(target=load)
     thread.start()
     try:
-        found = [build(1).state_dict() for _ in range(20)]
+        found = [build(1).state_dict() for _ in range(8)]
     finally:
         is_drawn.set()
         thread.join()
@@ -55,7 +55,7 @@ def test_a_network_drawn_while_a_trained_one_is_loaded_is_that_of_its_seed(
     for seed in (1, 2):
         expected = build(seed).state_dict()
         equal = [all(torch.equal(x, state[key]) for key, x in expected.items()) for state in found]
-        assert equal == [seed == 1] * 20
+        assert equal == [seed == 1] * 8
 
 
 def test_loading_a_network_leaves_the_random_stream_of_a_training_where_it_is(
