@@ -93,8 +93,8 @@ def scores_on(root: Path, views: dict[str, Any]) -> dict[str, float]:
     samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, 20)
     first, *_, last = train_cam(model, config, samples)
-    assert first.collapsed == 1
-    assert (last.collapsed, last.prior_gap > 0.05) == (0, True), "it learns"
+    assert first.means["collapsed"] == 1
+    assert (last.means["collapsed"], last.means["prior_gap"] > 0.05) == (0, True), "it learns"
     cams = infer_cams(model, dataset.samples("train"), config.labels, device=torch.device("cpu"))
     counts = collected(count_each(cams, dataset, config.labels), dataset, config.labels)
     score = score_counts(counts, config.labels)

@@ -69,11 +69,6 @@ def test_a_wrong_value_is_refused_by_name_and_the_default_that_is_told_is_taken(
         ("VI", {"train.batch_size": 64}, "16 training images are fewer than one batch of 64"),
         ("VI", {"network.weights": "imagenet_v1"}, "resnet10_narrow has no weights imagenet_v1"),
         ("VI", {"network.weights": "sha256:" + "0" * 64}, "need their file; give --weights FILE"),
-        (
-            "VI",
-            {"train.lerning_rate": 1},
-            "unknown setting 'train.lerning_rate'; did you mean train.",
-        ),
     ],
 )
 def test_what_a_sweep_cannot_do_is_refused_while_it_is_planned(

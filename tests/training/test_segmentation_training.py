@@ -219,8 +219,6 @@ def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: li
         changed_at = (record.iteration - 1) // 3 * 3
         assert record.lr == pytest.approx(SMALL.lr * (1 - changed_at / 10) ** 0.9)
         assert record.images_per_second == pytest.approx(4 * len(steps) / record.seconds)
-        assert 0 <= record.means["pixel_accuracy"] <= 1
-        assert record.means["grad_norm"] > 0
         assert set(record.metrics()) == {
             *("epoch", "iteration", "loss", "pixel_accuracy", "grad_norm", "lr"),
             *("images_per_second", "seconds"),

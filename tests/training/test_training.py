@@ -78,11 +78,7 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
         assert record.lr == pytest.approx(0.2 * risen * (1 - (4 * record.epoch - 1) / 12) ** 0.8)
         assert stored["prior_gap"] == pytest.approx(1 - stored["loss_cls"] / prior)
         views = ("original", "enhanced", "decreased")
-        assert all(0 <= stored["dead"][view] <= 1 for view in views)
-        assert all(0 <= stored["area"][view] <= 1 for view in views)
-        assert max(stored["area"].values()) > 0
-        assert stored["pulls"]["cls"] > 0
-        assert all(-1 <= stored["pulls"][pair] <= 1 for pair in ("cls_s", "cls_bs", "s_bs"))
+        assert 0 < max(stored["area"].values()) < 1
         assert set(record.metrics()) == {
             *("epoch", "iteration", "lr", "grad_norm", "prior_gap", "collapsed"),
             *("images_per_second", "seconds"),
