@@ -179,7 +179,7 @@ def test_a_searchs_trial_that_diverges_is_worth_nothing_and_no_error(
 ) -> None:
     (record,) = draw(wild, store, drawn, PriorLimits())
     assert (record["epoch"], record["objective"], record["failed"]) == (1, 0, DIVERGED)
-    told = r"not finite at iteration \d+: .*L_cls .*lower train\.lr \(now 10\.0\)"
+    told = r"not finite at iteration \d+: .*loss_cls .*lower train\.lr \(now 10\.0\)"
     assert re.search(told, record["message"])
 
 
