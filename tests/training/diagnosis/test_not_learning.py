@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from made_up.finished import cell, finish, finished_sweep, status_of
@@ -155,7 +156,8 @@ def draw(config: RunConfig, store: Store, data: Path, limits: PriorLimits) -> li
     search: Any = SimpleNamespace(config=lambda settings: config, objective="best")
     place = Place(store, data, conduct=Conduct(limits=limits))
     space = {"settings": {}, "held_out": False}
-    return list(trials.drawn_trial(space, search, place, Resources()))
+    with patch.object(trials, "AskedToEnd", return_value=lambda: False):  # it would start Ray
+        return list(trials.drawn_trial(space, search, place, Resources()))
 
 
 def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
