@@ -35,7 +35,10 @@ class TrackingError(ForeseenError):
 
 
 FAULTS = {
-    # The database. These come first, as a server forwards the messages of its own database.
+    r"could not be acquired|held by .* last sign of life": (
+        "another process is logging runs of this store; wait for it, or end it"
+    ),
+    # The database. These come before the server's, which forwards the messages of its own one.
     r"database is locked|deadlock detected": (
         "another process holds the database; wait for it, or end it"
     ),

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -54,6 +54,8 @@ PARENT, STORE, EPOCH = "mlflow.parentRunId", "wsss.store", "train/epoch"
 MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
 """Limits of every MLflow since 1.0; newer ones accept more."""
 ACTIVE = "active"
+LOCK_SECONDS = 300.0
+"""How long to wait for another process that logs a run of this store, perhaps with its network."""
 NETWORK_NEEDS = [f"{package}=={version(package)}" for package in ("torch", "torchvision")]
 """Logged with a network, as MLflow takes half a minute to find them. `wsss` is on no package index:
 a network is loaded in a checkout, or where this project is installed."""
@@ -203,11 +205,15 @@ class Tracker:
         self, runs: "_Experiment", children: Iterable[RunView], listed: Mapping[str, Run]
     ) -> None:
         """Log what MLflow lacks of some children. listed: by id, as they were found before."""
+        parent = {PARENT: self._parent_id}
         for view in children:
-            run, known_id = listed.get(view.id), self._addresses.get(view.id)
-            if run is None or _lacks(run, view):  # another process may have logged it since
-                run = runs.look(view, run.info.run_id if run else known_id)
-            run_id = runs.update(view, {PARENT: self._parent_id}, run)
+            run = listed.get(view.id)
+            if run is not None and not _lacks(run, view):
+                run_id = runs.update(view, parent, run)
+            else:
+                with runs.alone():  # another process may have logged it since, or be about to
+                    run = runs.look(view, self._addresses.get(view.id))
+                    run_id = runs.update(view, parent, run)
             if run_id is not None:
                 self._addresses[view.id] = run_id
         progress = self.subject.progress()
@@ -220,8 +226,9 @@ class Tracker:
         if self._runs is None:
             runs = _Experiment(self.store, self.subject, self.notes)
             view = self.subject.parent()
-            run = runs.usable(runs.find(view.key), view, {})
-            runs.log_settings(run, view, [], {})
+            with runs.alone():
+                run = runs.usable(runs.find(view.key), view, {})
+                runs.log_settings(run, view, [], {})
             self._parent_id, self._runs = run.info.run_id, runs
         return self._runs
 
@@ -233,7 +240,7 @@ class _Experiment:
         self.uri, self.notes = tracking_uri(store), notes
         self.client = open_client(self.uri)
         self._alone = store.remote.lock("mlflow", store.root / "mlflow.lock")
-        """Held while something is created, so that two processes do not both create it."""
+        """Held while something is logged, so that two processes do not both log it."""
         self._owner = "" if is_own(store, self.uri) else self._store_id(store)
         """Tag of this store's runs, which other stores on the same server leave alone."""
         self._active: dict[str, bool] = {}
@@ -314,13 +321,14 @@ class _Experiment:
             yield from (r for r in page if r.data.tags.get(STORE, self._owner) == self._owner)
             token = page.token or ""
 
+    def alone(self) -> AbstractContextManager[object]:
+        """Hold the lock of all processes that log runs of this store. Raises Timeout."""
+        return self._alone.acquire(timeout=LOCK_SECONDS)
+
     def usable(self, run: Run | None, view: RunView, parent: Mapping[str, str]) -> Run:
         """Return a run, created with its tags if there is none, restored if it was deleted."""
         if run is None:
-            with self._alone.acquire():
-                run = self.find(view.key)
-                if run is None:
-                    return self._created(view, parent)
+            return self._created(view, parent)
         if _is_deleted(run):
             self.client.restore_run(run.info.run_id)
             self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
