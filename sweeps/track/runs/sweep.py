@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "wsss"
 SWEEP, CALIBRATION, BEST_CELL = "wsss.sweep", "wsss.calibration", "wsss.best_cell"
 MIOU = "miou/fixed"
-"""Logged first, as MLflow's UI compares runs by the first metric. It shows a section per prefix:
-miou, per_class_..., score, train."""
+"""MLflow's charts have a section per prefix: miou, per_class_..., score, train. Its page that
+compares runs begins with the metric that was logged first, a loss of the first epoch."""
 
 ARTIFACTS = ("config.json", DONE, "threshold_curve.png", "cam_gallery.png")
 
