@@ -116,7 +116,7 @@ def test_check_says_as_json_what_it_prints_and_names_every_broken_file(
     assert (found["num_images"]["val"], found["problems"]) == (3, [])
     assert found["num_masks"]["val"] == 2
     scored = ("--split", "val", "--scored", "val")
-    assert f"{first}.png: no mask here" in fail("data", "check", root, *scored)
+    assert f"{first}.png: no mask here" in fail("data", "check", root, *scored, lines=2)
     (root / "JPEGImages/drawn_000001.jpg").unlink()
     (root / "Annotations/drawn_000002.xml").write_text("<a>")
     told = fail("data", "check", root, "--split", "train", lines=2)

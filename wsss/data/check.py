@@ -55,7 +55,8 @@ def check_data(
     report = DataReport(root=dataset.root, classes=dataset.classes)
     ids, report.problems = read_lists(dataset, splits)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
-    if lacking := sorted(image_id for image_id in need_mask if not dataset.has_mask(image_id)):
+    unmasked = (image_id for image_id in need_mask if not dataset.has_mask(image_id))
+    if lacking := sorted(i for i in unmasked if dataset.image_path(i).exists()):
         report.problems.append(
             f"{dataset.root}: {len(lacking):,} of {len(need_mask):,} images to be scored "
             f"({', '.join(scored)}) have no mask; write SegmentationClass/<id>.png for them, score "
