@@ -4,11 +4,13 @@ A block holds words and numbers, and no markup: escaping, colours and layout bel
 in formats/. Sections, columns, rows and `Only` blocks name the formats that show them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
-from typing import Literal
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 
 class Format(StrEnum):
@@ -303,10 +305,13 @@ def plain(entry: Entry) -> str:
     return f"{entry.text} ({entry.printed})" if entry.printed else entry.text
 
 
-def flat(grid: Grid, *, short: bool = False) -> tuple[list[str], list[list[list[str]]]]:
-    """Return (head, groups of rows) of a grid as text; the groups' titles become a column.
+def flat(
+    grid: Grid, text: Callable[[Entry], T], *, short: bool = False
+) -> tuple[list[str], list[list[list[T]]]]:
+    """Return (head, groups of rows) of a grid; the groups' titles become a column.
 
-    short: use the columns' short names, without their groups.
+    text: makes what a format shows of an entry, label or title. short: use the columns' short
+    names, without their groups.
     """
     titled = any(group.title for group in grid.groups)
     head = [*grid.label_names, *([grid.group_name] if titled else [])]
@@ -315,7 +320,7 @@ def flat(grid: Grid, *, short: bool = False) -> tuple[list[str], list[list[list[
         head.append(name if short or not column.group else f"{name} ({column.group})")
     groups = [
         [
-            [*row.labels, *([group.title] if titled else []), *map(plain, row.entries)]
+            [*map(text, (*row.labels, *([group.title] if titled else []), *row.entries))]
             for row in group.rows
         ]
         for group in grid.groups

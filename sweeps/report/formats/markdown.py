@@ -16,6 +16,7 @@ from sweeps.report.document import (
     Strip,
     Text,
     flat,
+    plain,
     shown,
 )
 from wsss.basics.printable import printable
@@ -58,7 +59,7 @@ def _block(block: Block) -> Iterator[str]:
             is_plain = command.isprintable() and not set("`<") & set(command)
             yield f"{escape(lead)}: {f'`{command}`' if is_plain else escape(command)}"
         case Grid():
-            head, groups = flat(block)
+            head, groups = flat(block, plain)
             rows = [head, ["---"] * len(head), *(line for group in groups for line in group)]
             yield "\n".join("| " + " | ".join(map(escape, row)) + " |" for row in rows)
         case Picture():
