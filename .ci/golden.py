@@ -370,7 +370,7 @@ def keep_sweep(golden: Golden) -> None:
     """Run a table, and keep all that is shown of it."""
     where = ["--preset", "tiny", "--data", "voc", "--store", "store"]
     run = ["III", "--seeds", "2", *where, *options("--set", SHRUNK)]
-    plan = ["plan", "III", "IV", "V", "VI", "controls"]
+    plan = ["plan", "III", "IV", "V", "VI", "controls", "--all"]
     golden.keep("store/plan_before.txt", golden.run("sweeps", *plan, *where))
     golden.run("sweeps", "run", *run, "--max-concurrent", "1")
     golden.keep("store/run_again.txt", golden.run("sweeps", "run", *run))

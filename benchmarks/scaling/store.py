@@ -49,7 +49,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
     timed("status_again", status.read)
     timed("status_print", lambda: status.print(_console(), by_trial=False))
     timed("table", lambda: render_tables(sweep, store))
-    timed("plan_print", lambda: print_plan(_console(), status, concurrent=8))
+    timed("plan_print", lambda: print_plan(_console(), status, concurrent=8, show_all=False))
     return figures | {"rss_after_mib": high_water_mib("VmRSS")}
 
 

@@ -1,11 +1,12 @@
 """Two runs or cells side by side: what was set otherwise, and what came of it. mIoU in percent."""
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sweeps.evidence.seeds import Interval, seed_differences
+from sweeps.evidence.seeds import seed_differences
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Block, Column, Grid, Row, Text, in_one_group
@@ -25,10 +26,12 @@ class Figure:
 
     a: float | None
     b: float | None
-    over_seeds: Interval | None = None
-    """95 % t interval of b - a over the seeds that both have; None for fewer than two."""
-    over_images: Interval | None = None
+    low: float | None = None
+    high: float | None = None
     """95 % bootstrap interval of b - a over images, the same ones for both; None without counts."""
+    seed_low: float | None = None
+    seed_high: float | None = None
+    """95 % t interval of b - a over the seeds that both have; None for fewer than two."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,12 @@ def _figure(results: Results, runs_a: Mapping[int, str], runs_b: Mapping[int, st
     """Compare two sides by one measure. runs_a, runs_b: seed -> run id."""
     a, b = (results.values(runs, results.measure) for runs in (runs_a, runs_b))
     over_images = results.against(list(runs_b.values()), list(runs_a.values()))
+    nothing = None, None
     return Figure(
         fmean(a.values()) if a.keys() == runs_a.keys() else None,
         fmean(b.values()) if b.keys() == runs_b.keys() else None,
-        seed_differences(b, a).interval,
-        over_images[0] if over_images else None,
+        *(over_images[0] if over_images else nothing),
+        *(seed_differences(b, a).interval or nothing),
     )
 
 
@@ -119,7 +123,7 @@ def difference_blocks(found: Difference) -> Iterator[Block]:
         yield Text("no seed in common: a difference may be one of seeds alone", "mark")
     elif len(found.runs_a) == 1:
         yield Text("one seed: seed noise is unknown, and any difference may be chance", "mark")
-    elif (ends := fixed.over_seeds) and ends[0] <= 0 <= ends[1]:
+    elif (low := fixed.seed_low) is not None and low <= 0 <= (fixed.seed_high or 0):
         yield Text(
             "no difference is shown at the fixed score: its interval over seeds contains 0; that "
             "over images is of these networks alone",
@@ -155,15 +159,23 @@ def _classes(results: Results, run_ids: Sequence[str]) -> dict[str, float | None
     metrics = [found for run in run_ids if (found := results.states[run].metrics)]
     names = ("background", *metrics[0]["classes"])
     ious = zip(*(found["iou_fixed"] for found in metrics), strict=True)
-    means = (None if None in of_runs else fmean(of_runs) for of_runs in ious)
-    return dict(zip(names, means, strict=True))
+    return dict(zip(names, map(_mean, ious), strict=True))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _figures(name: str, figures: Mapping[str, Figure]) -> Grid:
     rows = []
     for key, figure in figures.items():
         gain = None if figure.a is None or figure.b is None else figure.b - figure.a
-        ends = (interval(each, sign=True) for each in (figure.over_seeds, figure.over_images))
-        rows.append(Row((key,), (number(figure.a), number(figure.b), signed(gain), *ends)))
+        ends = (figure.seed_low, figure.seed_high), (figure.low, figure.high)
+        intervals = (
+            interval(None if low is None or high is None else (low, high), sign=True)
+            for low, high in ends
+        )
+        rows.append(Row((key,), (number(figure.a), number(figure.b), signed(gain), *intervals)))
     columns = tuple(map(Column, ("A", "B", "B - A", *PAIRED)))
     return Grid(name, (name,), columns, in_one_group(rows))

@@ -4,13 +4,11 @@ A block holds words and numbers, and no markup: escaping, colours and layout bel
 in formats/. Sections, columns, rows and `Only` blocks name the formats that show them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
-from typing import Literal, TypeVar
-
-T = TypeVar("T")
+from typing import Literal
 
 
 class Format(StrEnum):
@@ -305,13 +303,10 @@ def plain(entry: Entry) -> str:
     return f"{entry.text} ({entry.printed})" if entry.printed else entry.text
 
 
-def flat(
-    grid: Grid, text: Callable[[Entry], T], *, short: bool = False
-) -> tuple[list[str], list[list[list[T]]]]:
-    """Return (head, groups of rows) of a grid; the groups' titles become a column.
+def flat(grid: Grid, *, short: bool = False) -> tuple[list[str], list[list[list[str]]]]:
+    """Return (head, groups of rows) of a grid as text; the groups' titles become a column.
 
-    text: makes what a format shows of an entry, label or title. short: use the columns' short
-    names, without their groups.
+    short: use the columns' short names, without their groups.
     """
     titled = any(group.title for group in grid.groups)
     head = [*grid.label_names, *([grid.group_name] if titled else [])]
@@ -320,7 +315,7 @@ def flat(
         head.append(name if short or not column.group else f"{name} ({column.group})")
     groups = [
         [
-            [*map(text, (*row.labels, *([group.title] if titled else []), *row.entries))]
+            [*row.labels, *([group.title] if titled else []), *map(plain, row.entries)]
             for row in group.rows
         ]
         for group in grid.groups

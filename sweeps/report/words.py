@@ -1,28 +1,19 @@
 """What all reports share: how they write numbers and lists, and the notes on the paper."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
-from sweeps.report.document import (
-    DASH,
-    Badge,
-    Bullets,
-    Column,
-    Format,
-    Grid,
-    Measured,
-    Row,
-    Section,
-    Text,
-    in_one_group,
-)
+from sweeps.report.document import DASH, Bullets, Entry, Format, Row, Section, Text
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
 
+_LAMBDA = re.compile(r"(?<![\w./-])lambda_(?=b?s(?![\w-]))")
+"""In text, not in names of settings (transfer.lambda_s), tables (grid-lambda_s) or paths."""
 MISSING = "missing"
 HOW_TO_READ = "How to read this"
 """Title of a report's legend."""
@@ -74,16 +65,17 @@ def fixed_score(sweep: Sweep) -> str:
     return f"of each cell, {first} to {more[-1]}" if more else first
 
 
-def table_grid(table: Table, entry: Callable[[str], Badge | Measured]) -> Grid:
-    """Return a table as the paper prints it. entry: of a cell, by its reference."""
-    group = "" if len(table.columns) == 1 else table.column_name
-    columns = tuple(Column(name, group=group, align="center") for name in table.columns)
-    rows = (
+def table_rows(table: Table, entry: Callable[[str], Entry]) -> tuple[Row, ...]:
+    """Return a table's rows as the paper prints them. entry: of a cell, by its reference."""
+    return tuple(
         Row(row.labels, tuple(entry(table.reference(row, column)) for column in table.columns))
         for row in table.rows
     )
-    name, groups = f"Table {table.name}", in_one_group(rows)
-    return Grid(name, table.row_names, columns, groups, style="layout")
+
+
+def greek(text: str) -> str:
+    """Return text with λ_s for lambda_s."""
+    return _LAMBDA.sub("λ_", text)
 
 
 def listed(items: Sequence[str], most: int | None = None) -> str:

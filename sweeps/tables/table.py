@@ -111,11 +111,6 @@ class Table:
             for column in self.columns
         }
 
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """What each of a cell's labels is."""
-        return self.row_names if len(self.columns) == 1 else (*self.row_names, self.column_name)
-
     def labels(self, row: Row, column: str) -> tuple[str, ...]:
         """Return a cell's labels: the row's, and the column's unless there is only one."""
         return row.labels if len(self.columns) == 1 else (*row.labels, column)

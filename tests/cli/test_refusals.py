@@ -34,6 +34,8 @@ HUGE = 10**40
         ("wsss infer --run /etc/passwd", "is a file"),
         ("wsss evaluate --run x --cams /etc/passwd", "is a file"),
         ("wsss pseudo-label --run x --out /etc/passwd", "is a file"),
+        ("wsss pseudo-label --run x --gpus 1", "no effect without --address"),
+        ("wsss pseudo-label --run x --address auto --workers 3", "no effect with --address"),
         ("wsss gpu-check --minutes inf", "--minutes: inf is no finite number; give one"),
         ("sweeps run V --gpus inf", "--gpus: inf is no finite number; give one"),
         (f"{TRAIN} x --recipe rin", "no recipe 'rin'"),

@@ -121,8 +121,8 @@ def test_a_report_says_level_where_only_the_fixed_score_gains(store: Store) -> N
     report = build_report(sweep, store)
     document = sweep_document(report)
     text = " ".join(as_text(document).split())
-    assert "yes, yes: same sign here: " in text
-    assert "Level or shape: of level (shown to be smaller or undone at another threshold)" in text
+    said = f"{MOVED} is of level (shown to be smaller or undone at another threshold)"
+    assert said in text
     assert "Level or shape: mIoU by choice of the threshold" in text
     lines = csv.DictReader(io.StringIO(records_text(document.records)))
     by_cell = {line["cell"]: line for line in lines}

@@ -26,7 +26,7 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
-from sweeps.report.tables.document import closing
+from sweeps.report.tables.closing import closing
 from sweeps.report.tables.model import build_report
 from sweeps.run.budget import cost_of
 from sweeps.run.driver import driving

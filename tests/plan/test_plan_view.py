@@ -1,4 +1,4 @@
-"""`sweeps plan`: a line per configuration, and everything as JSON."""
+"""`sweeps plan`: a line per configuration, a summary of many, and everything as JSON."""
 
 import io
 import json
@@ -32,9 +32,9 @@ def store(tmp_path: Path, sweep: Sweep) -> Store:
     return store
 
 
-def printed(sweep: Sweep, store: Store, *, concurrent: int = 1) -> str:
+def printed(sweep: Sweep, store: Store, *, concurrent: int = 1, show_all: bool = False) -> str:
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    print_plan(console, Status(store, sweep), concurrent=concurrent)
+    print_plan(console, Status(store, sweep), concurrent=concurrent, show_all=show_all)
     return console.file.getvalue()
 
 
@@ -60,6 +60,19 @@ def test_without_a_measurement_the_time_is_a_question_mark(sweep: Sweep, tmp_pat
     text = printed(sweep, Store(tmp_path / "empty"))
     assert "  0– 1– 2–           ?  IV[yes,no,no]" in text
     assert "time unknown: no trial has ended yet" in text
+
+
+def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(store: Store) -> None:
+    many = finished_sweep(("IV", "VI", "readings", "background-score"), 3)
+    text = printed(many, store)
+    assert f"{len(many.plan.configs)} configurations: list them with --all" in text
+    assert "VI[yes,yes]" not in text
+    rows = [line.split() for line in text.splitlines()]
+    assert [row for row in rows if row and row[0] in ("IV", "VI")] == [
+        ["IV", "4", "4", "1", "1", "9", "1", "12", "min"],
+        ["VI", "4", "4", "1", "1", "9", "1", "12", "min"],
+    ]
+    assert "VI[yes,yes]" in printed(many, store, show_all=True)
 
 
 def test_json_holds_every_trial_and_the_totals(sweep: Sweep, store: Store) -> None:

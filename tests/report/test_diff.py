@@ -51,14 +51,12 @@ def test_cells_differ_by_their_settings_and_their_mean_over_seeds(
     fixed = said["measures"]["fixed"]
     assert fixed["a"] == pytest.approx(fmean(one["miou_fixed"] for one in a))
     assert fixed["b"] == pytest.approx(fmean(one["miou_fixed"] for one in b))
-    low, high = fixed["over_images"]
-    assert low < fixed["b"] - fixed["a"] < high
-    assert said["measures"]["auc"]["over_images"] is None
+    assert fixed["low"] < fixed["b"] - fixed["a"] < fixed["high"]
+    assert said["measures"]["auc"]["low"] is None
     for measure, found in (("fixed", "miou_fixed"), ("best", "miou_best")):
         pairs = [two[found] - one[found] for one, two in zip(a, b, strict=True)]
-        assert said["measures"][measure]["over_seeds"] == pytest.approx(
-            t.interval(0.95, 1, fmean(pairs), sem(pairs))
-        )
+        ends = said["measures"][measure]["seed_low"], said["measures"][measure]["seed_high"]
+        assert ends == pytest.approx(t.interval(0.95, 1, fmean(pairs), sem(pairs)))
     assert said["classes"]["dog"]["b"] == pytest.approx(fmean(one["iou_fixed"][12] for one in b))
     shown = diff(store, "VI[no,no]", "VI[no,yes]").output
     assert f"{fixed['b'] - fixed['a']:+.2f}" in shown

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from sweeps.report.document import Format, Grid, shown
 from sweeps.report.formats.write import FORMATS
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.answer import answer
+from sweeps.report.tables.closing import closing
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import findings, table_summary
 from sweeps.report.tables.model import Report, TableReport, build_report
@@ -280,11 +280,17 @@ def test_one_scored_image_has_no_held_out_score_and_nothing_is_missing(tmp_path:
         build_report(sweep, store, measure=Measure.held_out)
 
 
-def test_cells_scored_at_several_fixed_scores_say_so(tmp_path: Path) -> None:
+def test_cells_scored_at_several_fixed_scores_say_so_and_their_training_counts_once(
+    tmp_path: Path,
+) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("background-score",), 1)
     fill(store, sweep, same, num_images=2)
     built = build_report(sweep, store)
-    scores = "background score of each cell, 0.05 to 0.5"
+    costs = dict(item.split(": ") for item in closing(built)["Costs"].items)
+    # Three trainings and inferences of 60 + 12 s, each scored eight times.
+    assert costs["trials"] == "24 of 24 finished"
+    assert (costs["cpu time, all trials"], costs["mean per trial"]) == ("4 min", "9 s")
+    scores = "at the fixed background score of each cell, 0.05 to 0.5"
     for text in (FORMATS["txt"](sweep_document(built)), render_tables(sweep, store)):
         assert scores in " ".join(text.split())
 
@@ -344,22 +350,15 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     assert "printed in the paper" not in page
     assert "paper 49.12" not in page
     assert "neither confirm nor refute" in text
-    assert "paper (VOC)" in render_tables(sweep, store)
+    assert "Held-out can be above best, as here" in " ".join(text.split())
+    tables = render_tables(sweep, store)
+    assert "VOC 49.12" in tables
+    assert "VOC: the paper's number" in " ".join(tables.split())
 
 
-def test_a_table_shows_each_cell_in_a_row_and_printed_numbers_only_where_there_are_any(
-    store: Store, sweep: Sweep, tmp_path: Path
-) -> None:
-    lines = [line.split() for line in render_tables(sweep, store).splitlines()]
-    assert ["M_e", "M_d", "paper", "fixed", "best", "AUC", "seeds", "notes"] in lines
-    of = {tuple(line[:2]): line[2:] for line in lines if line[2:] and line[0] in ("yes", "no")}
-    ious = stored_mious(store, sweep, "III[no,no]")
-    mean, sd = fmean(ious.values()), stdev(ious.values())
-    assert of["no", "no"][:2] == ["49.12", f"{mean:.2f}±{sd:.2f}"]
-    assert of["no", "no"][-3:] == ["3", "of", "3"]
-    assert of["no", "yes"] == ["49.54", "–", "–", "–", "0", "of", "3", "diverged"]
-    other = render_tables(finished_sweep(("controls-summed",), 1), Store(tmp_path))
-    assert "paper" not in other.partition("Table controls-summed")[2]
+def test_the_legend_names_no_printed_number_where_no_cell_has_one(tmp_path: Path) -> None:
+    assert "paper:" not in render_tables(finished_sweep(("controls-summed",), 1), Store(tmp_path))
+    assert "paper:" in render_tables(finished_sweep(("III",), 1), Store(tmp_path))
 
 
 # What the statistics say

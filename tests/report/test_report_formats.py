@@ -130,7 +130,10 @@ def test_symbols_of_the_paper_stand_in_heads_and_labels_alone() -> None:
     grid = grid_of(["M_d"], Row(("yes", "no"), ("yes",)))
     text = latex(document(replace(grid, label_names=("M_e", "lambda_bs")), number="III"))
     assert r"$M_e$ & $\lambda_{bs}$ & $M_d$ \\" in text
-    assert r"lambda\_s = .5" in latex(document(Text("lambda_s = .5")))
+    words = document(Text("lambda_s = lambda_bs, by transfer.lambda_s, grid-lambda_s"))
+    assert r"$\lambda_{s}$ = $\lambda_{bs}$, by transfer.lambda\_s, grid-lambda\_s" in latex(words)
+    assert "λ_s = λ_bs, by transfer.lambda_s, grid-lambda_s" in html(words)
+    assert "lambda_s = lambda_bs" in as_text(words)
     assert r"\checkmark &  & yes \\" in text
 
 
@@ -187,8 +190,11 @@ def test_an_entry_shows_the_printed_number_its_badges_and_links() -> None:
     found = rendered(document(grid_of(["mIoU"], Row(("a",), (entry,))), number="V"))
     for part in ("<strong>48.1</strong>", "paper 50.9", 'badge fair">trend only', "http://h/1"):
         assert part in found[Format.html]
-    for form in (Format.markdown, Format.latex, Format.terminal):
+    for form in (Format.markdown, Format.latex):
         assert "48.1 (50.9)" in found[form]
+    lines = [line.split() for line in found[Format.terminal].splitlines()]
+    at = lines.index(["a", "48.1"])
+    assert lines[at + 1 : at + 3] == [["trend", "only"], ["50.9"]]
 
 
 def test_pictures_are_on_the_page_and_in_markdown_if_they_are_files() -> None:

@@ -1,6 +1,7 @@
 """How trainings are carried out: from the options of each command to each training."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from ray.train.torch import TorchConfig
 from sweeps.cli.method.run_folder import Run
 from sweeps.cli.options import execution
 from sweeps.plan.chains.chain import ChainConfig
+from sweeps.run.ray.crew import Cluster
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.train import fit
 from sweeps.stages.labels import LearnAffinity
@@ -131,7 +133,7 @@ def test_one_training_on_the_command_line_is_carried_out_so(
     assert calls[0][-1]["process"].execution == ASKED
 
 
-def test_pseudo_labels_learn_their_affinities_so(
+def test_pseudo_labels_learn_their_affinities_so_and_their_images_are_shared_as_asked(
     given: Callable[[str], list[Any]],
     drawn: Path,
     tmp_path: Path,
@@ -149,10 +151,15 @@ def test_pseudo_labels_learn_their_affinities_so(
         trained_on=trained_on,
     )
     monkeypatch.setattr("sweeps.cli.method.run_folder.recall", lambda folder: run)
+    monkeypatch.setattr("sweeps.run.ray.start.running_ray", nullcontext)
     given("sweeps.cli.method.work.require_trained")
     calls = given("sweeps.cli.method.work.complete_shown")
     wsss("pseudo-label", "--run", tmp_path, *OPTIONS)
-    assert calls[0][1].execution == ASKED
+    wsss("pseudo-label", "--run", tmp_path, "--address", "local", "--cpus", "0.5", *OPTIONS)
+    here, on_ray = (call[1] for call in calls)
+    assert here.execution == on_ray.execution == ASKED
+    assert not isinstance(here.crew, Cluster)
+    assert on_ray.crew.resources == Resources(workers=0, cpus=0.5)
 
 
 def test_every_training_of_a_chain_is_carried_out_alike(

@@ -119,6 +119,7 @@ def evaluate(
 
 @options.with_options_of(options.execution, own_first=True)
 def pseudo_label(
+    ctx: typer.Context,
     run: RunDir,
     refinement: Annotated[
         str | None, typer.Option(help="none (default) | crf | pamr | random_walk | random_walk_crf")
@@ -137,7 +138,15 @@ def pseudo_label(
             file_okay=False, help="folder of labels; default: RUN/pseudo_labels/REFINEMENT"
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes that refine labels")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=0, help="processes that refine labels without Ray")
+    ] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(help="share the images among Ray tasks of this cluster; `local` starts one"),
+    ] = None,
+    cpus: options.Cpus = 1.0,
+    gpus: options.Gpus = 0.0,
     **given: Any,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.
@@ -147,14 +156,18 @@ def pseudo_label(
     CAMs -> (learned affinity -> random walk) -> background by a fixed score, or by IRN's confident
     pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.
     """
+    if address is None:
+        options.refuse_idle("without --address", ctx, "cpus", "gpus")
+    else:
+        options.refuse_idle("with --address, whose tasks refine labels", ctx, "workers")
     from sweeps.cli.method import work
     from sweeps.cli.method.run_folder import recall
     from sweeps.stages.labels import WriteLabels, label_score
     from sweeps.stages.segmentation import require_packages
-    from sweeps.stages.stage import Crew
     from wsss.overrides import apply_overrides, parse_assignments
     from wsss.segmentation_config import PseudoLabelConfig
 
+    resources = work.resources_at(address, cpus, gpus)
     how, known = options.call(options.execution, given), recall(run)
     known = known.with_images(split or known.config.data.train_split)
     words = [f"refinement={refinement}"] if refinement is not None else []
@@ -165,16 +178,18 @@ def pseudo_label(
         wanted.insert(0, (labels.model_copy(update={"refinement": "none"}), own / "none"))
     chain = known.chain(labels, split)
     work.check_labels(known, chain, labels, asked)
-    require_packages(chain, known.place(chain, labels=wanted[-1][1]))
+    if resources is None:
+        require_packages(chain, known.place(chain, labels=wanted[-1][1]))
     found = {}
-    for each, folder in wanted:
-        chain = known.chain(each, split)
-        place = known.place(chain, crew=Crew(workers), execution=how, labels=folder)
-        work.require_trained(known, place)
-        stage = WriteLabels(chain)
-        work.complete_shown(stage, place)
-        found[each.refinement] = label_score(chain, place)
-        maps = counted(place.result(stage)["num_images"], "label map")
-        print(f"{folder / 'png'}: {maps}")
+    with work.crew_of(workers, resources) as crew:
+        for each, folder in wanted:
+            chain = known.chain(each, split)
+            place = known.place(chain, crew=crew, execution=how, labels=folder)
+            work.require_trained(known, place)
+            stage = WriteLabels(chain)
+            work.complete_shown(stage, place)
+            found[each.refinement] = label_score(chain, place)
+            maps = counted(place.result(stage)["num_images"], "label map")
+            print(f"{folder / 'png'}: {maps}")
     for name, score in found.items():
         print(f"{name}: {work.told(score, labels, known)}")

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from rich.progress import Progress
 from sweeps.cli.method.run_folder import Run, recall
 from sweeps.cli.options import say_idle
 from sweeps.plan.chains.chain import ChainConfig
+from sweeps.run.ray.resources import Resources
 from sweeps.run.signals import Interrupts
 from sweeps.stages.labels import InferCams
-from sweeps.stages.stage import Place, Record, Stage, complete
+from sweeps.stages.stage import Crew, Place, Record, Stage, complete
 from sweeps.stages.train_cam import TrainCam
 from wsss.basics.printable import command, counted
 from wsss.basics.progress import shown
@@ -102,6 +103,33 @@ def require_trained(run: Run, place: Place) -> None:
             f"{run.folder}: {epochs_of(whole[-1]) if whole else 0} of {epochs} trained{broken}; "
             f"finish it with: {run.training_command()}"
         )
+
+
+def resources_at(address: str | None, cpus: float, gpus: float) -> Resources | None:
+    """Return what tasks may use of the Ray cluster at an address; `local` starts one.
+
+    None without an address. Raises ClusterError if it cannot be joined.
+    """
+    if address is None:
+        return None
+    joined = None if address == "local" else address
+    resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
+    resources.require_cluster()
+    return resources
+
+
+@contextmanager
+def crew_of(workers: int, resources: Resources | None) -> Iterator[Crew]:
+    """Yield this process and `workers` more, or a Ray cluster."""
+    if resources is None:
+        yield Crew(workers)
+        return
+    from sweeps.run.ray.start import running_ray
+
+    with running_ray(resources):
+        from sweeps.run.ray.crew import Cluster
+
+        yield Cluster(resources)
 
 
 def write_cams(run: Path, split: str | None, out: Path | None) -> None:

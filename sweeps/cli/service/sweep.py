@@ -64,6 +64,9 @@ def plan(
     max_concurrent: Annotated[
         int, typer.Option(min=1, help="trials at a time, for the estimated time")
     ] = 1,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="a line per configuration, however many there are")
+    ] = False,
     as_json: options.AllAsJson = False,
     **given: Any,
 ) -> None:
@@ -84,7 +87,7 @@ def plan(
     if as_json:
         print(json.dumps(plan_json(found)))
     else:
-        print_plan(Console(), found, concurrent=max_concurrent)
+        print_plan(Console(), found, concurrent=max_concurrent, show_all=show_all)
 
 
 @options.with_options_of(planned_sweep, options.resources, options.prior_limits)

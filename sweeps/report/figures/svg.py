@@ -12,6 +12,7 @@ import matplotlib.style
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from sweeps.report.words import greek
 from wsss.basics.printable import printable
 
 PALETTE = ("#1a80bb", "#d55e00", "#009e73", "#b8639a", "#b07a00", "#7c6fd0", "#808080")
@@ -61,7 +62,7 @@ def draw_svg(draw: Callable[[Figure], None], *, width: float, height: float) -> 
 
 def wrapped(label: str, width: int = 32) -> str:
     """Return a label in at most four lines of `width` characters, cut with … if longer."""
-    lines = textwrap.wrap(printable(label), width, max_lines=4, placeholder=" …")
+    lines = textwrap.wrap(greek(printable(label)), width, max_lines=4, placeholder=" …")
     return "\n".join(lines) or " "
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sweeps.report.document import Block, Document, Format, column_groups, shown
+from sweeps.report.words import greek
 from wsss.basics.printable import printable
 
 
@@ -23,15 +24,20 @@ def html(document: Document) -> str:
         "blocks": _blocks,
         "column_groups": column_groups,
         "svg_address": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}",
+        "verbatim": lambda text: _Verbatim(printable(text)),
     }
     return environment.get_template("page.html").render(
         document=document, sections=document.sections_in(Format.html)
     )
 
 
+class _Verbatim(str):
+    """Text that is copied, so that no name becomes a symbol."""
+
+
 def _printable(value: object) -> object:
-    """Escape control characters, except in markup."""
-    return printable(value) if type(value) is str else value
+    """Escape control characters and use Greek letters, except in markup and verbatim text."""
+    return greek(printable(value)) if type(value) is str else value
 
 
 def _blocks(blocks: tuple[Block, ...]) -> Iterator[tuple[str, Block]]:

@@ -4,6 +4,7 @@ It needs only packages that every TeX distribution has. A numbered section becom
 environment: its grids, then its text in small print.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,9 +21,9 @@ from sweeps.report.document import (
     Text,
     column_groups,
     flat,
-    plain,
     shown,
 )
+from sweeps.report.words import greek
 from sweeps.tables.paper import NO, YES
 
 _SPECIAL = {
@@ -45,10 +46,10 @@ _SPECIAL = {
     "]": "{]}",
     "*": "{*}",
     '"': "''",
+    "λ": r"$\lambda$",
 }
 _SYMBOLS = {YES: r"\checkmark", NO: ""}
 _AS_WRITTEN = {"alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$"}
-_AS_WRITTEN |= {f"lambda_{name}": rf"$\lambda_{{{name}}}$" for name in ("s", "bs")}
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Shrinks a table that is wider than the page."""
 
@@ -88,8 +89,11 @@ def latex_tables(document: Document) -> str:
 
 def escape(text: str) -> str:
     """Return text in which nothing is a command; characters beyond Latin-1 become `?`."""
-    words = " ".join(text.split())
-    return "".join(_SPECIAL.get(c, c if ord(c) < 256 and c.isprintable() else "?") for c in words)
+    escaped = "".join(
+        _SPECIAL.get(c, c if ord(c) < 256 and c.isprintable() else "?")
+        for c in " ".join(greek(text).split())
+    )
+    return re.sub(r"\\lambda\$\\_(b?s)", r"\\lambda_{\1}$", escaped)
 
 
 def _grids(section: Section) -> tuple[Grid, ...]:
@@ -136,7 +140,7 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
 
 def _tabular(grid: Grid) -> list[str]:
     """Return a grid with a rule between its groups; yes and no are symbols."""
-    head, groups = flat(grid, plain, short=True)
+    head, groups = flat(grid, short=True)
     num_labels = len(head) - len(grid.columns)
     aligned = "".join(column.align[0] for column in grid.columns)
     centred = "c" if grid.style in ("layout", "evidence") else "l"

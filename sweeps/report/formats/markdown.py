@@ -16,7 +16,6 @@ from sweeps.report.document import (
     Strip,
     Text,
     flat,
-    plain,
     shown,
 )
 from wsss.basics.printable import printable
@@ -59,7 +58,7 @@ def _block(block: Block) -> Iterator[str]:
             is_plain = command.isprintable() and not set("`<") & set(command)
             yield f"{escape(lead)}: {f'`{command}`' if is_plain else escape(command)}"
         case Grid():
-            head, groups = flat(block, plain)
+            head, groups = flat(block)
             rows = [head, ["---"] * len(head), *(line for group in groups for line in group)]
             yield "\n".join("| " + " | ".join(map(escape, row)) + " |" for row in rows)
         case Picture():

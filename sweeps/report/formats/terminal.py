@@ -21,10 +21,11 @@ from sweeps.report.document import (
     Format,
     Grid,
     Heading,
+    Measured,
+    Row,
     Strip,
     Text,
     flat,
-    plain,
     shown,
 )
 from wsss.basics.printable import printable
@@ -134,15 +135,19 @@ def _block(block: Block) -> Iterator[RenderableType]:
 
 
 def _table(grid: Grid) -> Table:
-    head, groups = flat(grid, _entry, short=True)
-    columns = [*[None] * (len(head) - len(grid.columns)), *grid.columns]
+    head, groups = flat(grid, short=True)
+    num_labels = len(head) - len(grid.columns)
+    rows = [
+        [_cells(line[:num_labels], row) for line, row in zip(lines, group.rows, strict=True)]
+        for lines, group in zip(groups, grid.groups, strict=True)
+    ]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
-    for index, (name, column) in enumerate(zip(head, columns, strict=True)):
+    for index, name in enumerate(head):
+        column = grid.columns[index - num_labels] if index >= num_labels else None
         align = column.align if column else "left"
-        texts = [cells[index].plain for group in groups for cells in group]
+        texts = [cells[index].plain for group in rows for cells in group]
         longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
-        over = f"{column.group} " if column and grid.style == "layout" else ""
-        words = textwrap.wrap(over + name, max(longest, SHORT_HEAD), break_long_words=False)
+        words = textwrap.wrap(name, max(longest, SHORT_HEAD), break_long_words=False)
         table.add_column(
             as_rich("\n".join(words)),
             style="bold" if column is None else "dim" if column.faint else "",
@@ -150,16 +155,29 @@ def _table(grid: Grid) -> Table:
             no_wrap=align == "right" and longest <= MAX_UNBROKEN,
             overflow="fold",
         )
-    for group in groups:
+    for group in rows:
         for cells in group:
             table.add_row(*cells)
         table.add_section()
     return table
 
 
+def _cells(labels: list[str], row: Row) -> list[RichText]:
+    return [*map(as_rich, labels), *map(_entry, row.entries)]
+
+
 def _entry(entry: Entry) -> RichText:
-    style = TONE_STYLES[entry.tone] if isinstance(entry, Badge) else ""
-    return as_rich(plain(entry).replace(" ± ", "±"), style)
+    """Return an entry; of a measured one, its lines, its badges and the printed number."""
+    match entry:
+        case Badge(text, tone):
+            return as_rich(text, TONE_STYLES[tone])
+        case Measured(text, printed, badges):
+            first, *more = text.replace(" ± ", "±").split("\n")
+            parts = [as_rich(first, "bold"), *map(as_rich, more), *map(_entry, badges)]
+            parts.append(as_rich(printed, "dim"))
+            return RichText("\n").join(part for part in parts if part.plain)
+        case _:
+            return as_rich(entry.replace(" ± ", "±"))
 
 
 def as_rich(text: str, style: str = "") -> RichText:

@@ -1,7 +1,7 @@
 """`sweeps plan`: cells, distinct configurations, which are done and what the rest costs."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -9,11 +9,14 @@ from rich.console import Console
 from sweeps.plan.cost import CostEstimate
 from sweeps.plan.states import STATUSES, TrialState, count_statuses
 from sweeps.plan.trials import Trial
-from sweeps.report.document import Text
+from sweeps.report.document import Block, Column, Grid, Row, Text, in_one_group
 from sweeps.report.formats.terminal import as_rich, print_blocks
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.report.live.status import Status
 from wsss.basics.printable import counted
+
+MAX_CONFIGURATIONS = 60
+"""More configurations are summarised by table, unless --all is given."""
 
 MARKS = {"finished": "✓", "started": "▸", "missing": "–", "failed": "✗"}
 LEGEND = (
@@ -21,13 +24,19 @@ LEGEND = (
 )
 
 
-def print_plan(console: Console, status: Status, *, concurrent: int) -> None:
-    """Print a line per configuration, then the totals."""
+def print_plan(console: Console, status: Status, *, concurrent: int, show_all: bool) -> None:
+    """Print a line per configuration, or per table if there are many, then the totals."""
+    plan = status.plan
     print_blocks(console, [Text(status.sweep.describe())])
-    for line in _configurations(status):
-        console.print(as_rich(line), soft_wrap=True)
-    totals = _totals(status), *cost_lines(status.cost, concurrent=concurrent)
-    print_blocks(console, (Text(LEGEND, "soft"), *map(Text, totals)))
+    more: tuple[Block, ...] = (Text(LEGEND, "soft"),)
+    if show_all or len(plan.configs) <= MAX_CONFIGURATIONS:
+        for line in _configurations(status):
+            console.print(as_rich(line), soft_wrap=True)
+    else:
+        hint = f"{len(plan.configs)} configurations: list them with --all"
+        more = (_summary(status), Text(hint))
+    totals = (_totals(status), *cost_lines(status.cost, concurrent=concurrent))
+    print_blocks(console, (*more, *map(Text, totals)))
 
 
 def _configurations(status: Status) -> Iterator[str]:
@@ -37,6 +46,24 @@ def _configurations(status: Status) -> Iterator[str]:
         cells = dict.fromkeys(cell for trial in trials for cell in trial.cells)
         time = _time_left(trials, status.cost)
         yield f"  {' '.join(marks)}  {time:>10}  {' = '.join(cells)}"
+
+
+def _summary(status: Status) -> Grid:
+    """Return a line per table: cells, configurations, trials by status, time left."""
+    rows = []
+    for table in status.plan.tables:
+        cells = [status.plan.cell_trials[reference] for reference, _ in table.cells()]
+        trials = {trial.run_id: trial for of_cell in cells for trial in of_cell}
+        configs = {of_cell[0].run_id for of_cell in cells}
+        counts = Counter(status.states[run_id].status for run_id in trials)
+        entries = (
+            *(str(len(cells)), str(len(configs))),
+            *(str(counts[each] or "") for each in STATUSES),
+            _time_left(trials.values(), status.cost),
+        )
+        rows.append(Row((table.name,), entries))
+    columns = tuple(map(Column, ("cells", "configurations", *STATUSES, "time left")))
+    return Grid("plan", ("table",), columns, in_one_group(rows))
 
 
 def _totals(status: Status) -> str:
@@ -74,7 +101,7 @@ def plan_json(status: Status) -> dict[str, Any]:
     }
 
 
-def _time_left(trials: Sequence[Trial], cost: CostEstimate) -> str:
+def _time_left(trials: Iterable[Trial], cost: CostEstimate) -> str:
     """Return the time left for some trials: "" if they are done, "?" if it is unknown."""
     left = [cost.trials[trial.run_id].seconds for trial in trials if trial.run_id in cost.trials]
     known = [seconds for seconds in left if seconds is not None]

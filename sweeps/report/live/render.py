@@ -1,6 +1,6 @@
-"""`sweeps table`: a row per cell, the measured mIoU beside the printed one."""
+"""A table in the terminal: the paper's layout, the measured mIoU beside the printed one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 
 from rich.console import Console
@@ -8,18 +8,19 @@ from rich.console import Console
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.states import TrialState, read_states
 from sweeps.plan.sweep import Sweep
-from sweeps.report.document import DASH, Block, Column, Grid, Heading, Row, Text, in_one_group
+from sweeps.report.document import Badge, Block, Column, Grid, Heading, Measured, RowGroup, Text
 from sweeps.report.formats.terminal import print_blocks
-from sweeps.report.words import fixed_score, mean_and_sd, number
+from sweeps.report.words import fixed_score, mean_and_sd, table_rows
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
+from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 
 LEGEND = (
-    "Pseudo-label mIoU in %, mean ± SD over seeds. Fixed: at the background score {score} (saw no "
-    "pixel ground truth); best: at the best threshold (its choice saw pixel ground truth); AUC: "
-    "mean over all thresholds from {low:g} to {high:g}, none chosen."
+    "Each cell: pseudo-label mIoU in % at the fixed background score {score} (saw no pixel "
+    "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC: mean over "
+    "all thresholds from {low:g} to {high:g}, none chosen{printed}."
 )
 
 
@@ -38,35 +39,50 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
 def _blocks(sweep: Sweep, store: Store) -> Iterator[Block]:
     states = read_states(store, sweep.plan.trials)
     scale, (low, high) = scale_of(sweep, scored_classes(states)), sweep.base.labels.threshold_range
-    legend = LEGEND.format(score=fixed_score(sweep), low=low, high=high)
+    printed = "VOC" if scale.other_classes else "paper"
+    has_printed = any(cell.paper for table in sweep.plan.tables for _, cell in table.cells())
+    told = f"; {printed}: the paper's number" if has_printed else ""
+    legend = LEGEND.format(score=fixed_score(sweep), low=low, high=high, printed=told)
     yield from map(Text, filter(None, (sweep.describe(), scale.warning, legend)))
     for table in sweep.plan.tables:
         yield Heading(f"Table {table.name}. {table.title}")
-        yield _grid(table, sweep, states, "paper (VOC)" if scale.other_classes else "paper")
+        yield _grid(table, sweep, states, printed)
         yield from (Text(f"Note: {note}") for note in table.notes)
     yield from (Text(note, "mark") for note in mixture_notes(sweep, store))
 
 
-def _grid(table: Table, sweep: Sweep, states: Mapping[str, TrialState], paper: str) -> Grid:
-    """Return a table with the results so far. paper: heading of the printed numbers."""
-    rows = []
-    for name, cell in table.cells():
-        planned = sweep.plan.cell_trials[name]
-        trials = [states[trial.run_id] for trial in planned]
-        found = [trial.metrics for trial in trials if trial.metrics]
-        labels = planned[0].config.labels
-        measures = (
-            [metrics["miou_fixed"] for metrics in found],
-            [metrics["miou_best"] for metrics in found],
-            [area_under_curve(metrics["curve"], labels) for metrics in found],
-        )
-        notes = [trial.failure.partition(":")[0] for trial in trials if trial.failure][:1]
-        notes += ["at the label prior"] if any(trial.warning for trial in trials) else []
-        notes += ["empty maps"] if any(trial.dead for trial in trials) else []
-        known = (mean_and_sd(values) if found else DASH for values in measures)
-        seeds = f"{len(found)} of {len(trials)}"
-        entries = (number(cell.paper), *known, seeds, ", ".join(notes))
-        rows.append(Row(table.cell_labels()[name], entries))
-    columns = map(Column, (paper, "fixed", "best", "AUC", "seeds"))
-    noted = Column("notes", align="left")
-    return Grid(table.name, table.label_names, (*columns, noted), in_one_group(rows))
+def _grid(table: Table, sweep: Sweep, states: Mapping[str, TrialState], printed: str) -> Grid:
+    """Return a table with the results so far. printed: the word before the paper's numbers."""
+    printed_numbers = {reference: cell.paper for reference, cell in table.cells()}
+
+    def entry(name: str) -> Measured:
+        paper = printed_numbers[name]
+        shown = "" if paper is None else f"{printed} {paper:.2f}"
+        trials = sweep.plan.cell_trials[name]
+        return _cell([states[trial.run_id] for trial in trials], trials[0].config.labels, shown)
+
+    rows = (RowGroup("", (row,)) for row in table_rows(table, entry))
+    prefix = "" if len(table.columns) == 1 else f"{table.column_name} "
+    columns = tuple(Column(f"{prefix}{column}", align="center") for column in table.columns)
+    return Grid(table.name, table.row_names, columns, tuple(rows))
+
+
+def _cell(trials: Sequence[TrialState], labels: LabelsConfig, printed: str) -> Measured:
+    found = [trial.metrics for trial in trials if trial.metrics]
+    failures = [trial.failure.partition(":")[0] for trial in trials if trial.failure]
+    if found:
+        lacking = f" (n={len(found)})" if len(found) < len(trials) else ""
+        lines = [
+            mean_and_sd([metrics["miou_fixed"] for metrics in found]) + lacking,
+            mean_and_sd([metrics["miou_best"] for metrics in found]) + "*",
+            "AUC " + mean_and_sd([area_under_curve(m["curve"], labels) for m in found]),
+        ]
+    else:
+        lines = [] if failures else ["missing"]
+    badges = []
+    if found and any(trial.warning for trial in trials):
+        badges.append(Badge("at the label prior", "fair"))
+    if found and any(trial.dead for trial in trials):
+        badges.append(Badge("empty maps", "fair"))
+    badges += [Badge(kind, "bad") for kind in failures[:1]]
+    return Measured("\n".join(lines), printed, tuple(badges))

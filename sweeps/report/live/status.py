@@ -21,10 +21,20 @@ from sweeps.plan.states import (
 )
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.document import Badge, BadgeTone, Block, Command, Heading, Text
+from sweeps.report.document import (
+    Badge,
+    BadgeTone,
+    Block,
+    Column,
+    Command,
+    Grid,
+    Heading,
+    Text,
+    in_one_group,
+)
 from sweeps.report.formats.terminal import print_blocks, renderables
 from sweeps.report.live.cost_lines import time_left
-from sweeps.report.words import mean_sd, table_grid
+from sweeps.report.words import mean_sd, table_rows
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
@@ -42,8 +52,11 @@ def matrices(plan: Plan, states: Mapping[str, TrialState]) -> Iterator[Block]:
         return all(states[trial.run_id].status != "running" for trial in trials)
 
     for table in sorted(plan.tables, key=rests):
-        yield Heading(f"Table {table.name}. {table.title}")
-        yield table_grid(table, lambda name: cell_badge(plan.cell_trials[name], states))
+        rows = table_rows(table, lambda name: cell_badge(plan.cell_trials[name], states))
+        columns = tuple(Column(name, align="center") for name in table.columns)
+        title = f"Table {table.name}. {table.title}"
+        yield Heading(title)
+        yield Grid(title, table.row_names, columns, in_one_group(rows))
 
 
 def cell_badge(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Badge:

@@ -1,11 +1,8 @@
 """A sweep's report as a document: text, tables and figures of its results, and their records."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from sweeps.plan.scale import changed_settings, readings
 from sweeps.plan.sweep import Sweep, report_folder
@@ -37,13 +34,15 @@ from sweeps.report.document import (
     in_one_group,
 )
 from sweeps.report.formats.write import write_document
+from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import TONES, answer, named
+from sweeps.report.tables.closing import closing, environments
 from sweeps.report.tables.findings import findings
 from sweeps.report.tables.legend import legend, legend_section
 from sweeps.report.tables.model import CellReport, Report, TableReport, build_report
 from sweeps.report.tables.pictures import compare_classes, gallery, table_figures
 from sweeps.report.tables.records import level_word, record, verdict_word
-from sweeps.report.tables.results import Measure, Results
+from sweeps.report.tables.results import Measure
 from sweeps.report.words import (
     HOW_TO_READ,
     about,
@@ -54,13 +53,11 @@ from sweeps.report.words import (
     paper_section,
     probability,
     signed,
-    table_grid,
+    table_rows,
     warning,
 )
-from sweeps.store.failures import meanings
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on
-from sweeps.tables.paper import CITATION
 from wsss.basics.printable import counted
 
 MAX_REASONS = 8
@@ -148,6 +145,8 @@ def _table_section(found: TableReport, strip: Strip) -> Section:
 
 
 def _as_printed(found: TableReport) -> Grid:
+    table = found.table
+
     def entry(reference: str) -> Measured:
         cell = found.cells[reference]
         badges = [_badge(cell)]
@@ -156,18 +155,22 @@ def _as_printed(found: TableReport) -> Grid:
         printed = "" if cell.printed is None else number(cell.printed)
         return Measured(measured(cell), printed, tuple(badges), cell.links)
 
-    return table_grid(found.table, entry)
+    group = "" if len(table.columns) == 1 else table.column_name
+    columns = tuple(Column(name, group=group, align="center") for name in table.columns)
+    rows = in_one_group(table_rows(table, entry))
+    return Grid(f"Table {table.name}", table.row_names, columns, rows, style="layout")
 
 
 def _by_cell(found: TableReport, name: str, figures: Sequence[Figure]) -> Grid:
     """Return a table with one row per cell."""
     table = found.table
+    labels = table.row_names if len(table.columns) == 1 else (*table.row_names, table.column_name)
     rows = (
         Row(cell.labels, tuple(entry(cell) for _, entry in figures))
         for cell in found.cells.values()
     )
     columns, groups = tuple(column for column, _ in figures), in_one_group(rows)
-    return Grid(f"{name} {table.name}", table.label_names, columns, groups, style="evidence")
+    return Grid(f"{name} {table.name}", labels, columns, groups, style="evidence")
 
 
 def _evidence(found: TableReport) -> tuple[Block, ...]:
@@ -186,15 +189,17 @@ def _evidence(found: TableReport) -> tuple[Block, ...]:
         (Column("seeds"), lambda cell: f"{len(cell.values)} of {len(cell.trials)}"),
         (on_pages("95 % over seeds"), lambda cell: interval(cell.seed_interval)),
         (on_pages("95 % over images"), lambda cell: interval(cell.image_interval)),
+        (on_pages("to the paper"), lambda cell: signed(cell.to_paper)),
+        (on_pages("time"), lambda cell: format_seconds(cell.seconds) if cell.seconds else DASH),
     ]
     name = "Evidence for table"
-    narrow = TERMINAL | LATEX if len(found.table.columns) == 1 else TERMINAL
-    blocks: list[Block] = [_by_cell(found, name, of_cells)]
-    if any(cell.evidence.differences.n for cell in found.cells.values()):
-        heading = f"Differences to the baseline, {found.table.baseline_name}"
-        blocks += [Heading(heading), _by_cell(found, name, _DIFFERENCES)]
     whole = _by_cell(found, name, [*of_cells, *_DIFFERENCES])
-    return Only(narrow, (whole,)), Only(ON_PAGES, tuple(blocks))
+    blocks: tuple[Block, ...] = (_by_cell(found, name, of_cells),)
+    if any(cell.evidence.differences.n for cell in found.cells.values()):
+        heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
+        blocks = (*blocks, heading, _by_cell(found, name, _DIFFERENCES))
+    narrow = TERMINAL | LATEX if len(found.table.columns) == 1 else TERMINAL
+    return Only(narrow, (whole,)), Only(ON_PAGES, blocks)
 
 
 _DIFFERENCES: tuple[Figure, ...] = (
@@ -283,50 +288,8 @@ def _closing_section(report: Report) -> Section:
     for heading, found in facts.items():
         asked = heading != "Provenance" or any("MIXED" in item for item in found.items)
         blocks.append(Only(ALL if asked else ALL - TERMINAL, (Heading(heading), found)))
-    title = "Provenance"
+    title = "Provenance and costs"
     return Section(title, title, "provenance", tuple(blocks), formats=ALL - LATEX)
-
-
-def closing(report: Report) -> dict[str, Bullets]:
-    """Return facts by their heading: failures, warnings and provenance."""
-    trials, states = report.sweep.plan.trials, report.results.states
-    failed = {trial.name: why for trial in trials if (why := states[trial.run_id].failure)}
-    warnings = [
-        (trial.name, warning)
-        for trial in trials
-        for warning in (states[trial.run_id].warning, states[trial.run_id].dead)
-        if warning
-    ]
-    found = {
-        "Failed trials": failed.items(),
-        "What the failures mean": meanings(why.partition(":")[0] for why in failed.values()),
-        "Warnings": warnings,
-        "Provenance": _provenance(report),
-    }
-    facts = {heading: Bullets.of(rows) for heading, rows in found.items()}
-    return {heading: bullets for heading, bullets in facts.items() if bullets.items}
-
-
-def environments(results: Results) -> list[dict[str, Any]]:
-    """Return what each finished trial ran on and with."""
-    return [state.metrics["environment"] for state in results.states.values() if state.metrics]
-
-
-def _provenance(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield what the results were made with; if trials differ, every value with its count."""
-    sweep, store, data = report.sweep, report.store, report.sweep.base.data
-    yield "paper", CITATION
-    yield "data", f"{data.name}, fingerprint {data.fingerprint}"
-    yield "weights", sweep.base.network.weights
-    yield "sweep", sweep.name
-    known = environments(report.results)
-    for key in dict.fromkeys(key for environment in known for key in environment):
-        counts = Counter(str(environment.get(key)) for environment in known)
-        mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
-        yield key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"
-    if store:
-        yield "store", store.remote.url or store.root.name
-        yield "report written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 # Words on a cell

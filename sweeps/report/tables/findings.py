@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sweeps.evidence.common_seeds import CommonSeeds, Noise
+from sweeps.evidence.level import CHANGE_WORDS, Change
 from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
 from sweeps.evidence.seeds import ALPHA, holm, seed_differences
 from sweeps.evidence.verdict import p_words
@@ -22,13 +23,14 @@ UNKNOWN = "Seed noise is unknown, as no cell has two seeds"
 
 
 def findings(found: TableReport) -> tuple[str, ...]:
-    """Summarise a table in one sentence, then describe noise and ranks."""
+    """Summarise a table in one sentence, then describe level, noise and ranks."""
     common, noise = found.common, pooled_noise(found.distinct)
     several = common is not None and common.means.size > 1
     sentences: list[str] = []
     if common and several:
         differing = [name for name, cell in found.cells.items() if cell.evidence.differs]
         sentences.append(table_summary(common, noise, differing))
+    sentences += _levels(found.cells)
     if noise or not several:
         sentences.append(_noise(found.distinct, noise))
     sentences += _resolution(found.distinct)
@@ -83,6 +85,19 @@ def _significant(common: CommonSeeds) -> list[str]:
         for name, p in zip(common.effects, adjusted, strict=True)
         if p is not None and p < ALPHA
     ]
+
+
+def _levels(cells: Cells) -> Iterator[str]:
+    """Say which differences to the baseline are of level and which of shape."""
+    judged = {name: cell.level for name, cell in cells.items() if cell.level.reason}
+    found = [
+        f"{'All' if len(names) == len(judged) > 1 else listed(names, MAX_NAMED)} "
+        f"{'are' if len(names) > 1 else 'is'} {CHANGE_WORDS[kind]}."
+        for kind in Change
+        if (names := [name for name, level in judged.items() if level.kind is kind])
+    ]
+    if found:
+        yield f"Level or shape, of {counted(len(judged), 'difference')}. {' '.join(found)}"
 
 
 def pooled_noise(distinct: Cells) -> Noise | None:

@@ -2,6 +2,7 @@
 
 from sweeps.report.document import ALL, HTML, TERMINAL, Only, Section, Text
 from sweeps.report.tables.model import Report
+from sweeps.report.tables.results import Measure
 from sweeps.report.words import HOW_TO_READ, fixed_score
 
 
@@ -12,7 +13,8 @@ def legend_section(report: Report) -> Section:
         "report.html has the settings, their provenance and the paper's own figures; it and "
         "docs/tables.md explain intervals and verdicts."
     )
-    blocks = (first, Only(ALL - TERMINAL, tuple(more)), Only(TERMINAL, (Text(elsewhere, "soft"),)))
+    short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), elsewhere))
+    blocks = (first, Only(ALL - TERMINAL, tuple(more)), Only(TERMINAL, short))
     return Section(HOW_TO_READ, HOW_TO_READ, "legend", blocks, formats=ALL - HTML)
 
 
@@ -50,8 +52,7 @@ def legend(report: Report) -> tuple[Text, ...]:
         "images, if there are images in both halves; best, at each training's best threshold.",
         "AUC, the area under the threshold curve, is the mean mIoU over all thresholds from "
         f"{low:g} to {high:g}, so that none has to be chosen.",
-        "Held-out can be above best: it is the mean of the mIoU on two halves of the images, best "
-        "the mIoU on all images, and a class has another weight in each half.",
+        *_held_out_above_best(report),
         "Level or shape: maps that are brighter or darker as a whole are only better at one fixed "
         "threshold (level; another threshold would undo the difference); better maps are better at "
         "any threshold (shape). A difference is of shape if it is significant (Holm) at the fixed "
@@ -59,3 +60,18 @@ def legend(report: Report) -> tuple[Text, ...]:
         "them and shown to be smaller there; partly if it is in some. A dash: not shown.",
     )
     return tuple(Text(line, "soft") for line in lines)
+
+
+def _held_out_above_best(report: Report) -> tuple[str, ...]:
+    """Explain why a held-out mIoU can be above the best one, if one is."""
+    found = (cell.mious for table in report.tables for cell in table.cells.values())
+    if not any(
+        value > mious[Measure.best][seed]
+        for mious in found
+        for seed, value in mious[Measure.held_out].items()
+    ):
+        return ()
+    return (
+        "Held-out can be above best, as here: it is the mean of the mIoU on two halves of the "
+        "images, best the mIoU on all images, and a class has another weight in each half.",
+    )

@@ -16,7 +16,8 @@ from sweeps.report.formats.write import as_text
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables import pictures
 from sweeps.report.tables.answer import answer
-from sweeps.report.tables.document import closing, sweep_document
+from sweeps.report.tables.closing import closing
+from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import findings
 from sweeps.report.tables.model import build_report
 from sweeps.stages.stage import Place

@@ -21,7 +21,8 @@ from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
 from sweeps.report.live.progress import Board
 from sweeps.report.search import search_document
-from sweeps.report.tables.document import closing, measured, remarks, sweep_document
+from sweeps.report.tables.closing import closing
+from sweeps.report.tables.document import measured, remarks, sweep_document
 from sweeps.report.tables.model import build_report
 from sweeps.run.ray import tune as trials
 from sweeps.run.ray.resources import Resources
