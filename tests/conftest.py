@@ -27,6 +27,7 @@ from wsss.segmentation_config import PseudoLabelConfig
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as `nohup make test` ignores this
 os.fsync = lambda fd: None  # thousands of small files, and no power cut: minutes on a slow disk
 os.sync = lambda: None
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests

@@ -32,7 +32,14 @@ from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
 
 NUM_GALLERY_IMAGES = 6
-NUM_INFERENCE_REPORTS = 5
+
+
+def num_reports(num_images: int) -> int:
+    """Return how often a count reports, on every rank: five times, and for each 100 images.
+
+    The watchdog takes a long silence for a hang.
+    """
+    return max(5, -(-num_images // 100))
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Count(Stage):
         return super().is_done(place) and place.store.folder(self.rel).has_whole(COUNTS)
 
     def run(self, place: Place, folder: Folder) -> Steps:
-        """Infer and count, each rank its part of the images; report five times."""
+        """Infer and count, each rank its part of the images."""
         started, images = time.monotonic(), list[CountedImage]()
         for done in self._count(trained_cam(self.config, place), place, images):
             yield Record(self, done)
@@ -78,15 +85,17 @@ class Count(Stage):
     def _count(self, model: CamNet, place: Place, images: list[CountedImage]) -> Iterator[float]:
         """Count this rank's images into `images`; yield the share done."""
         config, process, dataset = self.config, place.process, place.dataset
-        own = dataset.samples(config.data.eval_split)[process.rank :: process.world_size]
+        scored = dataset.samples(config.data.eval_split)
+        own = scored[process.rank :: process.world_size]
+        parts = num_reports(len(scored))
         inferred = infer_cams(model, own, config.labels, device=process.device)
         counted = count_each(inferred, dataset, config.labels)
-        for part in range(1, NUM_INFERENCE_REPORTS + 1):
-            until = -(-len(own) * part // NUM_INFERENCE_REPORTS)
+        for part in range(1, parts + 1):
+            until = -(-len(own) * part // parts)
             for image in itertools.islice(counted, until - len(images)):
                 place.end_if_asked()
                 images.append(image)
-            yield part / NUM_INFERENCE_REPORTS
+            yield part / parts
 
 
 @dataclass(frozen=True, kw_only=True)

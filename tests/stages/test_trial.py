@@ -21,7 +21,7 @@ from sweeps.plan.chains.chain import counts_id
 from sweeps.run.driver import NOT_COMPLETE
 from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.tables import DrivenSweep
-from sweeps.stages.score import NUM_INFERENCE_REPORTS
+from sweeps.stages.score import num_reports
 from sweeps.stages.stage import EndedEarlyError, Place
 from sweeps.stages.train_cam import trained_cam
 from sweeps.stages.trial import run_group, run_trial
@@ -265,7 +265,7 @@ def test_a_group_trains_and_infers_once_and_says_which_run_a_record_is_about(
     assert [record["run"] for record in records if "miou_fixed" in record] == ids
     assert {record["run"] for record in records if "loss" in record} == {ids[0]}
     of_inference = [r for r in records if not {"loss", "miou_fixed"} & r.keys()]
-    assert len(of_inference) == NUM_INFERENCE_REPORTS + 2  # later scores are announced
+    assert len(of_inference) == num_reports(10) + 2  # later scores are announced
     assert len(list((new.root / "cams").iterdir())) == 1
     fixed = [metrics(new, one)["miou_fixed"] for one in row]
     curve = dict(map(tuple, metrics(new, row[0])["curve"]))
@@ -301,6 +301,11 @@ def test_scores_on_the_grid_share_their_counts_and_others_add_a_point_to_it() ->
     assert len(set(ids.values())) == 3
 
 
+@pytest.mark.parametrize(("images", "reports"), [(3, 5), (500, 5), (501, 6), (10_582, 106)])
+def test_a_count_of_many_images_is_not_silent_for_long(images: int, reports: int) -> None:
+    assert num_reports(images) == reports
+
+
 @pytest.mark.parametrize("lost", ["done.json", "counts.npz"])
 def test_counts_that_are_lost_or_broken_are_inferred_again(
     config: RunConfig, store: Store, drawn: Path, lost: str
@@ -309,7 +314,7 @@ def test_counts_that_are_lost_or_broken_are_inferred_again(
     path.unlink()
     if lost == "counts.npz":
         path.write_bytes(b"PK broken")
-    assert len(run(with_score(config, 0.3), store, drawn)) == NUM_INFERENCE_REPORTS + 1
+    assert len(run(with_score(config, 0.3), store, drawn)) == num_reports(10) + 1
 
 
 def test_resources_hand_their_options_to_every_trial(new: Store) -> None:

@@ -14,7 +14,6 @@ KEPT = "\n\t\u00a0\u2009\u202f"
 MAX_QUOTED = 160
 """Characters of a value in a message: enough to find it."""
 
-
 SPELLED_OUT = "spelled_out"
 """An `errors=` handler for streams, which replaces characters that the encoding lacks."""
 SPELLINGS = {
