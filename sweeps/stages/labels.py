@@ -150,14 +150,17 @@ class WriteLabels(OfLabels):
         cams = self._cams.pulled(place, image_ids)
         target, labels = place.store.folder(self.images_rel).path, self.chain.labels
         assert labels is not None
+        device, num_workers = place.process.device, place.crew.num_workers
+        if labels.refinement == "pamr" and device.type != "cpu":
+            num_workers = 0  # each would take memory of the GPU
 
         def job(sample: Sample) -> LabelJob:
             name = sample.image_id
             path, png = cams / f"{name}.npz", target / f"{name}.png"
-            return LabelJob(sample, path, png, labels, self.source(place, name))
+            return LabelJob(sample, path, png, labels, self.source(place, name), device)
 
         jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
-        for image_id, _ in pool_map(write_label, jobs, num_workers=place.crew.num_workers):
+        for image_id, _ in pool_map(write_label, jobs, num_workers=num_workers):
             yield image_id
 
     def source(self, place: Place, image_id: str) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wsss.labels.refine.pamr import pamr, pamr_cams, pamr_label
 from wsss.segmentation_config import PamrConfig
 
+CPU = torch.device("cpu")
 Array = NDArray[np.float64]
 
 
@@ -81,12 +82,12 @@ def test_a_label_is_that_of_masks_with_a_background_map() -> None:
     masks = torch.from_numpy(np.concatenate([background, cams])).double()
     pixels = torch.from_numpy(image).permute(2, 0, 1).double()
     expected = pamr(pixels, masks, PamrConfig()).argmax(0).numpy() * 8
-    assert (pamr_label(image, cams, (7,), 0.4, PamrConfig()) == expected).mean() > 0.999
+    assert (pamr_label(image, cams, (7,), 0.4, PamrConfig(), CPU) == expected).mean() > 0.999
 
 
 def test_read_only_arrays_are_taken_and_left_alone() -> None:
     image, cams = blob()
     image.flags.writeable = cams.flags.writeable = False
-    before, refined = cams.copy(), pamr_cams(image, cams, PamrConfig(iterations=1))
+    before, refined = cams.copy(), pamr_cams(image, cams, PamrConfig(iterations=1), CPU)
     assert 0 <= refined.min() <= refined.max() <= 1
     assert np.array_equal(cams, before)  # torch heeds no flag

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import wsss
 from outcomes import ChainFolders, stages_in
 from PIL import Image
@@ -16,7 +17,7 @@ from sweeps.evidence.image_counts import PREDICTED, load_image_counts
 from sweeps.plan.chains.chain import ChainConfig, counts_id
 from sweeps.stages.labels import InferCams, WriteLabels
 from sweeps.stages.segmentation import Predict, TrainDeepLab
-from sweeps.stages.stage import Place, attempt, complete
+from sweeps.stages.stage import Crew, Place, attempt, complete
 from sweeps.store.errors import StoreError
 from sweeps.store.store import Folder, Store
 from wsss.basics.files import write_json
@@ -27,9 +28,10 @@ from wsss.data.voc import VocDataset
 from wsss.evaluation.segmentation_score import score_folder
 from wsss.identity import cam_id
 from wsss.labels.cam_files import cams_of, read_cams, write_cams
-from wsss.labels.refine.refined import label_map
+from wsss.labels.refine.refined import LabelJob, label_map
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
+from wsss.training.process import Process
 
 
 def chain(labels: dict[str, Any] | None = None, **segmentation: Any) -> ChainConfig:
@@ -154,7 +156,23 @@ def test_a_background_score_divides_a_map_into_labels(
 ) -> None:
     cams = np.array([[[0.9, 0.2, 0.05], [0.1, 0.31, 0.3]]], np.float32)
     config = apply_overrides(PseudoLabelConfig(), settings)
-    assert label_map(np.zeros((2, 3, 3), np.uint8), cams, (4,), config).tolist() == expected
+    found = label_map(np.zeros((2, 3, 3), np.uint8), cams, (4,), config, torch.device("cpu"))
+    assert found.tolist() == expected
+
+
+def test_pamr_computes_on_the_device_of_the_process_and_not_in_others_beside_a_gpu(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[LabelJob] = []
+    monkeypatch.setattr("sweeps.stages.labels.write_label", jobs.append)
+    meta = torch.device("meta")
+    place = Place(Store(tmp_path), drawn, crew=Crew(num_workers=2), rank=Process(device=meta))
+    stage = WriteLabels(chain({"refinement": "pamr"}))
+    (image_id,) = stage.do(place, stage.image_ids(place)[:1])
+    assert [(job.sample.image_id, job.device) for job in jobs] == [(image_id, meta)]
+    image, cams = np.zeros((2, 3, 3), np.uint8), np.ones((1, 2, 3), np.float32)
+    with pytest.raises(NotImplementedError, match="meta"):  # which holds no numbers
+        label_map(image, cams, (4,), jobs[0].config, meta)
 
 
 def test_cams_come_back_from_their_file_in_half_precision(tmp_path: Path) -> None:

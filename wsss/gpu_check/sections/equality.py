@@ -26,12 +26,13 @@ from wsss.gpu_check.trainings import (
     other_cases,
 )
 from wsss.labels.infer import multi_scale_cams
+from wsss.labels.refine.pamr import pamr
 from wsss.labels.segment import multi_scale_probs
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import DeepLab
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, PRESETS
-from wsss.segmentation_config import DeepLabConfig
+from wsss.segmentation_config import DeepLabConfig, PamrConfig
 from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")
@@ -214,9 +215,10 @@ def one_step(training: TrainingCase, model: nn.Module, device: torch.device) -> 
 
 
 def inference_cases(bench: Bench) -> Iterator[Case]:
-    """Yield the CAMs and the label probabilities of every preset as cases."""
+    """Yield the CAMs and the label probabilities of every preset, and PAMR, as cases."""
     images = [image[:, :90].contiguous() for image in made_up_batch(2, 112).pixels]  # [3, 90, 112]
     classes = [tuple(range(NUM_CLASSES))] * len(images)
+    image, masks = images[0].float(), images[1].float() / 255
 
     @torch.inference_mode()
     def cams(labels: LabelsConfig, model: CamNet, device: torch.device) -> Results:
@@ -228,6 +230,9 @@ def inference_cases(bench: Bench) -> Iterator[Case]:
         found = multi_scale_probs(model.to(device).eval(), images[0], config, device=device)
         return {"maps": found.cpu()}
 
+    def refined(_: nn.Module, device: torch.device) -> Results:
+        return {"maps": pamr(image.to(device), masks.to(device), PamrConfig()).cpu()}
+
     small = {"train.crop_size": 64, "train.batch_size": 2, "labels.precision": "fp32"}
     for preset in PRESETS:
         config = apply_overrides(PRESETS[preset], CELLS["F3"] | small)
@@ -238,3 +243,4 @@ def inference_cases(bench: Bench) -> Iterator[Case]:
         build = other_cases(preset, 64, bench.weights)["DeepLab"].build
         name = f"DeepLab {preset}, probabilities"
         yield Case(name, build, partial(probs, deeplab), is_step=False)
+    yield Case("PAMR", nn.Identity, refined, is_step=False)

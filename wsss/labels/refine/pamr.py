@@ -65,23 +65,24 @@ def pamr_label(
     labels: tuple[int, ...],
     background_score: float,
     config: PamrConfig,
+    device: torch.device,
 ) -> NDArray[np.uint8]:
     """Return the label map of CAMs after PAMR: [H, W], 0 background, class k as k + 1.
 
     image: [H, W, 3]; cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. A constant
     background map would stay as it is, so the refined CAMs are compared with the score itself.
     """
-    return pseudo_label(pamr_cams(image, cams, config), labels, background_score)
+    return pseudo_label(pamr_cams(image, cams, config, device), labels, background_score)
 
 
 def pamr_cams(
-    image: NDArray[np.uint8], cams: NDArray[np.float32], config: PamrConfig
+    image: NDArray[np.uint8], cams: NDArray[np.float32], config: PamrConfig, device: torch.device
 ) -> NDArray[np.float32]:
     """Return refined CAMs, still in [0, 1]: [P, H, W] -> [P, H, W]. image: [H, W, 3]."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    pixels, masks = (torch.from_numpy(np.array(each)).to(device) for each in (image, cams))
     with torch.inference_mode():
-        refined = pamr(pixels, torch.from_numpy(np.array(cams)), config)
-        return refined.clamp_(0, 1).numpy()  # rounding may leave [0, 1] by 1e-7
+        refined = pamr(pixels.permute(2, 0, 1).float(), masks, config)
+        return refined.clamp_(0, 1).cpu().numpy()  # rounding may leave [0, 1] by 1e-7
 
 
 def _neighbours(x: Tensor, dilations: tuple[int, ...]) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wsss.data.pictures.image import as_array, read_image
@@ -29,13 +30,16 @@ class LabelJob:
     config: PseudoLabelConfig
     source: str
     """What it is made from, which the file records."""
+    device: torch.device
+    """Where PAMR refines it."""
 
 
 def write_label(job: LabelJob) -> None:
     """Write the label PNG of one image."""
     image, labels = as_array(read_image(job.sample.image_path)), job.sample.labels
     cams = cams_of(job.cams, labels, image.shape[:2])
-    write_label_png(job.target, label_map(image, cams, labels, job.config), source=job.source)
+    found = label_map(image, cams, labels, job.config, job.device)
+    write_label_png(job.target, found, source=job.source)
 
 
 def label_map(
@@ -43,17 +47,19 @@ def label_map(
     cams: NDArray[np.float32],
     labels: tuple[int, ...],
     config: PseudoLabelConfig,
+    device: torch.device,
 ) -> NDArray[np.uint8]:
     """Return [H, W]: 0 background, class k as k + 1, and 255 where `confident` is in doubt.
 
-    image: [H, W, 3]; cams: [P, H, W] in [0, 1], after the random walk if there is one.
+    image: [H, W, 3]; cams: [P, H, W] in [0, 1], after the random walk if there is one; device:
+    where PAMR computes.
     """
 
     def at(score: float) -> NDArray[np.uint8]:
         if config.refinement in ("crf", "random_walk_crf"):
             return crf_label(image, cams, labels, score, config.crf)
         if config.refinement == "pamr":
-            return pamr_label(image, cams, labels, score, config.pamr)
+            return pamr_label(image, cams, labels, score, config.pamr, device)
         return pseudo_label(cams, labels, score)
 
     if config.background == "fixed":
