@@ -8,7 +8,7 @@ _TABLE = "table"
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `sweeps mlflow` serves a store's own SQLite file, unless another port is asked for."""
-PAGES_FILE = "mlflow.json"
+PAGES_FILE = "mlflow_pages.json"
 """In a sweep's folder: run id -> page of the run in MLflow, of what was logged last."""
 
 

@@ -5,7 +5,7 @@
     <root>/counts/<id>/        counts.npz  done.json
     <root>/runs/<run_id>/      config.json  image_counts.npz  threshold_curve.png  cam_gallery.png
                                done.json  or  failure.json
-    <root>/sweeps/<name>/      sweep.json  tracking.json  mlflow.json (pages of its runs)
+    <root>/sweeps/<name>/      sweep.json  tracking.json  mlflow_pages.json
 
 Every stage has a folder, named by the stage's id; its done.json is written last and marks it as
 finished. A file appears whole or not at all, by atomic rename. For s3://bucket/prefix, each machine

@@ -1,4 +1,4 @@
-"""Checks and repairs of an MLflow database without MLflow."""
+"""Checks of MLflow's server, and checks and repairs of its database, without MLflow."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,6 +6,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+import requests
+
+from wsss.basics.waiting import within
 
 WAIT_SECONDS = 20.0
 """How long to wait for another process that holds the file, like MLflow."""
@@ -41,6 +45,25 @@ def check_server(uri: str) -> None:
         engine.connect().close()
     finally:
         engine.dispose()
+
+
+def require_answer(uri: str, limit: float) -> None:
+    """Raise an error of a timeout if nothing answers at the address of a server.
+
+    MLflow itself would try for a minute. Any other error is left to MLflow, which has settings for
+    certificates and passwords.
+    """
+
+    def ask() -> None:
+        url = f"{uri.rstrip('/')}/health"
+        requests.get(url, timeout=limit, stream=True, allow_redirects=False).close()
+
+    try:
+        within(limit, ask)
+    except requests.Timeout:
+        raise
+    except requests.RequestException:
+        pass
 
 
 def move_artifacts(path: Path, before: str, now: str) -> None:

@@ -22,7 +22,6 @@ from typing import Concatenate, ParamSpec
 from uuid import uuid4
 
 import mlflow
-import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -479,32 +478,13 @@ def open_client(uri: str, *, answer_within: float = 10.0) -> MlflowClient:
     elif is_database(uri):
         within(answer_within, functools.partial(database.check_server, uri))
     elif uri.lower().startswith("http"):
-        _require_answer(uri, answer_within)
+        database.require_answer(uri, answer_within)
     return MlflowClient(uri)
 
 
 def check_served(path: Path) -> None:
     """Raise MLflow's error for a database that its server would refuse, as of another version."""
     MlflowClient(sqlite_uri(path)).search_experiments(max_results=1)
-
-
-def _require_answer(uri: str, limit: float) -> None:
-    """Raise an error of a timeout if nothing answers at the address of a server.
-
-    MLflow itself would try for a minute. Any other error is left to MLflow, which has settings for
-    certificates and passwords.
-    """
-
-    def ask() -> None:
-        url = f"{uri.rstrip('/')}/health"
-        requests.get(url, timeout=limit, stream=True, allow_redirects=False).close()
-
-    try:
-        within(limit, ask)
-    except requests.Timeout:
-        raise
-    except requests.RequestException:
-        pass
 
 
 def _make_whole(path: Path) -> None:

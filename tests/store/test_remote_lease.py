@@ -98,6 +98,7 @@ def test_on_the_same_machine_a_dead_process_is_followed_at_once(tmp_path: Path) 
     abandon(tmp_path / "a")
     with lease(tmp_path / "a").acquire(timeout=0) as held:
         held.check()
+        assert not held.lost
 
 
 def test_a_lease_that_lives_is_not_taken_over(port: int, tmp_path: Path) -> None:
